@@ -1,0 +1,44 @@
+"""RMS norm over the full width, then rotary positions per head: the way of every query and key."""
+
+import torch
+
+
+def rms_norm_(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / rms(x) * weight over the last dim, statistics in float32, written into x.
+
+    x: [..., D].  weight: [D].
+    """
+    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    if x.dtype == torch.float32:
+        return x.mul_(inverse).mul_(weight)
+    return x.copy_((x.float() * inverse).to(x.dtype) * weight)
+
+
+def rotate_(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Turns neighbouring pairs of every head by the token's angles, in float32, written into x.
+
+    x: [B, L, heads, d].  table: (cos, sin) [B or 1, L, heads or 1, d / 2, 2] float32.
+    """
+    cos, sin = table.unbind(-1)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return x.copy_(turned.flatten(-2))
+
+
+def rms_norm_rope_(x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float) -> torch.Tensor:
+    """Norm over the full width, split into heads, rotate; written into x where that saves memory.
+
+    x: [B, L, heads * d], contiguous.  weight: [heads * d].  table: (cos, sin) [L, d / 2, 2] float32.
+    Returns [B, L, heads, d].
+    """
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
+        # On a CPU the passes over memory are the cost: the norm's factor rides on the rotation (complex product).
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        x.mul_(weight)
+        turn = torch.view_as_complex(table) * inverse
+        pairs = torch.view_as_complex(x.unflatten(-1, (heads, -1, 2)))
+        pairs.mul_(turn.unsqueeze(-2))
+        return x.unflatten(-1, (heads, -1))
+    return rotate_(rms_norm_(x, weight, eps).unflatten(-1, (heads, -1)), table[None, :, None])

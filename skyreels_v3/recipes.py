@@ -1,0 +1,50 @@
+"""The four jobs and the settings that the checkpoints were distilled for.
+
+Source: the defaults of the official command line and pipelines (SkyworkAI/SkyReels-V3 at 28c771e).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Job(str, Enum):
+    """What a checkpoint was trained to do. The value is the name artists choose in Load Model."""
+
+    REFERENCE = "reference"
+    EXTENSION = "extension"
+    SHOT = "shot"
+    AVATAR = "avatar"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a job is sampled.
+
+    steps: solver steps.  shift: of the sigmas, s' = shift s / (1 + (shift - 1) s).  fps: frames a second.
+    solver: "unipc" or "euler".  guidance: text guidance; 1 means one forward a step.
+    integer_timesteps: the network was distilled on sigma x 1000 cut down to a whole number.
+    """
+
+    steps: int
+    shift: float
+    fps: int
+    solver: str
+    guidance: float = 1.0
+    integer_timesteps: bool = True
+
+
+RECIPES: dict[Job, Recipe] = {
+    Job.REFERENCE: Recipe(steps=8, shift=5.0, fps=24, solver="unipc"),
+    Job.EXTENSION: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
+    Job.SHOT: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
+    Job.AVATAR: Recipe(steps=4, shift=11.0, fps=25, solver="euler", integer_timesteps=False),
+}
+
+LATENT_FRAME = 4  # video frames per latent frame (the first latent frame is one video frame)
+LATENT_PIXEL = 8  # pixels per latent along height and width
+PATCH_PIXELS = 16  # pixels per transformer token along height and width
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of a clip of `frames` video frames (4n + 1)."""
+    return (frames - 1) // LATENT_FRAME + 1
