@@ -2,17 +2,21 @@
 
 import torch
 
+from .modulation import CHUNK_TOKENS
+
 
 def rms_norm_(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x / rms(x) * weight over the last dim, statistics in float32, written into x.
 
-    x: [..., D].  weight: [D].
+    x: [B, L, D].  weight: [D] float32.
     """
-    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    if x.dtype == torch.float32:
-        return x.mul_(inverse).mul_(weight)
-    return x.copy_((x.float() * inverse).to(x.dtype) * weight)
+    for part in x.split(CHUNK_TOKENS, dim=1):
+        inverse = _inverse_rms(part, eps)
+        if x.dtype == torch.float32:
+            part.mul_(inverse).mul_(weight)
+        else:
+            part.copy_((part.float() * inverse).to(x.dtype) * weight)
+    return x
 
 
 def rotate_(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -20,25 +24,32 @@ def rotate_(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
     x: [B, L, heads, d].  table: (cos, sin) [B or 1, L, heads or 1, d / 2, 2] float32.
     """
-    cos, sin = table.unbind(-1)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return x.copy_(turned.flatten(-2))
+    for part, angles in zip(x.split(CHUNK_TOKENS, dim=1), table.split(CHUNK_TOKENS, dim=1), strict=True):
+        cos, sin = angles.unbind(-1)
+        even, odd = part.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+        part.copy_(turned.flatten(-2))
+    return x
 
 
-def rms_norm_rope_(x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float) -> torch.Tensor:
-    """Norm over the full width, split into heads, rotate; written into x where that saves memory.
+def rms_norm_rope_(
+    x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float
+) -> torch.Tensor:
+    """Norm over the full width, split into heads, rotate; written into x.
 
-    x: [B, L, heads * d], contiguous.  weight: [heads * d].  table: (cos, sin) [L, d / 2, 2] float32.
+    x: [B, L, heads * d], contiguous.  weight: [heads * d] float32.  table: (cos, sin) [L, d / 2, 2] float32.
     Returns [B, L, heads, d].
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
         # On a CPU the passes over memory are the cost: the norm's factor rides on the rotation (complex product).
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        turn = torch.view_as_complex(table) * _inverse_rms(x, eps)
         x.mul_(weight)
-        turn = torch.view_as_complex(table) * inverse
-        pairs = torch.view_as_complex(x.unflatten(-1, (heads, -1, 2)))
-        pairs.mul_(turn.unsqueeze(-2))
+        torch.view_as_complex(x.unflatten(-1, (heads, -1, 2))).mul_(turn.unsqueeze(-2))
         return x.unflatten(-1, (heads, -1))
     return rotate_(rms_norm_(x, weight, eps).unflatten(-1, (heads, -1)), table[None, :, None])
+
+
+def _inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """1 / sqrt(mean(x^2) + eps), [..., 1] float32."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()

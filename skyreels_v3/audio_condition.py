@@ -29,7 +29,9 @@ class AudioProjection(nn.Module):
         self.params = params
         per_frame = params.layers * params.width
         self.proj1 = operations.Linear(params.window * per_frame, params.hidden, **options)
-        self.proj1_vf = operations.Linear((params.window + LATENT_FRAME - 1) * per_frame, params.hidden, **options)
+        self.proj1_vf = operations.Linear(
+            (params.window + LATENT_FRAME - 1) * per_frame, params.hidden, **options
+        )
         self.proj2 = operations.Linear(params.hidden, params.hidden, **options)
         self.proj3 = operations.Linear(params.hidden, params.tokens * params.dim, **options)
         self.norm = operations.LayerNorm(params.dim, **options)
@@ -39,7 +41,8 @@ class AudioProjection(nn.Module):
         middle = self.params.window // 2
         first = windows[:, :1].flatten(2)
         groups = windows[:, 1:].unflatten(1, (-1, LATENT_FRAME))
-        # Of a latent frame's four windows: the first gives its past half, the last its coming half, the others the middle.
+        # Of a latent frame's four windows the first gives its past half, the last its coming half, the others
+        # their middle.
         later = torch.cat(
             [
                 groups[:, :, 0, : middle + 1],
@@ -84,7 +87,7 @@ class AudioAttention(nn.Module):
         q = q.unflatten(1, (frames, -1)).flatten(0, 1)
         if batch > 1:
             k, v = k.repeat(batch, 1, 1, 1), v.repeat(batch, 1, 1, 1)
-        out = attention(q, k, v)
+        out = attention(q, k, v, precise=True)
         return self.proj(out.unflatten(0, (batch, frames)).flatten(1, 2))
 
     def _query_positions(self, positions: torch.Tensor, frames: int) -> torch.Tensor:
@@ -140,7 +143,9 @@ class SpeakerMap:
         if people < 2:
             return None
         if people > len(PERSON_POSITIONS):
-            raise InputError(f"The model can drive two people, but was given speech for {people}: leave some out.")
+            raise InputError(
+                f"The model can drive two people, but was given speech for {people}: leave some out."
+            )
         if masks is None or masks.shape[0] != people + 1:
             given = 0 if masks is None else masks.shape[0]
             raise InputError(
@@ -159,7 +164,9 @@ class SpeakerMap:
         # How much a token attends to a mask is an attention whose values are the masks themselves.
         values = F.pad(self.weights.T, (0, dim - classes)).to(q)
         values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)
-        shares = self.attention(q[:, :, :heads], k[:, :tokens, :heads], values).unflatten(-1, (heads, dim))[..., :classes]
+        shares = self.attention(q[:, :, :heads], k[:, :tokens, :heads], values, precise=True).unflatten(
+            -1, (heads, dim)
+        )[..., :classes]
         shares = shares.float().mean(dim=2)
         people = torch.stack(
             [spread(shares[..., i], low, high) for i, (low, high) in enumerate(PERSON_POSITIONS)]

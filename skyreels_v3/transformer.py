@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .. import kernels
@@ -20,7 +19,9 @@ from .errors import InputError
 from .params import TransformerParams
 from .rope import RotaryTables
 
-FFN_TOKENS = 8192  # tokens that pass the feed-forward at once: bounds its hidden layer, far above what fills a GPU
+FFN_TOKENS = (
+    8192  # tokens that pass the feed-forward at once: bounds its hidden layer, far above what fills a GPU
+)
 
 
 def stored_weight(module: nn.Module, device: torch.device) -> torch.Tensor:
@@ -37,7 +38,7 @@ def plain_block(index: int, block: Callable[[torch.Tensor], torch.Tensor], x: to
 class Runtime:
     """What the host lends to a forward.
 
-    attention: q, k, v [B, L, heads, d] -> [B, L, heads * d].
+    attention: q, k, v [B, L, heads, d] -> [B, L, heads * d], see kernels.attention.
     weight: the float32 weight of a norm layer on a device.
     around_block: called as (index, block, x) and returns the block's output; block(x) may overwrite x.
     """
@@ -146,12 +147,14 @@ class CrossAttention(nn.Module):
         if step.image is not None:
             k = self._normed(self.k_img(step.image), self.norm_k_img, step)
             v = self.v_img(step.image).unflatten(-1, (self.heads, -1))
-            out = out + step.runtime.attention(q, k, v)
+            out = out + step.runtime.attention(q, k, v, precise=True)
         del q, k, v
         return self.o(out)
 
     def _normed(self, x: torch.Tensor, norm: nn.Module, step: Step) -> torch.Tensor:
-        return kernels.rms_norm_(x, step.runtime.weight(norm, x.device), self.eps).unflatten(-1, (self.heads, -1))
+        return kernels.rms_norm_(x, step.runtime.weight(norm, x.device), self.eps).unflatten(
+            -1, (self.heads, -1)
+        )
 
 
 class Block(nn.Module):
@@ -173,7 +176,9 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.empty(1, 6, dim, **options))
         if params.audio is not None:
             self.norm_x = operations.LayerNorm(dim, eps=eps, **options)
-            self.audio_cross_attn = AudioAttention(dim, params.num_heads, params.audio.dim, operations, **options)
+            self.audio_cross_attn = AudioAttention(
+                dim, params.num_heads, params.audio.dim, operations, **options
+            )
 
     def forward(self, x: torch.Tensor, step: Step) -> torch.Tensor:
         """x [B, L, D] -> [B, L, D], written into x."""
@@ -250,7 +255,9 @@ class SkyReelsTransformer(nn.Module):
             operations.Linear(dim, dim, **options),
         )
         self.time_embedding = nn.Sequential(
-            operations.Linear(params.freq_dim, dim, **options), nn.SiLU(), operations.Linear(dim, dim, **options)
+            operations.Linear(params.freq_dim, dim, **options),
+            nn.SiLU(),
+            operations.Linear(dim, dim, **options),
         )
         self.time_projection = nn.Sequential(nn.SiLU(), operations.Linear(dim, dim * 6, **options))
         self.blocks = nn.ModuleList(Block(params, operations, **options) for _ in range(params.num_layers))
@@ -337,4 +344,6 @@ class SkyReelsTransformer(nn.Module):
         for name, given, needed in (("image", image, params.image_dim), ("audio", audio, params.audio)):
             if (given is None) != (needed is None):
                 state = "needs" if given is None else "takes no"
-                raise InputError(f"This model {state} {name} conditioning: use the node of the model's own job.")
+                raise InputError(
+                    f"This model {state} {name} conditioning: use the node of the model's own job."
+                )
