@@ -32,9 +32,7 @@ def rotate_(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def rms_norm_rope_(
-    x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float
-) -> torch.Tensor:
+def rms_norm_rope_(x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float) -> torch.Tensor:
     """Norm over the full width, split into heads, rotate; written into x.
 
     x: [B, L, heads * d], contiguous.  weight: [heads * d] float32.  table: (cos, sin) [L, d / 2, 2] float32.

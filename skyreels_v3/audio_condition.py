@@ -29,9 +29,7 @@ class AudioProjection(nn.Module):
         self.params = params
         per_frame = params.layers * params.width
         self.proj1 = operations.Linear(params.window * per_frame, params.hidden, **options)
-        self.proj1_vf = operations.Linear(
-            (params.window + LATENT_FRAME - 1) * per_frame, params.hidden, **options
-        )
+        self.proj1_vf = operations.Linear((params.window + LATENT_FRAME - 1) * per_frame, params.hidden, **options)
         self.proj2 = operations.Linear(params.hidden, params.hidden, **options)
         self.proj3 = operations.Linear(params.hidden, params.tokens * params.dim, **options)
         self.norm = operations.LayerNorm(params.dim, **options)
@@ -143,9 +141,7 @@ class SpeakerMap:
         if people < 2:
             return None
         if people > len(PERSON_POSITIONS):
-            raise InputError(
-                f"The model can drive two people, but was given speech for {people}: leave some out."
-            )
+            raise InputError(f"The model can drive two people, but was given speech for {people}: leave some out.")
         if masks is None or masks.shape[0] != people + 1:
             given = 0 if masks is None else masks.shape[0]
             raise InputError(

@@ -19,9 +19,7 @@ from .errors import InputError
 from .params import TransformerParams
 from .rope import RotaryTables
 
-FFN_TOKENS = (
-    8192  # tokens that pass the feed-forward at once: bounds its hidden layer, far above what fills a GPU
-)
+FFN_TOKENS = 8192  # tokens that pass the feed-forward at once: bounds its hidden layer, far above what fills a GPU
 
 
 def stored_weight(module: nn.Module, device: torch.device) -> torch.Tensor:
@@ -152,9 +150,7 @@ class CrossAttention(nn.Module):
         return self.o(out)
 
     def _normed(self, x: torch.Tensor, norm: nn.Module, step: Step) -> torch.Tensor:
-        return kernels.rms_norm_(x, step.runtime.weight(norm, x.device), self.eps).unflatten(
-            -1, (self.heads, -1)
-        )
+        return kernels.rms_norm_(x, step.runtime.weight(norm, x.device), self.eps).unflatten(-1, (self.heads, -1))
 
 
 class Block(nn.Module):
@@ -176,9 +172,7 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.empty(1, 6, dim, **options))
         if params.audio is not None:
             self.norm_x = operations.LayerNorm(dim, eps=eps, **options)
-            self.audio_cross_attn = AudioAttention(
-                dim, params.num_heads, params.audio.dim, operations, **options
-            )
+            self.audio_cross_attn = AudioAttention(dim, params.num_heads, params.audio.dim, operations, **options)
 
     def forward(self, x: torch.Tensor, step: Step) -> torch.Tensor:
         """x [B, L, D] -> [B, L, D], written into x."""
@@ -344,6 +338,4 @@ class SkyReelsTransformer(nn.Module):
         for name, given, needed in (("image", image, params.image_dim), ("audio", audio, params.audio)):
             if (given is None) != (needed is None):
                 state = "needs" if given is None else "takes no"
-                raise InputError(
-                    f"This model {state} {name} conditioning: use the node of the model's own job."
-                )
+                raise InputError(f"This model {state} {name} conditioning: use the node of the model's own job.")
