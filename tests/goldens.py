@@ -1,0 +1,305 @@
+"""`python tests/goldens.py FILE...`: runs goldens, wherever they lie, and says how far off each is.
+
+What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest
+counts).
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from golden import Golden, normal, read, relative_error
+from pack.model_loaders.key_maps import find_dialect
+from pack.skyreels_v3.context import (
+    avatar_segments,
+    extension_segments,
+    reference_segments,
+    shot_segments,
+)
+from pack.skyreels_v3.guidance import Branch, guided, reference_branches
+from pack.skyreels_v3.images import cover_crop, letterbox, to_rgb8
+from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.recipes import RECIPES, Job
+from pack.skyreels_v3.reference import encode_references, plan_reference
+from pack.skyreels_v3.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
+from pack.skyreels_v3.sizes import bucket_size
+from pack.skyreels_v3.solver import unipc
+from pack.skyreels_v3.transformer import SkyReelsTransformer
+
+NETWORK = 1e-4  # relative error of networks and latents
+SIGMA = 1e-6
+SOLVED = 1e-5
+EXACT = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: what was compared, how far off it is, how far off it may be."""
+
+    what: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance
+
+
+Runner = Callable[[Golden], Iterable[Check]]
+KINDS: dict[str, Runner] = {}
+
+
+def kind(name: str) -> Callable[[Runner], Runner]:
+    """Registers a runner for files whose name contains `name`."""
+
+    def register(runner: Runner) -> Runner:
+        KINDS[name] = runner
+        return runner
+
+    return register
+
+
+def kind_of(stem: str) -> str | None:
+    """The longest registered kind that a file's name contains."""
+    return max((name for name in KINDS if name in stem), key=len, default=None)
+
+
+def run(path: str | Path) -> list[Check]:
+    """Runs one golden file. Raises ValueError or OSError where it cannot be read or its kind is unknown."""
+    name = kind_of(Path(path).stem)
+    if name is None:
+        raise ValueError(f"unknown kind; known are {', '.join(sorted(KINDS))}")
+    with torch.inference_mode():
+        checks = list(KINDS[name](read(path)))
+    if not checks:
+        raise ValueError("nothing to check in this file")
+    return checks
+
+
+def network(golden: Golden) -> SkyReelsTransformer:
+    """The transformer of a golden with its weights, sized by the shapes of the weights."""
+    weights = golden.weights()
+    dialect, prefix = find_dialect(weights)
+    names = dialect.rename(name.removeprefix(prefix) for name in weights)
+    weights = {names[name.removeprefix(prefix)]: weight for name, weight in weights.items()}
+    model = SkyReelsTransformer(params_of(golden, weights), device="meta")
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def params_of(golden: Golden, weights: dict[str, torch.Tensor]) -> TransformerParams:
+    """Sizes from the weights under Wan names; heads and eps, which no shape tells, from the config."""
+    dim, in_dim, *patch = weights["patch_embedding.weight"].shape
+    config, audio, image_dim = golden.config, None, None
+    if "img_emb.proj.0.weight" in weights:
+        image_dim = weights["img_emb.proj.0.weight"].shape[0]
+    if "audio_proj.norm.weight" in weights:
+        layers, width = golden.input_shapes["audio_features"][-2:]
+        audio_dim = weights["audio_proj.norm.weight"].shape[0]
+        audio = AudioParams(
+            window=weights["audio_proj.proj1.weight"].shape[1] // (layers * width),
+            layers=layers,
+            width=width,
+            hidden=weights["audio_proj.proj1.weight"].shape[0],
+            tokens=weights["audio_proj.proj3.weight"].shape[0] // audio_dim,
+            dim=audio_dim,
+        )
+    return TransformerParams(
+        dim=dim,
+        ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0],
+        num_heads=config.get("num_heads") or config["num_attention_heads"],
+        num_layers=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
+        in_dim=in_dim,
+        out_dim=weights["head.head.weight"].shape[0] // math.prod(patch),
+        text_dim=weights["text_embedding.0.weight"].shape[1],
+        freq_dim=weights["time_embedding.0.weight"].shape[1],
+        patch_size=tuple(patch),
+        eps=config.get("eps", 1e-6),
+        image_dim=image_dim,
+        audio=audio,
+    )
+
+
+def timestep_of(golden: Golden) -> torch.Tensor:
+    return torch.tensor([golden.note["timestep"]], dtype=torch.float32)
+
+
+@kind("dit_reference")
+def dit_reference(golden: Golden) -> Iterable[Check]:
+    """One forward with four reference slots after the video."""
+    segments = reference_segments(golden.input("latents"), golden.input("reference_latents"))
+    velocity = network(golden)(segments, timestep_of(golden), golden.input("text"))
+    yield Check("velocity", relative_error(velocity, golden.tensors["velocity"]), NETWORK)
+
+
+@kind("dit_extension")
+def dit_extension(golden: Golden) -> Iterable[Check]:
+    """One forward with a clean prefix before the video."""
+    segments = extension_segments(golden.input("latents"), golden.input("prefix_latents"))
+    velocity = network(golden)(segments, timestep_of(golden), golden.input("text"))
+    yield Check("velocity", relative_error(velocity, golden.tensors["velocity"]), NETWORK)
+
+
+@kind("dit_shot")
+def dit_shot(golden: Golden) -> Iterable[Check]:
+    """One forward with a clean prefix far away in time."""
+    segments = shot_segments(golden.input("latents"), golden.input("prefix_latents"))
+    velocity = network(golden)(segments, timestep_of(golden), golden.input("text"))
+    yield Check("velocity", relative_error(velocity, golden.tensors["velocity"]), NETWORK)
+
+
+@kind("dit_avatar")
+def dit_avatar(golden: Golden) -> Iterable[Check]:
+    """One forward with a portrait, CLIP tokens and the speech of one or two people."""
+    latents, features = golden.input("latents"), golden.input("audio_features")
+    model = network(golden)
+    output = model(
+        avatar_segments(latents, golden.input("y")),
+        timestep_of(golden),
+        golden.input("text"),
+        image=golden.input("clip"),
+        audio=audio_windows(features, model.params.audio.window),
+        speaker_masks=thirds(*latents.shape[-2:]) if golden.note["people"] > 1 else None,
+    )
+    yield Check("model_output", relative_error(output, golden.tensors["model_output"]), NETWORK)
+
+
+def audio_windows(features: torch.Tensor, window: int) -> torch.Tensor:
+    """[people, F, layers, width] -> [people, F, window, layers, width]."""
+    frames = features.shape[1]
+    around = torch.arange(window) - window // 2
+    return features[:, (torch.arange(frames)[:, None] + around).clamp(0, frames - 1)]
+
+
+def thirds(height: int, width: int) -> torch.Tensor:
+    """Masks [3, height, width] of a person on the left, one on the right, and the background between them."""
+    masks = torch.zeros(3, height, width)
+    left, right = width // 3, 2 * width // 3
+    masks[0, :, :left] = 1
+    masks[1, :, right:] = 1
+    masks[2, :, left:right] = 1
+    return masks
+
+
+@kind("pipeline_reference")
+def pipeline_reference(golden: Golden) -> Iterable[Check]:
+    """The whole reference job up to the latents, with or without guidance."""
+    note, wanted = golden.note, golden.tensors["latents"]
+    images = list(golden.pixels())
+    _, _, latent_frames, height, width = wanted.shape
+    plan = plan_reference(
+        [(image.shape[1], image.shape[0]) for image in images],
+        width=8 * width,
+        height=8 * height,
+        frames=4 * (latent_frames - 1) + 1,
+    )
+    references = encode_references(images, plan, golden.vae.encode)
+    sigmas = unipc_sigmas(note["steps"], note["shift"], Job.REFERENCE)
+    branches = reference_branches(note["guidance_text"], note["guidance_image"])
+    prompt, negative = golden.input("text"), golden.input("negative_text")
+    model = network(golden)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        def predict(branch: Branch) -> torch.Tensor:
+            slots = references if branch.uses_references else torch.zeros_like(references)
+            text = prompt if branch.uses_prompt else negative
+            return x - sigma * model(reference_segments(x, slots), integer_timestep(sigma)[None], text)
+
+        return guided(predict, branches)
+
+    noise = torch.randn(plan.latent_shape, generator=torch.Generator().manual_seed(note["seed"]))
+    yield Check("latents", relative_error(unipc(denoise, noise, sigmas), wanted), NETWORK)
+    yield Check("sigmas", largest(sigmas, golden.tensors["sigmas"]), SIGMA)
+    yield Check("timesteps", largest(integer_timestep(sigmas[:-1]), golden.tensors["timesteps"]), EXACT)
+
+
+def largest(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest distance between two tensors of one shape; infinity for two shapes."""
+    if got.shape != wanted.shape:
+        return math.inf
+    return (got.double() - wanted.double()).abs().max().item()
+
+
+@kind("schedules")
+def schedules(golden: Golden) -> Iterable[Check]:
+    """Sigmas and timesteps of `<job>_<steps>`, and an equation solved with them."""
+    start = normal("solver/x", (4, 4))
+    for name, entry in golden.data.items():
+        if not isinstance(entry, dict):
+            continue
+        job, _, steps = name.rpartition("_")
+        recipe = RECIPES[Job(job)]
+        shift = entry.get("shift", recipe.shift)
+        euler = recipe.solver == "euler"
+        sigmas = euler_sigmas(int(steps), shift) if euler else unipc_sigmas(int(steps), shift, Job(job))
+        timesteps = timesteps_of(sigmas, recipe.integer_timesteps)[: len(entry["timesteps"])]
+        yield Check(f"{name} timesteps", largest(timesteps, torch.tensor(entry["timesteps"])), EXACT)
+        if "sigmas" in entry:
+            yield Check(f"{name} sigmas", largest(sigmas, torch.tensor(entry["sigmas"])), SIGMA)
+        if "solved" in entry:
+            solved = unipc(toy_denoise, start, sigmas)
+            yield Check(f"{name} solved", relative_error(solved, torch.tensor(entry["solved"])), SOLVED)
+
+
+def toy_denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Clean x for the velocity 0.7 x + 0.2 sin(3 x) - 0.1 t / 1000 at the whole timestep t."""
+    return x - sigma * (0.7 * x + 0.2 * torch.sin(3 * x) - 0.1 * integer_timestep(sigma) / 1000)
+
+
+@kind("sizes")
+def sizes(golden: Golden) -> Iterable[Check]:
+    """Which size each image gives, [height, width] under `<resolution>` or `avatar_<resolution>`."""
+    for row in golden.data["rows"]:
+        size = row["width"], row["height"]
+        for name, wanted in row.items():
+            if name in ("width", "height"):
+                continue
+            job = Job.AVATAR if name.startswith("avatar_") else Job.REFERENCE
+            width, height = bucket_size(*size, name.removeprefix("avatar_"), job)
+            yield Check(f"{size} {name}", float([height, width] != wanted), EXACT)
+
+
+@kind("images")
+def images(golden: Golden) -> Iterable[Check]:
+    """`letterbox_<image>_<height>x<width>` and `crop_<image>_<height>x<width>`."""
+    for name, wanted in golden.tensors.items():
+        match = re.fullmatch(r"(letterbox|crop)_(.+)_(\d+)x(\d+)", name)
+        if match is None:
+            continue
+        operation, source, height, width = match.groups()
+        resize = letterbox if operation == "letterbox" else cover_crop
+        got = torch.from_numpy(resize(to_rgb8(golden.tensors[source]), int(width), int(height)).copy())
+        yield Check(name, largest(got, wanted), EXACT)
+
+
+def main(paths: list[str]) -> int:
+    """Prints one line a file; 0 where all passed, 1 where one did not, 2 where none was given."""
+    if not paths:
+        print("usage: python tests/goldens.py FILE...", file=sys.stderr)
+        return 2
+    failed = False
+    for path in paths:
+        name = Path(path).name
+        try:
+            checks = run(path)
+        except Exception as error:  # one bad file must not hide the others
+            print(f"{name}  -  FAIL  {type(error).__name__}: {error}")
+            failed = True
+            continue
+        bad = [check for check in checks if not check.passed]
+        failed = failed or bool(bad)
+        worst = max(check.error for check in checks)
+        reason = "".join(f"  {check.what}: {check.error:.3g} > {check.tolerance:g}" for check in bad[:3])
+        print(f"{name}  {worst:.2e}  {'FAIL' if bad else 'ok'}{reason}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
