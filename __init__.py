@@ -1,0 +1,10 @@
+"""SkyReels-V3 for ComfyUI: reference images to video, video extension, talking avatars."""
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    """What ComfyUI calls for the pack's nodes; everything else is imported from here on."""
+    from .nodes.extension import SkyReelsExtension
+
+    return SkyReelsExtension()

@@ -1,0 +1,14 @@
+"""The list of nodes that ComfyUI gets."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .load import LoadModel
+from .reference import ReferenceToVideo
+from .sampling import Guider, Sigmas, UniPCSampler
+
+NODES: list[type[io.ComfyNode]] = [LoadModel, ReferenceToVideo, UniPCSampler, Sigmas, Guider]
+
+
+class SkyReelsExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

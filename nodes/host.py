@@ -1,0 +1,62 @@
+"""The one place for what differs between ComfyUI versions, from 0.3.75 on."""
+
+import dataclasses
+import logging
+import sys
+
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+try:
+    import comfy.memory_management as memory_management  # 0.12 and later
+except ImportError:
+    memory_management = None
+
+log = logging.getLogger(__name__)
+
+CATEGORY = "SkyReels-V3"
+
+
+def schema(**fields) -> io.Schema:
+    """io.Schema with the fields that this ComfyUI knows (search_aliases: 0.11, essentials_category: 0.15)."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return io.Schema(**{"category": CATEGORY, **{name: value for name, value in fields.items() if name in known}})
+
+
+def patcher_class(dynamic: bool = True) -> type[comfy.model_patcher.ModelPatcher]:
+    """The patcher that manages a model's memory: dynamic VRAM where it is on (0.12 and later), else the classic one.
+
+    Looked up at every call, because ComfyUI rebinds the name at start-up.
+    """
+    if not dynamic:
+        return comfy.model_patcher.ModelPatcher
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def file_reader():
+    """ComfyUI's own reader where dynamic VRAM streams weights from the file, else None: the pack's reader.
+
+    Returns a callable path -> state dict.
+    """
+    if getattr(memory_management, "aimdo_enabled", False):
+        return lambda path: comfy.utils.load_torch_file(str(path))
+    return None
+
+
+def resident_weight(module: torch.nn.Module, device: torch.device) -> torch.Tensor:
+    """A norm's weight as float32 on `device`, with the LoRAs that a partly loaded model applies on the fly."""
+    weight, _ = comfy.ops.cast_bias_weight(module, dtype=torch.float32, device=device, bias_dtype=torch.float32)
+    return weight
+
+
+def tell(node_id: str | None, *sentences: str) -> None:
+    """Writes sentences to the log and, where a page is watching, onto the node."""
+    text = "\n".join(sentences)
+    log.info("SkyReels-V3: %s", " ".join(sentences))
+    # Present in a running ComfyUI; importing it elsewhere would start half a server.
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if node_id is not None and hasattr(instance, "send_progress_text"):
+        instance.send_progress_text(text, node_id)

@@ -1,0 +1,202 @@
+"""The transformer as a native ComfyUI model: what samplers, patchers, wrappers and previews talk to."""
+
+import logging
+import math
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.ldm.modules.attention
+import comfy.model_base
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.supported_models_base
+import torch
+
+from ..skyreels_v3.context import extension_segments, reference_segments, shot_segments
+from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.params import TransformerParams
+from ..skyreels_v3.recipes import RECIPES, Job
+from ..skyreels_v3.transformer import FFN_TOKENS, Runtime, SkyReelsTransformer
+from . import host
+from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition
+
+log = logging.getLogger(__name__)
+
+TEXT_TOKENS = 512
+SEGMENTS = {
+    Job.REFERENCE: reference_segments,
+    Job.EXTENSION: extension_segments,
+    Job.SHOT: shot_segments,
+}
+UNSUPPORTED_PATCHES = {"attn1_patch", "attn2_patch", "attn1_output_patch", "attn2_output_patch", "noise_refiner"}
+
+
+class Network(SkyReelsTransformer):
+    """SkyReelsTransformer behind the call that ComfyUI makes, with its wrappers and hooks."""
+
+    def __init__(self, params: TransformerParams, job: Job, operations, device=None, dtype=None):
+        super().__init__(params, operations=operations, device=device, dtype=dtype)
+        self.job = job
+        self.dtype = dtype
+        self.requires_grad_(False)
+
+    def forward(self, x, timestep, context, transformer_options=None, **conditions):
+        """x [B, 16, T, H, W] -> velocity of the same shape; `conditions` holds the job's latents under KEY."""
+        options = {} if transformer_options is None else transformer_options
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._velocity, self, wrappers)
+        return executor.execute(x, timestep, context, transformer_options=options, **conditions)
+
+    def _velocity(self, x, timestep, context, transformer_options, **conditions):
+        if RECIPES[self.job].integer_timesteps:
+            timestep = timestep.floor()
+        segments = SEGMENTS[self.job](x, conditions[KEY])
+        runtime = Runtime(
+            attention=host_attention(transformer_options),
+            weight=host.resident_weight,
+            around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
+        )
+        return super().forward(segments, timestep, context, runtime=runtime)
+
+
+def host_attention(transformer_options: dict):
+    """ComfyUI's attention (the user's choice of backend, and override hooks) in the shape of kernels.attention."""
+
+    def attention(q, k, v, precise=False):
+        return comfy.ldm.modules.attention.optimized_attention(
+            q.flatten(2),
+            k.flatten(2),
+            v.flatten(2),
+            heads=q.shape[2],
+            transformer_options=transformer_options,
+            low_precision_attention=not precise,
+        )
+
+    return attention
+
+
+class BlockHooks:
+    """Runs a block with ComfyUI's hooks around it: interrupt, block replace and double_block patches."""
+
+    def __init__(self, transformer_options: dict, blocks: int, latents: torch.Tensor, text: torch.Tensor):
+        self.options = transformer_options
+        self.replace = transformer_options.get("patches_replace", {}).get("dit", {})
+        self.patches = transformer_options.get("patches", {})
+        self.latents = latents
+        self.text = text
+        transformer_options["total_blocks"] = blocks
+        transformer_options["block_type"] = "double"
+        ignored = sorted(UNSUPPORTED_PATCHES.intersection(self.patches))
+        if ignored:
+            raise InputError(
+                f"A node patched the model with {', '.join(ignored)}, which SkyReels-V3 models do not have: remove "
+                "that node, or use one that replaces blocks or attention."
+            )
+
+    def __call__(self, index, block, x):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.options["block_index"] = index
+        if ("double_block", index) in self.replace:
+            # A hook may keep what it was given, and a block writes into its input.
+            original = {"original_block": lambda given: {**given, "img": block(given["img"].clone())}}
+            given = {"img": x, "txt": self.text, "vec": None, "pe": None, "transformer_options": self.options}
+            x = self.replace[("double_block", index)](given, original)["img"]
+        else:
+            x = block(x)
+        for patch in self.patches.get("double_block", ()):
+            given = {"img": x, "x": self.latents, "block_index": index, "transformer_options": self.options}
+            x = patch(given)["img"]
+        return x
+
+
+class Config(comfy.supported_models_base.BASE):
+    """What ComfyUI asks about a model family; one per checkpoint, because the job decides the shift."""
+
+    unet_extra_config = {}
+    latent_format = comfy.latent_formats.Wan21
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+
+    def __init__(self, params: TransformerParams, job: Job):
+        # The names are those by which other packs recognise a Wan network.
+        super().__init__({"image_model": "wan2.1", "model_type": "t2v", "dim": params.dim})
+        self.params = params
+        self.job = job
+        self.sampling_settings = {"shift": RECIPES[job].shift}
+
+    def network(self, device=None, operations=None, dtype=None, **_) -> Network:
+        """The network on the meta device: its weights are assigned from the file, none is ever filled at random."""
+        return Network(self.params, self.job, operations, device="meta", dtype=dtype)
+
+
+class Model(comfy.model_base.BaseModel):
+    """A SkyReels-V3 checkpoint as a native model."""
+
+    def __init__(self, config: Config):
+        super().__init__(config, model_type=comfy.model_base.ModelType.FLOW, unet_model=config.network)
+        self.params = config.params
+        self.job = config.job
+
+    def extra_conds(self, **kwargs):
+        """Checks and shapes what the conditioning brings; called once per conditioning before sampling."""
+        out = super().extra_conds(**kwargs)
+        text = kwargs.get("cross_attn")
+        if text is not None:
+            out["c_crossattn"] = comfy.conds.CONDRegular(self._text(text))
+        problem = self._problem(kwargs.get(KEY), kwargs["noise"])
+        if problem is not None:
+            out[KEY] = RefusedCondition(problem)
+        else:
+            out[KEY] = comfy.conds.CONDRegular(kwargs[KEY].latents.to(kwargs["device"]))
+        return out
+
+    def extra_conds_shapes(self, **kwargs):
+        condition = kwargs.get(KEY)
+        return {} if condition is None else {KEY: list(condition.latents.shape)}
+
+    def memory_required(self, input_shape, cond_shapes=None):
+        """Bytes that a forward of `input_shape` needs beside the weights."""
+        dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
+        frames = sum(shape[2] for shape in [input_shape, *(cond_shapes or {}).get(KEY, [])])
+        tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
+        # The stream, its norm, q, k, v and the attention's output; then one slice of the feed-forward.
+        stream = tokens * self.params.dim * 6
+        return (stream + min(tokens, FFN_TOKENS) * (self.params.ffn_dim + 4 * self.params.dim)) * dtype.itemsize
+
+    def _text(self, text: torch.Tensor) -> torch.Tensor:
+        """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""
+        if text.shape[-1] != self.params.text_dim:
+            raise InputError(
+                f"The prompt's encoding is {text.shape[-1]} wide, but this model needs {self.params.text_dim}: "
+                "encode it with umt5_xxl (CLIPLoader, type wan)."
+            )
+        if text.shape[1] > TEXT_TOKENS:
+            log.warning(
+                "SkyReels-V3: the prompt has %d tokens; the model reads the first %d.", text.shape[1], TEXT_TOKENS
+            )
+        return torch.nn.functional.pad(text[:, :TEXT_TOKENS], (0, 0, 0, max(0, TEXT_TOKENS - text.shape[1])))
+
+    def _problem(self, condition: JobCondition | None, noise: torch.Tensor) -> str | None:
+        """Why a conditioning cannot be used with this model and these latents; None where it can."""
+        node = NODE_OF_JOB[self.job]
+        if condition is None:
+            return (
+                f"This SkyReels-V3 model does the {self.job.value} job, but its conditioning did not come through "
+                f"{node}: connect the prompt to {node} and sample with its positive and negative outputs."
+            )
+        if condition.job is not self.job:
+            return (
+                f"This conditioning was made for the {condition.job.value} job, but the model does the "
+                f"{self.job.value} job: use {node}, or load the {condition.job.value} checkpoint."
+            )
+        if noise.ndim != 5 or noise.shape[1] != self.params.out_dim:
+            return (
+                f"The latent has the shape {list(noise.shape)}, but the model makes video latents of "
+                f"{self.params.out_dim} channels: sample the latent that {node} puts out."
+            )
+        height, width = condition.latents.shape[-2:]
+        if noise.shape[-2:] != (height, width):
+            return (
+                f"The latent is {noise.shape[-1] * 8} x {noise.shape[-2] * 8} pixels, but {node} prepared "
+                f"{width * 8} x {height * 8}: sample the latent that it puts out."
+            )
+        return None

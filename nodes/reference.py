@@ -1,0 +1,138 @@
+"""Reference to Video: one to four images and a prompt become the conditioning and the latent of a video."""
+
+import comfy.latent_formats
+import comfy.ldm.wan.vae
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.recipes import Job
+from ..skyreels_v3.reference import MAX_SECONDS, encode_references, plan_reference
+from ..skyreels_v3.sizes import RESOLUTIONS
+from . import host
+from .condition import JobCondition, attach, without_prompt
+
+CUSTOM = "custom"
+
+
+def model_space_encoder(vae):
+    """encode(pixels [1, 3, T, H, W] in [-1, 1]) -> latents in model space, by ComfyUI's VAE.
+
+    Raises InputError for a VAE of another family.
+    """
+    network = getattr(vae, "first_stage_model", None)
+    if not isinstance(network, comfy.ldm.wan.vae.WanVAE):
+        raise InputError(
+            f"The VAE is {type(network).__name__}, but SkyReels-V3 needs the one of Wan 2.1: "
+            "load wan_2.1_vae.safetensors with VAELoader."
+        )
+    latent_format = comfy.latent_formats.Wan21()
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        images = (pixels[0].permute(1, 2, 3, 0) + 1) / 2
+        return latent_format.process_in(vae.encode(images))
+
+    return encode
+
+
+class ReferenceToVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        images = [
+            io.Image.Input(
+                f"image_{number}",
+                optional=True,
+                tooltip=tooltip + " Any size; it is fitted whole into the video's frame on white. Of a batch the "
+                "first image counts.",
+            )
+            for number, tooltip in enumerate(
+                (
+                    "The first reference; the video takes its shape from it.",
+                    "A second person, thing or place.",
+                    "A third reference.",
+                    "A fourth reference.",
+                ),
+                start=1,
+            )
+        ]
+        return host.schema(
+            node_id="SkyReelsReferenceToVideo",
+            display_name="SkyReels-V3 Reference to Video",
+            description="Prepares a video of the people, things and places in one to four reference images.",
+            search_aliases=["r2v", "reference to video", "subject to video", "image to video", "phantom", "skyreels"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
+                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                io.Combo.Input(
+                    "resolution",
+                    options=[*RESOLUTIONS, CUSTOM],
+                    default=RESOLUTIONS[0],
+                    tooltip="Picks the size nearest to the first image's shape. custom takes width and height below.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=832,
+                    min=16,
+                    max=4096,
+                    step=16,
+                    tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=480,
+                    min=16,
+                    max=4096,
+                    step=16,
+                    tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
+                ),
+                io.Float.Input(
+                    "seconds",
+                    default=5.0,
+                    min=0.1,
+                    max=MAX_SECONDS,
+                    step=0.1,
+                    tooltip="Length at 24 frames a second; the model is made for 5. Snapped to 4n + 1 frames.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=0,
+                    min=0,
+                    max=int(MAX_SECONDS * 24) + 1,
+                    tooltip="Length in frames instead of seconds; 0 goes by seconds. Snapped to 4n + 1.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Videos made side by side."),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="Used only with guidance above 1, which the model does not need.",
+                ),
+                *images,
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Latent.Output(display_name="latent", tooltip="Empty, of the video's size: for any sampler."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive, vae, resolution, width, height, seconds, frames, batch_size, negative=None, **images
+    ) -> io.NodeOutput:
+        encode = model_space_encoder(vae)
+        references = [images[name] for name in sorted(images) if images[name] is not None]
+        own_size = {"width": width, "height": height} if resolution == CUSTOM else {"resolution": resolution}
+        length = {"frames": frames} if frames else {"seconds": seconds}
+        plan = plan_reference([image.shape[-2:-4:-1] for image in references], **own_size, **length)
+        host.tell(
+            cls.hidden.unique_id,
+            f"{plan.width} x {plan.height}, {plan.frames} frames, {plan.references} of 4 references",
+            *plan.notes,
+        )
+        condition = JobCondition(Job.REFERENCE, encode_references(references, plan, encode))
+        negative = without_prompt(positive) if negative is None else negative
+        _, *shape = plan.latent_shape
+        latent = torch.zeros([batch_size, *shape], device=comfy.model_management.intermediate_device())
+        return io.NodeOutput(attach(positive, condition), attach(negative, condition), {"samples": latent})
