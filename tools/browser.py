@@ -26,9 +26,7 @@ def chromium_path() -> Path | None:
     given = os.environ.get("SKYREELS_CHROMIUM")
     if given:
         if not Path(given).is_file():
-            raise SetupError(
-                f"SKYREELS_CHROMIUM is {given}, which is not a program: correct it, or unset it."
-            )
+            raise SetupError(f"SKYREELS_CHROMIUM is {given}, which is not a program: correct it, or unset it.")
         return Path(given)
     for name in NAMES:
         found = shutil.which(name)

@@ -57,9 +57,7 @@ class PromptRefused(ServerError):
     def __init__(self, answer: dict):
         self.node_errors = answer.get("node_errors") or {}
         error = answer.get("error") or "some outputs were left out"
-        lines = [
-            error if isinstance(error, str) else f"{error.get('message')} {error.get('details')}".strip()
-        ]
+        lines = [error if isinstance(error, str) else f"{error.get('message')} {error.get('details')}".strip()]
         for node, report in self.node_errors.items():
             for one in report["errors"]:
                 details = f" ({one['details']})" if one.get("details") else ""
@@ -75,9 +73,7 @@ class NodeFailed(ServerError):
         self.exception_type = report["exception_type"]
         self.exception_message = report["exception_message"].strip()
         self.traceback = "".join(report.get("traceback") or [])
-        super().__init__(
-            f"node {self.node_id} {self.node_type}: {self.exception_type}: {self.exception_message}"
-        )
+        super().__init__(f"node {self.node_id} {self.node_type}: {self.exception_type}: {self.exception_message}")
 
 
 class Interrupted(ServerError):
@@ -87,8 +83,8 @@ class Interrupted(ServerError):
 class Server:
     """A ComfyUI server; start() and stop(), or a `with` block.
 
-    base: the folder for models, input, output, user, temp and custom_nodes; by default a temporary one that is
-        removed at the end
+    base: the folder for models, input, output, user, temp and custom_nodes; a temporary one, removed at the
+        end, by default
     pack: whether this checkout is put into custom_nodes
     packs: folders of further packs
     arguments: further options of ComfyUI's main.py
@@ -349,11 +345,11 @@ def put_in_place(source: Path, target: Path) -> None:
 
 
 def closed_environment(changes: dict[str, str | None]) -> dict[str, str]:
-    """The environment of a server that must not reach the network, nor read this user's own Python packages."""
+    """The environment of a server that must not reach the network nor read this user's own packages."""
     nowhere = "http://127.0.0.1:9"  # the discard port: whoever heeds a proxy is refused at once
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
-    }
+    environment = dict(os.environ)
+    for name in ("PYTHONPATH", "PYTHONHOME"):
+        environment.pop(name, None)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         environment[name] = environment[name.upper()] = nowhere
     environment["no_proxy"] = environment["NO_PROXY"] = "127.0.0.1,localhost"

@@ -71,8 +71,7 @@ def only_one(folder: Path):
         lock = open(folder / "lock", "w")
     except OSError as error:
         raise SetupError(
-            f"The cache folder {folder} cannot be written ({error.strerror}): "
-            "set SKYREELS_CACHE to one that can."
+            f"The cache folder {folder} cannot be written ({error.strerror}): set SKYREELS_CACHE to one that can."
         ) from error
     with lock:
         try:

@@ -1,0 +1,135 @@
+"""What tests share: a real ComfyUI in this process, real servers and their page. Absent ones fail, never skip.
+
+A test that asks for one of these fixtures is marked `host`, `server` or `browser` by itself, so that
+`pytest -m "not server and not browser"` is the quick part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from environment import SetupError, comfyui_path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKS = {"comfyui": "host", "server_factory": "server", "server": "server", "page_factory": "browser"}
+
+# Nothing that a test imports may reach for the network.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, mark in MARKS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Show the traceback inside the server beside the one of the test."""
+    report = yield
+    inside = getattr(call.excinfo.value, "traceback", None) if call.excinfo else None
+    if isinstance(inside, str):
+        report.sections.append(("Traceback in the server", inside))
+    return report
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """ComfyUI imported into this process, on the CPU, with its own nodes but without those of this pack.
+
+    Has `path`; `base`, a fresh folder with models, input, output, temp, custom_nodes; and ComfyUI's modules
+    `folder_paths` and `nodes`. Other modules can be imported as inside ComfyUI (`import comfy.sample`).
+    """
+    try:
+        host = comfyui_path()
+    except SetupError as error:
+        pytest.fail(str(error), pytrace=False)
+    # In front of everything, and without the checkout, which has a folder `nodes` as ComfyUI has a module.
+    sys.path[:] = [str(host), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
+    from comfy.cli_args import args
+
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in ("models", "input", "output", "temp", "user", "custom_nodes"):
+        (base / folder).mkdir()
+    args.base_directory = str(base)
+    args.cpu = True  # before comfy.model_management is imported, which looks for a GPU at once
+
+    # First the package utils/: `nodes` puts the folder comfy/ in front of it, which has a utils.py.
+    importlib.import_module("utils.extra_config")
+    import folder_paths
+    import nodes
+
+    asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+    return SimpleNamespace(path=host, base=base, folder_paths=folder_paths, nodes=nodes)
+
+
+@pytest.fixture(scope="session")
+def pack_nodes(comfyui: SimpleNamespace) -> PackNodes:
+    """The nodes of this pack, loaded into this process as ComfyUI loads them."""
+    link = comfyui.base / "custom_nodes" / "SkyReels-V3"
+    link.symlink_to(ROOT, target_is_directory=True)
+    before = set(comfyui.nodes.NODE_CLASS_MAPPINGS)
+    if not asyncio.run(comfyui.nodes.load_custom_node(str(link))):
+        pytest.fail("ComfyUI could not load this pack; the reason is in its log.", pytrace=False)
+    mappings = comfyui.nodes.NODE_CLASS_MAPPINGS
+    return PackNodes({key: mappings[key] for key in mappings if key not in before}, str(link))
+
+
+class PackNodes(dict):
+    """Node id -> class. `module("skyreels_v3.sizes")` is a module of the copy that these nodes were loaded from.
+
+    That copy is not `pack.skyreels_v3.sizes`: classes and state of the two differ.
+    """
+
+    def __init__(self, classes: dict[str, type], package: str):
+        super().__init__(classes)
+        self._package = package.replace(".", "_x_")  # as ComfyUI names it
+
+    def module(self, name: str) -> ModuleType:
+        return importlib.import_module(f"{self._package}.{name}")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator:
+    """One running server with this pack, shared by all tests: leave no state in it that others could meet."""
+    from comfyui_server import Server
+
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def server_factory() -> Iterator[Callable]:
+    """A function that starts a server of the test's own: server_factory(**options of Server)."""
+    from comfyui_server import Server
+
+    started = []
+
+    def start(**options) -> Server:
+        started.append(Server(**options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def page_factory() -> Iterator[Callable]:
+    """A function that opens the page of a server: page_factory(server, **options of Page)."""
+    from contextlib import ExitStack
+
+    from page import Page
+
+    with ExitStack() as opened:
+        yield lambda server, **options: opened.enter_context(Page(server, **options))
