@@ -1,0 +1,96 @@
+"""What Load Model lists: single files and folders with a transformer in shards, and the path behind a "
+"choice."""
+
+import ntpath
+import posixpath
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..skyreels_v3.errors import InputError
+from .shards import SHARD, SUFFIXES, TRANSFORMER_FOLDERS
+
+# Folders beside the transformer in Skywork's and other diffusers repositories, by a part of their name.
+PARTS = (
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "image_encoder",
+    "image_processor",
+    "feature_extractor",
+    "scheduler",
+    "audio_encoder",
+    "wav2vec",
+    "roberta",
+    "umt5",
+)
+
+
+def model_entries(names: Iterable[str]) -> list[str]:
+    """What the list shows, sorted, with `/` between folders.
+
+    names: the files below ComfyUI's diffusion_models folders, relative to them, with `/` or `\\`. A folder
+    with shards becomes one entry that ends in `/`; shards and the other parts of its repository (text
+    encoder, VAE ...) are left out. Where two sets of shards share a folder, or lie in no folder, the first
+    shard of each stands for it.
+    """
+    paths = sorted({name.replace("\\", "/") for name in names})
+    sets: dict[str, set[str]] = {}  # folder -> first shards
+    homes: set[str] = set()  # folders of whole repositories
+    for path in paths:
+        folder, name = posixpath.split(path)
+        shard = SHARD.match(name)
+        if posixpath.basename(folder) in TRANSFORMER_FOLDERS and posixpath.dirname(folder):
+            homes.add(posixpath.dirname(folder))
+        if shard and not _is_part(posixpath.basename(folder)):
+            first = f"{shard['base']}-00001-of-{shard['total']}{posixpath.splitext(name)[1]}"
+            sets.setdefault(folder, set()).add(posixpath.join(folder, first))
+    homes.update(folder for folder in sets if folder and posixpath.basename(folder) not in TRANSFORMER_FOLDERS)
+    entries = {
+        entry
+        for folder, firsts in sets.items()
+        if not _in_part(folder, homes)
+        for entry in ([f"{folder}/"] if folder and len(firsts) == 1 else firsts)
+    }
+    entries.update(path for path in paths if _is_single(path) and not _in_part(path, homes))
+    return sorted(entries, key=lambda entry: (entry.lower(), entry))
+
+
+def _is_single(path: str) -> bool:
+    # ComfyUI's list has pickles too; none of the models is published as one
+    return path.lower().endswith(SUFFIXES) and not SHARD.match(posixpath.basename(path))
+
+
+def _is_part(folder: str) -> bool:
+    return any(part in folder.lower() for part in PARTS)
+
+
+def _in_part(path: str, homes: set[str]) -> bool:
+    """Whether a path lies in a part folder of a repository; the same name elsewhere is the artist's own."""
+    parts = path.split("/")
+    return any(
+        "/".join(parts[:depth]) in homes and any(map(_is_part, parts[depth:-1] if "." in parts[-1] else parts[depth:]))
+        for depth in range(1, len(parts))
+    )
+
+
+def entry_path(entry: str, roots: Iterable[str | Path]) -> Path:
+    """The file or folder behind an entry of `model_entries`.
+
+    roots: ComfyUI's diffusion_models folders, the first that has the entry wins. Raises InputError for an
+    entry that is in none of them, and for one that leaves them (an absolute path, a drive, `..`).
+    """
+    relative = entry.replace("\\", "/")
+    parts = relative.split("/")
+    absolute = relative.startswith("/") or ntpath.splitdrive(entry)[0] or ":" in parts[0]
+    if not relative.strip("/ ") or absolute or ".." in parts or "\0" in relative:
+        raise InputError(
+            f"{ascii(entry)[:120]} is no place in the diffusion_models folders: choose a model from the list."
+        )
+    for root in roots:
+        path = Path(root) / relative
+        if path.is_dir() if relative.endswith("/") else path.is_file():
+            return path
+    raise InputError(
+        f"{entry} is in none of the diffusion_models folders: put the model there, or refresh the list and "
+        "choose another."
+    )
