@@ -174,8 +174,6 @@ def install(host: Path) -> None:
         pip(f"Installing {TORCH}", "install", "-q", TORCH)
     with step(" and ".join(TORCH_ADDONS)):
         pip("Installing torchvision and torchaudio", "install", "-q", "--no-deps", *TORCH_ADDONS)
-        mend = [venv_python(), ROOT / "tools" / "torch_addons.py"]
-        print(call(mend, "Making torchvision and torchaudio importable", REPORT).strip(), end=" ")
     lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if re.match(r"[\w.-]*", line.strip().lower())[0] not in LEFT_OUT]
     (VENV / "comfyui-requirements.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
@@ -183,6 +181,9 @@ def install(host: Path) -> None:
     with step("requirements of ComfyUI and of this pack, test tools"):
         files = ["-r", VENV / "comfyui-requirements.txt", "-r", "requirements.txt", "-c", VENV / "held.txt"]
         pip("Installing the requirements", "install", "-q", *files, "--group", "pyproject.toml:dev")
+    with step("torchvision and torchaudio beside this torch"):  # now that numpy and Pillow are there
+        mend = [venv_python(), ROOT / "tools" / "torch_addons.py"]
+        print(call(mend, "Making torchvision and torchaudio importable", REPORT).strip(), end=" ")
 
 
 def prepare(browser: bool = False) -> Path:

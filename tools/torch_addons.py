@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 
-def imports(name: str) -> bool:
-    """Whether a fresh Python can import the module."""
-    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True).returncode == 0
+def import_error(name: str) -> str:
+    """The last line of what a fresh Python says when it cannot import the module; "" when it can."""
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
 def folder(name: str) -> Path:
@@ -51,15 +52,16 @@ def put_aside_torchaudio(package: Path) -> None:
 def main() -> int:
     failed = []
     for name, mend in (("torchvision", guard_torchvision), ("torchaudio", put_aside_torchaudio)):
-        if imports(name):
+        if not import_error(name):
             continue
         mend(folder(name))
-        if imports(name):
-            print(f"({name} runs without its CUDA parts)")
+        error = import_error(name)
+        if error:
+            failed.append(f"{name} cannot be imported beside this torch ({error})")
         else:
-            failed.append(name)
+            print(f"({name} runs without its CUDA parts)", end=" ")
     if failed:
-        print(f"error: {' and '.join(failed)} cannot be imported beside this torch", file=sys.stderr)
+        print(f"error: {'; '.join(failed)}.", file=sys.stderr)
     return bool(failed)
 
 
