@@ -47,10 +47,9 @@ def sample(model, positive, negative, steps=2, cfg=1.0, batch=1, sampler="euler"
 @pytest.mark.parametrize("name", ["pipeline_reference", "pipeline_reference_guided"])
 def test_the_nodes_give_the_official_latents(pack_nodes, tmp_path, name):
     """File in diffusers names -> Load Model -> Sigmas, Guider, UniPC Sampler -> ComfyUI's sampling = the golden."""
-    from safetensors.torch import save_file
-
     import comfy.latent_formats
     import comfy.sample
+    from safetensors.torch import save_file
 
     golden = read(f"{GOLDENS}{name}.safetensors")
     heads = str(golden.config["num_attention_heads"])
