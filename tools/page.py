@@ -4,6 +4,7 @@
         page.load_workflow(json.loads(file.read_text()))
         entry = page.run()
 
+While a page is open, playwright's event loop runs in this thread: asyncio.run() is refused until it is closed.
 Every object comes out of the page as a JSON string: playwright turns an undefined into a null, which the page
 itself then refuses.
 """
@@ -14,7 +15,7 @@ import json
 import time
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Error, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Playwright, Response, sync_playwright
 from playwright.sync_api import Page as Tab
 
 from comfyui_server import Server, checked
@@ -32,17 +33,40 @@ FIRST_VISIT = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Validation.Workflows": True,
 }
-# The page asks for files that a fresh ComfyUI does not have, and for some on the network.
+# Errors without any pack: files that a fresh ComfyUI does not have, the network, the page's own.
 EXPECTED_ERRORS = (
     "Failed to load resource",  # a pack's own missing files are noted from the answers instead
     "net::ERR_FAILED",
     "Error loading core workflow templates",
     'Content Security Policy directive: "connect-src',
+    "reading 'id')\n    at onChange",  # of the page that ComfyUI 0.3.75 brings, without any pack
+    "graph accessed before initialization",  # of later ones
 )
 
 
 class PageError(RuntimeError):
     """The page did not do what was asked; with what it showed instead."""
+
+
+class _Playwright:
+    """The one playwright that a thread may have, shared by all open pages: started and stopped with need."""
+
+    users = 0
+    shared: Playwright | None = None
+
+    @classmethod
+    def take(cls) -> Playwright:
+        if cls.shared is None:
+            cls.shared = sync_playwright().start()
+        cls.users += 1
+        return cls.shared
+
+    @classmethod
+    def give_back(cls) -> None:
+        cls.users -= 1
+        if cls.users == 0:
+            cls.shared.stop()
+            cls.shared = None
 
 
 class Page:
@@ -70,7 +94,7 @@ class Page:
         self._baseline = {_first_line(error) for error in baseline}
         self._size = {"width": size[0], "height": size[1]}
         self._errors: list[str] = []
-        self._playwright = None
+        self._browser: Browser | None = None
         self.tab: Tab | None = None  # playwright's page, for what this class has no method for
 
     def __enter__(self) -> Page:
@@ -78,14 +102,14 @@ class Page:
         if program is None:
             raise SetupError("There is no Chromium: run `python3 tools/environment.py --browser`.")
         self.server.post_settings(self._settings)
-        self._playwright = sync_playwright().start()
+        playwright = _Playwright.take()
         try:
-            browser = self._playwright.chromium.launch(
+            self._browser = playwright.chromium.launch(
                 executable_path=str(program),
                 # No sandbox: it needs rights that root in a container has not. No /dev/shm: it may be tiny there.
                 args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
             )
-            context = browser.new_context(viewport=self._size, service_workers="block", locale="en-US")
+            context = self._browser.new_context(viewport=self._size, service_workers="block", locale="en-US")
             self._close_network(context)
             context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
             self.tab = context.new_page()
@@ -99,16 +123,20 @@ class Page:
         return self
 
     def __exit__(self, *error) -> None:
-        self._playwright.stop()  # ends the browser too
+        try:
+            if self._browser:
+                self._browser.close()
+        finally:
+            _Playwright.give_back()
 
     def reload(self) -> None:
         """Open the page anew, for example after a restart of the server. Raises PageError."""
         try:
             self.tab.goto(self.server.url, wait_until="domcontentloaded")
-            self.tab.wait_for_function(READY, timeout=60_000)
+            self.tab.wait_for_function(READY, timeout=120_000)
         except Error as error:
             lines = "\n".join(self._errors[-5:])
-            raise PageError(f"ComfyUI's page was not ready within a minute: {error.message}\n{lines}") from error
+            raise PageError(f"ComfyUI's page was not ready within two minutes: {error.message}\n{lines}") from error
         self.tab.wait_for_timeout(SETTLED)
 
     def errors(self) -> list[str]:
@@ -162,7 +190,7 @@ class Page:
                 return checked(new[-1])
             queue = self.server.get("/queue")
             idle = 0 if queue["queue_running"] or queue["queue_pending"] else idle + 1
-            if idle > 25:
+            if idle > 50:
                 shown = "; ".join(self.toasts() + self.dialogs()) or "no message"
                 raise PageError(f"The page queued nothing when Run was pressed; it shows: {shown}")
         raise PageError(f"The run was not done within {timeout:.0f} s.")
