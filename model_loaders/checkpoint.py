@@ -17,12 +17,11 @@ from .key_maps import KeyMap, find_dialect
 from .other_models import refuse_lora, refuse_quantised, refuse_wan_variants, what_it_is
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .safetensors_header import TensorInfo, read_header
-from .shards import TRANSFORMER_FOLDERS, Files, check_index, find_files, read_json
+from .shards import Files, check_index, find_files, read_json, title
 
 Reader = Callable[[Path], dict[str, torch.Tensor]]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-# Whole checkpoints hold the other models of a pipeline under these; the transformer then has the first
-# prefix.
+# Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
 # Folders that every ComfyUI or Hugging Face cache has: what lies above them says nothing about the model.
 ROOTS = ("diffusion_models", "unet", "models", "checkpoints", "hub")
@@ -76,8 +75,7 @@ def map_file(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or a copy where the file has it at an odd place: kernels may rely on whole numbers'
-    places.
+    """The tensor itself, or a copy where it lies at an odd place in the file, on which kernels may fail.
 
     The official files are aligned, so nothing of them is copied.
     """
@@ -94,7 +92,7 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     path = Path(path)
     files = find_files(path)
     place = files.paths[0].parent if path.is_dir() else path
-    name = _title(place)
+    name = title(place)
     headers = {file: read_header(file) for file in files.paths}
     tensors = {key: info for header in headers.values() for key, info in header.tensors.items()}
     metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
@@ -136,11 +134,6 @@ def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, 
             f"{name} has {_some(twice)} twice, in Wan and in {dialect.name} names: use an official SkyReels-V3 file."
         )
     return names
-
-
-def _title(place: Path) -> str:
-    """How sentences call a file or folder: every repository has a folder `transformer`, so its own name is added."""
-    return f"{place.parent.name}/{place.name}" if place.name in TRANSFORMER_FOLDERS else place.name
 
 
 def _config(files: Files, path: Path, metadata: dict[str, str]) -> dict:

@@ -51,7 +51,7 @@ def model_entries(names: Iterable[str]) -> list[str]:
         if not _in_part(folder, homes)
         for entry in ([f"{folder}/"] if folder and len(firsts) == 1 else firsts)
     }
-    entries.update(path for path in paths if _is_single(path) and not _in_part(path, homes))
+    entries.update(path for path in paths if _is_single(path) and not _in_part(posixpath.dirname(path), homes))
     return sorted(entries, key=lambda entry: (entry.lower(), entry))
 
 
@@ -64,12 +64,12 @@ def _is_part(folder: str) -> bool:
     return any(part in folder.lower() for part in PARTS)
 
 
-def _in_part(path: str, homes: set[str]) -> bool:
-    """Whether a path lies in a part folder of a repository; the same name elsewhere is the artist's own."""
-    parts = path.split("/")
+def _in_part(folder: str, homes: set[str]) -> bool:
+    """Whether a folder belongs to a part of a repository; the same name elsewhere is the artist's own."""
+    names = folder.split("/")
     return any(
-        "/".join(parts[:depth]) in homes and any(map(_is_part, parts[depth:-1] if "." in parts[-1] else parts[depth:]))
-        for depth in range(1, len(parts))
+        "/".join(names[:depth]) in homes and any(_is_part(name) for name in names[depth:])
+        for depth in range(1, len(names))
     )
 
 

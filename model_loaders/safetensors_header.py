@@ -92,31 +92,33 @@ def read_header(path: Path) -> Header:
 
 
 def _refuse_other_formats(start: bytes, size: int, name: str) -> None:
-    if size == 0:
-        raise InputError(f"{name} is empty (0 bytes): download it again.")
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"{name} is a Git LFS pointer, not the model: run `git lfs pull`, or download the file itself."
-        )
-    if text[:1] == b"<":
-        raise InputError(f"{name} is a web page, not a model: download the file itself, not the page that shows it.")
-    if start.startswith(b"GGUF"):
-        raise InputError(f"{name} is a GGUF file, which is not supported yet: use the bf16 or fp16 safetensors file.")
-    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    if start.startswith(b"PK\x03\x04") or is_pickle:
-        raise InputError(
-            f"{name} is a PyTorch pickle (.pt, .ckpt or .bin), which can run code when it is opened: "
-            "use the safetensors file of the same model."
-        )
     length = int.from_bytes(start[:8], "little")
-    if size < 8 or length > MAX_HEADER or start[8:9] not in (b"{", b""):
-        raise InputError(f"{name} is not a safetensors file ({size} bytes that begin otherwise): download it again.")
-    if 8 + length > size:
-        raise InputError(
-            f"{name} has {size} bytes, but its header alone needs {8 + length}: the download is incomplete, "
-            "download it again."
+    # Asked first, because the length's own bytes may look like the beginning of anything.
+    if size >= 8 and length <= MAX_HEADER and start[8:9] in (b"{", b""):
+        if 8 + length > size:
+            raise InputError(
+                f"{name} has {size} bytes, but its header alone needs {8 + length}: the download is incomplete, "
+                "download it again."
+            )
+        return
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if size == 0:
+        problem = "is empty (0 bytes): download it again"
+    elif text.startswith(b"version https://git-lfs"):
+        problem = "is a Git LFS pointer, not the model: run `git lfs pull`, or download the file itself"
+    elif text[:1] == b"<":
+        problem = "is a web page, not a model: download the file itself, not the page that shows it"
+    elif start.startswith(b"GGUF"):
+        problem = "is a GGUF file, which is not supported yet: use the bf16 or fp16 safetensors file"
+    elif start.startswith(b"PK\x03\x04") or is_pickle:
+        problem = (
+            "is a PyTorch pickle (.pt, .ckpt or .bin), which can run code when it is opened: "
+            "use the safetensors file of the same model"
         )
+    else:
+        problem = f"is not a safetensors file ({size} bytes that begin otherwise): download it again"
+    raise InputError(f"{name} {problem}.")
 
 
 def _parsed(text: bytes, name: str) -> dict:

@@ -24,6 +24,11 @@ class Files:
     weight_map: dict[str, str] | None = None
 
 
+def title(place: Path) -> str:
+    """How sentences call a file or folder: every repository has a folder `transformer`, so its own name is added."""
+    return f"{place.parent.name}/{place.name}" if place.name in TRANSFORMER_FOLDERS else place.name
+
+
 def find_files(path: Path) -> Files:
     """The files of the checkpoint at a path: a single file, any shard of a set, or a folder.
 
@@ -41,7 +46,7 @@ def _in_folder(folder: Path) -> Files:
     sets = sorted({(match["base"], match["total"]) for match in map(SHARD.match, names) if match})
     indexes = [name for name in _names(folder, (".index.json",))]
     if len(sets) > 1 or len(indexes) > 1:
-        raise InputError(f"{folder.name} holds more than one checkpoint in shards: choose one of its files instead.")
+        raise InputError(f"{title(folder)} holds more than one checkpoint in shards: choose one of its files instead.")
     if indexes:
         return _from_index(folder, indexes[0])
     if sets:
@@ -52,9 +57,9 @@ def _in_folder(folder: Path) -> Files:
     if len(inner) == 1:
         return _in_folder(folder / inner[0])
     if inner:
-        raise InputError(f"{folder.name} holds {' and '.join(inner)}: choose one of these two folders.")
+        raise InputError(f"{title(folder)} holds {' and '.join(inner)}: choose one of these two folders.")
     raise InputError(
-        f"{folder.name} holds no safetensors file: choose the folder that has the transformer's shards, or a file."
+        f"{title(folder)} holds no safetensors file: choose the folder that has the transformer's shards, or a file."
     )
 
 
@@ -77,13 +82,13 @@ def _set_of(folder: Path, base: str, total: str) -> Files:
     missing = [number for number in range(1, wanted + 1) if f"{number:05}" not in found]
     if missing or len(found) > wanted:
         what = f"{base}-{missing[0]:05}-of-{total}" if missing else "no more shards than its names tell"
-        raise InputError(f"{folder.name} has {len(found)} of {wanted} shards and needs {what}: {AGAIN}.")
+        raise InputError(f"{title(folder)} has {len(found)} of {wanted} shards and needs {what}: {AGAIN}.")
     return Files(tuple(folder / found[number] for number in sorted(found)))
 
 
 def read_json(path: Path) -> dict:
     """A JSON file that holds a table. Raises InputError with its name if it cannot be read as one."""
-    name = f"{path.parent.name}/{path.name}"
+    name = f"{title(path.parent)}/{path.name}"
     try:
         if path.stat().st_size > MAX_JSON:
             raise InputError(f"{name} is larger than {MAX_JSON} bytes, so it is not the file it should be: {AGAIN}.")
@@ -100,7 +105,7 @@ def read_json(path: Path) -> dict:
 
 
 def _from_index(folder: Path, index: str) -> Files:
-    where = f"{folder.name}/{index}"
+    where = f"{title(folder)}/{index}"
     weight_map = read_json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{where} has no weight_map: {AGAIN}.")
@@ -109,18 +114,20 @@ def _from_index(folder: Path, index: str) -> Files:
     listed = sorted(set(weight_map.values()))
     for name in listed:
         if not name.lower().endswith(SUFFIXES) or any(sign in name for sign in "/\\:\0") or name.startswith("."):
-            raise InputError(f"{where} points to {ascii(name)[:80]}, which is no shard in its own folder: {AGAIN}.")
+            raise InputError(
+                f"{where} points to {ascii(name)[1:-1][:80]}, which is no shard in its own folder: {AGAIN}."
+            )
     present = _names(folder)
     missing = [name for name in listed if name not in present]
     if missing:
         raise InputError(
-            f"{folder.name} lacks {missing[0]}, one of {len(listed)} shards that its index names "
+            f"{title(folder)} lacks {missing[0]}, one of {len(listed)} shards that its index names "
             f"({len(missing)} missing): {AGAIN}."
         )
     extra = [name for name in present if SHARD.match(name) and name not in listed]
     if extra:
         raise InputError(
-            f"{folder.name} holds the shard {extra[0]}, which its index does not name: remove it, or {AGAIN}."
+            f"{title(folder)} holds the shard {extra[0]}, which its index does not name: remove it, or {AGAIN}."
         )
     return Files(tuple(folder / name for name in listed), weight_map)
 
@@ -131,14 +138,14 @@ def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
     for path, header in headers.items():
         for key in header.tensors:
             if key in owner:
-                raise InputError(f"{ascii(key)[1:81]} is in {owner[key]} and in {path.name}: {AGAIN}.")
+                raise InputError(f"{ascii(key)[1:-1][:80]} is in {owner[key]} and in {path.name}: {AGAIN}.")
             owner[key] = path.name
     if files.weight_map is None:
         return
-    folder = files.paths[0].parent.name
+    folder = title(files.paths[0].parent)
     for key in files.weight_map.keys() | owner.keys():
         listed, found = files.weight_map.get(key, "no shard"), owner.get(key, "no shard")
         if listed != found:
             raise InputError(
-                f"In {folder}, the index lists {ascii(key)[1:81]} in {listed}, but it is in {found}: {AGAIN}."
+                f"In {folder}, the index lists {ascii(key)[1:-1][:80]} in {listed}, but it is in {found}: {AGAIN}."
             )

@@ -9,6 +9,7 @@ weights.
 `python tools/tiny_models.py FOLDER` writes one of each.
 """
 
+import functools
 import io
 import json
 import sys
@@ -52,7 +53,12 @@ def random_weight(key: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tens
 
 
 def transformer_weights(params: TransformerParams, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights of a transformer in float32: Wan name -> tensor."""
+    """Random weights of a transformer in float32: Wan name -> tensor. Copy a tensor before changing it."""
+    return dict(_weights(params, seed))
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(params: TransformerParams, seed: int) -> dict[str, torch.Tensor]:
     return {key: random_weight(key, shape, seed) for key, shape in expected_shapes(params).items()}
 
 

@@ -1,0 +1,86 @@
+"""What Load Model lists of ComfyUI's model folders, and the path behind an entry."""
+
+import re
+
+import pytest
+
+from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.folders import entry_path, model_entries
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.recipes import Job
+from tiny_models import TINY, write_transformer
+
+LISTED = [
+    "SkyReels-V3-R2V-14B/image_encoder/model.safetensors",
+    "SkyReels-V3-R2V-14B/text_encoder/model-00001-of-00002.safetensors",
+    "SkyReels-V3-R2V-14B/text_encoder/model-00002-of-00002.safetensors",
+    "SkyReels-V3-R2V-14B/transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "SkyReels-V3-R2V-14B/transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+    "SkyReels-V3-R2V-14B/vae/diffusion_pytorch_model.safetensors",
+    "SkyReels-V3-V2V-14B/Wan2.1_VAE.pth",
+    "SkyReels-V3-V2V-14B/models_t5_umt5-xxl-enc-bf16.pth",
+    "SkyReels-V3-V2V-14B/shot_transformer/diffusion_pytorch_model-00001-of-00001.safetensors",
+    "SkyReels-V3-V2V-14B/transformer/diffusion_pytorch_model-00001-of-00001.safetensors",
+    "SkyReels-V3-A2V-19B/chinese-wav2vec2-base/model.safetensors",
+    "SkyReels-V3-A2V-19B/diffusion_pytorch_model-00001-of-00008.safetensors",
+    "SkyReels-V3-A2V-19B/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+    "SkyReels-V3-A2V-19B/my_own_fp16.safetensors",
+    "single/transformer/diffusion_pytorch_model.safetensors",
+    "single/vae/diffusion_pytorch_model.safetensors",
+    "vae/an artist's own folder.safetensors",
+    "two/a-00001-of-00002.safetensors",
+    "two/a-00002-of-00002.safetensors",
+    "two/b-00001-of-00002.safetensors",
+    "loose-00002-of-00002.safetensors",
+    "Wan21_SkyReelsV3-R2V_fp16.safetensors",
+    "flux.sft",
+    "old.ckpt",
+]
+SHOWN = [
+    "flux.sft",
+    "loose-00001-of-00002.safetensors",
+    "single/transformer/diffusion_pytorch_model.safetensors",
+    "SkyReels-V3-A2V-19B/",
+    "SkyReels-V3-A2V-19B/my_own_fp16.safetensors",
+    "SkyReels-V3-R2V-14B/transformer/",
+    "SkyReels-V3-V2V-14B/shot_transformer/",
+    "SkyReels-V3-V2V-14B/transformer/",
+    "two/a-00001-of-00002.safetensors",
+    "two/b-00001-of-00002.safetensors",
+    "vae/an artist's own folder.safetensors",
+    "Wan21_SkyReelsV3-R2V_fp16.safetensors",
+]
+
+
+def test_what_the_list_shows():
+    assert model_entries(LISTED) == SHOWN
+    assert model_entries([name.replace("/", "\\") for name in reversed(LISTED)]) == SHOWN
+    assert model_entries(f"Skywork/{name}" for name in LISTED if "V3" in name) == [
+        f"Skywork/{name}" for name in SHOWN if "V3" in name
+    ]
+    assert model_entries([]) == []
+
+
+def test_entries_open(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    write_transformer(second / "V2V" / "transformer", Job.EXTENSION, shards=2)
+    write_transformer(second / "x.safetensors", Job.SHOT)
+    entries = model_entries(str(path.relative_to(second)) for path in second.rglob("*.safetensors"))
+    assert entries == ["V2V/transformer/", "x.safetensors"]
+    for entry in entries:
+        assert open_checkpoint(entry_path(entry, [first, second])).params == TINY
+    assert entry_path("V2V\\transformer\\", [first, str(second)]) == second / "V2V" / "transformer"
+
+
+@pytest.mark.parametrize("entry", ["../x", "a/../../x", "/etc/x", "\\\\host\\x", "C:\\x", "C:x", "", "/", "a\0b"])
+def test_entries_that_leave_the_folders(tmp_path, entry):
+    with pytest.raises(InputError, match="no place in the diffusion_models folders"):
+        entry_path(entry, [tmp_path])
+
+
+def test_an_entry_that_is_gone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for entry in ("x.safetensors", "folder", "x.safetensors/"):
+        with pytest.raises(InputError, match=re.escape(entry)):
+            entry_path(entry, [tmp_path])
