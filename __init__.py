@@ -5,6 +5,6 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint():
     """What ComfyUI calls for the pack's nodes; everything else is imported from here on."""
-    from .nodes.extension import SkyReelsExtension
+    from .nodes.registry import SkyReelsExtension
 
     return SkyReelsExtension()

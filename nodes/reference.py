@@ -1,39 +1,17 @@
 """Reference to Video: one to four images and a prompt become the conditioning and the latent of a video."""
 
-import comfy.latent_formats
-import comfy.ldm.wan.vae
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import Job
 from ..skyreels_v3.reference import MAX_SECONDS, encode_references, plan_reference
 from ..skyreels_v3.sizes import RESOLUTIONS
 from . import host
 from .condition import JobCondition, attach, without_prompt
+from .vae import encoder
 
 CUSTOM = "custom"
-
-
-def model_space_encoder(vae):
-    """encode(pixels [1, 3, T, H, W] in [-1, 1]) -> latents in model space, by ComfyUI's VAE.
-
-    Raises InputError for a VAE of another family.
-    """
-    network = getattr(vae, "first_stage_model", None)
-    if not isinstance(network, comfy.ldm.wan.vae.WanVAE):
-        raise InputError(
-            f"The VAE is {type(network).__name__}, but SkyReels-V3 needs the one of Wan 2.1: "
-            "load wan_2.1_vae.safetensors with VAELoader."
-        )
-    latent_format = comfy.latent_formats.Wan21()
-
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
-        images = (pixels[0].permute(1, 2, 3, 0) + 1) / 2
-        return latent_format.process_in(vae.encode(images))
-
-    return encode
 
 
 class ReferenceToVideo(io.ComfyNode):
@@ -121,7 +99,7 @@ class ReferenceToVideo(io.ComfyNode):
     def execute(
         cls, positive, vae, resolution, width, height, seconds, frames, batch_size, negative=None, **images
     ) -> io.NodeOutput:
-        encode = model_space_encoder(vae)
+        encode = encoder(vae)
         references = [images[name] for name in sorted(images) if images[name] is not None]
         own_size = {"width": width, "height": height} if resolution == CUSTOM else {"resolution": resolution}
         length = {"frames": frames} if frames else {"seconds": seconds}
