@@ -123,7 +123,8 @@ def _config(params: TransformerParams, dialect: str) -> dict:
     return {**common, **sizes, "model_type": "i2v" if params.image_dim else "t2v"}
 
 
-TEXT_WIDTH, TEXT_LAYERS = 4096, 24  # of umt5-xxl; ComfyUI tells the encoder by them
+TEXT_WIDTH = 4096  # of umt5-xxl
+TEXT_MARK = "encoder.block.23.layer.1.DenseReluDense.wi_1.weight"  # ComfyUI tells the encoder by its width
 TEXT_BUCKETS = 32  # of relative positions
 
 # Enough English for a sentencepiece model whose pieces are whole words of prompts; other text falls back to
@@ -155,17 +156,20 @@ fingers deformed ugly
 """.split()
 
 
-def write_text_encoder(path: Path, d_ff: int = 8, heads: int = 1, head_dim: int = 8, seed: int = 0) -> Path:
-    """Write a umt5 in bf16 (about 16 MB) with the real text width and layers, and return the path.
+def write_text_encoder(
+    path: Path, layers: int = 2, d_ff: int = 8, heads: int = 1, head_dim: int = 8, seed: int = 0
+) -> Path:
+    """Write a umt5 in bf16 (6 MB) with the real text width and return the path.
 
-    The stock CLIPLoader opens it with type wan where the pack `tiny_umt5` is in custom_nodes: 512 x 4096
-    features.
+    The stock CLIPLoader opens it with type wan where the pack `tiny_umt5` is in custom_nodes: 512 x 4096 features.
+    Of the last of the 24 real layers it has only the weight that ComfyUI looks for: at this width all 24 would take
+    some seconds a prompt.
     """
     path = Path(path)
     tokenizer = _sentencepiece_model()
     inner = heads * head_dim
     shapes = {"shared.weight": (_vocabulary(tokenizer), TEXT_WIDTH), "encoder.final_layer_norm.weight": (TEXT_WIDTH,)}
-    for layer in range(TEXT_LAYERS):
+    for layer in range(layers):
         attention, feed = f"encoder.block.{layer}.layer.0", f"encoder.block.{layer}.layer.1"
         shapes |= {f"{attention}.SelfAttention.{name}.weight": (inner, TEXT_WIDTH) for name in "qkv"}
         shapes[f"{attention}.SelfAttention.o.weight"] = (TEXT_WIDTH, inner)
@@ -173,6 +177,7 @@ def write_text_encoder(path: Path, d_ff: int = 8, heads: int = 1, head_dim: int 
         shapes |= {f"{feed}.DenseReluDense.{name}.weight": (d_ff, TEXT_WIDTH) for name in ("wi_0", "wi_1")}
         shapes[f"{feed}.DenseReluDense.wo.weight"] = (TEXT_WIDTH, d_ff)
         shapes[f"{attention}.layer_norm.weight"] = shapes[f"{feed}.layer_norm.weight"] = (TEXT_WIDTH,)
+    shapes[TEXT_MARK] = (d_ff, TEXT_WIDTH)
     weights = {key: random_weight(key, shape, seed).bfloat16() for key, shape in shapes.items()}
     # Embeddings are looked up, not summed over: at unit scale words differ as much as the layers change them.
     weights["shared.weight"] *= TEXT_WIDTH**0.5

@@ -183,8 +183,8 @@ def _decoder(w: _Weights, width: int) -> None:
     head[:, _slot(1)] = -COLOUR * CONSTANT / width**0.5
 
 
-def write_vae(path: Path, width: int = 16, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
-    """Write the VAE (14 MB at width 16, the least that the path needs) and return the path."""
+def write_vae(path: Path, width: int = 8, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+    """Write the VAE (4 MB at width 8, the least that the path needs) and return the path."""
     path = Path(path)
     weights = _Weights(seed)
     _encoder(weights, width)

@@ -30,6 +30,7 @@ def tiny_sizes(state_dict) -> dict[str, int] | None:
         "d_ff": shape[0],
         "num_heads": heads,
         "d_kv": state_dict[f"{FIRST_ATTENTION}.q.weight"].shape[0] // heads,
+        "num_layers": sum(key.endswith(".SelfAttention.q.weight") for key in state_dict),
         "vocab_size": state_dict["shared.weight"].shape[0],
     }
 
