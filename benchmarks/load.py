@@ -1,0 +1,131 @@
+"""Memory and time of loading a checkpoint of 2 GB on the CPU, beside ComfyUI's own loader on the same file.
+
+Every load has a process of its own, with ComfyUI and the pack imported before the count begins. Two peaks are
+taken: when the loader returns, and when every weight has been read once, as a first step does. Pages of mapped
+files count. Nothing but loading is measured: the file was just written, so it is in the system's page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+
+AIM_MEMORY = 1.10
+CASES = {  # case -> (whose loader, the file or folder)
+    "comfyui": ("comfyui", "wan.safetensors"),
+    "pack": ("pack", "wan.safetensors"),
+    "pack, 3 diffusers shards": ("pack", "diffusers"),
+}
+
+
+def write_checkpoints(folder: Path, quick: bool) -> None:
+    """The same bf16 transformer as one file in Wan names and as three shards in diffusers names."""
+    from pack.skyreels_v3.params import TransformerParams
+    from pack.skyreels_v3.recipes import Job
+    from tiny_models import TINY, write_transformer
+
+    params = TINY if quick else TransformerParams(dim=2048, ffn_dim=8192, num_heads=16, num_layers=14)
+    write_transformer(folder / "wan.safetensors", Job.REFERENCE, params=params)
+    write_transformer(folder / "diffusers", Job.REFERENCE, "diffusers", params=params, shards=3)
+
+
+def load(who: str, path: Path) -> dict:
+    """One load in this process: {load_s, read_s, loaded_peak_bytes, read_peak_bytes, file_bytes}."""
+    measure.enter_comfyui()
+    import comfy.sd
+    import torch
+
+    if who == "pack":
+        from pack.nodes.load import load_patcher as loader
+    else:
+        loader = comfy.sd.load_diffusion_model
+    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    torch.zeros(2, 2) @ torch.zeros(2, 2)  # the libraries' own buffers
+    with measure.PeakMemory() as memory, torch.inference_mode():
+        start = time.perf_counter()
+        patcher = loader(str(path))
+        loaded, loaded_peak = time.perf_counter(), memory.so_far()
+        for weight in patcher.model.diffusion_model.state_dict().values():
+            weight.max()
+        read = time.perf_counter()
+    return {
+        "load_s": loaded - start,
+        "read_s": read - start,
+        "loaded_peak_bytes": loaded_peak,
+        "read_peak_bytes": memory.peak,
+        "file_bytes": sum(file.stat().st_size for file in files),
+    }
+
+
+def measured(quick: bool) -> dict:
+    rounds = 1 if quick else 3
+    with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
+        writing = ["--write", folder, *(["--quick"] if quick else [])]
+        subprocess.run([sys.executable, __file__, *writing], check=True)
+        loads: dict[str, list[dict]] = {name: [] for name in CASES}
+        for _ in range(rounds):
+            for name, (who, entry) in CASES.items():
+                command = [sys.executable, __file__, "--load", who, str(Path(folder, entry))]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                loads[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return {
+        name: {key: sorted(one[key] for one in runs)[rounds // 2] for key in runs[0]} for name, runs in loads.items()
+    }
+
+
+LABELS = {
+    "comfyui": "ComfyUI's loader",
+    "pack": "this pack",
+    "pack, 3 diffusers shards": "this pack, three shards in diffusers names",
+}
+
+
+def tables(result: dict) -> str:
+    rows = []
+    for name, case in result.items():
+        file = case["file_bytes"]
+        rows.append(
+            [
+                LABELS[name],
+                f"{file / 1e9:.2f}",
+                f"{case['loaded_peak_bytes'] / file:.2f}",
+                f"**{case['read_peak_bytes'] / file:.2f}**",
+                f"{case['load_s']:.2f}",
+                f"{case['read_s']:.2f}",
+                "" if name == "comfyui" else f"≤ {AIM_MEMORY:.2f}",
+            ]
+        )
+    header = [
+        "",
+        "file (GB)",
+        "peak, loaded (x file)",
+        "peak, every weight read (x file)",
+        "load (s)",
+        "load and read (s)",
+    ]
+    return measure.table([*header, "aim"], rows)
+
+
+def child() -> bool:
+    """Does what a process of its own was started for; False in the first process."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--load", nargs=2)
+    parser.add_argument("--quick", action="store_true")
+    options, _ = parser.parse_known_args()
+    if options.write:
+        write_checkpoints(options.write, options.quick)
+    elif options.load:
+        print(json.dumps(load(options.load[0], Path(options.load[1]))))
+    return bool(options.write or options.load)
+
+
+if __name__ == "__main__" and not child():
+    measure.main(measured)

@@ -1,0 +1,138 @@
+"""What the benchmarks share: a ComfyUI in this process, interleaved timing, peaks of memory, Markdown tables.
+
+Imports nothing heavy by itself, so that a process can measure what importing or loading costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # for `pack` and `environment`
+
+Call = Callable[[], object]
+
+
+def enter_comfyui() -> Path:
+    """Makes ComfyUI's modules importable here, on the CPU and with PyTorch's attention; returns its folder."""
+    from environment import comfyui_path
+
+    host = comfyui_path()
+    # Without the checkout, whose folder `nodes` has the name of a module of ComfyUI.
+    sys.path[:] = [str(host), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+    from comfy.cli_args import args
+
+    args.cpu = True  # before comfy.model_management is imported, which looks for a GPU at once
+    args.use_pytorch_cross_attention = True
+    return host
+
+
+def interleaved(calls: Mapping[str, Call], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict:
+    """Seconds of every call in every round, {name: [s, ...]}, after one round that does not count.
+
+    The calls take turns, so that a change of the machine's load meets all of them, and every round starts with
+    the next one, so that none always comes after the same neighbour.
+    """
+    names = list(calls)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-1, rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            start = clock()
+            calls[name]()
+            if number >= 0:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "rounds": len(seconds)}
+
+
+def ratios(seconds: list[float], reference: list[float]) -> dict[str, float]:
+    """How much of the reference's time is needed: the median over the rounds, and of the two fastest runs."""
+    rounds = [own / other for own, other in zip(seconds, reference, strict=True)]
+    return {"median": statistics.median(rounds), "min": min(seconds) / min(reference)}
+
+
+def peak_allocated(call: Call) -> int:
+    """Bytes of tensors that lived at once in a call beyond those that lived before it, from the CPU allocator.
+
+    Counts what is allocated inside operators too; the weights of libraries' packed copies are not tensors.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = profiler.profiler.kineto_results.events()
+    live = peak = 0
+    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+class PeakMemory:
+    """The most memory that this process held, `peak` bytes above `before`; pages of mapped files count.
+
+    On Linux the kernel's own high-water mark, elsewhere samples every 2 ms.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        import psutil
+
+        self._process = psutil.Process()
+        self.before = self._highest = self._process.memory_info().rss
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to the present size
+            self._watch = None
+        except OSError:
+            self._done = threading.Event()
+            self._watch = threading.Thread(target=self._sample, daemon=True)
+            self._watch.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.peak = self.so_far()
+        if self._watch is not None:
+            self._done.set()
+            self._watch.join()
+
+    def so_far(self) -> int:
+        """The peak until now, bytes above `before`."""
+        if self._watch is None:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024 - self.before
+        return self._highest - self.before
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.002):
+            self._highest = max(self._highest, self._process.memory_info().rss)
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    header = list(header)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main(measured: Callable[[bool], dict]) -> None:
+    """The command line of a benchmark: measures and writes the results as JSON to --out, or prints them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    options = parser.parse_args()
+    os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
+    text = json.dumps(measured(options.quick), indent=2)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
