@@ -17,16 +17,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from golden import Golden, normal, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
+from pack.skyreels_v3.colour import match_colour
 from pack.skyreels_v3.context import (
     avatar_segments,
     extension_segments,
     reference_segments,
     shot_segments,
 )
+from pack.skyreels_v3.extension import continue_rolls, cut_roll
 from pack.skyreels_v3.guidance import Branch, guided, reference_branches
 from pack.skyreels_v3.images import cover_crop, letterbox, to_rgb8
 from pack.skyreels_v3.params import AudioParams, TransformerParams
-from pack.skyreels_v3.recipes import RECIPES, Job
+from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
 from pack.skyreels_v3.reference import encode_references, plan_reference
 from pack.skyreels_v3.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
 from pack.skyreels_v3.sizes import bucket_size
@@ -277,6 +279,54 @@ def images(golden: Golden) -> Iterable[Check]:
         resize = letterbox if operation == "letterbox" else cover_crop
         got = torch.from_numpy(resize(to_rgb8(golden.tensors[source]), int(width), int(height)).copy())
         yield Check(name, largest(got, wanted), EXACT)
+
+
+COLOUR_STRENGTHS = {"full": 1.0, "half": 0.5}
+
+
+@kind("colour_match")
+def colour_match(golden: Golden) -> Iterable[Check]:
+    """`full` and `half` of the match of one clip to one frame."""
+    for name, strength in COLOUR_STRENGTHS.items():
+        wanted = golden.tensors[name]
+        source = (normal("colour/source", wanted.shape) * 0.4).clamp(-1, 1)
+        reference = (normal("colour/reference", (1, 3, 1, *wanted.shape[-2:])) * 0.5 + 0.1).clamp(-1, 1)
+        yield Check(name, relative_error(match_colour(source, reference, strength), wanted), NETWORK)
+
+
+def single_shot_plan(seconds: int) -> list[dict[str, int]]:
+    return [
+        {
+            "latent_frames": roll.latent_frames,
+            "prefix_latent_frames": latent_frames(roll.prefix_frames),
+            "new_frames": roll.new_frames,
+        }
+        for roll in continue_rolls(seconds, official=True)
+    ]
+
+
+def shot_switching_plan(seconds: int) -> dict[str, int]:
+    roll = cut_roll(seconds, official=True)
+    return {
+        "condition_frames": roll.prefix_frames,
+        "frames": roll.new_frames,
+        "latent_frames": roll.latent_frames,
+        "prefix_latent_frames": latent_frames(roll.prefix_frames),
+    }
+
+
+PLANS: dict[str, Callable] = {"single_shot": single_shot_plan, "shot_switching": shot_switching_plan}
+
+
+@kind("plans")
+def plans(golden: Golden) -> Iterable[Check]:
+    """Frames of every duration, under the name of a job. Jobs without a plan here are named and not counted."""
+    for job, rows in golden.data.items():
+        if job not in PLANS:
+            print(f"{golden.stem}: {job} is not checked, known are {', '.join(PLANS)}", file=sys.stderr)
+            continue
+        for length, wanted in rows.items():
+            yield Check(f"{job} {length}", float(PLANS[job](int(length)) != wanted), EXACT)
 
 
 def main(paths: list[str]) -> int:
