@@ -1,0 +1,231 @@
+"""`make demo`: every workflow of this pack on a real ComfyUI, with tiny checkpoints and real photographs.
+
+    .venv/bin/python tools/demo.py             every workflow
+    .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/
+
+What it needs and makes lies in `demo/`, which git ignores and a later run uses again. The checkpoints have the
+names and the layout of the real ones but random weights: the videos show that everything runs, not how it
+looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from comfyui_server import Server, ServerError
+from downloads import ROOT, SetupError
+from pack.skyreels_v3.recipes import Job
+from tiny_models import write_text_encoder, write_transformer, write_vae
+from workflow import WorkflowError, to_prompt
+
+WORKFLOWS = ROOT / "workflows"
+FOLDER = ROOT / "demo"
+TINY_UMT5 = ROOT / "tools" / "tiny_umt5"  # lets the stock CLIPLoader open the tiny text encoder
+
+# Files below models/, under the names that the workflows ask for.
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "diffusion_models/SkyReels-V3-R2V-14B/transformer": lambda path: write_transformer(
+        path, Job.REFERENCE, "diffusers", shards=3
+    ),
+    "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors": write_text_encoder,
+    "vae/wan_2.1_vae.safetensors": write_vae,
+}
+
+
+def photograph(name: str) -> Callable[[Path], Path]:
+    """A photograph from the package scikit-image: astronaut is in the public domain (NASA), coffee is CC0."""
+
+    def write(path: Path) -> Path:
+        import skimage
+
+        return Path(shutil.copyfile(Path(skimage.__file__).parent / "data" / name, path))
+
+    return write
+
+
+# Files in input/, under the names that the workflows ask for.
+INPUTS: dict[str, Callable[[Path], Path]] = {
+    "astronaut.png": photograph("astronaut.png"),
+    "coffee.png": photograph("coffee.png"),
+}
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a video file holds: pixels, frames a second, frames, sound."""
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+    sound: bool = False
+
+    def __str__(self) -> str:
+        sound = ", with sound" if self.sound else ""
+        return f"{self.width} x {self.height}, {self.frames} frames at {float(self.fps):g} a second{sound}"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """How the demo runs a workflow: its files, what is changed of it, and the videos that it then writes.
+
+    changes: node type -> its inputs. They make the video small and short: even with tiny checkpoints, full
+    size takes many minutes without a graphics card.
+    """
+
+    models: tuple[str, ...]
+    inputs: tuple[str, ...]
+    videos: tuple[Video, ...]
+    changes: dict[str, dict] = field(default_factory=dict)
+
+
+DEMOS: dict[str, Demo] = {
+    "reference_to_video": Demo(
+        models=(
+            "diffusion_models/SkyReels-V3-R2V-14B/transformer",
+            "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+            "vae/wan_2.1_vae.safetensors",
+        ),
+        inputs=("astronaut.png", "coffee.png"),
+        changes={"SkyReelsReferenceToVideo": {"resolution": "custom", "width": 192, "height": 192, "seconds": 1}},
+        videos=(Video(192, 192, Fraction(24), 25),),
+    ),
+}
+
+
+def workflow_files() -> dict[str, Path]:
+    """Name -> file of every workflow. Raises SetupError for one without a line in DEMOS."""
+    files = {file.stem: file for file in sorted(WORKFLOWS.glob("*.json"))}
+    unknown = [name for name in files if name not in DEMOS]
+    if unknown:
+        raise SetupError(f"{', '.join(unknown)} in workflows/ has no entry in DEMOS of tools/demo.py: add one.")
+    return files
+
+
+def prepare(base: Path, demos: Iterable[Demo]) -> None:
+    """Write the models and inputs of `demos` below `base`, ComfyUI's folder; what is there already stays."""
+    for demo in demos:
+        for folder, names, makers in (("models", demo.models, MODELS), ("input", demo.inputs, INPUTS)):
+            for name in names:
+                _make(base / folder / name, makers[name])
+
+
+def _make(path: Path, maker: Callable[[Path], Path]) -> None:
+    """Write a file or folder under another name first, so that one left half written is not taken for whole."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    maker(unfinished).rename(path)
+
+
+def changed(prompt: dict, changes: dict[str, dict]) -> dict:
+    """A prompt in API form with other values: node type -> inputs. Raises KeyError for a node or input it lacks."""
+    changed_prompt = {key: {**node, "inputs": dict(node["inputs"])} for key, node in prompt.items()}
+    for node_type, values in changes.items():
+        nodes = [node for node in changed_prompt.values() if node["class_type"] == node_type]
+        if not nodes:
+            raise KeyError(f"The prompt has no node {node_type}.")
+        for node in nodes:
+            missing = values.keys() - node["inputs"].keys()
+            if missing:
+                raise KeyError(f"{node_type} has no input {', '.join(sorted(missing))}.")
+            node["inputs"].update(values)
+    return changed_prompt
+
+
+def probe(path: Path) -> Video:
+    """What a video file holds, by decoding every frame of it. Raises av's errors for one that cannot be played."""
+    import av
+
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        frames = sum(1 for _ in file.decode(stream))
+        return Video(stream.width, stream.height, stream.average_rate, frames, bool(file.streams.audio))
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    print(what, end=" ... ", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"{time.monotonic() - start:.0f} s", flush=True)
+
+
+def run(server: Server, name: str, file: Path, demo: Demo) -> bool:
+    """Run one workflow, print its progress and its videos, and return whether they are what was planned."""
+    prompt = to_prompt(json.loads(file.read_text(encoding="utf-8")), server.object_info())
+    print(f"\n{name}: workflows/{file.name}")
+    for node_type, values in demo.changes.items():
+        print(f"  changed for the demo, {node_type}: {', '.join(f'{key} {value}' for key, value in values.items())}")
+    start = time.monotonic()
+    prompt_id = _follow(server, changed(prompt, demo.changes))
+    paths = server.output_files(server.wait(prompt_id))
+    for path in paths:
+        print(f"  {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {probe(path)}")
+    print(
+        f"  took {time.monotonic() - start:.0f} s; random tiny weights: this shows that everything runs, not how it looks"
+    )
+    if tuple(map(probe, paths)) == demo.videos:
+        return True
+    print(f"  but this was planned: {'; '.join(map(str, demo.videos))}", file=sys.stderr)
+    return False
+
+
+def _follow(server: Server, prompt: dict) -> str:
+    """Run a prompt, print a line for each node that starts and for each quarter of its steps, return its id."""
+    prompt_id, quarter = "", 0
+    for event in server.events(prompt):
+        data = event["data"]
+        if event["type"] == "executing" and data.get("node"):
+            prompt_id, quarter = data["prompt_id"], 0
+            print(f"  {prompt[data['node']]['class_type']}", flush=True)
+        elif event["type"] == "progress" and data["max"] > 1 and 4 * data["value"] // data["max"] > quarter:
+            quarter = 4 * data["value"] // data["max"]
+            print(f"    {data['value']} of {data['max']}", flush=True)
+        elif event["type"].startswith("execution_"):
+            prompt_id = data.get("prompt_id", prompt_id)
+    return prompt_id
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the workflows on a real ComfyUI with tiny checkpoints.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a workflow's file name without .json; default: all")
+    names = parser.parse_args().names
+    try:
+        files = workflow_files()
+        unknown = [name for name in names if name not in files]
+        if unknown:
+            raise SetupError(f"There is no {', '.join(unknown)} in workflows/: it has {', '.join(files)}.")
+        chosen = {name: file for name, file in files.items() if not names or name in names}
+        with timed("Tiny checkpoints and photographs"):
+            prepare(FOLDER, [DEMOS[name] for name in chosen])
+        server = Server(FOLDER, packs=[TINY_UMT5])
+        try:
+            with timed("ComfyUI"):
+                server.start()
+            good = [run(server, name, file, DEMOS[name]) for name, file in chosen.items()]
+        finally:
+            server.close()
+    except (SetupError, ServerError, WorkflowError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    print(f"\n{sum(good)} of {len(good)} workflows made the videos that were planned.")
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
