@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..model_loaders import folders
 from ..model_loaders.checkpoint import Checkpoint, open_checkpoint
+from ..model_loaders.shards import find_files
 from ..skyreels_v3.recipes import Job
 from . import host
 from .model import Config, Model
@@ -95,7 +96,9 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, job: str):
         path = entry_path(model)
-        files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+        files = (
+            [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else find_files(path).paths
+        )
         return [job, *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
 
     @classmethod
