@@ -7,7 +7,7 @@ counts).
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,15 @@ from pack.skyreels_v3.context import (
     reference_segments,
     shot_segments,
 )
-from pack.skyreels_v3.extension import continue_rolls, cut_roll
+from pack.skyreels_v3.extension import RollLength, RollPlan, continue_rolls, cut_roll
+from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll
 from pack.skyreels_v3.guidance import Branch, guided, reference_branches
 from pack.skyreels_v3.images import cover_crop, letterbox, to_rgb8
 from pack.skyreels_v3.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
 from pack.skyreels_v3.reference import encode_references, plan_reference
 from pack.skyreels_v3.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
+from pack.skyreels_v3.script import CONTINUE, CUT
 from pack.skyreels_v3.sizes import bucket_size
 from pack.skyreels_v3.solver import unipc
 from pack.skyreels_v3.transformer import SkyReelsTransformer
@@ -220,6 +222,48 @@ def pipeline_reference(golden: Golden) -> Iterable[Check]:
     yield Check("latents", relative_error(unipc(denoise, noise, sigmas), wanted), NETWORK)
     yield Check("sigmas", largest(sigmas, golden.tensors["sigmas"]), SIGMA)
     yield Check("timesteps", largest(integer_timestep(sigmas[:-1]), golden.tensors["timesteps"]), EXACT)
+
+
+def extension(golden: Golden, shot: str, lengths: Sequence[RollLength], segments: Callable) -> Iterable[Check]:
+    """The whole extension loop in the official way: rolls, 8-bit hand-over, stitching."""
+    note, model, text = golden.note, network(golden), golden.input("text")
+    sigmas = unipc_sigmas(note["steps"], note["shift"], Job.EXTENSION)
+
+    def denoise(roll: RollPlan, prefix: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return x - sigma * model(segments(x, prefix), integer_timestep(sigma)[None], text)
+
+        return unipc(clean, noise, sigmas)
+
+    tools = Tools(golden.vae.encode, golden.vae.decode, denoise)
+    settings = Settings(seed=note["seed"], official=True)
+    tail, made = Tail.of_source(golden.pixels()[-note["condition_frames"] :]), []
+    for part, length in enumerate(lengths, start=1):
+        roll = RollPlan(0, 1, shot, "", part, len(lengths), *length)
+        frames, tail = run_roll(roll, tail, tools, settings)
+        made.append(frames)
+    yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
+
+
+@kind("pipeline_extension")
+def pipeline_extension(golden: Golden) -> Iterable[Check]:
+    """Rolls that continue a shot."""
+    lengths = continue_rolls(golden.note["duration_seconds"], official=True)
+    yield from extension(golden, CONTINUE, lengths, extension_segments)
+
+
+@kind("pipeline_shot")
+def pipeline_shot(golden: Golden) -> Iterable[Check]:
+    """A cut to a new shot."""
+    lengths = [cut_roll(golden.note["duration_seconds"], official=True)]
+    yield from extension(golden, CUT, lengths, shot_segments)
+
+
+def frame_checks(got: torch.Tensor, wanted: torch.Tensor) -> Iterable[Check]:
+    """Frames: at most one step of 255 at any pixel, and at most 0.1 % of the pixels off."""
+    yield Check("largest step of 255", largest(got, wanted), 1.0)
+    off = (got != wanted).float().mean().item() if got.shape == wanted.shape else math.inf
+    yield Check("share of pixels off", off, 1e-3)
 
 
 def largest(got: torch.Tensor, wanted: torch.Tensor) -> float:

@@ -1,0 +1,101 @@
+"""One roll of a video extension: what the last frames become, and what the next roll starts from.
+
+Source: single_shot_extension_pipeline.py and shot_switching_extension_pipeline.py of the official code. Where they
+lose quality (hand-over in 8 bits) the better way is the default and `Settings.official` is theirs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .colour import match_colour
+from .extension import LATENT_CHANNELS, LONGEST_PREFIX, RollPlan
+from .recipes import LATENT_PIXEL
+from .script import CUT
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the host lends to a roll; latents are in model space, pixels in [-1, 1].
+
+    encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].  decode: the way back.
+    denoise: (roll, prefix latents [1, 16, P, h, w], noise [1, 16, T, h, w]) -> latents like the noise.
+    """
+
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    decode: Callable[[torch.Tensor], torch.Tensor]
+    denoise: Callable[[RollPlan, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """seed: of every roll's noise, officially the same for all.  official: frames cut to 8 bits between rolls.
+
+    colour_anchor: 0 to 1, how far each roll's colours are drawn back to the shot's first frame.
+    """
+
+    seed: int = 0
+    official: bool = False
+    colour_anchor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What the next roll needs of all that came before.
+
+    frames: the last frames [1, 3, up to 33, H, W] float32 in [-1, 1].  anchor: the shot's colours, [1, 3, 1, H, W].
+    """
+
+    frames: torch.Tensor
+    anchor: torch.Tensor
+
+    @classmethod
+    def of_source(cls, frames: torch.Tensor) -> "Tail":
+        """The start: the last frames of the source, uint8 [n, H, W, 3] at the job's size."""
+        pixels = from_uint8(frames)
+        return cls(pixels, pixels[:, :, -1:])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """For the job folder; `Tail(**tensors)` is the way back, to the bit."""
+        return {"frames": self.frames.contiguous(), "anchor": self.anchor.contiguous()}
+
+
+def run_roll(roll: RollPlan, tail: Tail, tools: Tools, settings: Settings) -> tuple[torch.Tensor, Tail]:
+    """The roll's new frames, uint8 [new_frames, H, W, 3], and the tail for the next roll."""
+    prefix = tools.encode(tail.frames[:, :, -roll.prefix_frames :])
+    height, width = tail.frames.shape[-2:]
+    shape = (1, LATENT_CHANNELS, roll.latent_frames, height // LATENT_PIXEL, width // LATENT_PIXEL)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
+    latents = tools.denoise(roll, prefix, noise)
+    pixels = _decoded(roll, prefix, latents, tools).to(torch.float32).clamp(-1, 1)
+    pixels = pixels[:, :, roll.new_start : roll.new_start + roll.new_frames].cpu()
+
+    cut = roll.kind == CUT
+    anchor = pixels[:, :, :1] if cut else tail.anchor
+    if settings.colour_anchor and not cut:
+        pixels = match_colour(pixels, anchor, settings.colour_anchor)
+    frames = to_uint8(pixels, settings.official)
+    if settings.official:
+        pixels = from_uint8(frames)
+    # A prefix must not reach across a cut: the shot before it is another picture.
+    history = pixels if cut else torch.cat([tail.frames, pixels], dim=2)
+    return frames, Tail(history[:, :, -LONGEST_PREFIX:], anchor)
+
+
+def _decoded(roll: RollPlan, prefix: torch.Tensor, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
+    """All frames that the VAE makes of a roll; a continued shot is decoded together with its prefix."""
+    if roll.kind == CUT:
+        return tools.decode(latents)
+    return tools.decode(torch.cat([prefix.to(latents), latents], dim=2))
+
+
+def to_uint8(pixels: torch.Tensor, official: bool = False) -> torch.Tensor:
+    """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; officially cut down, which darkens by half a step."""
+    scaled = (pixels[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255
+    return (scaled if official else scaled.round()).to(torch.uint8)
+
+
+def from_uint8(frames: torch.Tensor) -> torch.Tensor:
+    """[F, H, W, 3] uint8 -> [1, 3, F, H, W] float32 in [-1, 1]."""
+    return frames.permute(3, 0, 1, 2)[None].float() / (255.0 / 2.0) - 1.0
