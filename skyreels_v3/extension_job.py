@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from .colour import match_colour
+from .errors import InputError
 from .extension import LATENT_CHANNELS, LONGEST_PREFIX, RollPlan
 from .recipes import LATENT_PIXEL
 from .script import CUT
@@ -42,9 +43,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Tail:
-    """What the next roll needs of all that came before.
+    """What the next roll needs of all that came before, in the form in which it can wait on disk.
 
-    frames: the last frames [1, 3, up to 33, H, W] float32 in [-1, 1].  anchor: the shot's colours, [1, 3, 1, H, W].
+    frames: the last frames [1, 3, up to 33, H, W], float16 in [-1, 1], or uint8 where the official way is asked for.
+    anchor: the shot's first frame [1, 3, 1, H, W] alike.
     """
 
     frames: torch.Tensor
@@ -53,34 +55,39 @@ class Tail:
     @classmethod
     def of_source(cls, frames: torch.Tensor) -> "Tail":
         """The start: the last frames of the source, uint8 [n, H, W, 3] at the job's size."""
-        pixels = from_uint8(frames)
+        pixels = frames.permute(3, 0, 1, 2)[None]
         return cls(pixels, pixels[:, :, -1:])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """For the job folder; `Tail(**tensors)` is the way back, to the bit."""
-        return {"frames": self.frames.contiguous(), "anchor": self.anchor.contiguous()}
+        return {"frames": self.frames, "anchor": self.anchor}
 
 
 def run_roll(roll: RollPlan, tail: Tail, tools: Tools, settings: Settings) -> tuple[torch.Tensor, Tail]:
     """The roll's new frames, uint8 [new_frames, H, W, 3], and the tail for the next roll."""
-    prefix = tools.encode(tail.frames[:, :, -roll.prefix_frames :])
+    prefix = tools.encode(signed(tail.frames[:, :, -roll.prefix_frames :]))
     height, width = tail.frames.shape[-2:]
     shape = (1, LATENT_CHANNELS, roll.latent_frames, height // LATENT_PIXEL, width // LATENT_PIXEL)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
     latents = tools.denoise(roll, prefix, noise)
-    pixels = _decoded(roll, prefix, latents, tools).to(torch.float32).clamp(-1, 1)
-    pixels = pixels[:, :, roll.new_start : roll.new_start + roll.new_frames].cpu()
+    pixels = _decoded(roll, prefix, latents, tools)[:, :, roll.new_start : roll.new_start + roll.new_frames]
+    pixels = pixels.to("cpu", torch.float32).clamp(-1, 1)
+    if not torch.isfinite(pixels).all():
+        raise InputError(
+            "The roll came out as no numbers (NaN or infinity): load the model in another precision, or choose "
+            "another attention; the rolls before it are kept."
+        )
 
     cut = roll.kind == CUT
-    anchor = pixels[:, :, :1] if cut else tail.anchor
     if settings.colour_anchor and not cut:
-        pixels = match_colour(pixels, anchor, settings.colour_anchor)
+        pixels = match_colour(pixels, signed(tail.anchor), settings.colour_anchor)
     frames = to_uint8(pixels, settings.official)
-    if settings.official:
-        pixels = from_uint8(frames)
+    # Half precision is 30 times finer than 8 bits, and half the disk of what waits there.
+    kept = frames.permute(3, 0, 1, 2)[None] if settings.official else pixels.half()
+    anchor = kept[:, :, :1] if cut else tail.anchor
     # A prefix must not reach across a cut: the shot before it is another picture.
-    history = pixels if cut else torch.cat([tail.frames, pixels], dim=2)
-    return frames, Tail(history[:, :, -LONGEST_PREFIX:], anchor)
+    history = kept if cut else torch.cat([_like(tail.frames, kept), kept], dim=2)
+    return frames, Tail(history[:, :, -LONGEST_PREFIX:].clone(), anchor.clone())
 
 
 def _decoded(roll: RollPlan, prefix: torch.Tensor, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
@@ -90,12 +97,17 @@ def _decoded(roll: RollPlan, prefix: torch.Tensor, latents: torch.Tensor, tools:
     return tools.decode(torch.cat([prefix.to(latents), latents], dim=2))
 
 
+def signed(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels of a tail, uint8 or float16 in [-1, 1], as float32 in [-1, 1]."""
+    return pixels.float() / (255.0 / 2.0) - 1.0 if pixels.dtype == torch.uint8 else pixels.float()
+
+
 def to_uint8(pixels: torch.Tensor, official: bool = False) -> torch.Tensor:
     """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; officially cut down, which darkens by half a step."""
     scaled = (pixels[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255
     return (scaled if official else scaled.round()).to(torch.uint8)
 
 
-def from_uint8(frames: torch.Tensor) -> torch.Tensor:
-    """[F, H, W, 3] uint8 -> [1, 3, F, H, W] float32 in [-1, 1]."""
-    return frames.permute(3, 0, 1, 2)[None].float() / (255.0 / 2.0) - 1.0
+def _like(pixels: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The source's 8-bit tail in the form of the roll's."""
+    return pixels if pixels.dtype == other.dtype else signed(pixels).to(other.dtype)

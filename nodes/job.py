@@ -1,0 +1,46 @@
+"""Where a long job keeps its results, and what makes two queued prompts the same job."""
+
+import json
+from pathlib import Path
+
+import folder_paths
+
+ROOT = "skyreels_v3_jobs"
+
+
+def jobs_folder() -> Path:
+    """Where unfinished and recently finished jobs are kept: visible to the artist, and not cleared at start-up."""
+    return Path(folder_paths.get_output_directory()) / ROOT
+
+
+def result_path(key: str) -> Path:
+    """Where a finished job's video lies for the nodes behind it: as long as ComfyUI keeps their inputs."""
+    folder = Path(folder_paths.get_temp_directory()) / ROOT
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{key}.mp4"
+
+
+def upstream(prompt: dict | None, node_id: str | None, leave_out: tuple[str, ...] = ()) -> str:
+    """Everything in the graph that a node's result follows from, as text that is the same in every run.
+
+    leave_out: inputs of the node itself that do not count.
+    """
+    nodes = {}
+
+    def visit(name: str, without: tuple[str, ...] = ()) -> None:
+        node = (prompt or {}).get(name)
+        if node is None or name in nodes:
+            return
+        inputs = {key: value for key, value in node["inputs"].items() if key not in without}
+        nodes[name] = {"class_type": node["class_type"], "inputs": inputs}
+        for value in inputs.values():
+            if isinstance(value, list) and len(value) == 2:
+                visit(str(value[0]))
+
+    visit(str(node_id), leave_out)
+    return json.dumps(nodes, sort_keys=True, default=str)
+
+
+def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
+    """(name, size, time of change) of files: the same as long as they are."""
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]

@@ -1,0 +1,104 @@
+"""A long video made window by window: each window is on disk before the next starts, and the job can go on from there.
+
+A window is a roll of an extension or a window of an avatar. What it leaves is a piece of video and a state (tensors)
+that the next one starts from; both are parts of a JobFolder, so that an interrupt, a crash or kill -9 loses only the
+window it meets.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .frame_rates import resample_indices
+from .job_folder import JobFolder
+from .video_join import join
+from .video_source import Sound
+from .video_writer import VideoWriter
+
+State = dict[str, torch.Tensor]
+
+
+class LongJob:
+    """The pieces of one video in a job folder.
+
+    width, height: pixels.  made_rate: frames a second of what windows make.  file_rate: of the video that is written;
+    frames are picked by time.  codec: h264 or lossless.
+    """
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        width: int,
+        height: int,
+        made_rate: Fraction | int,
+        file_rate: Fraction | int | None = None,
+        codec: str = "h264",
+    ):
+        self.folder = folder
+        self.size = width, height
+        self.made_rate = Fraction(made_rate)
+        self.file_rate = self.made_rate if file_rate is None else Fraction(file_rate)
+        self.codec = codec
+
+    def finished(self, keys: Sequence[str]) -> int:
+        """How many of the windows `keys`, from the first on, are done; 0 where the state to go on from is gone."""
+        done = next((index for index, key in enumerate(keys) if not self.folder.done(key)), len(keys))
+        while done and done < len(keys) and not self.folder.info(keys[done - 1])["state"]:
+            done -= 1
+        return done
+
+    def state(self, key: str) -> State:
+        """What the window after `key` starts from."""
+        return self.folder.get_tensors(_state_name(key))
+
+    def add_lead(self, key: str, frames: Iterable[np.ndarray]) -> None:
+        """A piece of video before the windows, uint8 [H, W, 3] after uint8 [H, W, 3] at the file's rate."""
+        if self.folder.done(key):
+            return
+        with self._writer(key) as writer:
+            for pixels in frames:
+                writer.write(pixels)
+        self.folder.commit(key, [_piece_name(key)], {"frames": writer.frames, "state": False})
+
+    def add_window(self, key: str, frames: torch.Tensor, state: State, before: int) -> None:
+        """Keeps a finished window. frames: uint8 [n, H, W, 3].  before: frames that earlier windows made."""
+        shown = resample_indices(len(frames), self.made_rate, self.file_rate, before)
+        self.folder.put_tensors(_state_name(key), state)
+        files = [_state_name(key)]
+        if shown:
+            with self._writer(key) as writer:
+                for index in shown:
+                    writer.write(frames[index])
+            files.append(_piece_name(key))
+        self.folder.commit(key, files, {"frames": len(shown), "state": True})
+
+    def drop_state(self, key: str) -> None:
+        """Gives back the disk of a state that no window starts from any more."""
+        info = self.folder.info(key)
+        if info["state"]:
+            self.folder.commit(key, [_piece_name(key)] if info["frames"] else [], {**info, "state": False})
+            self.folder.path(_state_name(key)).unlink(missing_ok=True)
+
+    def pieces(self, keys: Sequence[str]) -> Iterator[Path]:
+        """The finished pieces of video among `keys`, in order."""
+        for key in keys:
+            if self.folder.done(key) and self.folder.info(key)["frames"]:
+                yield self.folder.path(_piece_name(key))
+
+    def join(self, keys: Sequence[str], out: Path, sound: Sound | None = None) -> int:
+        """Writes what is done of `keys` to `out` and returns its frames. Raises InputError where nothing is."""
+        return join(list(self.pieces(keys)), out, self.file_rate, sound)
+
+    def _writer(self, key: str) -> VideoWriter:
+        return VideoWriter(self.folder.path(_piece_name(key)), *self.size, self.file_rate, self.codec)
+
+
+def _piece_name(key: str) -> str:
+    return f"{key}.mp4"
+
+
+def _state_name(key: str) -> str:
+    return f"{key}.safetensors"
