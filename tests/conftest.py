@@ -19,7 +19,13 @@ import pytest
 from environment import SetupError, comfyui_path
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKS = {"comfyui": "host", "server_factory": "server", "server": "server", "page_factory": "browser"}
+MARKS = {
+    "comfyui": "host",
+    "server_factory": "server",
+    "server": "server",
+    "stocked_server": "server",
+    "page_factory": "browser",
+}
 
 # Nothing that a test imports may reach for the network.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1")
@@ -104,6 +110,24 @@ def server() -> Iterator:
     from comfyui_server import Server
 
     with Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """One running server with this pack and every model and input that the workflows ask for, shared by all tests.
+
+    It sends previews and has the packs tiny_umt5 and tests/packs/odd_inputs besides. One thread: the tensors are
+    tiny, and where the machine is busy, threads that wait for each other take five times as long.
+    """
+    import demo
+    from comfyui_server import Server
+
+    base = tmp_path_factory.mktemp("stocked")
+    demo.prepare(base, demo.DEMOS.values())
+    packs = [demo.TINY_UMT5, ROOT / "tests" / "packs" / "odd_inputs"]
+    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": {"OMP_NUM_THREADS": "1"}}
+    with Server(base, packs=packs, **options) as running:
         yield running
 
 
