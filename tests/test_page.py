@@ -1,0 +1,103 @@
+"""The workflows in ComfyUI's real page: they open clean, Run plays a video. Screenshots stay in test-artifacts/."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import demo
+from comfyui_server import Server
+from page import Page
+from workflow import to_prompt
+
+ARTIFACTS = demo.ROOT / "test-artifacts"
+PAGES = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic canvas", "Nodes 2.0"])
+SIZE = (2560, 1200)  # a whole workflow stays readable
+# What is changed on the page before Run, so that the video is small and short: node type -> widget -> value.
+SMALL = {
+    "reference_to_video": {"SkyReelsReferenceToVideo": {"resolution": "custom", "width": 96, "height": 64, "frames": 9}}
+}
+SET_WIDGETS = """([type, values]) => {
+    for (const node of app.graph.nodes.filter(n => n.type === type))
+        for (const [name, value] of Object.entries(values)) {
+            const widget = node.widgets.find(w => w.name === name);
+            widget.value = value;
+            widget.callback?.(value);
+        }
+}"""
+
+
+def inputs(prompt: dict) -> dict:
+    return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+
+
+def is_clean(page: Page, noise: list[str]) -> None:
+    """Assert that the page shows no message and logged no error besides `noise`."""
+    assert page.unknown_nodes() == []
+    assert page.toasts() == page.dialogs() == []
+    assert [error for error in page.errors() if error not in noise] == []
+
+
+@PAGES
+@pytest.mark.parametrize("name", list(demo.workflow_files()))
+def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, page_factory, name: str, nodes_2: bool):
+    ARTIFACTS.mkdir(exist_ok=True)
+    picture = f"{name}-{'nodes-2' if nodes_2 else 'classic'}"
+    warn = {"Comfy.Workflow.ShowMissingModelsWarning": True}
+    page = page_factory(stocked_server, nodes_2=nodes_2, size=SIZE, settings=warn)
+    noise = page.errors()
+    workflow = json.loads(demo.workflow_files()[name].read_text(encoding="utf-8"))
+    page.load_workflow(workflow, name)
+    page.fit_view()
+    page.screenshot(ARTIFACTS / f"{picture}-opened.png")
+    is_clean(page, noise)
+    assert inputs(page.api_prompt()) == inputs(to_prompt(workflow, stocked_server.object_info()))
+
+    for node_type, values in SMALL[name].items():
+        page.tab.evaluate(SET_WIDGETS, [node_type, values])
+    entry = page.run()
+    page.fit_view()
+    videos = page.video_state()
+    page.screenshot(ARTIFACTS / f"{picture}-done.png")
+    is_clean(page, noise)
+    assert videos and all(video["readyState"] == 4 and not video["error"] for video in videos)
+    files = [demo.probe(path) for path in stocked_server.output_files(entry)]
+    assert {(video["videoWidth"], video["videoHeight"]) for video in videos} == {(f.width, f.height) for f in files}
+    assert videos[0]["duration"] == pytest.approx(files[0].frames / files[0].fps, abs=0.05)
+
+
+@PAGES
+def test_a_workflow_that_was_saved_again_is_the_same(stocked_server: Server, page_factory, nodes_2: bool):
+    page = page_factory(stocked_server, nodes_2=nodes_2)
+    for file in demo.workflow_files().values():
+        workflow = json.loads(file.read_text(encoding="utf-8"))
+        page.load_workflow(workflow)
+        saved = page.saved_workflow()
+        kept = ("id", "type", "widgets_values", "mode")
+        assert [{key: node.get(key) for key in kept} for node in saved["nodes"]] == [
+            {key: node.get(key) for key in kept} for node in workflow["nodes"]
+        ]
+        assert sorted(saved["links"]) == sorted(workflow["links"])
+        assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
+
+
+def test_a_failed_run_is_told_on_the_page(stocked_server: Server, page_factory, tmp_path: Path):
+    page = page_factory(stocked_server)
+    prompt = {
+        "1": {"class_type": "OddImage", "inputs": {"kind": "not a number"}},
+        "2": {"class_type": "NarrowText", "inputs": {}},
+        "3": {"class_type": "VAELoader", "inputs": {"vae_name": "wan_2.1_vae.safetensors"}},
+        "4": {
+            "class_type": "SkyReelsReferenceToVideo",
+            "inputs": {
+                **{"positive": ["2", 0], "vae": ["3", 0], "image_1": ["1", 0], "resolution": "custom"},
+                **{"width": 64, "height": 64, "seconds": 1, "frames": 5, "batch_size": 1},
+            },
+        },
+        "5": {"class_type": "End", "inputs": {"anything": ["4", 2], "tag": 0}},
+    }
+    page.load_workflow(prompt)
+    page.press_run()
+    page.tab.wait_for_function("() => document.body.innerText.includes('The image holds pixels that are no numbers')")
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(ARTIFACTS / "failed-run.png")
