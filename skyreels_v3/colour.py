@@ -5,6 +5,7 @@ D65 with the constants below, which are rounded and not quite each other's inver
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -30,21 +31,25 @@ FLAT = 0.01
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """CIE Lab (L 0 to 100) of sRGB, [3, ...] in 0 to 1, floating point; a little outside is allowed."""
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055).clamp(min=0) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = torch.stack([channel / white for channel, white in zip(_mix(linear, XYZ_OF_RGB), WHITE)])
-    root = xyz.clamp(min=LINEAR_BELOW) ** (1 / 3)
-    x, y, z = torch.where(xyz > LINEAR_BELOW, root, LINEAR_SLOPE * xyz + LINEAR_START)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+    gamma = (rgb + 0.055).clamp_(min=0).div_(1.055).pow_(2.4)
+    xyz = _mix(torch.where(rgb > 0.04045, gamma, rgb / 12.92), XYZ_OF_RGB)
+    for channel, white in zip(xyz, WHITE):
+        channel.div_(white)
+    root = xyz.clamp(min=LINEAR_BELOW).pow_(1 / 3)
+    x, y, z = torch.where(xyz > LINEAR_BELOW, root, xyz.mul_(LINEAR_SLOPE).add_(LINEAR_START))
+    return torch.stack([(116 * y).sub_(16), (x - y).mul_(500), (y - z).mul_(200)])
 
 
 def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     """sRGB [3, ...], clipped to 0 to 1, of CIE Lab."""
     y = (lab[0] + 16) / 116
-    root = torch.stack([lab[1] / 500 + y, y, (y - lab[2] / 200).clamp(min=0)])
-    xyz = torch.where(root > CUBE_ABOVE, root**3, (root - LINEAR_START) / LINEAR_SLOPE)
-    linear = torch.stack(_mix([channel * white for channel, white in zip(xyz, WHITE)], RGB_OF_XYZ))
-    gamma = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, gamma, 12.92 * linear).clamp(0, 1)
+    root = torch.stack([lab[1] / 500 + y, y, (y - lab[2] / 200).clamp_(min=0)])
+    xyz = torch.where(root > CUBE_ABOVE, root**3, (root - LINEAR_START).div_(LINEAR_SLOPE))
+    for channel, white in zip(xyz, WHITE):
+        channel.mul_(white)
+    linear = _mix(xyz, RGB_OF_XYZ)
+    gamma = linear.clamp(min=0.0031308).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
+    return torch.where(linear > 0.0031308, gamma, linear.mul_(12.92)).clamp_(0, 1)
 
 
 def match_colour(frames: torch.Tensor, reference: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
@@ -69,8 +74,8 @@ def match_colour(frames: torch.Tensor, reference: torch.Tensor, strength: float 
         lab = rgb_to_lab(rgb)
         mean, spread = _statistics(lab)
         scale = target_spread / spread.clamp(min=FLAT)
-        moved = lab_to_rgb((lab - _as(mean, lab)) * _as(scale, lab) + _as(target_mean, lab))
-        matched[0, :, index] = ((1 - strength) * rgb + strength * moved) * 2 - 1
+        moved = lab_to_rgb(lab.sub_(_as(mean, lab)).mul_(_as(scale, lab)).add_(_as(target_mean, lab)))
+        matched[0, :, index] = rgb.mul_(1 - strength).add_(moved, alpha=strength).mul_(2).sub_(1)
     return matched
 
 
@@ -100,14 +105,17 @@ def _statistics(lab: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, spread
 
 
-def _mix(channels, matrix) -> list[torch.Tensor]:
-    """A 3 x 3 matrix over the channels, without a matmul, which TF32 would round to 10 bits on a GPU."""
-    a, b, c = channels
-    return [row[0] * a + row[1] * b + row[2] * c for row in matrix]
+def _mix(channels: torch.Tensor, matrix: Sequence[Sequence[float]]) -> torch.Tensor:
+    """A 3 x 3 matrix over the channels [3, ...], without a matmul, which TF32 would round to 10 bits on a GPU."""
+    mixed = torch.empty_like(channels)
+    for into, row in zip(mixed, matrix):
+        torch.mul(channels[0], row[0], out=into)
+        into.add_(channels[1], alpha=row[1]).add_(channels[2], alpha=row[2])
+    return mixed
 
 
 def _unit(signed: torch.Tensor) -> torch.Tensor:
-    return (signed.float() + 1) * 0.5
+    return (signed.float() + 1).mul_(0.5)
 
 
 def _as(values: torch.Tensor, lab: torch.Tensor) -> torch.Tensor:

@@ -54,6 +54,7 @@ def test_strength_is_a_blend():
     full = match_colour(source, reference, 1)
     assert match_colour(source, reference, 0) is source
     assert torch.allclose(match_colour(source, reference, 0.25), source + (full - source) * 0.25, atol=1e-6)
+    assert torch.equal(source, clip("source")) and torch.equal(reference, clip("reference", frames=1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
