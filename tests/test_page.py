@@ -1,7 +1,6 @@
 """The workflows in ComfyUI's real page: they open clean, Run plays a video. Screenshots stay in test-artifacts/."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -43,8 +42,9 @@ def is_clean(page: Page, noise: list[str]) -> None:
 def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, page_factory, name: str, nodes_2: bool):
     ARTIFACTS.mkdir(exist_ok=True)
     picture = f"{name}-{'nodes-2' if nodes_2 else 'classic'}"
-    warn = {"Comfy.Workflow.ShowMissingModelsWarning": True}
-    page = page_factory(stocked_server, nodes_2=nodes_2, size=SIZE, settings=warn)
+    # With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
+    settings = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+    page = page_factory(stocked_server, nodes_2=nodes_2, size=SIZE, settings=settings)
     noise = page.errors()
     workflow = json.loads(demo.workflow_files()[name].read_text(encoding="utf-8"))
     page.load_workflow(workflow, name)
@@ -81,8 +81,8 @@ def test_a_workflow_that_was_saved_again_is_the_same(stocked_server: Server, pag
         assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
 
 
-def test_a_failed_run_is_told_on_the_page(stocked_server: Server, page_factory, tmp_path: Path):
-    page = page_factory(stocked_server)
+def test_a_failed_run_is_told_on_the_page(stocked_server: Server, page_factory):
+    page = page_factory(stocked_server, nodes_2=False)
     prompt = {
         "1": {"class_type": "OddImage", "inputs": {"kind": "not a number"}},
         "2": {"class_type": "NarrowText", "inputs": {}},
