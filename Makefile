@@ -31,5 +31,5 @@ environment:
 	@$(PYTHON) tools/environment.py
 
 clean:
-	rm -rf .venv .venv.unfinished .pytest_cache .ruff_cache demo build
+	rm -rf .venv .venv.unfinished .pytest_cache .ruff_cache demo test-artifacts build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

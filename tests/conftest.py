@@ -117,8 +117,7 @@ def server() -> Iterator:
 def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """One running server with this pack and every model and input that the workflows ask for, shared by all tests.
 
-    It sends previews and has the packs tiny_umt5 and tests/packs/odd_inputs besides. One thread: the tensors are
-    tiny, and where the machine is busy, threads that wait for each other take five times as long.
+    It sends previews and has the packs tiny_umt5 and tests/packs/odd_inputs besides.
     """
     import demo
     from comfyui_server import Server
@@ -126,7 +125,7 @@ def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     base = tmp_path_factory.mktemp("stocked")
     demo.prepare(base, demo.DEMOS.values())
     packs = [demo.TINY_UMT5, ROOT / "tests" / "packs" / "odd_inputs"]
-    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": {"OMP_NUM_THREADS": "1"}}
+    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": demo.ENVIRONMENT}
     with Server(base, packs=packs, **options) as running:
         yield running
 

@@ -29,6 +29,9 @@ from workflow import WorkflowError, to_prompt
 
 WORKFLOWS = ROOT / "workflows"
 FOLDER = ROOT / "demo"
+# One thread: the tensors are tiny, and where the machine is busy, threads that wait for each other take three times
+# as long and more.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 HONEST = "random tiny weights: this shows that everything runs, not how it looks"
 TINY_UMT5 = ROOT / "tools" / "tiny_umt5"  # lets the stock CLIPLoader open the tiny text encoder
 
@@ -209,7 +212,7 @@ def main() -> int:
         chosen = {name: file for name, file in files.items() if not names or name in names}
         with timed("Tiny checkpoints and photographs"):
             prepare(FOLDER, [DEMOS[name] for name in chosen])
-        server = Server(FOLDER, packs=[TINY_UMT5])
+        server = Server(FOLDER, packs=[TINY_UMT5], environment=ENVIRONMENT)
         try:
             with timed("ComfyUI"):
                 server.start()
