@@ -1,7 +1,7 @@
 """Frames into a video file, one at a time. A file under its own name is complete; nothing else is ever left behind.
 
 h264: 4:2:0, BT.709, limited range, quality 16: plays everywhere. lossless: RGB as it is, in H.264's lossless mode:
-the pixels come back exactly; VLC and ComfyUI read it, most browsers do not. Both are MP4, into which ComfyUI's
+the pixels come back exactly; Chromium plays it and ComfyUI reads it, phones do not. Both are MP4, into which ComfyUI's
 Save Video can copy them without encoding again.
 """
 
