@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..model_loaders import folders
 from ..model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ..model_loaders.shards import find_files
+from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import Job
 from . import host
 from .model import Config, Model
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "diffusion_models"
 AUTO = "auto"
+JOBS = [AUTO, *(job.value for job in Job)]
 
 
 def load_patcher(path: str, job: str = AUTO, disable_dynamic: bool = False):
@@ -28,6 +30,8 @@ def load_patcher(path: str, job: str = AUTO, disable_dynamic: bool = False):
     Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
     Raises InputError for whatever is wrong with the file.
     """
+    if job not in JOBS:
+        raise InputError(f"The job is {job!r}, but it must be one of {', '.join(JOBS)}.")
     checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
     log.info("SkyReels-V3: %s", checkpoint.why)
     config = Config(checkpoint.params, checkpoint.job)
@@ -84,7 +88,7 @@ class LoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "job",
-                    options=[AUTO, *(job.value for job in Job)],
+                    options=JOBS,
                     default=AUTO,
                     tooltip="What the checkpoint was trained for. auto reads it from the weights, the file's name and "
                     "its folder, and the log says which was taken and why.",

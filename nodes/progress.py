@@ -2,8 +2,11 @@
 
 import comfy.utils
 import latent_preview
+from PIL import Image
 
 from . import host
+
+PREVIEW_SIDE = 512  # pixels
 
 
 class JobProgress:
@@ -25,6 +28,11 @@ class JobProgress:
         self.window = window
         self.bar.update_absolute(window * self.steps)
         host.tell(self.node_id, f"{self.unit} {window + 1} of {self.windows}{': ' if what else ''}{what}")
+
+    def show(self, frame) -> None:
+        """Shows a finished window by one of its frames, uint8 [H, W, 3]."""
+        image = Image.fromarray(frame.numpy())
+        self.bar.update_absolute((self.window + 1) * self.steps, preview=("JPEG", image, PREVIEW_SIDE))
 
     def sampling_callback(self, model):
         """A callback for a guider's sample() with previews of the clean latent as ComfyUI shows them."""

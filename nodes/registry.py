@@ -2,11 +2,21 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .extend_video import ExtendVideo
+from .extension import ExtensionWindow
 from .load import LoadModel
 from .reference import ReferenceToVideo
 from .sampling import Guider, Sigmas, UniPCSampler
 
-NODES: list[type[io.ComfyNode]] = [LoadModel, ReferenceToVideo, UniPCSampler, Sigmas, Guider]
+NODES: list[type[io.ComfyNode]] = [
+    LoadModel,
+    ReferenceToVideo,
+    ExtensionWindow,
+    ExtendVideo,
+    UniPCSampler,
+    Sigmas,
+    Guider,
+]
 
 
 class SkyReelsExtension(ComfyExtension):

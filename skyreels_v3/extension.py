@@ -97,6 +97,7 @@ class SourceInfo:
 class ExtensionPlan:
     """What an extension job will make. width, height: pixels.  steps_per_roll: of the solver.
 
+    past: frames of the source's end that rolls may be shown.
     official: frame counts as the official code has them, longer than asked for.
     notes: what an artist should know, one sentence each.
     """
@@ -104,6 +105,7 @@ class ExtensionPlan:
     width: int
     height: int
     rolls: tuple[RollPlan, ...]
+    past: int
     official: bool = False
     steps_per_roll: int = RECIPES[Job.EXTENSION].steps
     notes: tuple[str, ...] = ()
@@ -220,6 +222,7 @@ def plan_extension(
         _check_line(line, has_model, has_shot_model)
     width, height, notes = _size(source, resolution, width, height)
     available, source_notes = _past(source)
+    past = min(available, LONGEST_PREFIX)
     notes += source_notes
     rolls = []
     for index, line in enumerate(lines):
@@ -244,7 +247,7 @@ def plan_extension(
         if official and made != _rounded(line.seconds * FPS):
             notes += (f"Line {line.number} is {_time(made)} s long, as in the official code.",)
         available = made + (0 if line.kind == CUT else available)
-    return ExtensionPlan(width, height, tuple(rolls), official, steps, notes)
+    return ExtensionPlan(width, height, tuple(rolls), past, official, steps, notes)
 
 
 def _even_latents(frames: int) -> list[int]:

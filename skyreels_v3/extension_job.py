@@ -81,9 +81,11 @@ def run_roll(roll: RollPlan, tail: Tail, tools: Tools, settings: Settings) -> tu
     cut = roll.kind == CUT
     if settings.colour_anchor and not cut:
         pixels = match_colour(pixels, signed(tail.anchor), settings.colour_anchor)
-    frames = to_uint8(pixels, settings.official)
     # Half precision is 30 times finer than 8 bits, and half the disk of what waits there.
-    kept = frames.permute(3, 0, 1, 2)[None] if settings.official else pixels.half()
+    kept = pixels.half()
+    frames = to_uint8(pixels if settings.official else kept.float(), settings.official)
+    if settings.official:
+        kept = frames.permute(3, 0, 1, 2)[None]
     anchor = kept[:, :, :1] if cut else tail.anchor
     # A prefix must not reach across a cut: the shot before it is another picture.
     history = kept if cut else torch.cat([_like(tail.frames, kept), kept], dim=2)

@@ -52,7 +52,8 @@ class LongJob:
 
     def state(self, key: str) -> State:
         """What the window after `key` starts from."""
-        return self.folder.get_tensors(_state_name(key))
+        # Copies: a mapped file cannot be deleted on Windows.
+        return {name: tensor.clone() for name, tensor in self.folder.get_tensors(_state_name(key)).items()}
 
     def add_lead(self, key: str, frames: Iterable[np.ndarray]) -> None:
         """A piece of video before the windows, uint8 [H, W, 3] after uint8 [H, W, 3] at the file's rate."""

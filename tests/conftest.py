@@ -27,6 +27,8 @@ MARKS = {
     "page_factory": "browser",
 }
 
+# Two threads wait for each other longer than a tiny model takes; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing that a test imports may reach for the network.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1")
 
