@@ -119,9 +119,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure speed and memory against the plain way.")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; may be repeated")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that they run, not how fast")
-    parser.add_argument("--results", type=Path, help="where the JSON goes; default: benchmarks/results")
+    parser.add_argument("--results", type=Path, help="where the JSON goes; default: benchmarks/results, quick: build")
     options = parser.parse_args()
-    folder = options.results or HERE / "results" / ("quick" if options.quick else "")
+    folder = options.results or (ROOT / "build" / "benchmarks" if options.quick else HERE / "results")
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in options.only or BENCHMARKS:
