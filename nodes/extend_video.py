@@ -1,53 +1,25 @@
 """Extend Video: a clip and a script become one finished video, roll after roll, shot after shot."""
 
-import logging
-import time
 from fractions import Fraction
-from pathlib import Path
 
-import av
 import comfy.samplers
-import torch
 from comfy_api.latest import InputImpl, io
 
-from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.extension import (
-    FPS,
-    LONGEST_PREFIX,
-    PREFIX_FRAMES,
-    ExtensionPlan,
-    RollPlan,
-    SourceInfo,
-    plan_extension,
-)
-from ..skyreels_v3.extension_job import Settings, Tail, Tools, run_roll, signed
-from ..skyreels_v3.fit import fit_frame
-from ..skyreels_v3.guidance import text_branches
-from ..skyreels_v3.job_folder import JobFolder, prune
-from ..skyreels_v3.job_keys import chain_keys, digest
-from ..skyreels_v3.long_job import LongJob
+from ..skyreels_v3.extension import FPS, PREFIX_FRAMES
+from ..skyreels_v3.extension_job import Settings, signed
 from ..skyreels_v3.recipes import RECIPES, Job
-from ..skyreels_v3.schedule import MAX_STEPS, job_sigmas
+from ..skyreels_v3.schedule import MAX_STEPS
 from ..skyreels_v3.script import MAX_SECONDS, parse_script
-from ..skyreels_v3.video_cut import last_cut
-from ..skyreels_v3.video_source import Source, frames, last_frames
 from ..skyreels_v3.video_writer import CODECS
 from . import host
-from .condition import KEY, JobCondition, attach
 from .extension import chosen_size, size_inputs, source_inputs
-from .job import file_stamps, jobs_folder, result_path, upstream
-from .progress import JobProgress
-from .sampling import BranchGuider, sample_unipc, skyreels_model
+from .extension_run import UNIPC, ExtensionJob, Sampling
+from .job import upstream
 from .source import source_of
-from .vae import LATENT_FORMAT, decoder, encoder
 
-log = logging.getLogger(__name__)
-
-UNIPC = "unipc (official)"
 JOINED, NEW_ONLY = "source + new", "new only"
 AS_SOURCE = "as the source"
 SCRIPT = "continue 5s: She walks on, the camera follows her.\ncut 4s: [ZOOM_IN_CUT] Close-up of her face."
-ENTRIES = {Job.EXTENSION: "model", Job.SHOT: "shot_model"}
 
 
 class ExtendVideo(io.ComfyNode):
@@ -181,191 +153,3 @@ class ExtendVideo(io.ComfyNode):
         path, tail, report = job.run(rest["output"] == JOINED, rate, rest["codec"])
         last = signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last.contiguous(), report)
-
-
-class Sampling:
-    """How a roll is sampled, as the artist set it."""
-
-    def __init__(self, steps: int, shift: float, sampler: str, guidance: float, negative: str):
-        self.values = (steps, shift, sampler, guidance, negative)
-        self.steps = steps
-        self.shift = shift
-        self.branches = text_branches(guidance)
-        self.negative = negative if len(self.branches) > 1 else None
-        official = sampler == UNIPC
-        self.sampler = comfy.samplers.KSAMPLER(sample_unipc) if official else comfy.samplers.sampler_object(sampler)
-
-
-class ExtensionJob:
-    """One run of Extend Video: ComfyUI's models lent to skyreels_v3's rolls, and a folder that remembers them."""
-
-    def __init__(self, *, node_id, graph, clip, vae, source: Source, lines, size, fit, settings, sampling, models):
-        self.node_id = node_id
-        self.graph = graph
-        self.clip = clip
-        self.encode, self.decode = encoder(vae), decoder(vae)
-        self.source = source
-        self.settings: Settings = settings
-        self.sampling: Sampling = sampling
-        self.models = {job: model for job, model in models.items() if model is not None}
-        for job, model in self.models.items():
-            check_job(model, job)
-        self.fit = fit
-        self.plan, self.past = self._plan(lines, size)
-        self.conditioning: dict[str, list] = {}
-
-    def _plan(self, lines, size) -> tuple[ExtensionPlan, torch.Tensor]:
-        """The plan, and the source's last frames at its size, uint8 [n, H, W, 3]. A wrong script is told first."""
-        options = {
-            **size,
-            "official": self.settings.official,
-            "has_model": Job.EXTENSION in self.models,
-            "has_shot_model": Job.SHOT in self.models,
-            "steps": self.sampling.steps,
-        }
-        info = self.source.info
-        sized = plan_extension(lines, SourceInfo(info.width, info.height, LONGEST_PREFIX), **options)
-
-        def fitted(pixels):
-            return fit_frame(pixels, sized.width, sized.height, self.fit)
-
-        past = last_frames(self.source, LONGEST_PREFIX, FPS, fit=fitted)
-        cut = last_cut(past)
-        shot = None if cut is None else len(past) - cut
-        plan = plan_extension(lines, SourceInfo(info.width, info.height, len(past), shot), **options)
-        # What the plan does not show to the first roll must not reach it: the frames before a hard cut.
-        return plan, past[-plan.past :]
-
-    def run(self, joined: bool, rate: Fraction | None, codec: str) -> tuple[Path, Tail, str]:
-        """Makes what is not made yet. Returns the video's path, the tail and a report."""
-        plan, started = self.plan, time.perf_counter()
-        host.tell(self.node_id, plan.describe(), *self._memory())
-        rate = rate or self.source.info.frame_rate
-        base = digest(
-            ("extension", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
-            (self.graph, self._files(), self.past, self.settings, self.sampling.values),
-            (rate, codec),
-        )
-        keys = [f"roll-{key}" for key in chain_keys(base, [self._roll_values(roll) for roll in plan.rolls])]
-        lead = f"source-{digest(base, self._source_stamp())}"
-        prune(jobs_folder())
-        with JobFolder(jobs_folder(), f"extension-{base}") as folder:
-            job = LongJob(folder, plan.width, plan.height, FPS, rate, codec)
-            folder.keep_only([lead, *keys])
-            pieces = [lead, *keys] if joined else keys
-            done = job.finished(keys)
-            try:
-                if joined and not folder.done(lead):
-                    host.tell(self.node_id, "Writing the source")
-                    job.add_lead(lead, (self._fitted(frame) for frame in frames(self.source, rate)))
-                tail = self._make(job, keys, done)
-            except BaseException:
-                self._leave_playable(job, pieces)
-                raise
-            path = result_path(digest(pieces, joined))
-            count = job.join(pieces, path, self.source.sound() if joined else None)
-            folder.finish()
-        report = "\n".join(
-            [
-                plan.describe(),
-                f"{done} of {len(keys)} rolls were made before; this run took {time.perf_counter() - started:.0f} s.",
-                f"Video: {count} frames at {float(rate):g} a second, {codec}.",
-            ]
-        )
-        host.tell(self.node_id, f"{count} frames, {float(count / rate):.2f} s")
-        return path, tail, report
-
-    def _make(self, job: LongJob, keys: list[str], done: int) -> Tail:
-        """Makes the rolls from number `done` on, and returns the tail after the last one."""
-        rolls = self.plan.rolls
-        tail = Tail(**job.state(keys[done - 1])) if done else Tail.of_source(self.past)
-        before = sum(roll.new_frames for roll in rolls[:done])
-        progress = JobProgress(self.node_id, "roll", len(rolls), self.sampling.steps)
-        for index in range(done, len(rolls)):
-            roll = rolls[index]
-            progress.start(index, f"{roll.kind}, {roll.prompt[:60]}")
-            made, tail = run_roll(roll, tail, Tools(self.encode, self.decode, self._denoiser(progress)), self.settings)
-            job.add_window(keys[index], made, tail.tensors(), before)
-            progress.show(made[-1])
-            before += len(made)
-            # A line's last state stays: the lines after it may be written anew.
-            if index and rolls[index - 1].part < rolls[index - 1].parts:
-                job.drop_state(keys[index - 1])
-        return tail
-
-    def _denoiser(self, progress: JobProgress):
-        def denoise(roll: RollPlan, prefix: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-            model, condition = self.models[roll.job], JobCondition(roll.job, prefix)
-            guider = BranchGuider(model)
-            negative = None if self.sampling.negative is None else self._encoded(self.sampling.negative)
-            guider.set_branches(
-                attach(self._encoded(roll.prompt), condition),
-                None if negative is None else attach(negative, condition),
-                self.sampling.branches,
-            )
-            sigmas = job_sigmas(roll.job, self.sampling.steps, self.sampling.shift)
-            callback = progress.sampling_callback(model)
-            empty, seed = torch.zeros_like(noise), self.settings.seed
-            latents = guider.sample(noise, empty, self.sampling.sampler, sigmas, callback=callback, seed=seed)
-            return LATENT_FORMAT.process_in(latents)
-
-        return denoise
-
-    def _encoded(self, prompt: str) -> list:
-        """The prompt's CONDITIONING, encoded once a job."""
-        if prompt not in self.conditioning:
-            self.conditioning[prompt] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
-        return self.conditioning[prompt]
-
-    def _fitted(self, pixels):
-        return fit_frame(pixels, self.plan.width, self.plan.height, self.fit)
-
-    def _leave_playable(self, job: LongJob, pieces: list[str]) -> None:
-        """Joins what is done, so that an interrupted night still has something to watch."""
-        if not list(job.pieces(pieces)):
-            return
-        path = job.folder.path("so_far.mp4")
-        try:
-            job.join(pieces, path)
-        except InputError as error:
-            log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
-            return
-        host.tell(self.node_id, f"What is done so far: {path}. Queue the same graph again to go on.")
-
-    def _memory(self) -> list[str]:
-        """What the largest roll needs beside the weights."""
-        needs = []
-        for roll in self.plan.rolls:
-            shape = list(self.plan.latent_shape(roll))
-            prefix = [*shape[:2], roll.prefix_latents, *shape[3:]]
-            needs.append(self.models[roll.job].model.memory_required(shape, {KEY: [prefix]}))
-        return [f"about {max(needs) / 1024**3:.1f} GB for the largest roll beside the weights"]
-
-    def _files(self) -> list:
-        """The checkpoints behind the models: a changed file is another job."""
-        stamps = []
-        for model in self.models.values():
-            path = Path(model.cached_patcher_init[1][0])
-            stamps += file_stamps([file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path])
-        return stamps
-
-    def _source_stamp(self) -> list:
-        info = self.source.info
-        file = getattr(self.source, "path", None)
-        return [str(info.duration), info.frames, *(file_stamps([file]) if file is not None else [])]
-
-    @staticmethod
-    def _roll_values(roll: RollPlan) -> list:
-        """What a roll adds to those before it: not its line's number, which an added comment changes."""
-        return [roll.kind, roll.prompt, roll.prefix_frames, roll.latent_frames, roll.new_frames]
-
-
-def check_job(model, job: Job) -> None:
-    """Raises InputError where a model is of another loader, or made for another job than its input."""
-    found = skyreels_model(model).job
-    if found is not job:
-        swapped = " (the two are swapped)" if found in ENTRIES else ""
-        raise InputError(
-            f"The model at {ENTRIES[job]} does the {found.value} job, but {job.value} is needed there{swapped}: "
-            f"connect the {job.value} checkpoint, or set its job in Load Model if the file's name misled it."
-        )

@@ -134,7 +134,7 @@ def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, p
 
     whole = decoded(extend(STORY)[0])[0]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    job = pack_nodes.module("nodes.extend_video")
+    job = pack_nodes.module("nodes.extension_run")
     run_roll, made = job.run_roll, []
 
     def interrupted(roll, *args):
