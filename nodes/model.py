@@ -158,8 +158,8 @@ class Model(comfy.model_base.BaseModel):
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
         frames = sum(shape[2] for shape in [input_shape, *(cond_shapes or {}).get(KEY, [])])
         tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
-        # The stream, its norm, q, k, v and the attention's output; then one slice of the feed-forward.
-        stream = tokens * self.params.dim * 6
+        # The stream, q, k, v and the attention's output; then one slice of the feed-forward.
+        stream = tokens * self.params.dim * 5
         return (stream + min(tokens, FFN_TOKENS) * (self.params.ffn_dim + 4 * self.params.dim)) * dtype.itemsize
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:

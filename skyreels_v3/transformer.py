@@ -104,9 +104,11 @@ class SelfAttention(nn.Module):
         self.norm_q = operations.RMSNorm(dim, eps=eps, **options)
         self.norm_k = operations.RMSNorm(dim, eps=eps, **options)
 
-    def forward(self, x: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x [B, L, D] -> (output [B, L, D], speaker positions [B, L] or None)."""
+    def forward(self, x: torch.Tensor, rows: list, step: Step) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [B, L, D], modulation rows -> (output [B, L, D], speaker positions [B, L] or None)."""
         weight = step.runtime.weight
+        # Normed here and not by the caller, whose arguments would keep it alive during the attention.
+        x = modulated(x, rows, 0, 1, self.eps)
         q = kernels.rms_norm_rope_(self.q(x), weight(self.norm_q, x.device), step.table, self.heads, self.eps)
         k = kernels.rms_norm_rope_(self.k(x), weight(self.norm_k, x.device), step.table, self.heads, self.eps)
         v = self.v(x).unflatten(-1, (self.heads, -1))
@@ -145,7 +147,7 @@ class CrossAttention(nn.Module):
         if step.image is not None:
             k = self._normed(self.k_img(step.image), self.norm_k_img, step)
             v = self.v_img(step.image).unflatten(-1, (self.heads, -1))
-            out = out + step.runtime.attention(q, k, v, precise=True)
+            out += step.runtime.attention(q, k, v, precise=True)
         del q, k, v
         return self.o(out)
 
@@ -178,7 +180,7 @@ class Block(nn.Module):
         """x [B, L, D] -> [B, L, D], written into x."""
         rows = step.rows(self.modulation)
 
-        y, positions = self.self_attn(modulated(x, rows, 0, 1, self.eps), step)
+        y, positions = self.self_attn(x, rows, step)
         for span, row in rows:
             kernels.add_gated_(x[:, span], y[:, span], row[:, 2])
         del y
