@@ -12,7 +12,7 @@ from ..skyreels_v3.schedule import MAX_STEPS
 from ..skyreels_v3.script import MAX_SECONDS, parse_script
 from ..skyreels_v3.video_writer import CODECS
 from . import host
-from .extension import chosen_size, size_inputs, source_inputs
+from .extension import chosen_size, frame_rate_input, size_inputs, source_input
 from .extension_run import UNIPC, ExtensionJob, Sampling
 from .job import upstream
 from .source import source_of
@@ -37,7 +37,7 @@ class ExtendVideo(io.ComfyNode):
                     "clip", tooltip="umt5_xxl (CLIPLoader, type wan). Each line of the script is encoded once."
                 ),
                 io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
-                *source_inputs(),
+                source_input(),
                 io.String.Input(
                     "script",
                     multiline=True,
@@ -52,8 +52,8 @@ class ExtendVideo(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the noise; the same for every roll, as officially.",
+                    control_after_generate=False,  # it would change the job, which then could not go on
+                    tooltip="Of the noise; the same for every roll, as officially. Another one is another job.",
                 ),
                 io.Int.Input(
                     "steps", default=recipe.steps, min=1, max=MAX_STEPS, tooltip="The models are distilled for 8."
@@ -115,6 +115,7 @@ class ExtendVideo(io.ComfyNode):
                     default=False,
                     tooltip="Frame counts and 8-bit hand-over exactly as the official code: 5 s become 132 frames.",
                 ),
+                frame_rate_input(),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -135,7 +136,7 @@ class ExtendVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, vae, source, frame_rate, script, resolution, width, height, fit, seed, steps, shift, **rest):
+    def execute(cls, clip, vae, source, script, resolution, width, height, fit, seed, steps, shift, frame_rate, **rest):
         job = ExtensionJob(
             node_id=cls.hidden.unique_id,
             graph=upstream(cls.hidden.prompt, cls.hidden.unique_id, leave_out=("script", "output")),

@@ -55,24 +55,26 @@ def size_inputs() -> list[io.Input]:
     ]
 
 
-def source_inputs() -> list[io.Input]:
+def source_input() -> io.Input:
     """The clip to go on from."""
-    return [
-        io.MultiType.Input(
-            "source",
-            types=[io.Video, io.Image],
-            tooltip="The clip to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image "
-            "works too.",
-        ),
-        io.Float.Input(
-            "frame_rate",
-            default=float(FPS),
-            min=1.0,
-            max=240.0,
-            step=0.001,
-            tooltip="Frames a second of a source that is IMAGE. A VIDEO knows its own.",
-        ),
-    ]
+    return io.MultiType.Input(
+        "source",
+        types=[io.Video, io.Image],
+        tooltip="The clip to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image works "
+        "too.",
+    )
+
+
+def frame_rate_input() -> io.Input:
+    """Last of the widgets: most sources are a VIDEO."""
+    return io.Float.Input(
+        "frame_rate",
+        default=float(FPS),
+        min=1.0,
+        max=240.0,
+        step=0.001,
+        tooltip="Frames a second of a source that is IMAGE. A VIDEO knows its own: then this is not used.",
+    )
 
 
 def chosen_size(resolution: str, width: int, height: int) -> dict:
@@ -92,7 +94,7 @@ class ExtensionWindow(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
                 io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
-                *source_inputs(),
+                source_input(),
                 io.Combo.Input(
                     "shot",
                     options=[CONTINUE, CUT],
@@ -103,6 +105,7 @@ class ExtensionWindow(io.ComfyNode):
                     "seconds", default=5.0, min=0.1, max=5.0, step=0.1, tooltip="Up to 5 s; a cut takes 2 to 5 s."
                 ),
                 *size_inputs(),
+                frame_rate_input(),
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."
                 ),
@@ -123,7 +126,7 @@ class ExtensionWindow(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive, vae, source, frame_rate, shot, seconds, resolution, width, height, fit, negative=None
+        cls, positive, vae, source, shot, seconds, resolution, width, height, fit, frame_rate, negative=None
     ) -> io.NodeOutput:
         encode = encoder(vae)
         clip = source_of(source, frame_rate)

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import comfy.model_management
 import comfy.samplers
 import torch
 
@@ -169,6 +170,7 @@ class ExtensionJob:
         return self.conditioning[prompt]
 
     def _fitted(self, pixels):
+        comfy.model_management.throw_exception_if_processing_interrupted()
         return fit_frame(pixels, self.plan.width, self.plan.height, self.fit)
 
     def _leave_playable(self, job: LongJob, pieces: list[str]) -> None:

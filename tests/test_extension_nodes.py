@@ -232,7 +232,7 @@ def test_a_window_for_the_artists_own_sampler(pack_nodes, models):
     for shot, model, frames, past in (("continue", "model", 24, 25), ("cut", "shot_model", 49, 0)):
         clone = node.PREPARE_CLASS_CLONE({"hidden": {"unique_id": "1"}})
         positive, negative, latent, prefix, drop = clone.execute(
-            text, models["vae"], picture(30), 24.0, shot, frames // 24, **SIZE, fit="crop"
+            text, models["vae"], picture(30), shot, frames // 24, **SIZE, fit="crop", frame_rate=24.0
         ).args
         assert drop == past
         samples = comfy.sample.prepare_noise(latent["samples"], 1)
