@@ -57,6 +57,11 @@ class FileSource(Source):
         self._info: SourceInfo | None = None
 
     @property
+    def path(self) -> Path | None:
+        """Where the file lies; None for bytes."""
+        return None if isinstance(self._file, io.BytesIO) else Path(self._file)
+
+    @property
     def info(self) -> SourceInfo:
         if self._info is None:
             self._info = self._probe()
