@@ -7,6 +7,9 @@ Source: reference_to_video_pipeline.py of the official code, with text guidance 
 
 positive: prompt and references.  negative: negative prompt and references.  none: negative prompt, empty
 slots.
+
+The avatar's formula (talking_avatar_pipeline.py) is the same with speech in the place of the references, with text
+guidance t and speech guidance a: none + t (positive - negative) + a (negative - none).
 """
 
 import math
@@ -19,7 +22,10 @@ from .errors import InputError
 
 
 class Branch(Enum):
-    """One forward: which prompt and which reference slots it is given."""
+    """One forward: which prompt and which reference slots it is given.
+
+    In the avatar job speech stands in the place of the references: where slots are empty, its features are zero.
+    """
 
     POSITIVE = ("prompt", "references")
     NEGATIVE = ("negative prompt", "references")
@@ -33,6 +39,10 @@ class Branch(Enum):
     @property
     def uses_references(self) -> bool:
         return self.value[1] == "references"
+
+    @property
+    def uses_speech(self) -> bool:
+        return self.uses_references
 
 
 def reference_branches(text: float, image: float) -> dict[Branch, float]:
@@ -57,6 +67,16 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
     else:
         weights = {Branch.POSITIVE: 1.0}
     return {branch: weight for branch, weight in weights.items() if weight}
+
+
+def avatar_branches(text: float, speech: float) -> dict[Branch, float]:
+    """The forwards of the avatar job and the weight of each; where only one is above 1, plain guidance on that one.
+
+    Raises InputError for a guidance that is no number.
+    """
+    _check("text", text)
+    _check("speech", speech)
+    return reference_branches(text, max(speech, 1.0))
 
 
 def text_branches(text: float) -> dict[Branch, float]:

@@ -17,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from golden import Golden, normal, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
+from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar, plan_windows
+from pack.skyreels_v3.avatar_job import Pass, Portrait, finish, pinned_euler, run_key_pass, run_window, silent
+from pack.skyreels_v3.avatar_job import Settings as AvatarSettings
+from pack.skyreels_v3.avatar_job import Tools as AvatarTools
 from pack.skyreels_v3.colour import match_colour
 from pack.skyreels_v3.context import (
     avatar_segments,
@@ -26,7 +30,7 @@ from pack.skyreels_v3.context import (
 )
 from pack.skyreels_v3.extension import RollLength, RollPlan, continue_rolls, cut_roll
 from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll
-from pack.skyreels_v3.guidance import Branch, guided, reference_branches
+from pack.skyreels_v3.guidance import Branch, avatar_branches, guided, reference_branches
 from pack.skyreels_v3.images import cover_crop, letterbox, to_rgb8
 from pack.skyreels_v3.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
@@ -163,23 +167,16 @@ def dit_shot(golden: Golden) -> Iterable[Check]:
 def dit_avatar(golden: Golden) -> Iterable[Check]:
     """One forward with a portrait, CLIP tokens and the speech of one or two people."""
     latents, features = golden.input("latents"), golden.input("audio_features")
-    model = network(golden)
+    model, frames = network(golden), features.shape[1]
     output = model(
         avatar_segments(latents, golden.input("y")),
         timestep_of(golden),
         golden.input("text"),
         image=golden.input("clip"),
-        audio=audio_windows(features, model.params.audio.window),
+        audio=audio_windows(features, around_frames(0, frames, frames, model.params.audio.window)),
         speaker_masks=thirds(*latents.shape[-2:]) if golden.note["people"] > 1 else None,
     )
     yield Check("model_output", relative_error(output, golden.tensors["model_output"]), NETWORK)
-
-
-def audio_windows(features: torch.Tensor, window: int) -> torch.Tensor:
-    """[people, F, layers, width] -> [people, F, window, layers, width]."""
-    frames = features.shape[1]
-    around = torch.arange(window) - window // 2
-    return features[:, (torch.arange(frames)[:, None] + around).clamp(0, frames - 1)]
 
 
 def thirds(height: int, width: int) -> torch.Tensor:
@@ -257,6 +254,45 @@ def pipeline_shot(golden: Golden) -> Iterable[Check]:
     """A cut to a new shot."""
     lengths = [cut_roll(golden.note["duration_seconds"], official=True)]
     yield from extension(golden, CUT, lengths, shot_segments)
+
+
+@kind("pipeline_avatar")
+def pipeline_avatar(golden: Golden) -> Iterable[Check]:
+    """The whole avatar job: key-frame pass, windows, motion frames held, colours matched, stitching."""
+    note, model = golden.note, network(golden)
+    timing = Timing(note["frame_num"], note["motion_frames"], note["drop_frames"])
+    _, height, width, _ = golden.input_shapes["pixels"]
+    features, clip = golden.input("audio_features"), golden.input("clip")
+    plan = plan_avatar(
+        (width, height), features.shape[1], width=width, height=height, timing=timing, steps=note["steps"]
+    )
+    sigmas = euler_sigmas(note["steps"], note["shift"])
+    branches = avatar_branches(note["text_guidance"], note["audio_guidance"])
+    prompt, connection, negative = (golden.input(f"{name}text") for name in ("", "connection_", "negative_"))
+
+    def denoise(run: Pass, noise: torch.Tensor) -> torch.Tensor:
+        def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            def predict(branch: Branch) -> torch.Tensor:
+                own = prompt if run.plan.is_key_pass else connection
+                text = own if branch.uses_prompt else negative
+                speech = run.speech if branch.uses_speech else silent(run.speech)
+                segments = avatar_segments(x, run.condition)
+                return x - sigma * model(segments, 1000 * sigma[None], text, image=run.tokens, audio=speech)
+
+            return guided(predict, branches)
+
+        return pinned_euler(clean, noise, sigmas, run.pin)
+
+    tools = AvatarTools(golden.vae.encode, golden.vae.decode, lambda pixels: clip, denoise)
+    settings = AvatarSettings(seed=note["seed"], official=True)
+    portrait = Portrait.of(golden.pixels(), plan, tools)
+    frames, start = run_key_pass(plan, portrait, features, tools, settings)
+    made = [finish(frames, settings)] if plan.single else []
+    for index, window in enumerate(plan.windows):
+        key_frame = frames[:, :, index : index + 1]
+        new, start = run_window(plan, window, start, key_frame, portrait, features, tools, settings)
+        made.append(new)
+    yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
 
 
 def frame_checks(got: torch.Tensor, wanted: torch.Tensor) -> Iterable[Check]:
@@ -359,7 +395,22 @@ def shot_switching_plan(seconds: int) -> dict[str, int]:
     }
 
 
-PLANS: dict[str, Callable] = {"single_shot": single_shot_plan, "shot_switching": shot_switching_plan}
+def avatar_plan(frames: int) -> dict:
+    plan = plan_windows(frames, limit=5000)
+    return {
+        "video_frames": plan.frames,
+        "key_frames": [window.key_frame for window in plan.windows],
+        "segments": [[window.start, window.stop] for window in plan.windows or [plan.key_pass]],
+        "audio_padded_to": plan.padded,
+        "single_clip": not plan.windows,
+    }
+
+
+PLANS: dict[str, Callable] = {
+    "single_shot": single_shot_plan,
+    "shot_switching": shot_switching_plan,
+    "avatar": avatar_plan,
+}
 
 
 @kind("plans")
