@@ -44,9 +44,12 @@ class LongJob:
         self.codec = codec
 
     def finished(self, keys: Sequence[str]) -> int:
-        """How many of the windows `keys`, from the first on, are done; 0 where the state to go on from is gone."""
+        """How many of the windows `keys`, from the first on, are done, up to one whose state is kept.
+
+        That of the last of all counts too: where a script was shortened, it was dropped in the middle of a line.
+        """
         done = next((index for index, key in enumerate(keys) if not self.folder.done(key)), len(keys))
-        while done and done < len(keys) and not self.folder.info(keys[done - 1])["state"]:
+        while done and not self.folder.info(keys[done - 1])["state"]:
             done -= 1
         return done
 
@@ -65,7 +68,12 @@ class LongJob:
         self.folder.commit(key, [_piece_name(key)], {"frames": writer.frames, "state": False})
 
     def add_window(self, key: str, frames: torch.Tensor, state: State, before: int) -> None:
-        """Keeps a finished window. frames: uint8 [n, H, W, 3].  before: frames that earlier windows made."""
+        """Keeps a finished window. frames: uint8 [n, H, W, 3].  before: frames that earlier windows made.
+
+        One that is done already, behind one that was damaged, is replaced.
+        """
+        if self.folder.done(key):
+            self.drop_state(key)
         shown = resample_indices(len(frames), self.made_rate, self.file_rate, before)
         self.folder.put_tensors(_state_name(key), state)
         files = [_state_name(key)]
