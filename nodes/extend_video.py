@@ -12,9 +12,10 @@ from ..skyreels_v3.schedule import MAX_STEPS
 from ..skyreels_v3.script import MAX_SECONDS, parse_script
 from ..skyreels_v3.video_writer import CODECS
 from . import host
-from .extension import chosen_size, frame_rate_input, size_inputs, source_input
+from .extension import fit_input, frame_rate_input, source_input
 from .extension_run import UNIPC, ExtensionJob, Sampling
 from .job import upstream
+from .size import chosen_size, size_inputs
 from .source import source_of
 
 JOINED, NEW_ONLY = "source + new", "new only"
@@ -46,7 +47,8 @@ class ExtendVideo(io.ComfyNode):
                     "[ZOOM_IN_CUT] the new shot` (2 to 5 s). Without a keyword a line is a cut if it begins with a "
                     f"[..._CUT] tag. Lines that begin with # are comments. At most {MAX_SECONDS} s in all.",
                 ),
-                *size_inputs(),
+                *size_inputs("the source"),
+                fit_input(),
                 io.Int.Input(
                     "seed",
                     default=0,

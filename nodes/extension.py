@@ -10,49 +10,23 @@ from ..skyreels_v3.extension import FPS, LONGEST_PREFIX, SourceInfo, plan_extens
 from ..skyreels_v3.extension_job import signed
 from ..skyreels_v3.fit import DEFAULT_FIT, FITS, fit_frame
 from ..skyreels_v3.script import CONTINUE, CUT, Line
-from ..skyreels_v3.sizes import RESOLUTIONS
 from ..skyreels_v3.video_source import last_frames
 from . import host
 from .condition import JobCondition, attach, without_prompt
+from .size import chosen_size, size_inputs
 from .source import source_of
 from .vae import LATENT_FORMAT, encoder
 
-CUSTOM = "custom"
 
-
-def size_inputs() -> list[io.Input]:
-    """How large an extension is made, and how the source is brought to it."""
-    return [
-        io.Combo.Input(
-            "resolution",
-            options=[*RESOLUTIONS, CUSTOM],
-            default=RESOLUTIONS[0],
-            tooltip="Picks the size nearest to the source's shape. custom takes width and height below.",
-        ),
-        io.Int.Input(
-            "width",
-            default=832,
-            min=16,
-            max=4096,
-            step=16,
-            tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
-        ),
-        io.Int.Input(
-            "height",
-            default=480,
-            min=16,
-            max=4096,
-            step=16,
-            tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
-        ),
-        io.Combo.Input(
-            "fit",
-            options=list(FITS),
-            default=DEFAULT_FIT,
-            tooltip="How the source fills that size: crop cuts its edges, letterbox adds black bars, stretch distorts "
-            "it as the official code does.",
-        ),
-    ]
+def fit_input() -> io.Input:
+    """How the source is brought to the video's size."""
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=DEFAULT_FIT,
+        tooltip="How the source fills that size: crop cuts its edges, letterbox adds black bars, stretch distorts it "
+        "as the official code does.",
+    )
 
 
 def source_input() -> io.Input:
@@ -77,11 +51,6 @@ def frame_rate_input() -> io.Input:
     )
 
 
-def chosen_size(resolution: str, width: int, height: int) -> dict:
-    """The size arguments of plan_extension."""
-    return {"width": width, "height": height} if resolution == CUSTOM else {"resolution": resolution}
-
-
 class ExtensionWindow(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -104,7 +73,8 @@ class ExtensionWindow(io.ComfyNode):
                 io.Float.Input(
                     "seconds", default=5.0, min=0.1, max=5.0, step=0.1, tooltip="Up to 5 s; a cut takes 2 to 5 s."
                 ),
-                *size_inputs(),
+                *size_inputs("the source"),
+                fit_input(),
                 frame_rate_input(),
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."

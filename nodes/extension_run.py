@@ -143,6 +143,9 @@ class ExtensionJob:
             # A line's last state stays: the lines after it may be written anew.
             if index and rolls[index - 1].part < rolls[index - 1].parts:
                 job.drop_state(keys[index - 1])
+            # An encoded prompt takes megabytes: those that no later roll has would add up over the lines.
+            needed = {self.sampling.negative, *(later.prompt for later in rolls[index + 1 :])}
+            self.conditioning = {text: encoded for text, encoded in self.conditioning.items() if text in needed}
         return tail
 
     def _denoiser(self, progress: JobProgress):
@@ -164,7 +167,7 @@ class ExtensionJob:
         return denoise
 
     def _encoded(self, prompt: str) -> list:
-        """The prompt's CONDITIONING, encoded once a job."""
+        """The prompt's CONDITIONING, kept until its last roll is made."""
         if prompt not in self.conditioning:
             self.conditioning[prompt] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
         return self.conditioning[prompt]

@@ -6,12 +6,10 @@ from comfy_api.latest import io
 
 from ..skyreels_v3.recipes import Job
 from ..skyreels_v3.reference import MAX_SECONDS, encode_references, plan_reference
-from ..skyreels_v3.sizes import RESOLUTIONS
 from . import host
 from .condition import JobCondition, attach, without_prompt
+from .size import chosen_size, size_inputs
 from .vae import encoder
-
-CUSTOM = "custom"
 
 
 class ReferenceToVideo(io.ComfyNode):
@@ -42,28 +40,7 @@ class ReferenceToVideo(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
                 io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
-                io.Combo.Input(
-                    "resolution",
-                    options=[*RESOLUTIONS, CUSTOM],
-                    default=RESOLUTIONS[0],
-                    tooltip="Picks the size nearest to the first image's shape. custom takes width and height below.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=832,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=480,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
-                ),
+                *size_inputs("the first image"),
                 io.Float.Input(
                     "seconds",
                     default=5.0,
@@ -101,9 +78,10 @@ class ReferenceToVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         encode = encoder(vae)
         references = [images[name] for name in sorted(images) if images[name] is not None]
-        own_size = {"width": width, "height": height} if resolution == CUSTOM else {"resolution": resolution}
         length = {"frames": frames} if frames else {"seconds": seconds}
-        plan = plan_reference([image.shape[-2:-4:-1] for image in references], **own_size, **length)
+        plan = plan_reference(
+            [image.shape[-2:-4:-1] for image in references], **chosen_size(resolution, width, height), **length
+        )
         host.tell(
             cls.hidden.unique_id,
             f"{plan.width} x {plan.height}, {plan.frames} frames, {plan.references} of 4 references",

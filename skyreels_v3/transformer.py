@@ -90,8 +90,8 @@ def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1).to(torch.float32)
 
 
-class SelfAttention(nn.Module):
-    """Attention among all tokens of the sequence."""
+class Attention(nn.Module):
+    """Projections of an attention and the norms of its queries and keys."""
 
     def __init__(self, dim: int, heads: int, eps: float, operations, **options):
         super().__init__()
@@ -103,6 +103,10 @@ class SelfAttention(nn.Module):
         self.o = operations.Linear(dim, dim, **options)
         self.norm_q = operations.RMSNorm(dim, eps=eps, **options)
         self.norm_k = operations.RMSNorm(dim, eps=eps, **options)
+
+
+class SelfAttention(Attention):
+    """Attention among all tokens of the sequence."""
 
     def forward(self, x: torch.Tensor, rows: list, step: Step) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [B, L, D], modulation rows -> (output [B, L, D], speaker positions [B, L] or None)."""
@@ -119,19 +123,11 @@ class SelfAttention(nn.Module):
         return self.o(out), positions
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Attention from the video to the prompt and, where the network takes them, to the CLIP image tokens."""
 
     def __init__(self, dim: int, heads: int, eps: float, image: bool, operations, **options):
-        super().__init__()
-        self.heads = heads
-        self.eps = eps
-        self.q = operations.Linear(dim, dim, **options)
-        self.k = operations.Linear(dim, dim, **options)
-        self.v = operations.Linear(dim, dim, **options)
-        self.o = operations.Linear(dim, dim, **options)
-        self.norm_q = operations.RMSNorm(dim, eps=eps, **options)
-        self.norm_k = operations.RMSNorm(dim, eps=eps, **options)
+        super().__init__(dim, heads, eps, operations, **options)
         if image:
             self.k_img = operations.Linear(dim, dim, **options)
             self.v_img = operations.Linear(dim, dim, **options)
