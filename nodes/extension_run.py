@@ -117,9 +117,10 @@ class ExtensionJob:
             path = result_path(digest(pieces, joined))
             count = job.join(pieces, path, self.source.sound() if joined else None)
             folder.finish()
-        report = "\n".join(
+        # Two spaces: the page shows text as Markdown, which would otherwise make one line of all.
+        report = "  \n".join(
             [
-                plan.describe(),
+                *plan.describe().splitlines(),
                 f"{done} of {len(keys)} rolls were made before; this run took {time.perf_counter() - started:.0f} s.",
                 f"Video: {count} frames at {float(rate):g} a second, {codec}.",
             ]
@@ -129,13 +130,13 @@ class ExtensionJob:
 
     def _make(self, job: LongJob, keys: list[str], done: int) -> Tail:
         """Makes the rolls from number `done` on, and returns the tail after the last one."""
-        rolls = self.plan.rolls
+        plan, rolls = self.plan, self.plan.rolls
         tail = Tail(**job.state(keys[done - 1])) if done else Tail.of_source(self.past)
         before = sum(roll.new_frames for roll in rolls[:done])
         progress = JobProgress(self.node_id, "roll", len(rolls), self.sampling.steps)
         for index in range(done, len(rolls)):
             roll = rolls[index]
-            progress.start(index, f"{roll.kind}, {roll.prompt[:60]}")
+            progress.start(index, f"{roll.kind}, {roll.prompt[:60]}\n{plan.describe().splitlines()[0]}")
             made, tail = run_roll(roll, tail, Tools(self.encode, self.decode, self._denoiser(progress)), self.settings)
             job.add_window(keys[index], made, tail.tensors(), before)
             progress.show(made[-1])
