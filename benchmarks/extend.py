@@ -53,17 +53,21 @@ def write_files(base: Path) -> None:
 
 
 def write_clip(path: Path, frames: int, width: int, height: int, options: dict[str, str] | None = None) -> None:
-    """A clip at 24 frames a second of soft colours with fine grain, drifting slowly, in H.264."""
+    """A clip at 24 frames a second of soft colours with fine grain, drifting sideways, in H.264.
+
+    Waves are whole, so that frames differ while their colours as a whole stay.
+    """
     import av
     import numpy as np
 
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    turn = 2 * np.pi
     grain = np.random.default_rng(0).integers(-12, 13, (height, width, 1), dtype=np.int16)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=FPS, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(frames):
-            waves = (np.sin(columns * (5 + c) / width + rows * 3 / height + index / 20 + c) for c in range(3))
+            waves = (np.sin((c + 1) * (columns * turn / width + index / 20) + rows * 3 / height) for c in range(3))
             soft = np.stack([128 + 70 * wave for wave in waves], axis=-1).astype(np.int16)
             pixels = (soft + np.roll(grain, index, axis=1)).clip(0, 255).astype(np.uint8)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -84,8 +88,8 @@ def enter(base: Path) -> dict:
     importlib.import_module("utils.extra_config")  # before `nodes` hides it behind comfy/utils.py
     import folder_paths
     import nodes
-    import tiny_umt5  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
 
+    import tiny_umt5  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
     from pack.nodes.load import load_patcher
 
     for folder in ("output", "temp"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def job(base: Path, seconds: int) -> dict:
         "video_s": seconds,
         "lines": lines,
         "encodes": len(counted),
-        "rolls": report.count("continue "),
+        "rolls": int(re.search(r"(\d+) rolls? of", report)[1]),
         "frames": frames_in(path),
         "video_bytes": path.stat().st_size,
     }

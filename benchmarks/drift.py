@@ -1,0 +1,86 @@
+"""How far colours walk over 60 s (12 rolls of 5 s), without and with Extend Video's colour anchor.
+
+Every roll runs through the node's own function with the tiny Wan VAE. Random weights make no picture that could
+drift, so a stand-in takes the transformer's place: it plays the prefix back and forth, as a model that goes on with
+what it sees, and adds the same slight cast and loss of contrast to every roll, as real models do by their own bias.
+What it shows is how the anchor holds against a steady drift, not how much the real model drifts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import extend
+import measure
+
+SECONDS = 60
+WIDTH, HEIGHT = 64, 48
+STRENGTHS = (0.0, 0.5, 1.0)
+CONTRAST = 0.97  # of the latents, every roll
+CAST = 0.02  # standard deviation of what every latent channel gains in a roll; the latents' own is 1
+
+
+def stand_in(roll, prefix, noise):
+    """The prefix's latents back and forth for as long as the roll is, drifting; motion, and no seam."""
+    import torch
+
+    count = prefix.shape[2]
+    there_and_back = [*reversed(range(count - 1)), *range(1, count)] if count > 1 else [0]
+    order = [there_and_back[index % len(there_and_back)] for index in range(roll.latent_frames)]
+    shift = torch.randn(1, prefix.shape[1], 1, 1, 1, generator=torch.Generator().manual_seed(1)) * CAST
+    return prefix[:, :, order] * CONTRAST + shift
+
+
+def roll_distances(encode, decode, source, rolls, strength: float) -> list[float]:
+    """Lab distance of every roll to the first one."""
+    from pack.skyreels_v3.colour import lab_distance
+    from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll, signed
+
+    tail, first, distances = Tail.of_source(source), None, []
+    for roll in rolls:
+        made, tail = run_roll(roll, tail, Tools(encode, decode, stand_in), Settings(colour_anchor=strength))
+        pixels = signed(made.permute(3, 0, 1, 2)[None])
+        first = pixels if first is None else first
+        distances.append(lab_distance(pixels, first))
+    return distances
+
+
+def measured(quick: bool) -> dict:
+    seconds, strengths = (10, (0.0, 1.0)) if quick else (SECONDS, STRENGTHS)
+    with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
+        base = Path(folder)
+        extend.write_files(base)
+        models = extend.enter(base)
+        import torch
+
+        from pack.nodes.vae import decoder, encoder
+        from pack.skyreels_v3.extension import FPS, LONGEST_PREFIX, continue_rolls
+        from pack.skyreels_v3.extension import RollPlan as Roll
+        from pack.skyreels_v3.video_file import FileSource
+        from pack.skyreels_v3.video_source import last_frames
+
+        extend.write_clip(base / "clip.mp4", extend.SOURCE_FRAMES, WIDTH, HEIGHT)
+        source = last_frames(FileSource(base / "clip.mp4"), LONGEST_PREFIX, FPS)
+        lengths = continue_rolls(seconds, False, len(source))
+        rolls = [Roll(0, 1, "continue", "", part, len(lengths), *one) for part, one in enumerate(lengths, start=1)]
+        encode, decode = encoder(models["vae"]), decoder(models["vae"])
+        with torch.inference_mode():
+            walks = {str(one): roll_distances(encode, decode, source, rolls, one) for one in strengths}
+    return {"rolls": len(rolls), "seconds": seconds, "contrast": CONTRAST, "cast": CAST, "distance_to_first": walks}
+
+
+def tables(result: dict) -> str:
+    walks = result["distance_to_first"]
+    shown = [2, (result["rolls"] + 2) // 2, result["rolls"]]
+    rows = []
+    for strength, walk in walks.items():
+        label = "without" if not float(strength) else f"colour_anchor {float(strength):g}"
+        share = walk[-1] / walks["0.0"][-1]
+        rows.append([label, *(f"{walk[roll - 1]:.2f}" for roll in shown), f"**{share:.3f}**"])
+    head = [f"mean Lab distance to the first of {result['rolls']} rolls", *(f"roll {roll}" for roll in shown)]
+    return measure.table([*head, "of without"], rows)
+
+
+if __name__ == "__main__":
+    measure.main(measured)
