@@ -4,6 +4,7 @@ What a file checks is told by its name, which contains one of the kinds register
 counts).
 """
 
+import importlib
 import math
 import re
 import sys
@@ -15,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
+from environment import comfyui_path
 from golden import Golden, normal, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
 from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar, plan_windows
@@ -32,6 +34,7 @@ from pack.skyreels_v3.extension import RollLength, RollPlan, continue_rolls, cut
 from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll
 from pack.skyreels_v3.guidance import Branch, avatar_branches, guided, reference_branches
 from pack.skyreels_v3.images import cover_crop, letterbox, to_rgb8
+from pack.skyreels_v3.loudness import integrated_loudness, loudness_gain
 from pack.skyreels_v3.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
 from pack.skyreels_v3.reference import encode_references, plan_reference
@@ -39,11 +42,13 @@ from pack.skyreels_v3.schedule import euler_sigmas, integer_timestep, timesteps_
 from pack.skyreels_v3.script import CONTINUE, CUT
 from pack.skyreels_v3.sizes import bucket_size
 from pack.skyreels_v3.solver import unipc
+from pack.skyreels_v3.speech import SAMPLE_RATE, SpeechEncoder, speech_features
 from pack.skyreels_v3.transformer import SkyReelsTransformer
 
 NETWORK = 1e-4  # relative error of networks and latents
 SIGMA = 1e-6
 SOLVED = 1e-5
+LOUDNESS = 1e-6
 EXACT = 0.0
 
 
@@ -293,6 +298,52 @@ def pipeline_avatar(golden: Golden) -> Iterable[Check]:
         new, start = run_window(plan, window, start, key_frame, portrait, features, tools, settings)
         made.append(new)
     yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
+
+
+def comfy(name: str):
+    """A module of ComfyUI, on the CPU, without its server and its nodes."""
+    host = str(comfyui_path())
+    if host not in sys.path:
+        sys.path.insert(0, host)
+    if "comfy.model_management" not in sys.modules:  # which looks for a GPU at once
+        importlib.import_module("comfy.cli_args").args.cpu = True
+    return importlib.import_module(f"comfy.{name}")
+
+
+@kind("wav2vec2")
+def wav2vec2(golden: Golden) -> Iterable[Check]:
+    """Speech features through the modules that ComfyUI loads, at the golden's sizes."""
+    waveform, weights = golden.tensors["waveform"], golden.weights()
+    config, width, layers = golden.config, golden.config["hidden_size"], golden.config["num_hidden_layers"]
+    parts, options = comfy("audio_encoders.wav2vec2"), {"operations": comfy("ops").manual_cast}
+    model = parts.Wav2Vec2Model(
+        width, num_heads=config["num_attention_heads"], num_layers=layers, conv_norm=False, conv_bias=False,
+        do_normalize=False, do_stable_layer_norm=False, **options,
+    )  # fmt: skip
+    # The sizes that ComfyUI knows no argument for.
+    convolved = config["conv_dim"][0]
+    model.feature_extractor = parts.ConvFeatureEncoder(convolved, conv_norm=False, **options)
+    model.feature_projection = parts.FeatureProjection(convolved, width, **options)
+    model.encoder.pos_conv_embed = parts.PositionalConvEmbedding(
+        width, config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
+    )
+    for layer in model.encoder.layers:
+        layer.feed_forward = parts.FeedForward(width, config["intermediate_size"] / width, **options)
+    model.load_state_dict(weights)
+    features = speech_features(waveform, SpeechEncoder.of(model.eval(), AudioParams(layers=layers, width=width)))
+    yield Check("features", relative_error(features, golden.tensors["features"]), NETWORK)
+
+
+@kind("loudness")
+def loudness(golden: Golden) -> Iterable[Check]:
+    """Loudness of the wav2vec2 golden's waveform, three times over, and the factor to -23 LUFS."""
+    waveform = read(Path(__file__).parent / "goldens" / "wav2vec2.safetensors").tensors["waveform"].repeat(3)
+    pairs = {
+        "integrated_loudness": integrated_loudness(waveform, SAMPLE_RATE),
+        "gain": loudness_gain(waveform, SAMPLE_RATE),
+    }
+    for name, got in pairs.items():
+        yield Check(name, abs(got / golden.data[name] - 1), LOUDNESS)
 
 
 def frame_checks(got: torch.Tensor, wanted: torch.Tensor) -> Iterable[Check]:
