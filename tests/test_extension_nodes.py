@@ -72,7 +72,8 @@ def extend(pack_nodes, models):
     def run(script, source=None, prompt=None, **inputs):
         clone = node.PREPARE_CLASS_CLONE({"hidden": {"prompt": prompt, "unique_id": "1"}})
         given = {**models, **DEFAULTS, "source": picture(30) if source is None else source, **inputs}
-        out = clone.execute(script=script, **given).args
+        with torch.inference_mode():  # as ComfyUI runs nodes: otherwise every roll is kept for its gradients
+            out = clone.execute(script=script, **given).args
         return out[0].get_stream_source(), *out[1:]
 
     return run
@@ -98,17 +99,26 @@ def test_a_story_becomes_one_video(extend, models):
     assert "0 of 3 rolls were made before" in report
 
 
-def test_prompts_are_encoded_once_a_line(extend, models, monkeypatch):
-    seen = []
+def test_prompts_are_encoded_once_a_line(extend, models, pack_nodes, monkeypatch):
+    seen, kept = [], []
     encode = type(models["clip"]).encode_from_tokens_scheduled
 
     def counted(self, tokens, *args, **kwargs):
         seen.append(tokens)
         return encode(self, tokens, *args, **kwargs)
 
+    job = pack_nodes.module("nodes.extension_run").ExtensionJob
+    encoded = job._encoded
+
+    def looked_up(self, prompt):
+        kept.append(len(self.conditioning))
+        return encoded(self, prompt)
+
     monkeypatch.setattr(type(models["clip"]), "encode_from_tokens_scheduled", counted)
+    monkeypatch.setattr(job, "_encoded", looked_up)
     extend("continue 6s: She walks on.\ncontinue 0.5s: She stops.", steps=1)
     assert len(seen) == 2
+    assert kept == [0, 1, 0], "what no later roll needs is let go"
 
 
 def test_queued_again_nothing_is_made_twice(extend, models, monkeypatch):
