@@ -69,11 +69,7 @@ class Golden:
 
     def pixels(self) -> torch.Tensor:
         """Smooth frames [F, H, W, 3] uint8."""
-        frames, height, width, _ = self.input_shapes["pixels"]
-        coarse = (1, 3, max(2, frames // 8 + 2), max(2, height // 16), max(2, width // 16))
-        z = normal(f"{self.stem}/in/pixels", coarse)
-        z = F.interpolate(z, size=(frames, height, width), mode="trilinear", align_corners=True)
-        return ((z * 0.5).clamp(-1, 1) + 1).mul(127.5).to(torch.uint8)[0].permute(1, 2, 3, 0)
+        return pixels(self.stem, *self.input_shapes["pixels"][:3])
 
     @cached_property
     def vae(self) -> "LinearVAE":
@@ -93,6 +89,15 @@ class Golden:
         if isinstance(tokens, dict):
             return tokens.get(name)
         return self.note.get(f"{name}_tokens")
+
+
+def pixels(stem: str, frames: int, height: int, width: int) -> torch.Tensor:
+    """The smooth frames [F, H, W, 3] uint8 of a golden file."""
+    coarse = (1, 3, max(2, frames // 8 + 2), max(2, height // 16), max(2, width // 16))
+    z = F.interpolate(
+        normal(f"{stem}/in/pixels", coarse), size=(frames, height, width), mode="trilinear", align_corners=True
+    )
+    return ((z * 0.5).clamp(-1, 1) + 1).mul(127.5).to(torch.uint8)[0].permute(1, 2, 3, 0)
 
 
 class LinearVAE:

@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from environment import comfyui_path
-from golden import Golden, normal, read, relative_error
+from golden import Golden, normal, pixels, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
 from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar, plan_windows
 from pack.skyreels_v3.avatar_job import Pass, Portrait, finish, pinned_euler, run_key_pass, run_window, silent
@@ -344,6 +344,23 @@ def loudness(golden: Golden) -> Iterable[Check]:
     }
     for name, got in pairs.items():
         yield Check(name, abs(got / golden.data[name] - 1), LOUDNESS)
+
+
+@kind("vae")
+def vae(golden: Golden) -> Iterable[Check]:
+    """The host's Wan VAE at the golden's width, between pixels and model space."""
+    wanted = golden.tensors
+    model = comfy("ldm.wan.vae").WanVAE(**golden.config)
+    model.load_state_dict(golden.weights())
+    space = comfy("latent_formats").Wan21()
+    _, _, latents, height, width = wanted["latents"].shape
+    clip = pixels(golden.stem, 4 * (latents - 1) + 1, 8 * height, 8 * width).float() / 127.5 - 1
+    encoded = space.process_in(model.encode(clip.permute(3, 0, 1, 2)[None]))
+    yield Check("latents", relative_error(encoded, wanted["latents"]), NETWORK)
+    _, _, frames, height, width = wanted["decoded"].shape
+    noise = normal(f"{golden.stem}/in/latents", (1, 16, latent_frames(frames), height // 8, width // 8))
+    decoded = model.decode(space.process_out(noise)).clamp(-1, 1)
+    yield Check("decoded", relative_error(decoded, wanted["decoded"]), NETWORK)
 
 
 def frame_checks(got: torch.Tensor, wanted: torch.Tensor) -> Iterable[Check]:
