@@ -1,11 +1,12 @@
 """How a job's in-context latents travel: inside CONDITIONING, to a SkyReels-V3 model and to no other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.conds
 import node_helpers
 import torch
 
+from ..skyreels_v3.avatar_job import silent
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import Job
 
@@ -34,15 +35,36 @@ class RefusedCondition(comfy.conds.CONDRegular):
         raise InputError(self.message)
 
 
+class SharedCondition(comfy.conds.CONDConstant):
+    """A tensor that all rows of a batch share. Forwards with another one run apart: speech is not one row a batch."""
+
+    def can_concat(self, other):
+        return self.cond is other.cond or torch.equal(self.cond, other.cond)
+
+    def size(self):
+        return [1]
+
+
 @dataclass(frozen=True)
 class JobCondition:
-    """In-context latents of one job, in model space.
+    """What one job gives the model besides the prompt, in model space.
 
-    latents: [1, C, frames, height, width]; reference slots for Job.REFERENCE.
+    latents: [1, C, frames, height, width]: reference slots, prefix, or the avatar's mask and image channels.
+    image: CLIP tokens [1, 257, 1280].  speech: windows [people, video frames, around, layers, width].
+    speakers: masks [people + 1, h, w], the last one the background.  These three for the avatar alone.
     """
 
     job: Job
     latents: torch.Tensor
+    image: torch.Tensor | None = None
+    speech: torch.Tensor | None = None
+    speakers: torch.Tensor | None = None
+
+    def emptied(self) -> "JobCondition":
+        """For the forwards of guidance without references, or, for the avatar, without speech."""
+        if self.speech is not None:
+            return replace(self, speech=silent(self.speech))
+        return replace(self, latents=torch.zeros_like(self.latents))
 
 
 def attach(conditioning: list, condition: JobCondition) -> list:

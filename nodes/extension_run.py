@@ -26,7 +26,7 @@ from . import host
 from .condition import KEY, JobCondition, attach
 from .job import file_stamps, jobs_folder, result_path
 from .progress import JobProgress
-from .sampling import BranchGuider, sample_unipc, skyreels_model
+from .sampling import BranchGuider, skyreels_model, unipc_sampler
 from .vae import LATENT_FORMAT, decoder, encoder
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Sampling:
         self.branches = text_branches(guidance)
         self.negative = negative if len(self.branches) > 1 else None
         official = sampler == UNIPC
-        self.sampler = comfy.samplers.KSAMPLER(sample_unipc) if official else comfy.samplers.sampler_object(sampler)
+        self.sampler = unipc_sampler() if official else comfy.samplers.sampler_object(sampler)
 
 
 class ExtensionJob:

@@ -12,13 +12,13 @@ import comfy.patcher_extension
 import comfy.supported_models_base
 import torch
 
-from ..skyreels_v3.context import extension_segments, reference_segments, shot_segments
+from ..skyreels_v3.context import avatar_segments, extension_segments, reference_segments, shot_segments
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.transformer import FFN_TOKENS, Runtime, SkyReelsTransformer
 from . import host
-from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition
+from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,10 @@ SEGMENTS = {
     Job.REFERENCE: reference_segments,
     Job.EXTENSION: extension_segments,
     Job.SHOT: shot_segments,
+    Job.AVATAR: avatar_segments,
 }
+# What the avatar is given beside its latents: keyword of the transformer -> name among the conditions.
+AVATAR_INPUTS = {"image": "skyreels_image", "audio": "skyreels_speech", "speaker_masks": "skyreels_speakers"}
 UNSUPPORTED_PATCHES = {"attn1_patch", "attn2_patch", "attn1_output_patch", "attn2_output_patch", "noise_refiner"}
 
 
@@ -56,7 +59,8 @@ class Network(SkyReelsTransformer):
             weight=host.resident_weight,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
         )
-        return super().forward(segments, timestep, context, runtime=runtime)
+        given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
+        return super().forward(segments, timestep, context, runtime=runtime, **given)
 
 
 def host_attention(transformer_options: dict):
@@ -146,7 +150,13 @@ class Model(comfy.model_base.BaseModel):
         if problem is not None:
             out[KEY] = RefusedCondition(problem)
         else:
-            out[KEY] = comfy.conds.CONDRegular(kwargs[KEY].latents.to(kwargs["device"]))
+            condition, device = kwargs[KEY], kwargs["device"]
+            out[KEY] = comfy.conds.CONDRegular(condition.latents.to(device))
+            if condition.image is not None:
+                out[AVATAR_INPUTS["image"]] = comfy.conds.CONDRegular(condition.image.to(device))
+            for keyword, tensor in (("audio", condition.speech), ("speaker_masks", condition.speakers)):
+                if tensor is not None:
+                    out[AVATAR_INPUTS[keyword]] = SharedCondition(tensor.to(device))
         return out
 
     def extra_conds_shapes(self, **kwargs):
@@ -156,7 +166,9 @@ class Model(comfy.model_base.BaseModel):
     def memory_required(self, input_shape, cond_shapes=None):
         """Bytes that a forward of `input_shape` needs beside the weights."""
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
-        frames = sum(shape[2] for shape in [input_shape, *(cond_shapes or {}).get(KEY, [])])
+        # The avatar's condition lies in more channels, that of the other jobs in more frames.
+        beside = [] if self.job is Job.AVATAR else (cond_shapes or {}).get(KEY, [])
+        frames = sum(shape[2] for shape in [input_shape, *beside])
         tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
         # The stream, q, k, v and the attention's output; then one slice of the feed-forward.
         stream = tokens * self.params.dim * 5
@@ -194,6 +206,11 @@ class Model(comfy.model_base.BaseModel):
                 f"{self.params.out_dim} channels: sample the latent that {node} puts out."
             )
         height, width = condition.latents.shape[-2:]
+        if self.job is Job.AVATAR and noise.shape[2] != condition.latents.shape[2]:
+            return (
+                f"The latent has {noise.shape[2]} frames, but {node} prepared {condition.latents.shape[2]}: sample the "
+                "latent that it puts out."
+            )
         if noise.shape[-2:] != (height, width):
             return (
                 f"The latent is {noise.shape[-1] * 8} x {noise.shape[-2] * 8} pixels, but {node} prepared "

@@ -31,7 +31,10 @@ class JobProgress:
 
     def show(self, frame) -> None:
         """Shows a finished window by one of its frames, uint8 [H, W, 3]."""
-        image = Image.fromarray(frame.numpy())
+        self.show_image(Image.fromarray(frame.numpy()))
+
+    def show_image(self, image: Image.Image) -> None:
+        """Shows a picture, and counts the window as done."""
         self.bar.update_absolute((self.window + 1) * self.steps, preview=("JPEG", image, PREVIEW_SIDE))
 
     def sampling_callback(self, model):

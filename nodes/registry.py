@@ -2,17 +2,23 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .avatar import AvatarWindow
 from .extend_video import ExtendVideo
 from .extension import ExtensionWindow
 from .load import LoadModel
 from .reference import ReferenceToVideo
 from .sampling import Guider, Sigmas, UniPCSampler
+from .speech import SpeechNode
+from .talking_avatar import TalkingAvatar
 
 NODES: list[type[io.ComfyNode]] = [
     LoadModel,
     ReferenceToVideo,
     ExtensionWindow,
     ExtendVideo,
+    SpeechNode,
+    AvatarWindow,
+    TalkingAvatar,
     UniPCSampler,
     Sigmas,
     Guider,

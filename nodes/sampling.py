@@ -1,17 +1,20 @@
 """The official solver, schedules and guidance as native SAMPLER, SIGMAS and GUIDER."""
 
+from functools import partial
+
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 from tqdm.auto import tqdm
 
+from ..skyreels_v3.avatar_job import pinned_euler
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.guidance import Branch, combine, reference_branches, text_branches
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.schedule import MAX_STEPS, job_sigmas
 from ..skyreels_v3.solver import unipc
 from . import host
-from .condition import JobCondition, attach, condition_of
+from .condition import attach, condition_of
 from .model import Model
 
 FULL_NOISE = 0.99  # a schedule that starts above this makes a video from noise alone
@@ -28,8 +31,8 @@ def skyreels_model(model) -> Model:
 
 
 @torch.no_grad()
-def sample_unipc(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    """skyreels_v3.solver.unipc in the form of ComfyUI's sampler functions."""
+def sample_with(solver, model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """A solver of skyreels_v3, called as (denoise, x, sigmas, callback), in the form of ComfyUI's sampler functions."""
     batch = x.new_ones([x.shape[0]])
     if sigmas[0] >= FULL_NOISE:
         # ComfyUI scales the noise by the first sigma (0.9998); the official pipelines start from the noise itself.
@@ -46,7 +49,21 @@ def sample_unipc(model, x, sigmas, extra_args=None, callback=None, disable=None)
             callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
     with bar:
-        return unipc(denoise, x, sigmas, callback=report)
+        return solver(denoise, x, sigmas, callback=report)
+
+
+def unipc_sampler() -> comfy.samplers.KSAMPLER:
+    """The official solver of reference and extension as a SAMPLER."""
+    return comfy.samplers.KSAMPLER(partial(sample_with, unipc))
+
+
+def avatar_sampler(pin) -> comfy.samplers.KSAMPLER:
+    """The avatar's solver as a SAMPLER. pin: holds the motion frames, see skyreels_v3.avatar_job; or None."""
+
+    def solver(denoise, x, sigmas, callback):
+        return pinned_euler(denoise, x.clone(), sigmas, pin, callback)
+
+    return comfy.samplers.KSAMPLER(partial(sample_with, solver))
 
 
 class UniPCSampler(io.ComfyNode):
@@ -63,7 +80,7 @@ class UniPCSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(comfy.samplers.KSAMPLER(sample_unipc))
+        return io.NodeOutput(unipc_sampler())
 
 
 class Sigmas(io.ComfyNode):
@@ -114,7 +131,7 @@ class BranchGuider(comfy.samplers.CFGGuider):
     def set_branches(self, positive: list, negative: list | None, branches: dict[Branch, float]) -> None:
         """positive, negative: CONDITIONING from a SkyReels-V3 node.  branches: forwards and their weights."""
         condition = condition_of(positive)
-        empty = None if condition is None else JobCondition(condition.job, torch.zeros_like(condition.latents))
+        empty = None if condition is None else condition.emptied()
         self.branches = branches
         conditionings = {}
         for branch in branches:

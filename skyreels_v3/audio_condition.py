@@ -150,13 +150,14 @@ class SpeakerMap:
             )
         masks = F.interpolate(masks[None].float(), size=(layout.height, layout.width), mode="nearest")[0]
         masks = (masks > 0).float().flatten(1)
-        return cls(masks / masks.sum(dim=1, keepdim=True), attention)
+        # A mask without a token belongs to nobody: zero, not zero over zero.
+        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention)
 
     def positions(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Rotary position of every video token [B, L] float32, from q and k [B, L, heads, d] after rotary."""
         classes, tokens = self.weights.shape
         # The official code averages two halves of the heads, so that an odd head out is left out.
-        heads, dim = q.shape[2] // 2 * 2, q.shape[3]
+        heads, dim = q.shape[2] // 2 * 2 or q.shape[2], q.shape[3]
         # How much a token attends to a mask is an attention whose values are the masks themselves.
         values = F.pad(self.weights.T, (0, dim - classes)).to(q)
         values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)

@@ -276,7 +276,7 @@ class SkyReelsTransformer(nn.Module):
         segments: latents [B, in_dim, frames, H, W] each.  timestep: [B], 0 to 1000.  text: [B, 512, text_dim].
         image: CLIP tokens [B, 257, image_dim].  audio: windows [people, video frames, window, layers, width].
         speaker_masks: [people + 1, h, w], the last one the background; needed for two people.
-        The flow's velocity is the output, but minus the output for the avatar.
+        The output is the flow's velocity, noise minus clean, of every job.
         Raises InputError where inputs do not belong together or to this network.
         """
         self._check(segments, text, image, audio)

@@ -25,13 +25,15 @@ from .video_sound import SoundTrack
 from .video_source import Sound
 
 WHITE = 255
+# x264's macroblock tree reads memory that nobody wrote: without it the same frames give the same file in any process.
+X264 = {"crf": "16", "preset": "medium", "mbtree": "0"}
 # x264's frames depend on its count of threads: a fixed one gives the same file on any machine.
 THREADS = 4
 TICKS = 10_000  # a second, at least, of a file's clock: that of the sound is as fine
 KEY_FRAMES = 2  # seconds between two: seeking in the result stays quick
 CODECS = {
     "h264": (
-        ("libx264", "yuv420p", {"crf": "16", "preset": "medium"}),
+        ("libx264", "yuv420p", X264),
         ("h264", "yuv420p", {"b": "12M"}),  # where av comes without x264: what the system has
         ("mpeg4", "yuv420p", {"q:v": "2"}),
     ),

@@ -1,0 +1,240 @@
+"""What Talking Avatar runs: ComfyUI's models lent to the passes, and a folder that remembers them."""
+
+import logging
+import time
+from pathlib import Path
+
+import av
+import torch
+from PIL import Image, ImageDraw
+
+from ..skyreels_v3.avatar import FPS, AvatarPlan, Timing, plan_avatar
+from ..skyreels_v3.avatar_job import Pass, Portrait, Settings, Start, Tools, finish, run_key_pass, run_window
+from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.guidance import avatar_branches
+from ..skyreels_v3.job_folder import JobFolder, prune
+from ..skyreels_v3.job_keys import chain_keys, digest
+from ..skyreels_v3.long_job import LongJob
+from ..skyreels_v3.recipes import Job
+from ..skyreels_v3.schedule import job_sigmas
+from ..skyreels_v3.speaker_masks import speaker_masks
+from ..skyreels_v3.video_source import Sound
+from . import host
+from .clip_vision import image_tokens
+from .condition import JobCondition, attach
+from .job import file_stamps, jobs_folder, result_path
+from .progress import JobProgress
+from .sampling import BranchGuider, avatar_sampler
+from .vae import LATENT_FORMAT, decoder, encoder
+
+log = logging.getLogger(__name__)
+
+KEY_FRAMES = "key-frames"
+SHEET_COLUMNS, SHEET_SIDE = 5, 224  # of the contact sheet of key frames; pixels
+
+
+class Sampling:
+    """How a window is sampled, as the artist set it."""
+
+    def __init__(self, steps: int, shift: float, text_guidance: float, audio_guidance: float):
+        self.values = (steps, shift, text_guidance, audio_guidance)
+        self.steps = steps
+        self.sigmas = job_sigmas(Job.AVATAR, steps, shift)
+        self.branches = avatar_branches(text_guidance, audio_guidance)
+        self.needs_negative = any(not branch.uses_prompt for branch in self.branches)
+
+
+class Prompts:
+    """The texts of a job, each encoded when it is first needed, and once."""
+
+    def __init__(self, clip, prompt: str, connection: str, negative: str):
+        self.clip = clip
+        self.values = (prompt, connection, negative)
+        self.prompt, self.connection, self.negative = self.values
+        self.made: dict[str, list] = {}
+
+    def encoded(self, text: str) -> list:
+        """A CONDITIONING."""
+        if text not in self.made:
+            self.made[text] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+        return self.made[text]
+
+
+class AvatarJob:
+    """One run of Talking Avatar."""
+
+    def __init__(
+        self,
+        *,
+        node_id,
+        graph,
+        model,
+        prompts: Prompts,
+        vae,
+        clip_vision,
+        portrait,
+        speech,
+        masks,
+        size,
+        timing,
+        settings: Settings,
+        sampling: Sampling,
+    ):
+        self.node_id = node_id
+        self.graph = graph
+        self.model = model
+        self.prompts = prompts
+        self.tools = Tools(encoder(vae), decoder(vae), image_tokens(clip_vision), self._denoise)
+        self.speech = speech
+        self.settings = settings
+        self.sampling = sampling
+        height, width = portrait.shape[1:3]
+        self.plan: AvatarPlan = plan_avatar(
+            (width, height),
+            speech.frames,
+            **size,
+            people=speech.people,
+            timing=Timing(*timing),
+            steps=sampling.steps,
+            max_seconds=speech.max_seconds,
+        )
+        self.image = portrait
+        self.speakers = None
+        if speech.people > 1:
+            self.speakers = speaker_masks(masks, (width, height), self.plan.width, self.plan.height)
+        self.progress = JobProgress(node_id, "window", len(self.plan.passes), sampling.steps)
+
+    def run(self, codec: str) -> tuple[Path, torch.Tensor, str]:
+        """Makes what is not made yet. Returns the video's path, its last frames [n, H, W, 3] and a report."""
+        plan, started = self.plan, time.perf_counter()
+        need = self.model.model.memory_required(list(plan.latent_shape)) / 1024**3
+        host.tell(self.node_id, plan.describe(), f"about {need:.1f} GB for a window beside the weights")
+        base = digest(
+            ("avatar", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
+            (self.graph, self._files(), self.image, self.speech.features, self.speakers),
+            (plan.width, plan.height, plan.timing, self.prompts.values, self.settings, self.sampling.values, codec),
+        )
+        keys = [f"window-{key}" for key in chain_keys(base, plan.windows or [plan.key_pass])]
+        prune(jobs_folder())
+        with JobFolder(jobs_folder(), f"avatar-{base}") as folder:
+            job = LongJob(folder, plan.width, plan.height, FPS, codec=codec)
+            folder.keep_only([KEY_FRAMES, *keys])
+            done = job.finished(keys)
+            try:
+                motion = self._make(job, keys, done)
+            except BaseException:
+                self._leave_playable(job, keys)
+                raise
+            path = result_path(digest(keys))
+            count = job.join(keys, path, Sound.of(self.speech.waveform, self.speech.rate))
+            folder.finish()
+            sheet = folder.path(f"{KEY_FRAMES}.png")
+        took = time.perf_counter() - started
+        report = [plan.describe(), f"{done} of {len(keys)} windows were made before; this run took {took:.0f} s."]
+        if sheet.exists():
+            report.append(f"Key frames: {sheet}")
+        report.append(f"Video: {count} frames at {FPS} a second, {codec}, with the recording.")
+        host.tell(self.node_id, f"{count} frames, {count / FPS:.2f} s, in {took:.0f} s", *plan.notes)
+        return path, motion[0].add(1).div(2).permute(1, 2, 3, 0).contiguous(), "\n".join(report)
+
+    def _make(self, job: LongJob, keys: list[str], done: int) -> torch.Tensor:
+        """Makes the passes that are not done. Returns the video's last frames, [1, 3, n, H, W] in [-1, 1]."""
+        plan, folder = self.plan, job.folder
+        if done == len(keys):
+            return job.state(keys[-1])["motion"]
+        portrait = Portrait.of(self.image, plan, self.tools)
+        if plan.single:
+            self.progress.start(0, "the only one")
+            frames, start = run_key_pass(plan, portrait, self.speech.features, self.tools, self.settings)
+            motion = frames[:, :, -plan.timing.motion :]
+            start = Start(motion.clone(), start.generator)
+            job.add_window(keys[0], finish(frames, self.settings), start.tensors(), 0)
+            return motion
+        start = self._key_frames(folder, portrait)
+        if done:
+            start = Start(**job.state(keys[done - 1]))
+        before = sum(window.new_frames for window in plan.windows[:done])
+        for index in range(done, len(keys)):
+            window = plan.windows[index]
+            self.progress.start(index + 1, f"{before / FPS:.1f} s to {(before + window.new_frames) / FPS:.1f} s")
+            key_frame = folder.get_tensors(key_name(index))["frame"].clone()
+            made, start = run_window(
+                plan, window, start, key_frame, portrait, self.speech.features, self.tools, self.settings
+            )
+            job.add_window(keys[index], made, start.tensors(), before)
+            self.progress.show(made[-1])
+            before += len(made)
+            if index:
+                job.drop_state(keys[index - 1])
+        return start.motion
+
+    def _key_frames(self, folder: JobFolder, portrait: Portrait) -> Start:
+        """Makes the key frames once a job, one file each: all of a long job at once would fill the memory."""
+        start, sheet = f"{KEY_FRAMES}.safetensors", f"{KEY_FRAMES}.png"
+        if not folder.done(KEY_FRAMES):
+            self.progress.start(0, "key frames")
+            frames, first = run_key_pass(self.plan, portrait, self.speech.features, self.tools, self.settings)
+            files = [start, sheet]
+            folder.put_tensors(start, first.tensors())
+            for index in range(frames.shape[2]):
+                folder.put_tensors(key_name(index), {"frame": frames[:, :, index : index + 1]})
+                files.append(key_name(index))
+            with folder.writing(folder.path(sheet)):
+                contact_sheet(frames, self.settings).save(folder.path(sheet))
+            folder.commit(KEY_FRAMES, files)
+            host.tell(self.node_id, f"Key frames: {folder.path(sheet)}")
+            with Image.open(folder.path(sheet)) as picture:
+                self.progress.show_image(picture.convert("RGB"))
+        return Start(**{name: tensor.clone() for name, tensor in folder.get_tensors(start).items()})
+
+    def _denoise(self, one: Pass, noise: torch.Tensor) -> torch.Tensor:
+        prompts = self.prompts
+        condition = JobCondition(Job.AVATAR, one.condition, one.tokens, one.speech, self.speakers)
+        positive = prompts.encoded(prompts.prompt if one.plan.is_key_pass else prompts.connection)
+        negative = attach(prompts.encoded(prompts.negative), condition) if self.sampling.needs_negative else None
+        guider = BranchGuider(self.model)
+        guider.set_branches(attach(positive, condition), negative, self.sampling.branches)
+        callback = self.progress.sampling_callback(self.model)
+        empty, seed = torch.zeros_like(noise), self.settings.seed
+        latents = guider.sample(
+            noise, empty, avatar_sampler(one.pin), self.sampling.sigmas, callback=callback, seed=seed
+        )
+        return LATENT_FORMAT.process_in(latents)
+
+    def _leave_playable(self, job: LongJob, keys: list[str]) -> None:
+        """Joins what is done, with its sound, so that an interrupted night still has something to watch."""
+        if not list(job.pieces(keys)):
+            return
+        path = job.folder.path("so_far.mp4")
+        try:
+            job.join(keys, path, Sound.of(self.speech.waveform, self.speech.rate))
+        except InputError as error:
+            log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
+            return
+        host.tell(self.node_id, f"What is done so far: {path}. Queue the same graph again to go on.")
+
+    def _files(self) -> list:
+        """The checkpoint behind the model: a changed file is another job."""
+        path = Path(self.model.cached_patcher_init[1][0])
+        return file_stamps([file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path])
+
+
+def key_name(index: int) -> str:
+    """The file of a window's key frame."""
+    return f"{KEY_FRAMES}-{index:04d}.safetensors"
+
+
+def contact_sheet(frames: torch.Tensor, settings: Settings) -> Image.Image:
+    """The key frames [1, 3, n, H, W] side by side, numbered by their windows: is the pose right?"""
+    pictures = [Image.fromarray(frame.numpy()) for frame in finish(frames, settings)]
+    for picture in pictures:
+        picture.thumbnail((SHEET_SIDE, SHEET_SIDE))
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (width * min(len(pictures), SHEET_COLUMNS), height * rows))
+    draw = ImageDraw.Draw(sheet)
+    for index, picture in enumerate(pictures):
+        place = (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height)
+        sheet.paste(picture, place)
+        draw.text((place[0] + 4, place[1] + 2), str(index + 1), fill="white", stroke_width=1, stroke_fill="black")
+    return sheet
