@@ -242,3 +242,25 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         return int(subprocess.run(run, env=environment, capture_output=True, check=True, text=True).stdout)
 
     assert peak(30) <= 1.05 * peak(10)
+
+
+WRITE = """
+import sys
+import torch
+from pack.skyreels_v3.video_writer import VideoWriter
+coarse = torch.rand(24, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+smooth = torch.nn.functional.interpolate(coarse, size=(64, 96), mode="bilinear")
+with VideoWriter(sys.argv[1], 96, 64, 24) as writer:
+    writer.write(smooth.permute(0, 2, 3, 1))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MALLOC_PERTURB_ is glibc's")
+def test_the_same_frames_give_the_same_file_whatever_lies_in_memory(tmp_path):
+    written = []
+    for filling in ("0", "1", "90"):
+        path = tmp_path / f"{filling}.mp4"
+        environment = {**os.environ, "MALLOC_PERTURB_": filling, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", WRITE, str(path)], check=True, env=environment)
+        written.append(path.read_bytes())
+    assert written[0] == written[1] == written[2]
