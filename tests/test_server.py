@@ -24,6 +24,8 @@ UPDATE = "SKYREELS_UPDATE_SNAPSHOT"  # set it to 1 to take over what was added
 NAMES = {
     "SkyReelsLoadModel": "SkyReels-V3 Load Model",
     "SkyReelsReferenceToVideo": "SkyReels-V3 Reference to Video",
+    "SkyReelsExtensionWindow": "SkyReels-V3 Extension Window",
+    "SkyReelsExtendVideo": "SkyReels-V3 Extend Video",
     "SkyReelsUniPCSampler": "SkyReels-V3 UniPC Sampler",
     "SkyReelsSigmas": "SkyReels-V3 Sigmas",
     "SkyReelsGuider": "SkyReels-V3 Guider",

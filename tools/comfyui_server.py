@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,7 @@ from environment import comfyui_path, venv_python
 
 PACK = "SkyReels-V3"  # the checkout's folder name in custom_nodes
 POLL = 0.1  # seconds
+TEXT = 3  # the kind of a binary message, see BinaryEventTypes of ComfyUI's protocol.py
 GRACE = 10  # seconds from the request to stop until the process is killed
 
 # Runs main.py as its own process would, and ends with whoever started it: file 0 is a pipe that nobody writes
@@ -278,8 +280,9 @@ class Server:
     def events(self, prompt: dict, timeout: float = 300) -> Iterator[dict]:
         """Run a prompt and yield the server's messages until it has ended, well or not.
 
-        Each is {"type": ..., "data": {...}}; a preview image is {"type": "preview", "data": bytes}. Raises
-        PromptRefused, and ServerError when nothing comes for `timeout` seconds.
+        Each is {"type": ..., "data": {...}}; a preview image is {"type": "preview", "data": bytes}, what a node says
+        {"type": "text", "data": {"node": its id, "text": ...}}. Raises PromptRefused, and ServerError when nothing
+        comes for `timeout` seconds.
         """
         import websocket
 
@@ -296,7 +299,7 @@ class Server:
                 except (websocket.WebSocketException, OSError) as error:
                     raise ServerError(f"No message from the server ({error}):\n{self._tail()}") from error
                 if isinstance(message, bytes):
-                    yield {"type": "preview", "data": message}
+                    yield _spoken(message) or {"type": "preview", "data": message}
                     continue
                 event = json.loads(message)
                 yield event
@@ -322,6 +325,14 @@ class Server:
 
     def _tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.splitlines()[-lines:])
+
+
+def _spoken(message: bytes) -> dict | None:
+    """The event of a binary message that holds text, as send_progress_text packs it; None for an image."""
+    kind, length = struct.unpack(">II", message[:8])
+    if kind != TEXT:
+        return None
+    return {"type": "text", "data": {"node": message[8 : 8 + length].decode(), "text": message[8 + length :].decode()}}
 
 
 def checked(entry: dict) -> dict:

