@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 import golden
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_text_encoder, write_transformer, write_vae
+from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
 
 
 def test_the_same_call_writes_the_same_file(tmp_path):
@@ -17,7 +17,8 @@ def test_the_same_call_writes_the_same_file(tmp_path):
         write_transformer(tmp_path / f"{name}.safetensors", Job.SHOT)
         write_vae(tmp_path / f"{name}.vae.safetensors")
         write_text_encoder(tmp_path / f"{name}.text.safetensors")
-    for kind in ("safetensors", "vae.safetensors", "text.safetensors"):
+        write_clip_vision(tmp_path / f"{name}.vision.safetensors")
+    for kind in ("safetensors", "vae.safetensors", "text.safetensors", "vision.safetensors"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
@@ -90,3 +91,50 @@ def test_the_stock_vae_loader_opens_the_vae(models):
     noise = comfy.latent_formats.Wan21().process_out(torch.randn(1, 16, 2, 6, 8))
     picture = vae.decode(noise)
     assert picture.std() > 0.05 and ((picture > 0) & (picture < 1)).float().mean() > 0.9
+
+
+@torch.no_grad()
+def test_the_stock_clip_vision_loader_opens_the_image_encoder(comfyui, tmp_path):
+    import tiny_clip_vision  # noqa: F401, it needs the real ComfyUI, which is there only now
+
+    write_clip_vision(tmp_path / "tiny_h.safetensors")
+    comfyui.folder_paths.add_model_folder_path("clip_vision", str(tmp_path))
+    (vision,) = comfyui.nodes.CLIPVisionLoader().load_clip("tiny_h.safetensors")
+    tokens = [
+        vision.model(pixel_values=torch.full((1, 3, 224, 224), value), intermediate_output=-2)[1]
+        for value in (-1.0, 1.0)
+    ]
+    for one in tokens:
+        assert one.shape == (1, 257, 1280) and one.isfinite().all()
+        assert 0.5 < one.std() < 3
+    assert not torch.allclose(*tokens, atol=0.1)
+
+
+@torch.no_grad()
+def test_the_stock_audio_encoder_loader_opens_the_audio_encoder(comfyui, tmp_path, caplog):
+    from comfy_extras.nodes_audio_encoder import AudioEncoderLoader
+
+    write_audio_encoder(tmp_path / "wav2vec2_base.safetensors")
+    comfyui.folder_paths.add_model_folder_path("audio_encoders", str(tmp_path))
+    with caplog.at_level("WARNING"):
+        (encoder,) = AudioEncoderLoader.execute("wav2vec2_base.safetensors").args
+    assert "missing audio encoder" not in caplog.text and "unexpected audio encoder" not in caplog.text
+    sound = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    features, layers = encoder.model(sound[None])
+    assert features.shape == (1, 49, 768) and len(layers) == 13
+    for layer in layers:
+        assert layer.isfinite().all() and 0.5 < layer.std() < 3
+        assert layer.std(dim=1).mean() > 0.4, "it changes with time"
+
+
+def test_speech_is_made_on_the_spot(tmp_path):
+    import wave
+
+    from spoken import say
+
+    with wave.open(str(say(tmp_path / "speech.wav", "Hello!", "en+f3", seconds=1.5))) as file:
+        assert file.getnframes() / file.getframerate() == pytest.approx(1.5, abs=1e-3)
+        samples = torch.frombuffer(bytearray(file.readframes(file.getnframes())), dtype=torch.int16)
+    assert samples.abs().max() > 5000 and not samples[-1000:].any()
+    with pytest.raises(RuntimeError, match="no voice nobody"):
+        say(tmp_path / "speech.wav", "Hello!", "nobody")

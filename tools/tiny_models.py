@@ -5,6 +5,8 @@ weights.
     write_vae(path)                 a narrow Wan 2.1 VAE that the stock VAELoader opens: see tiny_vae.py
     write_text_encoder(path)        a narrow umt5 for the stock CLIPLoader (type wan), beside the pack
     tiny_umt5
+    write_clip_vision(path)         a shallow ViT-H for the stock CLIPVisionLoader, beside the pack tiny_clip_vision
+    write_audio_encoder(path)       wav2vec2-chinese-base for the stock AudioEncoderLoader, at its real size
 
 `python tools/tiny_models.py FOLDER` writes one of each.
 """
@@ -25,7 +27,16 @@ from pack.skyreels_v3.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_vae import write_vae
 
-__all__ = ["TINY", "TINY_AVATAR", "transformer_weights", "write_text_encoder", "write_transformer", "write_vae"]
+__all__ = [
+    "TINY",
+    "TINY_AVATAR",
+    "transformer_weights",
+    "write_audio_encoder",
+    "write_clip_vision",
+    "write_text_encoder",
+    "write_transformer",
+    "write_vae",
+]
 
 TINY = TransformerParams(dim=128, ffn_dim=256, num_heads=1, num_layers=2)
 TINY_AVATAR = TransformerParams(
@@ -213,6 +224,85 @@ def _vocabulary(tokenizer: bytes) -> int:
     return sentencepiece.SentencePieceProcessor(model_proto=tokenizer).get_piece_size()
 
 
+def write_clip_vision(path: Path, seed: int = 0) -> Path:
+    """Write a ViT-H in fp16 (31 MB) with the real width and tokens, but 2 layers, and return the path.
+
+    The stock CLIPVisionLoader opens it where the pack `tiny_clip_vision` is in custom_nodes: 257 x 1280.
+    """
+    path = Path(path)
+    config = json.loads((Path(__file__).parent / "tiny_clip_vision" / "config.json").read_text(encoding="utf-8"))
+    width, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
+    tokens = (config["image_size"] // patch) ** 2 + 1
+    shapes = {
+        "vision_model.embeddings.class_embedding": (width,),
+        "vision_model.embeddings.patch_embedding.weight": (width, config["num_channels"], patch, patch),
+        "vision_model.embeddings.position_embedding.weight": (tokens, width),
+        "visual_projection.weight": (config["projection_dim"], width),
+        **_affine("vision_model.pre_layrnorm", width),
+        **_affine("vision_model.post_layernorm", width),
+    }
+    for layer in range(config["num_hidden_layers"]):
+        block = f"vision_model.encoder.layers.{layer}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _affine(f"{block}.self_attn.{name}", width, width)
+        shapes |= _affine(f"{block}.mlp.fc1", inner, width) | _affine(f"{block}.mlp.fc2", width, inner)
+        shapes |= _affine(f"{block}.layer_norm1", width) | _affine(f"{block}.layer_norm2", width)
+    weights = {key: random_weight(key, shape, seed).half() for key, shape in shapes.items()}
+    weights["tiny_clip_vision"] = torch.ones(1)  # what the pack knows the file by
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path)
+    return path
+
+
+AUDIO_WIDTH, AUDIO_CONV, AUDIO_LAYERS = 768, 512, 12  # of wav2vec2-base: ComfyUI knows no other sizes
+AUDIO_KERNELS = (10, 3, 3, 3, 3, 2, 2)  # of the convolutions
+AUDIO_PLACES, AUDIO_GROUPS = 128, 16  # of the convolution that tells positions
+
+
+def write_audio_encoder(path: Path, seed: int = 0) -> Path:
+    """Write a wav2vec2-chinese-base in fp16 (190 MB) with its real names and sizes and return the path.
+
+    The stock AudioEncoderLoader opens it.
+    """
+    path = Path(path)
+    width, conv = AUDIO_WIDTH, AUDIO_CONV
+    shapes = {"masked_spec_embed": (width,)}
+    for index, kernel in enumerate(AUDIO_KERNELS):
+        shapes[f"feature_extractor.conv_layers.{index}.conv.weight"] = (conv, conv if index else 1, kernel)
+    shapes |= _affine("feature_extractor.conv_layers.0.layer_norm", conv)
+    shapes |= _affine("feature_projection.layer_norm", conv) | _affine("feature_projection.projection", width, conv)
+    places = "encoder.pos_conv_embed.conv"
+    shapes[f"{places}.bias"] = (width,)
+    shapes[f"{places}.parametrizations.weight.original1"] = (width, width // AUDIO_GROUPS, AUDIO_PLACES)
+    shapes |= _affine("encoder.layer_norm", width)
+    for layer in range(AUDIO_LAYERS):
+        block = f"encoder.layers.{layer}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _affine(f"{block}.attention.{name}", width, width)
+        shapes |= _affine(f"{block}.feed_forward.intermediate_dense", 4 * width, width)
+        shapes |= _affine(f"{block}.feed_forward.output_dense", width, 4 * width)
+        shapes |= _affine(f"{block}.layer_norm", width) | _affine(f"{block}.final_layer_norm", width)
+    weights = {key: random_weight(key, shape, seed) for key, shape in shapes.items()}
+    for index in range(1, len(AUDIO_KERNELS)):
+        # GELU makes what comes in smaller, and adds a mean that would drown what changes with time.
+        weight = weights[f"feature_extractor.conv_layers.{index}.conv.weight"]
+        weight.sub_(weight.mean(dim=(1, 2), keepdim=True)).mul_(1.5)
+    for layer in range(AUDIO_LAYERS):  # random attention says the same at every moment: it is only whispered
+        weights[f"encoder.layers.{layer}.attention.out_proj.weight"] *= 0.3
+        weights[f"encoder.layers.{layer}.feed_forward.output_dense.weight"] *= 0.3
+    # The length of the vectors that weight_norm stretches: what comes in keeps its scale.
+    length = (width / AUDIO_PLACES) ** 0.5
+    weights[f"{places}.parametrizations.weight.original0"] = torch.full((1, 1, AUDIO_PLACES), length)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: weight.half() for key, weight in weights.items()}, path)
+    return path
+
+
+def _affine(name: str, out: int, *into: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a linear layer, or, of one size, of a norm."""
+    return {f"{name}.weight": (out, *into), f"{name}.bias": (out,)}
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     models = folder / "diffusion_models"
@@ -222,6 +312,8 @@ def main() -> None:
     write_transformer(models / "SkyReels-V3-A2V-19B", Job.AVATAR, shards=3)
     write_vae(folder / "vae" / "wan_2.1_vae.safetensors")
     write_text_encoder(folder / "text_encoders" / "umt5_xxl_tiny.safetensors")
+    write_clip_vision(folder / "clip_vision" / "clip_vision_h.safetensors")
+    write_audio_encoder(folder / "audio_encoders" / "wav2vec2-chinese-base_fp16.safetensors")
 
 
 if __name__ == "__main__":
