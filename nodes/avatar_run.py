@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -24,6 +25,7 @@ from .clip_vision import image_tokens
 from .condition import JobCondition, attach
 from .job import file_stamps, jobs_folder, result_path
 from .progress import JobProgress
+from .prompts import Prompts
 from .sampling import BranchGuider, avatar_sampler
 from .vae import LATENT_FORMAT, decoder, encoder
 
@@ -44,20 +46,13 @@ class Sampling:
         self.needs_negative = any(not branch.uses_prompt for branch in self.branches)
 
 
-class Prompts:
-    """The texts of a job, each encoded when it is first needed, and once."""
+@dataclass(frozen=True)
+class Texts:
+    """prompt: of the key frames.  connection: of the windows between them.  negative: for guidance."""
 
-    def __init__(self, clip, prompt: str, connection: str, negative: str):
-        self.clip = clip
-        self.values = (prompt, connection, negative)
-        self.prompt, self.connection, self.negative = self.values
-        self.made: dict[str, list] = {}
-
-    def encoded(self, text: str) -> list:
-        """A CONDITIONING."""
-        if text not in self.made:
-            self.made[text] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
-        return self.made[text]
+    prompt: str
+    connection: str
+    negative: str
 
 
 class AvatarJob:
@@ -69,7 +64,8 @@ class AvatarJob:
         node_id,
         graph,
         model,
-        prompts: Prompts,
+        clip,
+        texts: Texts,
         vae,
         clip_vision,
         portrait,
@@ -83,7 +79,8 @@ class AvatarJob:
         self.node_id = node_id
         self.graph = graph
         self.model = model
-        self.prompts = prompts
+        self.prompts = Prompts(clip)
+        self.texts = texts
         self.tools = Tools(encoder(vae), decoder(vae), image_tokens(clip_vision), self._denoise)
         self.speech = speech
         self.settings = settings
@@ -112,7 +109,7 @@ class AvatarJob:
         base = digest(
             ("avatar", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
             (self.graph, self._files(), self.image, self.speech.features, self.speakers),
-            (plan.width, plan.height, plan.timing, self.prompts.values, self.settings, self.sampling.values, codec),
+            (plan.width, plan.height, plan.timing, self.texts, self.settings, self.sampling.values, codec),
         )
         keys = [f"window-{key}" for key in chain_keys(base, plan.windows or [plan.key_pass])]
         prune(jobs_folder())
@@ -142,6 +139,7 @@ class AvatarJob:
         plan, folder = self.plan, job.folder
         if done == len(keys):
             return job.state(keys[-1])["motion"]
+        self.prompts.prepare(self._texts_to_come(done))
         portrait = Portrait.of(self.image, plan, self.tools)
         if plan.single:
             self.progress.start(0, "the only one")
@@ -168,6 +166,12 @@ class AvatarJob:
                 job.drop_state(keys[index - 1])
         return start.motion
 
+    def _texts_to_come(self, done: int) -> list[str]:
+        """What the passes that are not done are told; done: windows."""
+        texts = [] if done else [self.texts.prompt]
+        texts += [] if self.plan.single else [self.texts.connection]
+        return texts + ([self.texts.negative] if self.sampling.needs_negative else [])
+
     def _key_frames(self, folder: JobFolder, portrait: Portrait) -> Start:
         """Makes the key frames once a job, one file each: all of a long job at once would fill the memory."""
         start, sheet = f"{KEY_FRAMES}.safetensors", f"{KEY_FRAMES}.png"
@@ -188,10 +192,10 @@ class AvatarJob:
         return Start(**{name: tensor.clone() for name, tensor in folder.get_tensors(start).items()})
 
     def _denoise(self, one: Pass, noise: torch.Tensor) -> torch.Tensor:
-        prompts = self.prompts
+        prompts, texts = self.prompts, self.texts
         condition = JobCondition(Job.AVATAR, one.condition, one.tokens, one.speech, self.speakers)
-        positive = prompts.encoded(prompts.prompt if one.plan.is_key_pass else prompts.connection)
-        negative = attach(prompts.encoded(prompts.negative), condition) if self.sampling.needs_negative else None
+        positive = prompts[texts.prompt if one.plan.is_key_pass else texts.connection]
+        negative = attach(prompts[texts.negative], condition) if self.sampling.needs_negative else None
         guider = BranchGuider(self.model)
         guider.set_branches(attach(positive, condition), negative, self.sampling.branches)
         callback = self.progress.sampling_callback(self.model)

@@ -26,6 +26,7 @@ from . import host
 from .condition import KEY, JobCondition, attach
 from .job import file_stamps, jobs_folder, result_path
 from .progress import JobProgress
+from .prompts import Prompts
 from .sampling import BranchGuider, skyreels_model, unipc_sampler
 from .vae import LATENT_FORMAT, decoder, encoder
 
@@ -54,7 +55,7 @@ class ExtensionJob:
     def __init__(self, *, node_id, graph, clip, vae, source: Source, lines, size, fit, settings, sampling, models):
         self.node_id = node_id
         self.graph = graph
-        self.clip = clip
+        self.prompts = Prompts(clip)
         self.encode, self.decode = encoder(vae), decoder(vae)
         self.source = source
         self.settings: Settings = settings
@@ -64,7 +65,6 @@ class ExtensionJob:
             check_job(model, job)
         self.fit = fit
         self.plan, self.past = self._plan(lines, size)
-        self.conditioning: dict[str, list] = {}
 
     def _plan(self, lines, size) -> tuple[ExtensionPlan, torch.Tensor]:
         """The plan, and the source's last frames at its size, uint8 [n, H, W, 3]. A wrong script is told first."""
@@ -134,6 +134,8 @@ class ExtensionJob:
         tail = Tail(**job.state(keys[done - 1])) if done else Tail.of_source(self.past)
         before = sum(roll.new_frames for roll in rolls[:done])
         progress = JobProgress(self.node_id, "roll", len(rolls), self.sampling.steps)
+        negative = [] if self.sampling.negative is None or done == len(rolls) else [self.sampling.negative]
+        self.prompts.prepare([*(roll.prompt for roll in rolls[done:]), *negative])
         for index in range(done, len(rolls)):
             roll = rolls[index]
             progress.start(index, f"{roll.kind}, {roll.prompt[:60]}\n{plan.describe().splitlines()[0]}")
@@ -144,19 +146,16 @@ class ExtensionJob:
             # A line's last state stays: the lines after it may be written anew.
             if index and rolls[index - 1].part < rolls[index - 1].parts:
                 job.drop_state(keys[index - 1])
-            # An encoded prompt takes megabytes: those that no later roll has would add up over the lines.
-            needed = {self.sampling.negative, *(later.prompt for later in rolls[index + 1 :])}
-            self.conditioning = {text: encoded for text, encoded in self.conditioning.items() if text in needed}
         return tail
 
     def _denoiser(self, progress: JobProgress):
         def denoise(roll: RollPlan, prefix: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
             model, condition = self.models[roll.job], JobCondition(roll.job, prefix)
             guider = BranchGuider(model)
-            negative = None if self.sampling.negative is None else self._encoded(self.sampling.negative)
+            negative = self.sampling.negative
             guider.set_branches(
-                attach(self._encoded(roll.prompt), condition),
-                None if negative is None else attach(negative, condition),
+                attach(self.prompts[roll.prompt], condition),
+                None if negative is None else attach(self.prompts[negative], condition),
                 self.sampling.branches,
             )
             sigmas = job_sigmas(roll.job, self.sampling.steps, self.sampling.shift)
@@ -166,12 +165,6 @@ class ExtensionJob:
             return LATENT_FORMAT.process_in(latents)
 
         return denoise
-
-    def _encoded(self, prompt: str) -> list:
-        """The prompt's CONDITIONING, kept until its last roll is made."""
-        if prompt not in self.conditioning:
-            self.conditioning[prompt] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
-        return self.conditioning[prompt]
 
     def _fitted(self, pixels):
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -9,7 +9,7 @@ from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.schedule import MAX_STEPS
 from ..skyreels_v3.video_writer import CODECS
 from . import host
-from .avatar_run import AvatarJob, Prompts, Sampling
+from .avatar_run import AvatarJob, Sampling, Texts
 from .job import upstream
 from .sampling import skyreels_model
 from .size import chosen_size, size_inputs
@@ -161,7 +161,8 @@ class TalkingAvatar(io.ComfyNode):
             node_id=cls.hidden.unique_id,
             graph=upstream(cls.hidden.prompt, cls.hidden.unique_id),
             model=model,
-            prompts=Prompts(clip, prompt, connection_prompt, rest["negative"]),
+            clip=clip,
+            texts=Texts(prompt, connection_prompt, rest["negative"]),
             vae=vae,
             clip_vision=clip_vision,
             portrait=portrait,

@@ -99,26 +99,21 @@ def test_a_story_becomes_one_video(extend, models):
     assert "0 of 3 rolls were made before" in report
 
 
-def test_prompts_are_encoded_once_a_line(extend, models, pack_nodes, monkeypatch):
-    seen, kept = [], []
-    encode = type(models["clip"]).encode_from_tokens_scheduled
+def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, monkeypatch):
+    events = []
 
-    def counted(self, tokens, *args, **kwargs):
-        seen.append(tokens)
-        return encode(self, tokens, *args, **kwargs)
+    def noted(name, function):
+        def call(self, *args, **kwargs):
+            events.append(name)
+            return function(self, *args, **kwargs)
 
-    job = pack_nodes.module("nodes.extension_run").ExtensionJob
-    encoded = job._encoded
+        return call
 
-    def looked_up(self, prompt):
-        kept.append(len(self.conditioning))
-        return encoded(self, prompt)
-
-    monkeypatch.setattr(type(models["clip"]), "encode_from_tokens_scheduled", counted)
-    monkeypatch.setattr(job, "_encoded", looked_up)
+    for owner, method in (("clip", "encode_from_tokens_scheduled"), ("vae", "decode")):
+        kind = type(models[owner])
+        monkeypatch.setattr(kind, method, noted(owner, getattr(kind, method)))
     extend("continue 6s: She walks on.\ncontinue 0.5s: She stops.", steps=1)
-    assert len(seen) == 2
-    assert kept == [0, 1, 0], "what no later roll needs is let go"
+    assert events == ["clip"] * 2 + ["vae"] * 3
 
 
 def test_queued_again_nothing_is_made_twice(extend, models, monkeypatch):
