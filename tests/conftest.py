@@ -119,14 +119,14 @@ def server() -> Iterator:
 def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """One running server with this pack and every model and input that the workflows ask for, shared by all tests.
 
-    It sends previews and has the packs tiny_umt5 and tests/packs/odd_inputs besides.
+    It sends previews and has the packs tiny_umt5, tiny_clip_vision and tests/packs/odd_inputs besides.
     """
     import demo
     from comfyui_server import Server
 
     base = tmp_path_factory.mktemp("stocked")
     demo.prepare(base, demo.DEMOS.values())
-    packs = [demo.TINY_UMT5, ROOT / "tests" / "packs" / "odd_inputs"]
+    packs = [*demo.TINY_PACKS, ROOT / "tests" / "packs" / "odd_inputs"]
     options = {"arguments": ["--preview-method", "latent2rgb"], "environment": demo.ENVIRONMENT}
     with Server(base, packs=packs, **options) as running:
         yield running

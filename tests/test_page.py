@@ -13,8 +13,9 @@ ARTIFACTS = demo.ROOT / "test-artifacts"
 PAGES = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic canvas", "Nodes 2.0"])
 SIZE = (2560, 1200)  # a whole workflow stays readable
 # What is changed on the page before Run, so that the video is small and short: node type -> widget -> value.
-LEFT_OUT = ("storyboard_extension", False)
+LEFT_OUT = {("storyboard_extension", False), ("talking_avatar_two_people", False)}
 TINY = {"resolution": "custom", "width": 96, "height": 64}
+AVATAR = {**TINY, "steps": 1, **demo.SHORT_WINDOWS}
 SMALL = {
     "reference_to_video": {"SkyReelsReferenceToVideo": {**TINY, "frames": 9}},
     "video_extension": {"SkyReelsExtendVideo": {**TINY, "script": "continue 0.2s: The rabbit looks around."}},
@@ -24,9 +25,11 @@ SMALL = {
             "script": "continue 0.2s: The rabbit looks up.\ncut 2s: [ZOOM_IN_CUT] Its face.\ncontinue 0.2s: It yawns.",
         }
     },
+    "talking_avatar": {"SkyReelsTalkingAvatar": AVATAR},
+    "talking_avatar_two_people": {"SkyReelsTalkingAvatar": AVATAR},
 }
-# One of the two extensions is enough on the classic canvas: they have the same nodes.
-OPENED = [(name, nodes_2) for name in SMALL for nodes_2 in (False, True) if (name, nodes_2) != LEFT_OUT]
+# One of the two extensions and avatars is enough on the classic canvas: they have the same nodes.
+OPENED = [(name, nodes_2) for name in SMALL for nodes_2 in (False, True) if (name, nodes_2) not in LEFT_OUT]
 SET_WIDGETS = """([type, values]) => {
     for (const node of app.graph.nodes.filter(n => n.type === type))
         for (const [name, value] of Object.entries(values)) {

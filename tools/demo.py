@@ -1,4 +1,4 @@
-"""`make demo`: every workflow of this pack on a real ComfyUI, with tiny checkpoints, real photographs and a real clip.
+"""`make demo`: every workflow of this pack on a real ComfyUI, with tiny checkpoints, real photographs and sound.
 
     .venv/bin/python tools/demo.py             every workflow
     .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/
@@ -24,7 +24,8 @@ from pathlib import Path
 from comfyui_server import Server, ServerError
 from downloads import ROOT, SetupError
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_text_encoder, write_transformer, write_vae
+from spoken import say
+from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
 from workflow import WorkflowError, to_prompt
 
 WORKFLOWS = ROOT / "workflows"
@@ -34,6 +35,7 @@ FOLDER = ROOT / "demo"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 HONEST = "random tiny weights: this shows that everything runs, not how it looks"
 TINY_UMT5 = ROOT / "tools" / "tiny_umt5"  # lets the stock CLIPLoader open the tiny text encoder
+TINY_PACKS = [TINY_UMT5, ROOT / "tools" / "tiny_clip_vision"]  # and the stock CLIPVisionLoader the tiny image encoder
 
 # Files below models/, under the names that the workflows ask for.
 MODELS: dict[str, Callable[[Path], Path]] = {
@@ -43,6 +45,9 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors": write_text_encoder,
     "diffusion_models/SkyReels-V3-V2V-14B/transformer": lambda path: write_transformer(path, Job.EXTENSION, shards=2),
     "diffusion_models/SkyReels-V3-V2V-14B/shot_transformer": lambda path: write_transformer(path, Job.SHOT, shards=2),
+    "diffusion_models/SkyReels-V3-A2V-19B": lambda path: write_transformer(path, Job.AVATAR, shards=3),
+    "clip_vision/clip_vision_h.safetensors": write_clip_vision,
+    "audio_encoders/wav2vec2-chinese-base_fp16.safetensors": write_audio_encoder,
     "vae/wan_2.1_vae.safetensors": write_vae,
 }
 
@@ -66,11 +71,33 @@ def clip(path: Path) -> Path:
     return Path(shutil.copyfile(Path(package) / "datasets" / "data" / "bigbuckbunny.mp4", path))
 
 
+def side_by_side(path: Path) -> Path:
+    """Two who talk to each other: the astronaut and the cat of scikit-image, which is CC0."""
+    import skimage
+    from PIL import Image, ImageOps
+
+    data, side = Path(skimage.__file__).parent / "data", 512
+    picture = Image.new("RGB", (2 * side, side))
+    for index, name in enumerate(("astronaut.png", "chelsea.png")):
+        with Image.open(data / name) as one:
+            picture.paste(ImageOps.fit(one.convert("RGB"), (side, side)), (index * side, 0))
+    picture.save(path, "PNG")
+    return path
+
+
+def speech(text: str, voice: str, seconds: float) -> Callable[[Path], Path]:
+    return lambda path: say(path, text, voice, seconds)
+
+
 # Files in input/, under the names that the workflows ask for.
 INPUTS: dict[str, Callable[[Path], Path]] = {
     "astronaut.png": photograph("astronaut.png"),
     "coffee.png": photograph("coffee.png"),
     "bigbuckbunny.mp4": clip,
+    "two_people.png": side_by_side,
+    "speech.wav": speech("I am back from space.", "en+f3", 1.6),
+    "speech_left.wav": speech("I am back!", "en+f3", 1.0),
+    "speech_right.wav": speech("Welcome home!", "en", 1.0),
 }
 # What the licences of the inputs ask to be said.
 CREDITS = {"bigbuckbunny.mp4": "Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"}
@@ -114,6 +141,14 @@ STORY = "\n".join(
         "continue 1s: The rabbit looks up at the sky.",
     )
 )
+AVATAR_MODELS = (
+    "diffusion_models/SkyReels-V3-A2V-19B",
+    "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "clip_vision/clip_vision_h.safetensors",
+    "audio_encoders/wav2vec2-chinese-base_fp16.safetensors",
+    "vae/wan_2.1_vae.safetensors",
+)
+SHORT_WINDOWS = {"window": 21, "motion": 5, "drop": 4}  # so that two seconds of speech are several windows
 DEMOS: dict[str, Demo] = {
     "reference_to_video": Demo(
         models=(
@@ -145,6 +180,18 @@ DEMOS: dict[str, Demo] = {
         inputs=("bigbuckbunny.mp4",),
         changes={"SkyReelsExtendVideo": {**SMALL, "script": STORY}},
         videos=(Video(112, 64, Fraction(25), 132 + 25 + 50 + 25, sound=True),),
+    ),
+    "talking_avatar": Demo(
+        models=AVATAR_MODELS,
+        inputs=("astronaut.png", "speech.wav"),
+        changes={"SkyReelsTalkingAvatar": {**SMALL, "width": 96, "height": 96, **SHORT_WINDOWS}},
+        videos=(Video(96, 96, Fraction(25), 40, sound=True),),
+    ),
+    "talking_avatar_two_people": Demo(
+        models=AVATAR_MODELS,
+        inputs=("two_people.png", "speech_left.wav", "speech_right.wav"),
+        changes={"SkyReelsTalkingAvatar": {**SMALL, "width": 128, **SHORT_WINDOWS}},
+        videos=(Video(128, 64, Fraction(25), 50, sound=True),),
     ),
 }
 
@@ -258,9 +305,9 @@ def main() -> int:
         if unknown:
             raise SetupError(f"There is no {', '.join(unknown)} in workflows/: it has {', '.join(files)}.")
         chosen = {name: file for name, file in files.items() if not names or name in names}
-        with timed("Tiny checkpoints, photographs and the clip"):
+        with timed("Tiny checkpoints, photographs, speech and the clip"):
             prepare(FOLDER, [DEMOS[name] for name in chosen])
-        server = Server(FOLDER, packs=[TINY_UMT5], environment=ENVIRONMENT)
+        server = Server(FOLDER, packs=TINY_PACKS, environment=ENVIRONMENT)
         try:
             with timed("ComfyUI"):
                 server.start()
