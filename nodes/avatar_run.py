@@ -117,6 +117,8 @@ class AvatarJob:
             job = LongJob(folder, plan.width, plan.height, FPS, codec=codec)
             folder.keep_only([KEY_FRAMES, *keys])
             done = job.finished(keys)
+            if done:
+                host.tell(self.node_id, f"{done} of {len(keys)} windows are kept from before")
             try:
                 motion = self._make(job, keys, done)
             except BaseException:
@@ -127,12 +129,16 @@ class AvatarJob:
             folder.finish()
             sheet = folder.path(f"{KEY_FRAMES}.png")
         took = time.perf_counter() - started
-        report = [plan.describe(), f"{done} of {len(keys)} windows were made before; this run took {took:.0f} s."]
+        report = [
+            *plan.describe().splitlines(),
+            f"{done} of {len(keys)} windows were made before; this run took {took:.0f} s.",
+        ]
         if sheet.exists():
             report.append(f"Key frames: {sheet}")
         report.append(f"Video: {count} frames at {FPS} a second, {codec}, with the recording.")
         host.tell(self.node_id, f"{count} frames, {count / FPS:.2f} s, in {took:.0f} s", *plan.notes)
-        return path, motion[0].add(1).div(2).permute(1, 2, 3, 0).contiguous(), "\n".join(report)
+        # Two spaces: the page shows text as Markdown, which would otherwise make one line of all.
+        return path, motion[0].add(1).div(2).permute(1, 2, 3, 0).contiguous(), "  \n".join(report)
 
     def _make(self, job: LongJob, keys: list[str], done: int) -> torch.Tensor:
         """Makes the passes that are not done. Returns the video's last frames, [1, 3, n, H, W] in [-1, 1]."""

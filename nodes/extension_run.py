@@ -106,6 +106,8 @@ class ExtensionJob:
             folder.keep_only([lead, *keys])
             pieces = [lead, *keys] if joined else keys
             done = job.finished(keys)
+            if done:
+                host.tell(self.node_id, f"{done} of {len(keys)} rolls are kept from before")
             try:
                 if joined and not folder.done(lead):
                     host.tell(self.node_id, "Writing the source")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import folder_paths
+import nodes as comfy_nodes
 
 ROOT = "skyreels_v3_jobs"
 
@@ -31,7 +32,12 @@ def upstream(prompt: dict | None, node_id: str | None, leave_out: tuple[str, ...
         node = (prompt or {}).get(name)
         if node is None or name in nodes:
             return
-        inputs = {key: value for key, value in node["inputs"].items() if key not in without}
+        known = declared_inputs(node["class_type"])
+        inputs = {
+            key: value
+            for key, value in node["inputs"].items()
+            if key not in without and (known is None or key.split(".")[0] in known)
+        }
         nodes[name] = {"class_type": node["class_type"], "inputs": inputs}
         for value in inputs.values():
             if isinstance(value, list) and len(value) == 2:
@@ -39,6 +45,12 @@ def upstream(prompt: dict | None, node_id: str | None, leave_out: tuple[str, ...
 
     visit(str(node_id), leave_out)
     return json.dumps(nodes, sort_keys=True, default=str)
+
+
+def declared_inputs(class_type: str) -> set[str] | None:
+    """Names of a node's own inputs, None for an unknown node. The page adds others, such as the state of a preview."""
+    node = comfy_nodes.NODE_CLASS_MAPPINGS.get(class_type)
+    return None if node is None else {name for group in node.INPUT_TYPES().values() for name in group}
 
 
 def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:

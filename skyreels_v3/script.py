@@ -22,7 +22,7 @@ SHORTEST = Fraction(1, 24)  # a frame
 # Of a line and of all together. Ten minutes are 120 rolls, a day on most cards: above it, it is a slip of the pen.
 MAX_SECONDS = 600
 MAX_TOLD = 5  # wrong lines in one message
-EXAMPLE = "`continue 5s: She walks on.`"
+EXAMPLE = "`continue 5s: She walks on.`."
 
 
 @dataclass(frozen=True)

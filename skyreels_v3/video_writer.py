@@ -92,6 +92,8 @@ class VideoWriter:
 
     def write(self, frames: torch.Tensor | np.ndarray) -> None:
         """Add frames, uint8 or floating point 0 to 1 (what lies outside is clipped), [n, H, W, 3] or [H, W, 3]."""
+        if isinstance(frames, np.ndarray) and not frames.flags.writeable:
+            frames = frames.copy()  # torch warns of arrays that it could not write to
         frames = torch.as_tensor(frames)
         frames = frames[None] if frames.ndim == 3 else frames
         width, height = self._size

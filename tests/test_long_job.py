@@ -211,8 +211,11 @@ def test_inputs_that_are_left_out_do_not_count(job_module):
     given = job_module.upstream(LINK, "2", ("script",))
     assert job_module.upstream(changed("2", script="cut 2s: [ZOOM_IN_CUT] Face."), "2", ("script",)) == given
     assert job_module.upstream(changed("2", seed=2), "2", ("script",)) != given
-    loaded = changed("1", script="of the node before")
-    assert job_module.upstream(loaded, "2", ("script",)) != given, "left out of the node itself alone"
+    without_file = job_module.upstream(LINK, "2", ("file",))
+    other = job_module.upstream(changed("1", file="other.mp4"), "2", ("file",))
+    assert other != without_file, "left out of the node itself alone"
+    page = changed("1", **{"video-preview": "state of the page"})
+    assert job_module.upstream(page, "2") == job_module.upstream(LINK, "2"), "not an input of the node"
 
 
 def test_graphs_that_are_odd(job_module):
