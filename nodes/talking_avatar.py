@@ -77,10 +77,8 @@ class TalkingAvatar(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed
-                    if hasattr(io, "ControlAfterGenerate")
-                    else True,
-                    tooltip="Of all noise.",
+                    control_after_generate=False,  # it would change the job, which then could not go on
+                    tooltip="Of all noise. Another one is another job.",
                 ),
                 io.Int.Input(
                     "steps", default=recipe.steps, min=1, max=MAX_STEPS, tooltip="The model is distilled for 4."
