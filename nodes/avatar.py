@@ -15,7 +15,7 @@ from .clip_vision import image_tokens
 from .condition import JobCondition, attach, without_prompt
 from .size import chosen_size, size_inputs
 from .speech import SpeechType
-from .talking_avatar import mask_inputs
+from .talking_avatar import place_inputs
 from .vae import encoder
 
 
@@ -43,7 +43,7 @@ class AvatarWindow(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."
                 ),
-                *mask_inputs(),
+                *place_inputs(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -78,7 +78,8 @@ class AvatarWindow(io.ComfyNode):
         speakers = None
         if speech.people > 1:
             masks = [rest.get("mask_1"), rest.get("mask_2")]
-            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height)
+            boxes = [rest.get("box_1", ""), rest.get("box_2", "")]
+            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes)
         condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers)
         host.tell(
             cls.hidden.unique_id, f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s"

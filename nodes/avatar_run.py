@@ -71,6 +71,7 @@ class AvatarJob:
         portrait,
         speech,
         masks,
+        boxes,
         size,
         timing,
         settings: Settings,
@@ -98,7 +99,7 @@ class AvatarJob:
         self.image = portrait
         self.speakers = None
         if speech.people > 1:
-            self.speakers = speaker_masks(masks, (width, height), self.plan.width, self.plan.height)
+            self.speakers = speaker_masks(masks, (width, height), self.plan.width, self.plan.height, boxes)
         self.progress = JobProgress(node_id, "window", len(self.plan.passes), sampling.steps)
 
     def run(self, codec: str) -> tuple[Path, torch.Tensor, str]:

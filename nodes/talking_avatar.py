@@ -28,9 +28,9 @@ def check_avatar(model) -> None:
         )
 
 
-def mask_inputs() -> list[io.Input]:
-    """Where each of two people is."""
-    return [
+def place_inputs() -> list[io.Input]:
+    """Where each of two people is: a mask or a box."""
+    masks = [
         io.Mask.Input(
             name,
             optional=True,
@@ -39,6 +39,17 @@ def mask_inputs() -> list[io.Input]:
         )
         for name, side in (("mask_1", "left"), ("mask_2", "right"))
     ]
+    boxes = [
+        io.String.Input(
+            name,
+            default="",
+            optional=True,
+            tooltip=f"Instead of a mask: left, top, right, bottom of the {side} speaker, each from 0 to 1 of the "
+            "picture, such as 0.05, 0.1, 0.45, 0.9.",
+        )
+        for name, side in (("box_1", "left"), ("box_2", "right"))
+    ]
+    return [*masks, *boxes]
 
 
 class TalkingAvatar(io.ComfyNode):
@@ -142,7 +153,7 @@ class TalkingAvatar(io.ComfyNode):
                     default=next(iter(CODECS)),
                     tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
                 ),
-                *mask_inputs(),
+                *place_inputs(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="With the recording, at its own rate and channels."),
@@ -166,6 +177,7 @@ class TalkingAvatar(io.ComfyNode):
             portrait=portrait,
             speech=speech,
             masks=[rest.get("mask_1"), rest.get("mask_2")],
+            boxes=[rest.get("box_1", ""), rest.get("box_2", "")],
             size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
             timing=(rest["window"], rest["motion"], rest["drop"]),
             settings=Settings(rest["seed"], rest["colour_match"]),

@@ -1,4 +1,4 @@
-"""Where each of two people is in the picture: masks as the artist drew them, or the left and the right half."""
+"""Where each of two people is in the picture: masks or boxes of the artist, or the left and the right half."""
 
 from collections.abc import Sequence
 
@@ -24,19 +24,46 @@ def halves(height: int, width: int) -> list[torch.Tensor]:
     return masks
 
 
+def box_mask(box: str, height: int, width: int) -> torch.Tensor:
+    """Mask [height, width] of a box written as `left, top, right, bottom`, each from 0 to 1 of the picture.
+
+    Raises InputError for what is no box.
+    """
+    try:
+        left, top, right, bottom = (float(part) for part in box.replace(";", ",").split(","))
+    except ValueError:
+        left = top = right = bottom = -1.0
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise InputError(
+            f"The box is {box.strip()!r}, but left, top, right, bottom are needed, each from 0 to 1: for example "
+            "`0.05, 0.1, 0.45, 0.9`."
+        )
+    mask = torch.zeros(height, width)
+    mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = 1
+    return mask
+
+
 def speaker_masks(
-    masks: Sequence[torch.Tensor | None], portrait_size: tuple[int, int], width: int, height: int
+    masks: Sequence[torch.Tensor | None],
+    portrait_size: tuple[int, int],
+    width: int,
+    height: int,
+    boxes: Sequence[str] = ("", ""),
 ) -> torch.Tensor:
     """Masks [people + 1, height, width] of the video, the last one the background, from those of the portrait.
 
     masks: of each person a ComfyUI MASK [B, H, W] or [H, W] of any size (stretched to the portrait's), or None for its
-    half.  portrait_size: (width, height).  They are cropped as the portrait is; where they overlap, the model decides.
+    half.  portrait_size: (width, height).  boxes: of each person, see `box_mask`; counts where there is no mask.
+    All are cropped as the portrait is; where they overlap, the model decides.
     Raises InputError for a mask without a person in it, also once it is cropped.
     """
     wide, high = portrait_size
     fitted = []
-    for number, (mask, half) in enumerate(zip(masks, halves(high, wide)), start=1):
-        mask = half if mask is None else _stretched(mask, wide, high)
+    for number, (mask, box, half) in enumerate(zip(masks, boxes, halves(high, wide)), start=1):
+        if mask is not None:
+            mask = _stretched(mask, wide, high)
+        else:
+            mask = box_mask(box, high, wide) if box.strip() else half
         pixels = (mask.clamp(0, 1) * WHITE).round().to(torch.uint8).numpy()
         cropped = cover_crop(np.repeat(pixels[..., None], 3, axis=2), width, height)[..., 0]
         fitted.append(torch.from_numpy(cropped.copy()).float().div(WHITE).round())

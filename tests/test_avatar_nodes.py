@@ -156,8 +156,21 @@ def test_two_people_with_masks_and_halves(talk, speak):
     left[:, 10:30, 4:20] = 1
     masked = decoded(talk(speech, mask_1=left, mask_2=left.flip(-1))[0])[0]
     assert halves.shape == masked.shape and not torch.equal(halves, masked)
+    boxed = decoded(talk(speech, box_1="0.1, 0.25, 0.4, 0.75", box_2="0.6,0.25,0.9,0.75")[0])[0]
+    assert not torch.equal(boxed, halves)
     with pytest.raises(ValueError, match="Mask 2 shows no one"):
         talk(speech, mask_2=torch.zeros(1, 40, 48))
+    with pytest.raises(ValueError, match="left, top, right, bottom are needed"):
+        talk(speech, box_1="0.5, 0, 0.2, 1")
+
+
+def test_odd_portraits_and_overlapping_masks(talk, speak):
+    everyone = torch.ones(1, 40, 48)
+    assert len(decoded(talk(speak(0.2, people=2), mask_1=everyone, mask_2=everyone)[0])[0]) == 5
+    for size in ((40, 160), (160, 40), (1, 1)):
+        assert len(decoded(talk(speak(0.2), portrait=portrait(size))[0])[0]) == 5
+    _, _, report = talk(speak(0.2), portrait=portrait((40, 160)))
+    assert "is cut away at the left and right" in report
 
 
 def test_guidance_changes_the_video(talk, speak):
