@@ -102,6 +102,12 @@ class PackNodes(dict):
         super().__init__(classes)
         self._package = package.replace(".", "_x_")  # as ComfyUI names it
 
+    def ready(self, node_id: str, **hidden) -> type:
+        """A node as ComfyUI hands it to a run, with its hidden inputs (prompt ...); call its `execute`."""
+        hidden = {"unique_id": "1", **hidden}
+        # Two names: 0.3.75 and newer releases.
+        return self[node_id].PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
+
     def module(self, name: str) -> ModuleType:
         return importlib.import_module(f"{self._package}.{name}")
 

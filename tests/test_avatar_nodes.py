@@ -93,10 +93,9 @@ def speak(pack_nodes):
 @pytest.fixture
 def talk(pack_nodes, models):
     """talk(speech, **inputs) -> (path of the video, last frames, report)."""
-    node = pack_nodes["SkyReelsTalkingAvatar"]
 
     def run(speech, **inputs):
-        clone = node.PREPARE_CLASS_CLONE({"hidden": {"prompt": None, "unique_id": "1"}})
+        clone = pack_nodes.ready("SkyReelsTalkingAvatar", prompt=None)
         with torch.inference_mode():
             out = clone.execute(**{**models, **DEFAULTS, "portrait": portrait(), "speech": speech, **inputs}).args
         return out[0].get_stream_source(), *out[1:]
@@ -185,7 +184,7 @@ def test_a_window_for_the_artists_own_sampler(pack_nodes, models, speak):
     import comfy.sample
 
     text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She talks."))
-    clone = pack_nodes["SkyReelsAvatarWindow"].PREPARE_CLASS_CLONE({"hidden": {"unique_id": "1"}})
+    clone = pack_nodes.ready("SkyReelsAvatarWindow")
     given = (text, models["vae"], models["clip_vision"], portrait(), speak(4.0))
     with torch.inference_mode():
         positive, negative, latent = clone.execute(*given, 0.5, **SIZE).args
@@ -206,6 +205,6 @@ def test_models_of_other_jobs_are_refused(pack_nodes, talk, speak, tmp_path):
 
 
 def test_another_audio_encoder_is_refused(pack_nodes):
-    clone = pack_nodes["SkyReelsSpeech"].PREPARE_CLASS_CLONE({"hidden": {"unique_id": "1"}})
+    clone = pack_nodes.ready("SkyReelsSpeech")
     with pytest.raises(ValueError, match="the avatar needs wav2vec2-chinese-base"):
         clone.execute(object(), sound(1.0), "together", 0.0, 200.0)

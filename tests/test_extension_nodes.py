@@ -67,10 +67,9 @@ def picture(frames, key="clip", size=(64, 96)):
 @pytest.fixture
 def extend(pack_nodes, models):
     """extend(script, **inputs) -> (path of the video, last frames, report)."""
-    node = pack_nodes["SkyReelsExtendVideo"]
 
     def run(script, source=None, prompt=None, **inputs):
-        clone = node.PREPARE_CLASS_CLONE({"hidden": {"prompt": prompt, "unique_id": "1"}})
+        clone = pack_nodes.ready("SkyReelsExtendVideo", prompt=prompt)
         given = {**models, **DEFAULTS, "source": picture(30) if source is None else source, **inputs}
         with torch.inference_mode():  # as ComfyUI runs nodes: otherwise every roll is kept for its gradients
             out = clone.execute(script=script, **given).args
@@ -232,10 +231,9 @@ def test_swapped_models_are_named(extend, models):
 def test_a_window_for_the_artists_own_sampler(pack_nodes, models):
     import comfy.sample
 
-    node = pack_nodes["SkyReelsExtensionWindow"]
     text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She walks on."))
     for shot, model, frames, past in (("continue", "model", 24, 25), ("cut", "shot_model", 49, 0)):
-        clone = node.PREPARE_CLASS_CLONE({"hidden": {"unique_id": "1"}})
+        clone = pack_nodes.ready("SkyReelsExtensionWindow")
         positive, negative, latent, prefix, drop = clone.execute(
             text, models["vae"], picture(30), shot, frames // 24, **SIZE, fit="crop", frame_rate=24.0
         ).args
