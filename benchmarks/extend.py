@@ -79,21 +79,27 @@ def script(seconds: float, lines: int) -> str:
     return "\n".join(f"continue {seconds / lines:g}s: She walks on past the trees, {n}." for n in range(1, lines + 1))
 
 
-def enter(base: Path) -> dict:
-    """Makes this process a ComfyUI whose folder is `base`; returns the node's models: clip, vae, model, shot_model."""
+def enter_comfyui(base: Path) -> None:
+    """Makes this process a ComfyUI whose folder is `base`."""
     measure.enter_comfyui()
     from comfy.cli_args import args
 
     args.base_directory = str(base)
     importlib.import_module("utils.extra_config")  # before `nodes` hides it behind comfy/utils.py
-    import folder_paths
-    import nodes
-
     import tiny_umt5  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
-    from pack.nodes.load import load_patcher
 
     for folder in ("output", "temp"):
         (base / folder).mkdir(exist_ok=True)
+
+
+def enter(base: Path) -> dict:
+    """`enter_comfyui`, and the node's models: clip, vae, model, shot_model."""
+    enter_comfyui(base)
+    import folder_paths
+    import nodes
+
+    from pack.nodes.load import load_patcher
+
     found = [folder_paths.get_full_path("diffusion_models", name) for name in (MODEL, SHOT_MODEL)]
     return {
         "clip": nodes.CLIPLoader().load_clip(TEXT, "wan")[0],
