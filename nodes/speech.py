@@ -86,7 +86,7 @@ class SpeechNode(io.ComfyNode):
                     max=3600.0,
                     step=1.0,
                     tooltip="Longer speech is refused, so that a wrong file does not fill the night. The official "
-                    "limit is 200; more takes time and disk, not memory.",
+                    "limit is 200; more takes time, disk and memory.",
                 ),
             ],
             outputs=[

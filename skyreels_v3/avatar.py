@@ -247,7 +247,7 @@ def too_long(seconds: float, max_seconds: float) -> str:
     """The sentence for speech beyond the limit."""
     return (
         f"The speech is {seconds:.1f} s long, but at most {max_seconds:g} s are made in one job: shorten it, or raise "
-        "max_seconds (the model's makers stop at 200 s; a longer video takes longer and more disk, not more memory)."
+        "max_seconds (the model's makers stop at 200 s; a longer video takes more time, disk and memory)."
     )
 
 
