@@ -1,6 +1,5 @@
 """What Talking Avatar runs: ComfyUI's models lent to the passes, and a folder that remembers them."""
 
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from PIL import Image, ImageDraw
 
 from ..skyreels_v3.avatar import FPS, AvatarPlan, Timing, plan_avatar
 from ..skyreels_v3.avatar_job import Pass, Portrait, Settings, Start, Tools, finish, run_key_pass, run_window
-from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.guidance import avatar_branches
 from ..skyreels_v3.job_folder import JobFolder, prune
 from ..skyreels_v3.job_keys import chain_keys, digest
@@ -23,13 +21,11 @@ from ..skyreels_v3.video_source import Sound
 from . import host
 from .clip_vision import image_tokens
 from .condition import JobCondition, attach
-from .job import file_stamps, jobs_folder, result_path
+from .job import jobs_folder, leave_playable, model_stamps, result_path
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, avatar_sampler
 from .vae import LATENT_FORMAT, decoder, encoder
-
-log = logging.getLogger(__name__)
 
 KEY_FRAMES = "key-frames"
 SHEET_COLUMNS, SHEET_SIDE = 5, 224  # of the contact sheet of key frames; pixels
@@ -109,7 +105,7 @@ class AvatarJob:
         host.tell(self.node_id, plan.describe(), f"about {need:.1f} GB for a window beside the weights")
         base = digest(
             ("avatar", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
-            (self.graph, self._files(), self.image, self.speech.features, self.speakers),
+            (self.graph, model_stamps([self.model]), self.image, self.speech.features, self.speakers),
             (plan.width, plan.height, plan.timing, self.texts, self.settings, self.sampling.values, codec),
         )
         keys = [f"window-{key}" for key in chain_keys(base, plan.windows or [plan.key_pass])]
@@ -123,7 +119,7 @@ class AvatarJob:
             try:
                 motion = self._make(job, keys, done)
             except BaseException:
-                self._leave_playable(job, keys)
+                leave_playable(job, keys, self.node_id, Sound.of(self.speech.waveform, self.speech.rate))
                 raise
             path = result_path(digest(keys))
             count = job.join(keys, path, Sound.of(self.speech.waveform, self.speech.rate))
@@ -211,23 +207,6 @@ class AvatarJob:
             noise, empty, avatar_sampler(one.pin), self.sampling.sigmas, callback=callback, seed=seed
         )
         return LATENT_FORMAT.process_in(latents)
-
-    def _leave_playable(self, job: LongJob, keys: list[str]) -> None:
-        """Joins what is done, with its sound, so that an interrupted night still has something to watch."""
-        if not list(job.pieces(keys)):
-            return
-        path = job.folder.path("so_far.mp4")
-        try:
-            job.join(keys, path, Sound.of(self.speech.waveform, self.speech.rate))
-        except InputError as error:
-            log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
-            return
-        host.tell(self.node_id, f"What is done so far: {path}. Queue the same graph again to go on.")
-
-    def _files(self) -> list:
-        """The checkpoint behind the model: a changed file is another job."""
-        path = Path(self.model.cached_patcher_init[1][0])
-        return file_stamps([file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path])
 
 
 def key_name(index: int) -> str:

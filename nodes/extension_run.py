@@ -1,6 +1,5 @@
 """What Extend Video runs: ComfyUI's models lent to the rolls, and a folder that remembers what is done."""
 
-import logging
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -24,13 +23,11 @@ from ..skyreels_v3.video_cut import last_cut
 from ..skyreels_v3.video_source import Source, frames, last_frames
 from . import host
 from .condition import KEY, JobCondition, attach
-from .job import file_stamps, jobs_folder, result_path
+from .job import file_stamps, jobs_folder, leave_playable, model_stamps, result_path
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, skyreels_model, unipc_sampler
 from .vae import LATENT_FORMAT, decoder, encoder
-
-log = logging.getLogger(__name__)
 
 UNIPC = "unipc (official)"
 ENTRIES = {Job.EXTENSION: "model", Job.SHOT: "shot_model"}
@@ -95,7 +92,7 @@ class ExtensionJob:
         rate = rate or self.source.info.frame_rate
         base = digest(
             ("extension", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
-            (self.graph, self._files(), self.past, self.settings, self.sampling.values),
+            (self.graph, model_stamps(self.models.values()), self.past, self.settings, self.sampling.values),
             (rate, codec),
         )
         keys = [f"roll-{key}" for key in chain_keys(base, [self._roll_values(roll) for roll in plan.rolls])]
@@ -114,7 +111,7 @@ class ExtensionJob:
                     job.add_lead(lead, (self._fitted(frame) for frame in frames(self.source, rate)))
                 tail = self._make(job, keys, done)
             except BaseException:
-                self._leave_playable(job, pieces)
+                leave_playable(job, pieces, self.node_id)
                 raise
             path = result_path(digest(pieces, joined))
             count = job.join(pieces, path, self.source.sound() if joined else None)
@@ -172,18 +169,6 @@ class ExtensionJob:
         comfy.model_management.throw_exception_if_processing_interrupted()
         return fit_frame(pixels, self.plan.width, self.plan.height, self.fit)
 
-    def _leave_playable(self, job: LongJob, pieces: list[str]) -> None:
-        """Joins what is done, so that an interrupted night still has something to watch."""
-        if not list(job.pieces(pieces)):
-            return
-        path = job.folder.path("so_far.mp4")
-        try:
-            job.join(pieces, path)
-        except InputError as error:
-            log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
-            return
-        host.tell(self.node_id, f"What is done so far: {path}. Queue the same graph again to go on.")
-
     def _memory(self) -> list[str]:
         """What the largest roll needs beside the weights."""
         needs = []
@@ -192,14 +177,6 @@ class ExtensionJob:
             prefix = [*shape[:2], roll.prefix_latents, *shape[3:]]
             needs.append(self.models[roll.job].model.memory_required(shape, {KEY: [prefix]}))
         return [f"about {max(needs) / 1024**3:.1f} GB for the largest roll beside the weights"]
-
-    def _files(self) -> list:
-        """The checkpoints behind the models: a changed file is another job."""
-        stamps = []
-        for model in self.models.values():
-            path = Path(model.cached_patcher_init[1][0])
-            stamps += file_stamps([file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path])
-        return stamps
 
     def _source_stamp(self) -> list:
         info = self.source.info

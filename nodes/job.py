@@ -1,10 +1,20 @@
 """Where a long job keeps its results, and what makes two queued prompts the same job."""
 
 import json
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import folder_paths
 import nodes as comfy_nodes
+
+from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.long_job import LongJob
+from ..skyreels_v3.video_source import Sound
+from . import host
+from .load import checkpoint_files
+
+log = logging.getLogger(__name__)
 
 ROOT = "skyreels_v3_jobs"
 
@@ -56,3 +66,21 @@ def declared_inputs(class_type: str) -> set[str] | None:
 def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
     """(name, size, time of change) of files: the same as long as they are."""
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
+
+
+def model_stamps(models: Iterable) -> list[tuple[str, int, int]]:
+    """The checkpoints behind MODELs of Load Model: a changed file is another job."""
+    return [stamp for model in models for stamp in file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))]
+
+
+def leave_playable(job: LongJob, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:
+    """Joins what is done, so that an interrupted night still has something to watch."""
+    if not list(job.pieces(keys)):
+        return
+    path = job.folder.path("so_far.mp4")
+    try:
+        job.join(keys, path, sound)
+    except InputError as error:
+        log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
+        return
+    host.tell(node_id, f"What is done so far: {path}. Queue the same graph again to go on.")

@@ -70,6 +70,13 @@ def entry_path(entry: str) -> Path:
     return folders.entry_path(entry, folder_paths.get_folder_paths(FOLDER))
 
 
+def checkpoint_files(path: Path) -> list[Path]:
+    """Every file that a checkpoint is made of: all of a folder, all shards beside one, or the file itself."""
+    if path.is_dir():
+        return [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return list(find_files(path).paths)
+
+
 class LoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -100,9 +107,7 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, job: str):
         path = entry_path(model)
-        files = (
-            [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else find_files(path).paths
-        )
+        files = checkpoint_files(path)
         return [job, *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
 
     @classmethod
