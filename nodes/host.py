@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import sys
+from contextlib import contextmanager
 
 import comfy.model_patcher
 import comfy.ops
@@ -50,6 +51,18 @@ def resident_weight(module: torch.nn.Module, device: torch.device) -> torch.Tens
     """A norm's weight as float32 on `device`, with the LoRAs that a partly loaded model applies on the fly."""
     weight, _ = comfy.ops.cast_bias_weight(module, dtype=torch.float32, device=device, bias_dtype=torch.float32)
     return weight
+
+
+@contextmanager
+def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.dtype):
+    """(weight, bias) of a module on `device` as long as the context is open; the weight keeps its own dtype."""
+    weight, bias, stream = comfy.ops.cast_bias_weight(
+        module, dtype=module.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True
+    )
+    try:
+        yield weight, bias
+    finally:
+        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
 
 
 def tell(node_id: str | None, *sentences: str) -> None:

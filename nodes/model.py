@@ -19,6 +19,7 @@ from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.transformer import FFN_TOKENS, Runtime, SkyReelsTransformer
 from . import host
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
+from .operations import branching
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Config(comfy.supported_models_base.BASE):
 
     def network(self, device=None, operations=None, dtype=None, **_) -> Network:
         """The network on the meta device: its weights are assigned from the file, none is ever filled at random."""
-        return Network(self.params, self.job, operations, device="meta", dtype=dtype)
+        return Network(self.params, self.job, branching(operations), device="meta", dtype=dtype)
 
 
 class Model(comfy.model_base.BaseModel):

@@ -1,0 +1,51 @@
+"""A linear layer whose weight stays packed."""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .base import Format
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with its weight in a Format; unpacked, at most, for the length of one call.
+
+    Parameters are the format's parts under their names in files ("weight", "weight_scale" ...) and `bias`.
+    """
+
+    def __init__(self, columns: int, rows: int, format: Format, parts: dict[str, torch.Tensor], bias=None):
+        super().__init__()
+        self.in_features = columns
+        self.out_features = rows
+        self.format = format
+        self.part_names = tuple(parts)
+        for name, part in {**parts, "bias": bias}.items():
+            self.register_parameter(name, None if part is None else nn.Parameter(part, requires_grad=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., columns] -> [..., rows] in x's dtype."""
+        with self.placed(x) as (parts, bias):
+            return self.format.linear(x, parts, self.out_features, bias)
+
+    @contextmanager
+    def placed(self, x: torch.Tensor):
+        """(parts, bias) on x's device, the bias in x's dtype, as long as the context is open."""
+        parts = {name: getattr(self, name).to(x.device) for name in self.part_names}
+        yield parts, None if self.bias is None else self.bias.to(x)
+
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight [rows, columns], where the parts are."""
+        parts = {name: getattr(self, name) for name in self.part_names}
+        return self.format.unpack(parts, self.out_features, self.in_features, dtype)
+
+    def _apply(self, fn, recurse=True):
+        # `.to(dtype)` is for numbers; what is stored here are codes and their scales.
+        def keep_codes(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_codes, recurse)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.format.name}, bias={self.bias is not None}"

@@ -1,0 +1,51 @@
+"""The linear layers of the network inside ComfyUI: its own, which cast and stream their weights, and packed ones."""
+
+import functools
+from contextlib import contextmanager
+
+import comfy.ops
+import torch
+
+from ..formats.linear import PackedLinear
+from ..skyreels_v3.errors import InputError
+from . import host
+
+
+class Branching:
+    """A layer beside which LoRAs run. branches: called as (x, y), each returns y with its own part added."""
+
+    branches: tuple = ()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        for branch in self.branches:
+            y = branch(x, y)
+        return y
+
+
+class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):
+    """A PackedLinear whose parts ComfyUI keeps, offloads and streams as it does with any weight."""
+
+    @contextmanager
+    def placed(self, x: torch.Tensor):
+        with host.weight_on(self, x.device, bias_dtype=x.dtype) as (weight, bias):
+            beside = {name: getattr(self, name) for name in self.part_names if name != "weight"}
+            parts = {name: part.to(x.device, non_blocking=True) for name, part in beside.items()}
+            yield {"weight": weight, **parts}, bias
+
+    def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_):
+        """What ComfyUI asks for before it patches a weight: refused, because storing the sum again would lose it."""
+        raise InputError(
+            f"A node patches weights that are stored as {self.format.name}: apply LoRAs with SkyReels-V3 LoRA, or "
+            "choose the precision bf16 in Load Model."
+        )
+
+
+@functools.cache
+def branching(operations: type) -> type:
+    """ComfyUI's `operations` with LoRA branches on their linear layers."""
+
+    class Linear(Branching, operations.Linear):
+        pass
+
+    return type(f"Branching{operations.__name__}", (operations,), {"Linear": Linear})
