@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..skyreels_v3.errors import InputError
-from .safetensors_header import Header
+from .tensor_info import Header
 
 SUFFIXES = (".safetensors", ".sft")
 SHARD = re.compile(r"^(?P<base>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.(?:safetensors|sft)$", re.IGNORECASE)

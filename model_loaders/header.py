@@ -1,0 +1,47 @@
+"""The header of a model file, whichever of the two formats it has; other files are told by what they are."""
+
+from pathlib import Path
+
+from ..skyreels_v3.errors import InputError
+from .gguf_header import MAGIC, read_gguf
+from .safetensors_header import begins_like_safetensors, read_safetensors
+from .tensor_info import Header, TensorInfo, opened
+
+__all__ = ["Header", "TensorInfo", "read_header"]
+LOOK = 512  # bytes that tell what a file is
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors or GGUF file; its first bytes decide, not its name.
+
+    Raises InputError with one sentence for a path that is no readable file, for files of another format and for
+    damaged ones.
+    """
+    path = Path(path)
+    with opened(path) as (file, size):
+        start = file.read(LOOK)
+    if start.startswith(MAGIC):  # as a length of safetensors it would be above 1 GB
+        return read_gguf(path)
+    # Asked before other formats, because the length's own bytes may look like the beginning of anything.
+    if begins_like_safetensors(start):
+        return read_safetensors(path)
+    raise InputError(f"{path.name} {_what_it_is(start, size)}.")
+
+
+def _what_it_is(start: bytes, size: int) -> str:
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if size == 0:
+        return "is empty (0 bytes): download it again"
+    if not start.strip(b"\0"):
+        return "begins with nothing but zeros, as files do whose download was cut off: download it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the model: run `git lfs pull`, or download the file itself"
+    if text[:1] == b"<":
+        return "is a web page, not a model: download the file itself, not the page that shows it"
+    if start.startswith(b"PK\x03\x04") or is_pickle:
+        return (
+            "is a PyTorch pickle (.pt, .ckpt or .bin), which can run code when it is opened: "
+            "use the safetensors file of the same model"
+        )
+    return f"is neither a safetensors nor a GGUF file ({size} bytes that begin otherwise): download it again"

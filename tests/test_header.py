@@ -1,0 +1,64 @@
+"""Which files a model's header is looked for in, and how the others are named."""
+
+import os
+import struct
+
+import pytest
+
+from pack.model_loaders.header import read_header
+from pack.skyreels_v3.errors import InputError
+
+
+def refusal(path):
+    with pytest.raises(InputError) as caught:
+        read_header(path)
+    message = str(caught.value)
+    assert path.name in message and message.endswith(".") and "\n" not in message
+    return message
+
+
+OTHER_FILES = {
+    "empty": (b"", "is empty"),
+    "a web page": (b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+    "a torch zip": (b"PK\x03\x04" + bytes(60), "pickle"),
+    "an old pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "pickle"),
+    "a file of zeros": (bytes(4096), "nothing but zeros"),
+    "a header of 2**60 bytes": (struct.pack("<Q", 2**60) + b"{" + bytes(60), "neither a safetensors nor a GGUF file"),
+    "an error message": (b'{"error": "Repository not found"}', "neither a safetensors nor a GGUF file"),
+    "noise": (bytes(range(200, 256)), "neither a safetensors nor a GGUF file"),
+    "four bytes": (b"\x10\0\0\0", "neither a safetensors nor a GGUF file"),
+}
+
+
+@pytest.mark.parametrize("content, words", OTHER_FILES.values(), ids=OTHER_FILES)
+def test_other_files_are_named(tmp_path, content, words):
+    for name in ("model.safetensors", "model.gguf"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert words in refusal(path)
+
+
+def test_paths_that_are_no_file(tmp_path):
+    assert "no file" in refusal(tmp_path / "missing.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    assert "folder" in refusal(tmp_path / "folder.safetensors")
+    with pytest.raises(InputError):
+        read_header(tmp_path / "a\0b.safetensors")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"")
+
+    def denied(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", denied)
+    assert "Permission denied" in refusal(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert "device" in refusal(tmp_path / "pipe.safetensors")
