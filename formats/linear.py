@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .base import Format
+from .float8_bits import has_float8, is_float8, portable
 
 
 class PackedLinear(nn.Module):
@@ -31,7 +32,7 @@ class PackedLinear(nn.Module):
     @contextmanager
     def placed(self, x: torch.Tensor):
         """(parts, bias) on x's device, the bias in x's dtype, as long as the context is open."""
-        parts = {name: getattr(self, name).to(x.device) for name in self.part_names}
+        parts = {name: portable(getattr(self, name), x.device).to(x.device) for name in self.part_names}
         yield parts, None if self.bias is None else self.bias.to(x)
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
@@ -42,8 +43,11 @@ class PackedLinear(nn.Module):
     def _apply(self, fn, recurse=True):
         # `.to(dtype)` is for numbers; what is stored here are codes and their scales.
         def keep_codes(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+            # As bits, because not every device takes 8-bit floats.
+            bits = tensor.view(torch.uint8) if is_float8(tensor) else tensor
+            moved = fn(bits)
+            moved = moved if moved.dtype == bits.dtype else bits.to(moved.device)
+            return moved.view(tensor.dtype) if is_float8(tensor) and has_float8(moved.device) else moved
 
         return super()._apply(keep_codes, recurse)
 

@@ -1,0 +1,41 @@
+"""8-bit floating point: a plain cast, or one with a scale for the whole weight or for each row.
+
+Source: FP8 Formats for Deep Learning (arXiv 2209.05433); names and shapes as ComfyUI's checkpoints have them.
+"""
+
+import torch
+
+from .base import Format, Parts
+from .float8_bits import from_float8, to_float8
+
+NAMES = {torch.float8_e4m3fn: "fp8", torch.float8_e5m2: "fp8 e5m2"}
+# Rows of zeros have no scale of their own; this one leaves them zero.
+SMALLEST_SCALE = 1e-30
+
+
+class Float8(Format):
+    """dtype: torch.float8_e4m3fn (relative error of Gaussian weights 2.6 %) or torch.float8_e5m2 (5.3 %).
+
+    weight: [rows, columns] of that dtype, or its bits as uint8.  weight_scale: what the codes are multiplied by,
+    float32 of shape [], [1], [rows] or [rows, 1]; absent for a plain cast. What is packed here has one per row.
+    """
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+        self.name = NAMES[dtype]
+
+    def decode(self, parts: Parts, columns: int) -> torch.Tensor:
+        weight = from_float8(parts["weight"], self.dtype)
+        scale = parts.get("weight_scale")
+        return weight if scale is None else weight.mul_(scale.float().reshape(-1, 1))
+
+    def encode(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self._scaled(weight, weight.abs().amax(dim=1, keepdim=True))
+
+    def pack_tensorwise(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As `pack`, but with one scale [] for the whole weight, which is how most checkpoints are stored."""
+        return self._scaled(weight.float(), weight.abs().amax().float())
+
+    def _scaled(self, weight: torch.Tensor, largest: torch.Tensor) -> dict[str, torch.Tensor]:
+        scale = (largest / torch.finfo(self.dtype).max).clamp(min=SMALLEST_SCALE)
+        return {"weight": to_float8(weight / scale, self.dtype), "weight_scale": scale}
