@@ -1,9 +1,9 @@
-"""What Load Model lists: single files and folders with a transformer in shards, and the path behind a "
-"choice."""
+"""What Load Model lists: single files and folders with a transformer in shards, and the path behind a choice."""
 
 import ntpath
+import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..skyreels_v3.errors import InputError
@@ -23,6 +23,33 @@ PARTS = (
     "roberta",
     "umt5",
 )
+GGUF = ".gguf"  # always one file: nobody splits a transformer of this size
+MAX_FOLDERS = 10_000  # below one root
+
+
+def gguf_files(roots: Iterable[str | Path]) -> list[str]:
+    """The .gguf files below these folders, relative to them, with `/`, sorted: ComfyUI's own lists have none.
+
+    As in those, links are followed. What is hidden is left out; a folder that cannot be read or is not there
+    counts as empty. Below a root the search ends after 10,000 folders.
+    """
+    return sorted({name for root in roots for name in _gguf_below(str(root))}, key=lambda name: (name.lower(), name))
+
+
+def _gguf_below(root: str) -> Iterator[str]:
+    ways: dict[str, frozenset[str]] = {}  # folder -> real paths from the root to it: a link to one of them is a loop
+    for folder, inner, files in os.walk(os.path.normpath(root), followlinks=True):
+        way, real = ways.get(os.path.dirname(folder), frozenset()), os.path.realpath(folder)
+        if len(ways) >= MAX_FOLDERS:
+            return
+        ways[folder] = way | {real}
+        if real in way:
+            inner.clear()  # tells os.walk not to go on there
+            continue
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(GGUF) and not name.startswith("."):
+                yield os.path.relpath(os.path.join(folder, name), root).replace("\\", "/")
 
 
 def model_entries(names: Iterable[str]) -> list[str]:
@@ -57,7 +84,7 @@ def model_entries(names: Iterable[str]) -> list[str]:
 
 def _is_single(path: str) -> bool:
     # ComfyUI's list has pickles too; none of the models is published as one
-    return path.lower().endswith(SUFFIXES) and not SHARD.match(posixpath.basename(path))
+    return path.lower().endswith((*SUFFIXES, GGUF)) and not SHARD.match(posixpath.basename(path))
 
 
 def _is_part(folder: str) -> bool:

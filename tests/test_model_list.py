@@ -1,11 +1,12 @@
 """What Load Model lists of ComfyUI's model folders, and the path behind an entry."""
 
+import os
 import re
 
 import pytest
 
 from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.folders import entry_path, model_entries
+from pack.model_loaders.folders import MAX_FOLDERS, entry_path, gguf_files, model_entries
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
 from tiny_models import TINY, write_transformer
@@ -34,10 +35,13 @@ LISTED = [
     "loose-00002-of-00002.safetensors",
     "Wan21_SkyReelsV3-R2V_fp16.safetensors",
     "flux.sft",
+    "gguf/SkyReels-V3-R2V-Q4_K_M.gguf",
+    "SkyReels-V3-R2V-14B/text_encoder/umt5-xxl-Q8_0.gguf",
     "old.ckpt",
 ]
 SHOWN = [
     "flux.sft",
+    "gguf/SkyReels-V3-R2V-Q4_K_M.gguf",
     "loose-00001-of-00002.safetensors",
     "single/transformer/diffusion_pytorch_model.safetensors",
     "SkyReels-V3-A2V-19B/",
@@ -84,3 +88,49 @@ def test_an_entry_that_is_gone(tmp_path):
     for entry in ("x.safetensors", "folder", "x.safetensors/"):
         with pytest.raises(InputError, match=re.escape(entry)):
             entry_path(entry, [tmp_path])
+
+
+@pytest.fixture
+def gguf_roots(tmp_path):
+    """Two roots with .gguf files at several depths and things that are none."""
+    names = ("b.gguf", "sub/A.GGUF", "sub/deeper/c.gguf", ".git/d.gguf", "sub/._c.gguf", "sub/e.safetensors")
+    for name in (*(f"first/{name}" for name in names), "second/b.gguf", "second/z.gguf"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path / "first", tmp_path / "second"
+
+
+def test_gguf_files_are_found_below_every_root(gguf_roots):
+    first, second = gguf_roots
+    found = gguf_files([first, str(second) + os.sep, first / "missing"])
+    assert found == ["b.gguf", "sub/A.GGUF", "sub/deeper/c.gguf", "z.gguf"]
+    assert model_entries(found) == found
+    for entry in found:
+        assert entry_path(entry, gguf_roots).is_file()
+    assert gguf_files([first / "b.gguf", first / "sub" / "deeper"]) == ["c.gguf"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_are_followed_but_not_in_circles(gguf_roots):
+    first, second = gguf_roots
+    (first / "other").symlink_to(second, target_is_directory=True)
+    (first / "again").symlink_to(first / "sub", target_is_directory=True)
+    (first / "sub" / "loop").symlink_to(first, target_is_directory=True)
+    (second / "back").symlink_to(first, target_is_directory=True)
+    (first / "dead.gguf").symlink_to(first / "gone.gguf")
+    expected = ["again/A.GGUF", "again/deeper/c.gguf", "b.gguf", "dead.gguf", "other/b.gguf", "other/z.gguf"]
+    assert gguf_files([first]) == [*expected, "sub/A.GGUF", "sub/deeper/c.gguf"]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_counts_as_empty(gguf_roots):
+    first, _ = gguf_roots
+    (first / "sub").chmod(0)
+    assert gguf_files([first]) == ["b.gguf"]
+    (first / "sub").chmod(0o700)
+
+
+def test_the_search_for_gguf_files_ends(gguf_roots, monkeypatch):
+    assert MAX_FOLDERS >= 1000
+    monkeypatch.setattr("pack.model_loaders.folders.MAX_FOLDERS", 2)
+    assert gguf_files([gguf_roots[0]]) == ["b.gguf", "sub/A.GGUF"]
