@@ -4,7 +4,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..skyreels_v3.avatar import AROUND, DEFAULT_TIMING, FPS, WindowPlan, around_frames, audio_windows, plan_avatar
+from ..skyreels_v3.avatar import AROUND, DEFAULT_TIMING, FPS, WindowPlan, around_frames, plan_avatar
 from ..skyreels_v3.avatar_job import clip_pixels, window_condition
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.images import cover_crop, to_rgb8, to_signed
@@ -74,7 +74,7 @@ class AvatarWindow(io.ComfyNode):
             window, DEFAULT_TIMING.window, image, None if last is None else fitted(last), encoder(vae)
         )
         tokens = image_tokens(clip_vision)(clip_pixels(image))
-        heard = audio_windows(speech.features, around_frames(window.start, window.stop, speech.frames, AROUND))
+        heard = speech.features.windows(around_frames(window.start, window.stop, speech.frames, AROUND))
         speakers = None
         if speech.people > 1:
             masks = [rest.get("mask_1"), rest.get("mask_2")]

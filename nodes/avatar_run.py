@@ -1,7 +1,9 @@
 """What Talking Avatar runs: ComfyUI's models lent to the passes, and a folder that remembers them."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import av
@@ -9,7 +11,17 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..skyreels_v3.avatar import FPS, AvatarPlan, Timing, plan_avatar
-from ..skyreels_v3.avatar_job import Pass, Portrait, Settings, Start, Tools, finish, run_key_pass, run_window
+from ..skyreels_v3.avatar_job import (
+    Pass,
+    Portrait,
+    Settings,
+    Start,
+    Tools,
+    finish,
+    pick_key_frame,
+    run_key_pass,
+    run_window,
+)
 from ..skyreels_v3.guidance import avatar_branches
 from ..skyreels_v3.job_folder import JobFolder, prune
 from ..skyreels_v3.job_keys import chain_keys, digest
@@ -105,7 +117,7 @@ class AvatarJob:
         host.tell(self.node_id, plan.describe(), f"about {need:.1f} GB for a window beside the weights")
         base = digest(
             ("avatar", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
-            (self.graph, model_stamps([self.model]), self.image, self.speech.features, self.speakers),
+            (self.graph, model_stamps([self.model]), self.image, self.speech.features.key, self.speakers),
             (plan.width, plan.height, plan.timing, self.texts, self.settings, self.sampling.values, codec),
         )
         keys = [f"window-{key}" for key in chain_keys(base, plan.windows or [plan.key_pass])]
@@ -158,7 +170,7 @@ class AvatarJob:
         for index in range(done, len(keys)):
             window = plan.windows[index]
             self.progress.start(index + 1, f"{before / FPS:.1f} s to {(before + window.new_frames) / FPS:.1f} s")
-            key_frame = folder.get_tensors(key_name(index))["frame"].clone()
+            key_frame = folder.get_tensors(key_name(window.key_frame))["frame"].clone()
             made, start = run_window(
                 plan, window, start, key_frame, portrait, self.speech.features, self.tools, self.settings
             )
@@ -176,18 +188,22 @@ class AvatarJob:
         return texts + ([self.texts.negative] if self.sampling.needs_negative else [])
 
     def _key_frames(self, folder: JobFolder, portrait: Portrait) -> Start:
-        """Makes the key frames once a job, one file each: all of a long job at once would fill the memory."""
+        """Makes the key frames once a job, one file each; several windows of a long job may end on the same one."""
         start, sheet = f"{KEY_FRAMES}.safetensors", f"{KEY_FRAMES}.png"
         if not folder.done(KEY_FRAMES):
             self.progress.start(0, "key frames")
             frames, first = run_key_pass(self.plan, portrait, self.speech.features, self.tools, self.settings)
             files = [start, sheet]
             folder.put_tensors(start, first.tensors())
-            for index in range(frames.shape[2]):
-                folder.put_tensors(key_name(index), {"frame": frames[:, :, index : index + 1]})
-                files.append(key_name(index))
+            pictures, labels = [], []
+            for number, windows in groupby(range(len(self.plan.windows)), lambda i: self.plan.windows[i].key_frame):
+                frame = pick_key_frame(frames, number, portrait, self.settings)
+                folder.put_tensors(key_name(number), {"frame": frame})
+                files.append(key_name(number))
+                pictures.append(thumbnail(finish(frame, self.settings)[0]))
+                labels.append(window_numbers(list(windows)))
             with folder.writing(folder.path(sheet)):
-                contact_sheet(frames, self.settings).save(folder.path(sheet))
+                contact_sheet(pictures, labels).save(folder.path(sheet))
             folder.commit(KEY_FRAMES, files)
             host.tell(self.node_id, f"Key frames: {folder.path(sheet)}")
             with Image.open(folder.path(sheet)) as picture:
@@ -209,22 +225,32 @@ class AvatarJob:
         return LATENT_FORMAT.process_in(latents)
 
 
-def key_name(index: int) -> str:
-    """The file of a window's key frame."""
-    return f"{KEY_FRAMES}-{index:04d}.safetensors"
+def key_name(number: int) -> str:
+    """The file of a key frame, a frame of the key-frame pass."""
+    return f"{KEY_FRAMES}-{number:04d}.safetensors"
 
 
-def contact_sheet(frames: torch.Tensor, settings: Settings) -> Image.Image:
-    """The key frames [1, 3, n, H, W] side by side, numbered by their windows: is the pose right?"""
-    pictures = [Image.fromarray(frame.numpy()) for frame in finish(frames, settings)]
-    for picture in pictures:
-        picture.thumbnail((SHEET_SIDE, SHEET_SIDE))
+def window_numbers(windows: Sequence[int]) -> str:
+    """Windows that follow each other, counted from 1: "3", or "3-5"."""
+    first, last = windows[0] + 1, windows[-1] + 1
+    return f"{first}" if first == last else f"{first}-{last}"
+
+
+def thumbnail(frame: torch.Tensor) -> Image.Image:
+    """A frame, uint8 [H, W, 3], in the contact sheet's size."""
+    picture = Image.fromarray(frame.numpy())
+    picture.thumbnail((SHEET_SIDE, SHEET_SIDE))
+    return picture
+
+
+def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Image.Image:
+    """The key frames side by side, each with the windows that end on it: is the pose right?"""
     width, height = pictures[0].size
     rows = -(-len(pictures) // SHEET_COLUMNS)
     sheet = Image.new("RGB", (width * min(len(pictures), SHEET_COLUMNS), height * rows))
     draw = ImageDraw.Draw(sheet)
-    for index, picture in enumerate(pictures):
+    for index, (picture, label) in enumerate(zip(pictures, labels)):
         place = (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height)
         sheet.paste(picture, place)
-        draw.text((place[0] + 4, place[1] + 2), str(index + 1), fill="white", stroke_width=1, stroke_fill="black")
+        draw.text((place[0] + 4, place[1] + 2), label, fill="white", stroke_width=1, stroke_fill="black")
     return sheet

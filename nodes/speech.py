@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import comfy.model_management
+import folder_paths
 import torch
 from comfy_api.latest import io
 
@@ -10,6 +11,7 @@ from ..skyreels_v3.avatar import MAX_SECONDS
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.speakers import Recording, in_turns, mixed, speech_of
 from ..skyreels_v3.speech import ENCODER, SpeechEncoder, speech_features
+from ..skyreels_v3.speech_features import SpeechFeatures
 from . import host
 
 TOGETHER, TURNS = "together", "in turns"
@@ -19,36 +21,37 @@ TOGETHER, TURNS = "together", "in turns"
 class Speech:
     """What travels from Speech to the avatar's nodes.
 
-    features: [people, video frames, layers, width] float32.  waveform: [1, channels, n] of the video.  rate: its own.
+    features: of every video frame, on disk.  waveform: [1, channels, n] of the video.  rate: its own.
     max_seconds: the artist's limit.
     """
 
-    features: torch.Tensor
+    features: SpeechFeatures
     waveform: torch.Tensor
     rate: int
     max_seconds: float
 
     @property
     def people(self) -> int:
-        return self.features.shape[0]
+        return self.features.people
 
     @property
     def frames(self) -> int:
-        return self.features.shape[1]
+        return self.features.frames
 
 
 SpeechType = io.Custom("SKYREELS_SPEECH")
 
 
-def encode_speech(audio_encoder, recordings: list[Recording], max_seconds: float) -> torch.Tensor:
-    """Features [people, frames, layers, width] by ComfyUI's wav2vec2. Raises InputError for another encoder."""
+def encode_speech(audio_encoder, recordings: list[Recording], max_seconds: float) -> SpeechFeatures:
+    """Features by ComfyUI's wav2vec2, in ComfyUI's folder of temporary files. Raises InputError for another encoder."""
     model = getattr(audio_encoder, "model", None)
     if model is None:
         raise InputError(f"The audio encoder is {type(audio_encoder).__name__}, but the avatar needs {ENCODER}.")
     encoder = SpeechEncoder.of(model)
     speech = speech_of(recordings, max_seconds)
     comfy.model_management.load_model_gpu(audio_encoder.patcher)
-    return torch.stack([speech_features(samples.to(audio_encoder.load_device), encoder) for samples in speech])
+    people = (speech_features(samples.to(audio_encoder.load_device), encoder) for samples in speech)
+    return SpeechFeatures(people, folder_paths.get_temp_directory())
 
 
 class SpeechNode(io.ComfyNode):

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .avatar import KEY_COPIES, AvatarPlan, WindowPlan, audio_windows
+from .avatar import KEY_COPIES, AvatarPlan, WindowPlan
 from .colour import match_colour
 from .errors import InputError
 from .extension_job import to_uint8
 from .images import cover_crop, to_rgb8, to_signed
 from .recipes import LATENT_FRAME
 from .solver import Callback, Denoise, euler
+from .speech_features import SpeechFeatures
 
 CLIP_SIZE = 224
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -117,19 +118,24 @@ class Start:
 
 
 def run_key_pass(
-    plan: AvatarPlan, portrait: Portrait, features: torch.Tensor, tools: Tools, settings: Settings
+    plan: AvatarPlan, portrait: Portrait, features: SpeechFeatures, tools: Tools, settings: Settings
 ) -> tuple[torch.Tensor, Start]:
     """The key-frame pass: (frames [1, 3, F, H, W] float32 in [-1, 1], what the first window starts from).
 
-    features: of speech, [people, plan.frames, layers, width].
-    The frames are the key frames, one for each of plan.windows; without windows, they are the video, for `finish`.
+    features: of plan.frames frames of speech.
+    Without plan.windows the frames are the video, for `finish`; with them, `pick_key_frame` picks each window's.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     window = plan.key_pass
-    chosen = list(range(window.new_stop)) if plan.single else [one.key_frame for one in plan.windows]
-    made = _sampled(plan, window, portrait.pixels, portrait.tokens, None, features, tools, generator)
-    frames = match_colour(made[:, :, chosen], portrait.pixels, settings.colour_match)
+    frames = _sampled(plan, window, portrait.pixels, portrait.tokens, None, features, tools, generator)
+    if plan.single:
+        frames = match_colour(frames[:, :, : window.new_stop], portrait.pixels, settings.colour_match)
     return frames, Start(portrait.pixels, generator.get_state())
+
+
+def pick_key_frame(frames: torch.Tensor, number: int, portrait: Portrait, settings: Settings) -> torch.Tensor:
+    """The key frame `number` (WindowPlan.key_frame) of `run_key_pass`'s frames, [1, 3, 1, H, W], colours matched."""
+    return match_colour(frames[:, :, number : number + 1], portrait.pixels, settings.colour_match)
 
 
 def run_window(
@@ -138,13 +144,13 @@ def run_window(
     start: Start,
     key_frame: torch.Tensor,
     portrait: Portrait,
-    features: torch.Tensor,
+    features: SpeechFeatures,
     tools: Tools,
     settings: Settings,
 ) -> tuple[torch.Tensor, Start]:
     """One window: (its new frames uint8 [new_frames, H, W, 3], what the next one starts from).
 
-    start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W] from the latter.
+    start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `pick_key_frame`.
     features: as in `run_key_pass`.  After the last window, `motion` of what is returned are the video's last frames.
     """
     generator = torch.Generator()
@@ -230,7 +236,7 @@ def _sampled(
     motion: torch.Tensor,
     tokens: torch.Tensor,
     key_frame: torch.Tensor | None,
-    features: torch.Tensor,
+    features: SpeechFeatures,
     tools: Tools,
     generator: torch.Generator,
 ) -> torch.Tensor:
@@ -240,7 +246,7 @@ def _sampled(
     pin = None
     if window.motion > 1:
         pin = Pin(condition[:, -noise.shape[1] :, : window.motion_latents], generator)
-    speech = audio_windows(features, plan.speech_indices(window))
+    speech = features.windows(plan.speech_indices(window))
     latents = tools.denoise(Pass(window, condition, tokens, speech, pin), noise)
     pixels = tools.decode(latents).to("cpu", torch.float32).clamp(-1, 1)
     if not torch.isfinite(pixels).all():

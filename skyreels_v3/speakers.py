@@ -50,38 +50,37 @@ def speech_of(recordings: Sequence[Recording], max_seconds: float = MAX_SECONDS)
     if seconds > max_seconds:
         raise InputError(too_long(seconds, max_seconds))
     samples = [prepare_speech(recording.waveform, recording.rate, max_seconds) for recording in recordings]
-    return _placed(samples, [recording.start for recording in recordings], SAMPLE_RATE)
+    before, length = _places(samples, [recording.start for recording in recordings], SAMPLE_RATE)
+    return [F.pad(part, (ahead, length - ahead - len(part))) for part, ahead in zip(samples, before)]
 
 
 def mixed(recordings: Sequence[Recording]) -> tuple[torch.Tensor, int]:
     """The sound of the video: (waveform [1, channels, n] float32, rate), as the recordings are, not as the model hears.
 
-    One recording from the start comes back as it was. Several take the highest rate and the most channels among
-    them; where their sum is louder than full scale and none of them is, it is turned down to full scale.
+    One recording from the start comes back as it was, not copied. Several take the highest rate and the most channels
+    among them; where their sum is louder than full scale and none of them is, it is turned down to full scale.
     """
     sounds = [to_channels(recording.waveform, recording.rate) for recording in recordings]
     rate = max(recording.rate for recording in recordings)
-    channels = max(len(sound) for sound in sounds)
-    sounds = [
-        _with_channels(resample(sound, recording.rate, rate), channels) for sound, recording in zip(sounds, recordings)
-    ]
-    placed = _placed(sounds, [recording.start for recording in recordings], rate)
-    if len(placed) == 1:
-        return placed[0][None], rate
-    total = torch.stack(placed).sum(dim=0)
-    loudest = max(1.0, *(sound.abs().max().item() for sound in sounds))
-    return total[None] * min(1.0, loudest / max(total.abs().max().item(), 1e-9)), rate
+    if len(sounds) == 1 and not recordings[0].start:
+        return sounds[0][None], rate
+    sounds = [resample(sound, recording.rate, rate) for sound, recording in zip(sounds, recordings)]
+    before, length = _places(sounds, [recording.start for recording in recordings], rate)
+    total = torch.zeros(max(map(len, sounds)), length)
+    for sound, ahead in zip(sounds, before):
+        # A mono sound goes into every channel; any other into the first ones, which are left and right in every layout.
+        channels = len(total) if len(sound) == 1 else len(sound)
+        total[:channels, ahead : ahead + sound.shape[1]] += sound
+    loudest = max(1.0, *map(_peak, sounds))
+    return total.mul_(min(1.0, loudest / max(_peak(total), 1e-9)))[None], rate
 
 
-def _placed(sounds: Sequence[torch.Tensor], starts: Sequence[float], rate: int) -> list[torch.Tensor]:
-    """Sounds [..., n], each with the silence that puts it at its start and makes all of them as long."""
+def _places(sounds: Sequence[torch.Tensor], starts: Sequence[float], rate: int) -> tuple[list[int], int]:
+    """Samples before each of the sounds [..., n], and samples in all."""
     before = [round(start * rate) for start in starts]
-    length = max(ahead + sound.shape[-1] for ahead, sound in zip(before, sounds))
-    return [F.pad(sound, (ahead, length - ahead - sound.shape[-1])) for ahead, sound in zip(before, sounds)]
+    return before, max(ahead + sound.shape[-1] for ahead, sound in zip(before, sounds))
 
 
-def _with_channels(sound: torch.Tensor, channels: int) -> torch.Tensor:
-    """A mono sound in every channel; any other in the first ones, which are left and right in every layout."""
-    if len(sound) == 1:
-        return sound.expand(channels, -1)
-    return F.pad(sound, (0, 0, 0, channels - len(sound)))
+def _peak(sound: torch.Tensor) -> float:
+    """The largest sample either way, without a copy of the sound."""
+    return torch.linalg.vector_norm(sound, math.inf).item()

@@ -55,7 +55,7 @@ def to_channels(waveform: torch.Tensor, rate: int) -> torch.Tensor:
         shape = " x ".join(map(str, waveform.shape))
         raise InputError(f"The recording is {shape} samples at {rate} Hz, but batch x channels x samples is needed.")
     samples = samples.to("cpu", torch.float32)
-    if not torch.isfinite(samples).all():
+    if not all(map(math.isfinite, torch.aminmax(samples))):  # torch.isfinite would copy the sound
         raise InputError(
             "The recording holds samples that are no numbers (NaN or infinity): look at the node that made it, or "
             "save the sound and load it again."
@@ -131,22 +131,22 @@ class SpeechEncoder:
         return cls(convolutions, model.feature_projection, partial(_layer_outputs, model.encoder), layers, width)
 
 
-def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> torch.Tensor:
-    """Features of prepared speech, [video frames, layers, width] float32 on the CPU.
+def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> Iterator[torch.Tensor]:
+    """Features of prepared speech, one layer after the other, each [video frames, width] float32 on the CPU.
 
-    samples: [n] at 16 kHz, on the encoder's device.
+    samples: [n] at 16 kHz, on the encoder's device.  Raises InputError for features that are no numbers.
     """
     frames = video_frames(len(samples))
     features = convolved(samples[None], encoder.convolutions)
     features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)
-    result = torch.empty(frames, encoder.layers, encoder.width)
-    for index, state in enumerate(encoder.transform(encoder.project(features))):
-        result[:, index] = state[0]
-    if not torch.isfinite(result).all():
-        raise InputError(
-            f"The audio encoder made features that are no numbers (NaN or infinity): load {ENCODER} again, in float32."
-        )
-    return result
+    for state in encoder.transform(encoder.project(features)):
+        layer = state[0].to("cpu", torch.float32)
+        if not torch.isfinite(layer).all():
+            raise InputError(
+                "The audio encoder made features that are no numbers (NaN or infinity): "
+                f"load {ENCODER} again, in float32."
+            )
+        yield layer
 
 
 def convolved(samples: torch.Tensor, convolutions: Sequence[Convolution], chunk: int = CHUNK) -> torch.Tensor:

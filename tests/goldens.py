@@ -20,7 +20,16 @@ from environment import comfyui_path
 from golden import Golden, normal, pixels, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
 from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar, plan_windows
-from pack.skyreels_v3.avatar_job import Pass, Portrait, finish, pinned_euler, run_key_pass, run_window, silent
+from pack.skyreels_v3.avatar_job import (
+    Pass,
+    Portrait,
+    finish,
+    pick_key_frame,
+    pinned_euler,
+    run_key_pass,
+    run_window,
+    silent,
+)
 from pack.skyreels_v3.avatar_job import Settings as AvatarSettings
 from pack.skyreels_v3.avatar_job import Tools as AvatarTools
 from pack.skyreels_v3.colour import match_colour
@@ -43,6 +52,7 @@ from pack.skyreels_v3.script import CONTINUE, CUT
 from pack.skyreels_v3.sizes import bucket_size
 from pack.skyreels_v3.solver import unipc
 from pack.skyreels_v3.speech import SAMPLE_RATE, SpeechEncoder, speech_features
+from pack.skyreels_v3.speech_features import SpeechFeatures
 from pack.skyreels_v3.transformer import SkyReelsTransformer
 
 NETWORK = 1e-4  # relative error of networks and latents
@@ -265,12 +275,6 @@ def pipeline_shot(golden: Golden) -> Iterable[Check]:
 def pipeline_avatar(golden: Golden) -> Iterable[Check]:
     """The whole avatar job: key-frame pass, windows, motion frames held, colours matched, stitching."""
     note, model = golden.note, network(golden)
-    timing = Timing(note["frame_num"], note["motion_frames"], note["drop_frames"])
-    _, height, width, _ = golden.input_shapes["pixels"]
-    features, clip = golden.input("audio_features"), golden.input("clip")
-    plan = plan_avatar(
-        (width, height), features.shape[1], width=width, height=height, timing=timing, steps=note["steps"]
-    )
     sigmas = euler_sigmas(note["steps"], note["shift"])
     branches = avatar_branches(note["text_guidance"], note["audio_guidance"])
     prompt, connection, negative = (golden.input(f"{name}text") for name in ("", "connection_", "negative_"))
@@ -288,13 +292,23 @@ def pipeline_avatar(golden: Golden) -> Iterable[Check]:
 
         return pinned_euler(clean, noise, sigmas, run.pin)
 
+    yield from avatar_frames(golden, denoise)
+
+
+def avatar_frames(golden: Golden, denoise: Callable[[Pass, torch.Tensor], torch.Tensor]) -> Iterable[Check]:
+    """The frames of a golden avatar job, whose windows `denoise` samples, see avatar_job.Tools."""
+    note = golden.note
+    timing = Timing(note["frame_num"], note["motion_frames"], note["drop_frames"])
+    _, height, width, _ = golden.input_shapes["pixels"]
+    features, clip = SpeechFeatures.of(golden.input("audio_features")), golden.input("clip")
+    plan = plan_avatar((width, height), features.frames, width=width, height=height, timing=timing, steps=note["steps"])
     tools = AvatarTools(golden.vae.encode, golden.vae.decode, lambda pixels: clip, denoise)
     settings = AvatarSettings(seed=note["seed"], official=True)
     portrait = Portrait.of(golden.pixels(), plan, tools)
     frames, start = run_key_pass(plan, portrait, features, tools, settings)
     made = [finish(frames, settings)] if plan.single else []
-    for index, window in enumerate(plan.windows):
-        key_frame = frames[:, :, index : index + 1]
+    for window in plan.windows:
+        key_frame = pick_key_frame(frames, window.key_frame, portrait, settings)
         new, start = run_window(plan, window, start, key_frame, portrait, features, tools, settings)
         made.append(new)
     yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
@@ -330,7 +344,8 @@ def wav2vec2(golden: Golden) -> Iterable[Check]:
     for layer in model.encoder.layers:
         layer.feed_forward = parts.FeedForward(width, config["intermediate_size"] / width, **options)
     model.load_state_dict(weights)
-    features = speech_features(waveform, SpeechEncoder.of(model.eval(), AudioParams(layers=layers, width=width)))
+    encoder = SpeechEncoder.of(model.eval(), AudioParams(layers=layers, width=width))
+    features = torch.stack(list(speech_features(waveform, encoder)), dim=1)
     yield Check("features", relative_error(features, golden.tensors["features"]), NETWORK)
 
 

@@ -18,6 +18,7 @@ from pack.skyreels_v3.avatar_job import (
     Tools,
     clip_pixels,
     finish,
+    pick_key_frame,
     pinned_euler,
     run_key_pass,
     run_window,
@@ -28,6 +29,7 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.guidance import Branch, avatar_branches
 from pack.skyreels_v3.schedule import euler_sigmas
 from pack.skyreels_v3.solver import euler
+from pack.skyreels_v3.speech_features import SpeechFeatures
 
 TIMING = Timing(window=21, motion=5, drop=4)
 SIZE = {"width": 64, "height": 48}
@@ -71,7 +73,7 @@ def image():
 
 def run_all(bench, image, features, settings=Settings(seed=5), frames=50, restart_at=None):  # noqa: B008 - frozen
     plan = plan_avatar((128, 96), frames, **SIZE, timing=TIMING)
-    features = features[:, :frames]
+    features = SpeechFeatures.of(features[:, :frames])
     tools = bench.tools()
     portrait = Portrait.of(image, plan, tools)
     keys, start = run_key_pass(plan, portrait, features, tools, settings)
@@ -83,9 +85,8 @@ def run_all(bench, image, features, settings=Settings(seed=5), frames=50, restar
             torch.randn(1000)
             start = Start(**{name: tensor.clone() for name, tensor in start.tensors().items()})
             portrait = Portrait.of(image, plan, tools)
-        frames, start = run_window(
-            plan, window, start, keys[:, :, index : index + 1], portrait, features, tools, settings
-        )
+        key_frame = pick_key_frame(keys, window.key_frame, portrait, settings)
+        frames, start = run_window(plan, window, start, key_frame, portrait, features, tools, settings)
         made.append(frames)
     return plan, made, start
 
@@ -206,7 +207,7 @@ def test_no_numbers_stop_the_job(image, features):
     broken = dataclasses.replace(bench.tools(), decode=lambda latents: bench.vae.decode(latents) * float("nan"))
     plan = plan_avatar((128, 96), 50, **SIZE, timing=TIMING)
     with pytest.raises(InputError, match="no numbers"):
-        run_key_pass(plan, Portrait.of(image, plan, broken), features, broken, Settings())
+        run_key_pass(plan, Portrait.of(image, plan, broken), SpeechFeatures.of(features), broken, Settings())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Speech, Avatar Window and Talking Avatar on a real ComfyUI: what is made, resume, sound, two people, bad input."""
 
+from pathlib import Path
+
 import av
 import pytest
 import torch
@@ -81,11 +83,13 @@ def sound(seconds, rate=22050, channels=1, key="sound"):
 def speak(pack_nodes):
     """speak(seconds, people) -> what the node Speech puts out, with random features: the encoder has its own tests."""
     Speech = pack_nodes.module("nodes.speech").Speech
+    SpeechFeatures = pack_nodes.module("skyreels_v3.speech_features").SpeechFeatures
 
     def make(seconds, people=1, channels=1):
         audio = sound(seconds, channels=channels)
         frames = -(-audio["waveform"].shape[-1] * 25 // audio["sample_rate"])
-        return Speech(normal("speech", (people, frames, 12, 768)), audio["waveform"], audio["sample_rate"], 200.0)
+        features = SpeechFeatures.of(normal("speech", (people, frames, 12, 768)))
+        return Speech(features, audio["waveform"], audio["sample_rate"], 200.0)
 
     return make
 
@@ -119,6 +123,18 @@ def test_short_speech_is_one_pass(talk, speak):
     path, _, report = talk(speak(0.2))
     assert len(decoded(path)[0]) == 5
     assert "one pass" in report
+
+
+def test_windows_share_key_frames(talk, speak, comfyui):
+    from PIL import Image
+
+    path, _, report = talk(speak(0.9), window=9, motion=1, drop=6)
+    assert len(decoded(path)[0]) == 23 and "0 of 8 windows were made" in report
+    folder = Path(comfyui.folder_paths.get_output_directory())
+    # Their ends, 8, 10 ... 22, squeezed into frames 0 to 8: 3, 4, 4, 5, 6, 7, 7, 8.
+    assert len(list(folder.rglob("key-frames-*.safetensors"))) == 6
+    with Image.open(next(folder.rglob("key-frames.png"))) as sheet:
+        assert sheet.size == (5 * 96, 2 * 64)
 
 
 def test_interrupted_it_goes_on_with_the_same_frames(talk, speak, comfyui, tmp_path, pack_nodes, monkeypatch):
