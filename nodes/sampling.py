@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..skyreels_v3.avatar_job import pinned_euler
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.guidance import Branch, combine, reference_branches, text_branches
+from ..skyreels_v3.guidance import Branch, avatar_branches, combine, reference_branches, text_branches
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.schedule import MAX_STEPS, job_sigmas
 from ..skyreels_v3.solver import unipc
@@ -155,9 +155,9 @@ class Guider(io.ComfyNode):
         return host.schema(
             node_id="SkyReelsGuider",
             display_name="SkyReels-V3 Guider",
-            description="Guidance as in the official pipelines: by the prompt and by the reference images apart. "
-            "The models are distilled: at 1 and 1 each step is one forward.",
-            search_aliases=["cfg", "dual guidance", "image guidance", "skyreels guider"],
+            description="Guidance as in the official pipelines: by the prompt, and by the reference images or the "
+            "speech, apart. The models are distilled: with all at 1 each step is one forward.",
+            search_aliases=["cfg", "dual guidance", "image guidance", "audio guidance", "skyreels guider"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from SkyReels-V3 Load Model."),
                 io.Conditioning.Input("positive", tooltip="From the node of the model's job."),
@@ -178,20 +178,38 @@ class Guider(io.ComfyNode):
                     tooltip="Above 1 follows the reference images harder; reference job only.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Needed where text_guidance is above 1."),
+                io.Float.Input(
+                    "audio_guidance",
+                    default=1.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Above 1 moves the mouth more; avatar job only.",
+                ),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, text_guidance=1.0, image_guidance=1.0, negative=None) -> io.NodeOutput:
+    def execute(
+        cls, model, positive, text_guidance=1.0, image_guidance=1.0, negative=None, audio_guidance=1.0
+    ) -> io.NodeOutput:
         job = skyreels_model(model).job
-        if job is Job.REFERENCE:
-            branches = reference_branches(text_guidance, image_guidance)
-        elif image_guidance > 1:
+        if image_guidance > 1 and job is not Job.REFERENCE:
             raise InputError(
                 f"Image guidance is {image_guidance:g}, but the model does the {job.value} job, which has no reference "
                 "images: set it to 1."
             )
+        if audio_guidance > 1 and job is not Job.AVATAR:
+            raise InputError(
+                f"Audio guidance is {audio_guidance:g}, but the model does the {job.value} job, which hears no speech: "
+                "set it to 1."
+            )
+        if job is Job.REFERENCE:
+            branches = reference_branches(text_guidance, image_guidance)
+        elif job is Job.AVATAR:
+            branches = avatar_branches(text_guidance, audio_guidance)
         else:
             branches = text_branches(text_guidance)
         if negative is None and any(not branch.uses_prompt for branch in branches):

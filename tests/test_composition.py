@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from golden import read, relative_error
-from goldens import NETWORK
+from goldens import NETWORK, avatar_frames
 from tiny_models import random_weight, write_transformer
 
 GOLDENS = __file__.replace("test_composition.py", "goldens/")
@@ -81,6 +81,34 @@ def test_the_nodes_give_the_official_latents(pack_nodes, tmp_path, name):
     noise = comfy.sample.prepare_noise(empty, note["seed"])
     out = guider.sample(noise, empty, sampler, sigmas, seed=note["seed"])
     assert relative_error(comfy.latent_formats.Wan21().process_in(out), latents) <= NETWORK
+
+
+def test_the_guider_gives_the_official_frames_of_an_avatar(pack_nodes, tmp_path):
+    """Windows of the guided golden sampled with Load Model, Sigmas and Guider, by text and by speech."""
+    from safetensors.torch import save_file
+
+    golden = read(f"{GOLDENS}pipeline_avatar_guided.safetensors")
+    heads = str(golden.config["num_heads"])
+    save_file(golden.weights(), tmp_path / "a2v.safetensors", metadata={"num_attention_heads": heads})
+    model = pack_nodes.module("nodes.load").load_patcher(str(tmp_path / "a2v.safetensors"))
+    condition, sampling = pack_nodes.module("nodes.condition"), pack_nodes.module("nodes.sampling")
+    note = golden.note
+    guidance = {name: note[name] for name in ("text_guidance", "audio_guidance")}
+    assert min(guidance.values()) > 1
+    sigmas = pack_nodes["SkyReelsSigmas"].execute(model, note["steps"], note["shift"]).args[0]
+
+    def denoise(run, noise):
+        job = condition.JobCondition(model.model.job, run.condition, run.tokens, run.speech)
+        own = "text" if run.plan.is_key_pass else "connection_text"
+        positive, negative = (condition.attach([[golden.input(name), {}]], job) for name in (own, "negative_text"))
+        guider = pack_nodes["SkyReelsGuider"].execute(model, positive, negative=negative, **guidance).args[0]
+        sampler = sampling.avatar_sampler(run.pin)
+        latents = guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, seed=note["seed"])
+        return model.model.latent_format.process_in(latents)
+
+    with torch.inference_mode():
+        for check in avatar_frames(golden, denoise):
+            assert check.passed, check
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "uni_pc", "res_multistep"])
@@ -235,6 +263,11 @@ def test_conditioning_that_does_not_fit_is_told_in_a_sentence(patcher, condition
 def test_guidance_without_a_negative_prompt(patcher, conditioning, pack_nodes):
     with pytest.raises(ValueError, match="connect negative"):
         pack_nodes["SkyReelsGuider"].execute(patcher, conditioning(), 3.0)
+
+
+def test_guidance_by_what_a_job_does_not_have(patcher, conditioning, pack_nodes):
+    with pytest.raises(ValueError, match="does the reference job, which hears no speech: set it to 1"):
+        pack_nodes["SkyReelsGuider"].execute(patcher, conditioning(), audio_guidance=2.0)
 
 
 def test_long_prompts_are_cut_as_officially(patcher, conditioning, caplog):
