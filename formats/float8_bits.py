@@ -29,9 +29,9 @@ def to_float8(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def from_float8(codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Numbers of a dtype, or their bits as uint8 -> a new float32 tensor of that shape."""
+    """Numbers of 8-bit floats, or those of this dtype as bits in uint8 -> a new float32 tensor of that shape."""
     if has_float8(codes.device):
-        return codes.view(dtype).float()
+        return (codes if is_float8(codes) else codes.view(dtype)).float()
     return lookup(_table(dtype, codes.device), codes)
 
 

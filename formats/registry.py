@@ -8,12 +8,21 @@ from ..skyreels_v3.errors import InputError
 from .base import Format
 from .encoding import Encoding
 from .fp8 import Float8
+from .gguf import Gguf
+from .gguf_blocks import DECODERS
 from .int8 import Int8
+from .mxfp8 import Mxfp8
+from .nf4 import Nf4
+from .nvfp4 import Nvfp4
 
 _MAKERS = {
     "float8_e4m3fn": lambda _: Float8(torch.float8_e4m3fn),
     "float8_e5m2": lambda _: Float8(torch.float8_e5m2),
     "int8": lambda encoding: Int8(encoding.rotation),
+    "nf4": lambda _: Nf4(),
+    "mxfp8": lambda _: Mxfp8(),
+    "nvfp4": lambda _: Nvfp4(),
+    **dict.fromkeys(DECODERS, lambda encoding: Gguf(encoding.kind)),
 }
 # Every kind that an Encoding can have here.
 KINDS = tuple(_MAKERS)

@@ -1,0 +1,73 @@
+"""4-bit NormalFloat: sixteen values as far apart as Gaussian numbers need them, with a scale for every 64 columns.
+
+Source: QLoRA (arXiv 2305.14314), appendix E. The codes and their order are those of bitsandbytes.
+"""
+
+from functools import cache
+
+import torch
+
+from .base import Format, Parts
+from .lookup import lookup
+
+BLOCK = 64
+VALUES = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+# Blocks of zeros are divided by this and stay zero.
+SMALLEST = 1e-30
+
+
+class Nf4(Format):
+    """4.5 bits a number; relative error of Gaussian weights 9.2 %.
+
+    weight: [rows, columns / 2 + columns / 16] uint8: two codes a byte, the first in the high half, then the largest
+    magnitudes of the blocks, [columns / 64] float32, as bytes. One tensor, so that a weight is moved at once.
+    """
+
+    name = "nf4"
+
+    def takes(self, rows: int, columns: int) -> bool:
+        return columns % BLOCK == 0
+
+    def decode(self, parts: Parts, columns: int) -> torch.Tensor:
+        codes, bytes = parts["weight"].split((columns // 2, columns // 16), dim=1)
+        largest = bytes.contiguous().view(torch.float32)
+        numbers = lookup(_pairs(codes.device), codes).reshape(len(codes), -1, BLOCK)
+        return numbers.mul_(largest.unsqueeze(-1)).flatten(1)
+
+    def encode(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        blocks = weight.unflatten(1, (-1, BLOCK))
+        largest = blocks.abs().amax(dim=2, keepdim=True)
+        codes = torch.bucketize(blocks / largest.clamp(min=SMALLEST), _borders(weight.device), out_int32=True)
+        high, low = codes.to(torch.uint8).flatten(1).unflatten(1, (-1, 2)).unbind(2)
+        return {"weight": torch.cat([high << 4 | low, largest.flatten(1).view(torch.uint8)], dim=1)}
+
+
+@cache
+def _pairs(device: torch.device) -> torch.Tensor:
+    """The two numbers that a byte stands for, [256, 2] float32."""
+    values = torch.tensor(VALUES)
+    return torch.cartesian_prod(values, values).to(device)
+
+
+@cache
+def _borders(device: torch.device) -> torch.Tensor:
+    """Half-way between neighbouring values, [15] float32."""
+    values = torch.tensor(VALUES)
+    return ((values[1:] + values[:-1]) / 2).to(device)

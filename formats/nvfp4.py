@@ -1,0 +1,45 @@
+"""4-bit floating point with a scale in E4M3 for every 16 columns: NVIDIA's NVFP4, as ComfyUI's checkpoints have it.
+
+Source: Pretraining LLMs with NVFP4 (arXiv 2509.25149); the layout is comfy-kitchen's,
+https://github.com/Comfy-Org/comfy-kitchen.
+"""
+
+from functools import cache
+
+import torch
+
+from .base import Format, Parts
+from .float8_bits import from_float8
+from .lookup import lookup
+from .tiled_scales import untiled
+
+BLOCK = 16
+VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of E2M1; the fourth bit is the sign
+
+
+class Nvfp4(Format):
+    """Read only.
+
+    weight: [rows, columns / 2] uint8, both padded to multiples of 16: two codes a byte, the first in the high half.
+    weight_scale: E4M3 or its bits as uint8, one for every 16 columns of a row, in tiles.  weight_scale_2: float32 [] or
+    [1], for the whole weight.
+    """
+
+    name = "nvfp4"
+
+    def unpack(self, parts: Parts, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+        weight = parts["weight"].view(torch.uint8)
+        bits = untiled(parts["weight_scale"].view(torch.uint8), len(weight), 2 * weight.shape[1] // BLOCK)
+        scale = from_float8(bits.contiguous(), torch.float8_e4m3fn).mul_(parts["weight_scale_2"].float())
+        return super().unpack({"weight": weight, "weight_scale": scale}, rows, columns, dtype)
+
+    def decode(self, parts: Parts, columns: int) -> torch.Tensor:
+        numbers = lookup(_pairs(parts["weight"].device), parts["weight"]).reshape(len(parts["weight"]), -1, BLOCK)
+        return numbers.mul_(parts["weight_scale"].unsqueeze(2)).flatten(1)
+
+
+@cache
+def _pairs(device: torch.device) -> torch.Tensor:
+    """The two numbers that a byte stands for, [256, 2] float32."""
+    values = torch.tensor([*VALUES, *(-value for value in VALUES)])
+    return torch.cartesian_prod(values, values).to(device)

@@ -1,0 +1,15 @@
+"""The order in which tensor cores read the scales of blocks: in tiles of 128 rows and 4 blocks.
+
+Source: cuBLAS, "1D Block Scaling Factors Layout", https://docs.nvidia.com/cuda/cublas/#d-block-scaling-factors-layout.
+"""
+
+import torch
+
+
+def untiled(scales: torch.Tensor, rows: int, blocks: int) -> torch.Tensor:
+    """scales: one byte each, in tiles, of any shape -> [rows, blocks], without the padding of the tiles.
+
+    Within a tile, row r and block b lie at 16 (r mod 32) + 4 (r div 32) + b; tiles follow each other along a row.
+    """
+    tiles = scales.reshape(-(-rows // 128), -(-blocks // 4), 32, 4, 4)
+    return tiles.permute(0, 3, 2, 1, 4).flatten(3).flatten(0, 2)[:rows, :blocks]
