@@ -13,6 +13,7 @@ from ..skyreels_v3.long_job import LongJob
 from ..skyreels_v3.video_source import Sound
 from . import host
 from .load import checkpoint_files
+from .lora_branches import attached
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,13 @@ def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
 
 
 def model_stamps(models: Iterable) -> list[tuple[str, int, int]]:
-    """The checkpoints behind MODELs of Load Model: a changed file is another job."""
-    return [stamp for model in models for stamp in file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))]
+    """The checkpoints and LoRAs behind MODELs of Load Model: a changed file is another job."""
+    stamps = []
+    for model in models:
+        stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))
+        loras = attached(model.model_options["transformer_options"])
+        stamps += [lora.stamp for lora in loras if lora.stamp is not None]
+    return stamps
 
 
 def leave_playable(job: LongJob, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:

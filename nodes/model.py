@@ -14,11 +14,13 @@ import torch
 
 from ..skyreels_v3.context import avatar_segments, extension_segments, reference_segments, shot_segments
 from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.lora import applied
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.transformer import FFN_TOKENS, Runtime, SkyReelsTransformer
 from . import host
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
+from .lora_branches import attached
 from .operations import branching
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,8 @@ class Network(SkyReelsTransformer):
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
-        return super().forward(segments, timestep, context, runtime=runtime, **given)
+        with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
+            return super().forward(segments, timestep, context, runtime=runtime, **given)
 
 
 def host_attention(transformer_options: dict):

@@ -1,0 +1,282 @@
+"""A LoRA file on disk: opened, its names read, and checked against the network that it is for."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite, prod
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.lora import BranchParams, module_name
+from ..skyreels_v3.params import TransformerParams
+from .header import read_header
+from .key_maps import find_dialect
+from .lora_names import layer_names, other_kind, split, wan_name
+from .params import expected_shapes
+from .tensor_info import TensorInfo, short
+
+Shape = tuple[int, ...]
+Get = Callable[[str], torch.Tensor]
+Reader = Callable[[Path], Mapping[str, torch.Tensor]]
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+NAMED = 3  # names in a sentence
+MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
+
+# LoRAs that let a model do with fewer steps, by what they are called.
+DISTILLED = re.compile(
+    r"lightx2v|causvid|acc-?vid|fusion-?x|distill|turbo|lightning|self[-_ ]?forc|fast-?wan"
+    r"|(?<![a-z])(?:rcm|lcm|dmd2?)(?![a-z])|\d[-_ ]?steps?(?![a-z])",
+    re.IGNORECASE,
+)
+TITLES = ("modelspec.title", "ss_output_name", "title", "name")  # in the metadata
+
+
+@dataclass(frozen=True)
+class WeightDelta:
+    """A change of a weight that is no linear layer's: `diff`, or scale * up @ down, keys of the file."""
+
+    shape: Shape
+    diff: str = ""
+    up: str = ""
+    down: str = ""
+    scale: float = 1.0
+
+    def tensor(self, get: Get) -> torch.Tensor:
+        """The change, in the weight's shape."""
+        if self.diff:
+            return get(self.diff).reshape(self.shape)
+        return (get(self.up).float().flatten(1) @ get(self.down).float().flatten(1)).reshape(self.shape) * self.scale
+
+
+@dataclass
+class LoraFile:
+    """A checked LoRA; of its tensors only the alphas have been read.
+
+    layers: Wan name of a linear layer -> what the file has for it.  branches: name in the state dict of a Lora of
+    these layers -> key in the file.  deltas: Wan name of any other weight -> its change.
+    left_out: layers of the file that this network does not have.  replacing: weights that it would set, not change.
+    count: layers in the file.  is_distilled: whether it is one that saves steps.
+    """
+
+    path: Path
+    layers: dict[str, BranchParams] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    deltas: dict[str, WeightDelta] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    replacing: list[str] = field(default_factory=list)
+    count: int = 0
+    is_distilled: bool = False
+
+    def summary(self) -> str:
+        """What it is, in a line: its layers and ranks."""
+        ranks = sorted({layer.rank for layer in self.layers.values() if layer.rank})
+        span = "" if not ranks else f", rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else "")
+        return f"{self.path.name}: {self.count - len(self.left_out)} layers{span}"
+
+    def notes(self) -> list[str]:
+        """Sentences for the artist: what is left out and what to expect."""
+        name, notes = self.path.name, []
+        if self.left_out:
+            notes.append(
+                f"{len(self.left_out)} of {self.count} layers of {name} fit nothing in this model and are left out "
+                f"({some(self.left_out)})."
+            )
+        if self.replacing:
+            notes.append(
+                f"{name} replaces {len(self.replacing)} weights instead of changing them, which is not supported: "
+                f"they are left out ({some(self.replacing)})."
+            )
+        if self.is_distilled:
+            notes.append(
+                f"{name} is made to save steps, but SkyReels-V3 models are distilled already: on top of that the "
+                "picture burns, so try strength 0.3 or leave it out."
+            )
+        return notes
+
+    def read(self, reader: Reader | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """(state dict of the Lora, Wan name -> change of a weight that is no linear layer's).
+
+        The first is mapped: memory is used when it is needed, and the file must stay. reader: maps a file, path ->
+        {key: tensor}; safetensors' own where None. Raises InputError if the file has changed.
+        """
+        with _opened(self.path, reader) as get:
+            state = {name: _as_matrix(get(key)) for name, key in self.branches.items()}
+            return state, {name: delta.tensor(get) for name, delta in self.deltas.items()}
+
+
+def open_lora(path: Path, params: TransformerParams) -> LoraFile:
+    """Open a LoRA for the transformer of these sizes. Only the header and the alphas are read.
+
+    Raises InputError, in one sentence, for files that are damaged, no LoRA, of a kind that cannot run beside a layer,
+    or made for another model.
+    """
+    path = Path(path)
+    name = path.name
+    header = read_header(path)
+    if header.file_format != "safetensors":
+        raise InputError(f"{name} is a GGUF file, but LoRAs are read from safetensors: {MODEL} in that format.")
+    kind = other_kind(header.tensors)
+    if kind:
+        raise InputError(
+            f"{name} is a {kind}, which cannot run beside quantised weights: load the model in bf16 and use ComfyUI's "
+            "LoraLoaderModelOnly, or use the plain LoRA."
+        )
+    shapes = expected_shapes(params)
+    found, strange = _layers(header.tensors, shapes, name)
+    metadata = " ".join(header.metadata.get(title, "") for title in TITLES)
+    lora = LoraFile(
+        path,
+        left_out=strange,
+        count=len(found) + len(strange),
+        is_distilled=bool(DISTILLED.search(f"{path.stem} {metadata}")),
+    )
+    with _opened(path) as get:
+        for layer, parts in found.items():
+            _add(lora, layer, parts, header.tensors, shapes, get)
+    return lora
+
+
+def _layers(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape], name: str):
+    """(Wan name of a layer -> {part: key}, names in the file that are no layer of this network)."""
+    names = layer_names(shapes)
+    found: dict[str, dict[str, str]] = {}
+    strange: dict[str, None] = {}
+    is_lora = False
+    for key in tensors:
+        layer, part = split(key) or (key, "")
+        is_lora |= bool(part)
+        wan = wan_name(layer, names) if part else None
+        if part == "diff_m" and wan is None:
+            wan = wan_name(f"{layer}.modulation", names)
+        if wan is None:
+            strange[layer] = None
+            continue
+        parts = found.setdefault(wan, {})
+        other = parts.setdefault("diff" if part == "diff_m" else part, key)
+        if other != key:
+            raise InputError(
+                f"{name} has {wan} twice, as {short(other)} and as {short(key)}: it is two LoRAs in one file, use "
+                "each by itself."
+            )
+    if not is_lora:
+        what = "a whole model: load it with SkyReels-V3 Load Model" if find_dialect(tensors) else f"no LoRA: {MODEL}"
+        called = f" (its tensors are called {some(list(tensors))})" if tensors else " (it is empty)"
+        raise InputError(f"{name}{called} is {what}.")
+    if not found:
+        texts = all(layer.startswith(("lora_te", "text_encoder", "text_model")) for layer in strange)
+        whose = "a text encoder" if texts else "another model"
+        raise InputError(
+            f"{name} is a LoRA for {whose}: none of its {len(strange)} layers ({some(list(strange))}) is in this "
+            f"model, so {MODEL}."
+        )
+    return found, list(strange)
+
+
+def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Mapping[str, Shape], get: Get) -> None:
+    """Check what a file has for one layer and sort it into `lora`."""
+    name = lora.path.name
+    given = {part: tensors[key] for part, key in parts.items() if part != "alpha"}
+    for tensor in given.values():
+        if tensor.dtype not in FLOATS:
+            raise InputError(f"{name} is stored as {tensor.dtype}, which is not read for LoRAs: use the bf16 file.")
+    weight = f"{layer}.weight" if f"{layer}.weight" in shapes else layer
+    shape, bias = shapes[weight], shapes.get(f"{layer}.bias")
+    if "set" in given:
+        lora.replacing.append(layer)
+    rank = _rank({part: tensor.shape for part, tensor in given.items()}, parts, layer, name)
+    made = None
+    if rank:
+        made, needed = (given["up"].shape[0], prod(given["down"].shape[1:])), (shape[0], prod(shape[1:]))
+    elif rank is not None:
+        made, needed = _without_ones(given["diff"].shape), _without_ones(shape)
+    if made is not None and made != needed:
+        if len(shape) < 5:
+            raise InputError(
+                f"In {name}, {layer} is for a weight of {_times(made)}, but this model's has {_times(needed)}: {MODEL}."
+            )
+        # Image-to-video models read more channels; the rest of such a LoRA fits.
+        lora.left_out.append(layer)
+        rank = None
+    if "diff_b" in given and (bias is None or _without_ones(given["diff_b"].shape) != _without_ones(bias)):
+        raise InputError(
+            f"In {name}, {layer} changes a bias of {_times(given['diff_b'].shape)}, but this model's has "
+            f"{_times(bias or (0,))}: {MODEL}."
+        )
+    scale = _scale(name, layer, rank, get(parts["alpha"]) if "alpha" in parts else None)
+    if len(shape) == 2:
+        lora.layers[layer] = BranchParams(shape[1], shape[0], rank, scale, "diff_b" in given)
+        kinds = {"diff": "up", "diff_b": "bias"}
+        for part in given.keys() - {"set"}:
+            lora.branches[f"{module_name(layer)}.{kinds.get(part, part)}.weight"] = parts[part]
+        return
+    if rank is not None:
+        lora.deltas[weight] = WeightDelta(shape, *(parts.get(part, "") for part in ("diff", "up", "down")), scale)
+    if "diff_b" in given:
+        lora.deltas[f"{layer}.bias"] = WeightDelta(bias, parts["diff_b"])
+
+
+def _rank(shapes: Mapping[str, Shape], parts: Mapping[str, str], layer: str, name: str) -> int | None:
+    """The rank of a layer's pair, 0 for a whole difference, None if the weight is not changed."""
+    has = {part for part in ("up", "down", "diff") if part in shapes}
+    if has == {"up", "down"}:
+        up, down = shapes["up"], shapes["down"]
+        if len(up) < 2 or len(down) < 2 or prod(up[1:]) != down[0] or not down[0]:
+            raise InputError(
+                f"In {name}, the two halves of {layer} are {_times(down)} and {_times(up)}, which do not fit together: "
+                "it is damaged, download it again."
+            )
+        return down[0]
+    if has == {"diff"}:
+        return 0
+    if has or "alpha" in parts:
+        raise InputError(
+            f"{name} has {some([parts[part] for part in parts])} for {layer}, but a LoRA has two halves, down and up, "
+            "or one difference: it is damaged, download it again."
+        )
+    return None
+
+
+def _scale(name: str, layer: str, rank: int | None, alpha: torch.Tensor | None) -> float:
+    """alpha / rank; 1 without an alpha."""
+    if not rank or alpha is None:
+        return 1.0
+    if alpha.numel() != 1 or not isfinite(alpha.item()):
+        raise InputError(f"In {name}, the alpha of {layer} is no number: it is damaged, download it again.")
+    return alpha.item() / rank
+
+
+def _without_ones(shape: Shape) -> Shape:
+    return tuple(size for size in shape if size != 1)
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in shape) or "1"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, for a sentence."""
+    return ", ".join(short(name) for name in names[:NAMED]) + (" ..." if len(names) > NAMED else "")
+
+
+def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
+    """A weight as a Branch has it: a bias is one column, a 1 x 1 convolution a matrix."""
+    tensor = tensor.reshape(-1, 1) if tensor.ndim < 2 else tensor.flatten(1)
+    # At an odd place in the file, where kernels may fail on it.
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
+
+
+@contextmanager
+def _opened(path: Path, reader: Reader | None = None) -> Iterator[Get]:
+    """A function key -> tensor for a file. Raises InputError if it is no longer what its header said."""
+    try:
+        if reader is not None:
+            yield reader(path).__getitem__
+        else:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                yield file.get_tensor
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise InputError(f"{path.name} cannot be read any more ({error}): queue it again.") from error
