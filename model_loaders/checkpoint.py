@@ -1,26 +1,23 @@
-"""A transformer's checkpoint on disk: opened, recognised and checked, its weights mapped but not read."""
+"""A transformer's checkpoint on disk: opened, recognised and checked. Reads headers only and needs no torch."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import Job
+from .gguf_layout import as_in_torch, check_architecture
+from .header import Header, TensorInfo, read_header
 from .jobs import detect_job
 from .key_maps import KeyMap, find_dialect
-from .other_models import refuse_lora, refuse_quantised, refuse_wan_variants, what_it_is
+from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
-from .safetensors_header import TensorInfo, read_header
 from .shards import Files, check_index, find_files, read_json, title
+from .stored import Part, StoredWeight, fits, stored_weights, summary
 
-Reader = Callable[[Path], dict[str, torch.Tensor]]
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
 # Folders that every ComfyUI or Hugging Face cache has: what lies above them says nothing about the model.
@@ -34,60 +31,53 @@ class Checkpoint:
     """A checked checkpoint; nothing of the weights has been read.
 
     paths: the file, or all shards.  params: sizes.  job, why: what it is for, and one sentence that says why.
-    dtype: of most weights.  metadata: the files' own strings.  dialect: name of the key map it is written in.
-    sources: Wan name -> (file, key in that file).
+    metadata: the files' own strings.  dialect: name of the key map it is written in.
+    weights: Wan name -> where and how it is stored.
     """
 
     paths: tuple[Path, ...]
     params: TransformerParams
     job: Job
     why: str
-    dtype: torch.dtype
     metadata: dict[str, str]
     dialect: str
-    sources: dict[str, tuple[Path, str]]
+    weights: dict[str, StoredWeight]
 
     @property
     def parameters(self) -> int:
         """How many numbers the weights have."""
         return sum(prod(shape) for shape in expected_shapes(self.params).values())
 
-    def state_dict(self, reader: Reader | None = None) -> dict[str, torch.Tensor]:
-        """Wan name -> tensor, mapped from the files: memory is used only when a weight is read, and can be given back.
+    @property
+    def size(self) -> int:
+        """Bytes of the weights in the files."""
+        return sum(weight.size for weight in self.weights.values())
 
-        reader: maps a file, path -> {key: tensor}; safetensors' own where None.
-        The files must stay where they are as long as the tensors live. Raises InputError if one has changed.
-        """
-        weights: dict[str, torch.Tensor] = {}
-        for path in self.paths:
-            try:
-                tensors = (reader or map_file)(path)
-                weights.update({name: tensors[key] for name, (file, key) in self.sources.items() if file == path})
-            except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-                raise InputError(f"{path.name} cannot be read any more ({error}): load the model again.") from error
-        return {name: weights[name] for name in self.sources}
+    @property
+    def precision(self) -> str:
+        """What artists call the precision of the file: "bf16", "fp8 scaled + bf16", "Q4_K + Q6_K" ..."""
+        return summary(self.weights.values())
 
+    @property
+    def plain_dtype(self) -> str:
+        """The dtype of most numbers that are not encoded, as headers name it ("BF16"); BF16 where all are."""
+        numbers: Counter[str] = Counter(BF16=0)
+        for weight in self.weights.values():
+            if weight.encoding is None:
+                numbers[weight.parts["weight"].dtype] += prod(weight.shape)
+        return numbers.most_common(1)[0][0]
 
-def map_file(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors file, mapped."""
-    with safe_open(path, framework="pt", device="cpu") as file:
-        return {key: _aligned(file.get_tensor(key)) for key in file.keys()}
-
-
-def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or a copy where it lies at an odd place in the file, on which kernels may fail.
-
-    The official files are aligned, so nothing of them is copied.
-    """
-    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
+    @property
+    def is_packed(self) -> bool:
+        """Whether weights are stored in another way than as plain numbers."""
+        return any(weight.encoding for weight in self.weights.values())
 
 
 def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     """Open a transformer: one safetensors file, any shard of a set, or a folder with shards or one file.
 
     job: what the artist chose, None for auto. Only headers are read. Raises InputError, in one sentence, for
-    files that are damaged, incomplete, of another model or quantised, and for a job that the weights rule
-    out.
+    files that are damaged, incomplete or of another model, and for a job that the weights rule out.
     """
     path = Path(path)
     files = find_files(path)
@@ -96,6 +86,7 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     headers = {file: read_header(file) for file in files.paths}
     tensors = {key: info for header in headers.values() for key, info in header.tensors.items()}
     metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
+    check_architecture(metadata, name)
     refuse_lora(tensors, name)
     found = find_dialect(tensors)
     if found is None:
@@ -103,16 +94,31 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     check_index(files, headers)
     dialect, prefix = found
     names = _wan_names(tensors, dialect, prefix, name)
-    infos = {wan: tensors[key] for key, wan in names.items()}
-    shapes = {wan: info.shape for wan, info in infos.items()}
-    refuse_wan_variants(shapes, name)
-    refuse_quantised(infos, metadata, name)
+    parts = _parts(headers, names)
+    refuse_wan_variants({wan: part.shape for wan, part in parts.items()}, name)
+    refuse_unreadable(parts, name)
+
+    def rename(layer: str) -> str:
+        layer = layer.removeprefix(prefix)
+        return dialect.rename([layer])[layer]
+
+    weights = stored_weights(parts, metadata, rename, name)
+    shapes = {wan: weight.shape for wan, weight in weights.items()}
     params = params_from_shapes(shapes, _config(files, path, metadata))
-    _check_complete(shapes, params, name)
+    _check_complete(weights, params, name)
     job, why = detect_job(params, _name_and_folders(place), metadata, job, dialect.name)
-    files_of = {key: file for file, header in headers.items() for key in header.tensors}
-    sources = {wan: (files_of[key], key) for key, wan in names.items()}
-    return Checkpoint(files.paths, params, job, why, _dtype(infos), metadata, dialect.name, sources)
+    return Checkpoint(files.paths, params, job, why, metadata, dialect.name, weights)
+
+
+def _parts(headers: Mapping[Path, Header], names: Mapping[str, str]) -> dict[str, Part]:
+    """Wan name -> where it lies. names: key in the file -> Wan name."""
+    parts = {
+        names[key]: Part(path, key, info.dtype, info.shape, header.data_start + info.start, info.end - info.start)
+        for path, header in headers.items()
+        for key, info in header.tensors.items()
+        if key in names
+    }
+    return as_in_torch(parts) if any(path.suffix.lower() == ".gguf" for path in headers) else parts
 
 
 def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, name: str) -> dict[str, str]:
@@ -145,26 +151,24 @@ def _config(files: Files, path: Path, metadata: dict[str, str]) -> dict:
     return heads_in_metadata(metadata)
 
 
-def _check_complete(shapes: Mapping[str, tuple[int, ...]], params: TransformerParams, name: str) -> None:
+def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerParams, name: str) -> None:
     expected = expected_shapes(params)
-    missing = [key for key in expected if key not in shapes]
+    missing = [key for key in expected if key not in weights]
     if missing:
         raise InputError(
-            f"{name} lacks {len(missing)} of the {len(expected)} weights of its transformer "
-            f"({_some(missing)}), so it "
+            f"{name} lacks {len(missing)} of the {len(expected)} weights of its transformer ({_some(missing)}), so it "
             "is incomplete or another model: download it again."
         )
-    unexpected = [key for key in shapes if key not in expected]
+    unexpected = [key for key in weights if key not in expected]
     if unexpected:
         raise InputError(
-            f"{name} has {len(unexpected)} weights that no SkyReels-V3 transformer has "
-            f"({_some(unexpected)}), so it "
+            f"{name} has {len(unexpected)} weights that no SkyReels-V3 transformer has ({_some(unexpected)}), so it "
             "is another model: choose an R2V, V2V or A2V file."
         )
     for key, shape in expected.items():
-        if tuple(shapes[key]) != shape:
+        if not fits(weights[key], shape):
             raise InputError(
-                f"In {name}, {key} has the shape {list(shapes[key])}, but {list(shape)} is needed: "
+                f"In {name}, {key} has the shape {list(weights[key].shape)}, but {list(shape)} is needed: "
                 "use an official SkyReels-V3 file."
             )
 
@@ -184,10 +188,3 @@ def _name_and_folders(path: Path) -> list[str]:
             break
         names.append(parent.name)
     return names
-
-
-def _dtype(infos: Mapping[str, TensorInfo]) -> torch.dtype:
-    numbers: Counter[str] = Counter()
-    for info in infos.values():
-        numbers[info.dtype] += prod(info.shape)
-    return DTYPES[numbers.most_common(1)[0][0]]

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..skyreels_v3.errors import InputError
-from .safetensors_header import TensorInfo
 
 HERE = "choose a SkyReels-V3 transformer here"
 
@@ -22,7 +21,7 @@ class OtherModel:
 LORA = OtherModel(
     "a LoRA",
     (".lora_A", ".lora_B", ".lora_up", ".lora_down", "lora_unet_", "lora_te_", ".lokr_", ".hada_", ".diff_b"),
-    "choose the SkyReels-V3 model here and load this file with LoraLoaderModelOnly after this node",
+    "choose the SkyReels-V3 model here and load this file with SkyReels-V3 LoRA after this node",
 )
 
 # Built on Wan: they have the transformer's own keys and these besides.
@@ -66,9 +65,12 @@ OTHERS = (
     ),
 )
 
-# The dtypes of plain checkpoints; a few weights of other dtypes are what quantised files have.
-PLAIN = {"BF16", "F16", "F32"}
-QUANTISED_MARKS = (".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_state", ".qweight")
+# Formats of other programs, which keep their numbers in tensors with these names.
+UNREADABLE = {
+    "bitsandbytes": (".absmax", ".quant_state", ".quant_map", ".nested_absmax"),
+    "GPTQ or AWQ": (".qweight", ".qzeros"),
+    "SVDQuant (nunchaku)": (".smooth_factor", ".proj_down", ".wscales"),
+}
 
 
 def _first(models: Iterable[OtherModel], keys: Iterable[str]) -> OtherModel | None:
@@ -99,33 +101,12 @@ def refuse_wan_variants(shapes: Mapping[str, tuple[int, ...]], name: str) -> Non
         )
 
 
-def refuse_quantised(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], name: str) -> None:
-    """Raise InputError if the weights are stored in another way than bf16, fp16 or fp32."""
-    kind = _quantisation(tensors, metadata)
-    if kind:
-        raise InputError(f"{name} is quantised ({kind}), which is not supported yet: use the bf16 or fp16 file.")
-
-
-def _quantisation(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> str | None:
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    has_scales = "_quantization_metadata" in metadata or any(
-        key.endswith("scaled_fp8") or mark in key for key in tensors for mark in QUANTISED_MARKS
-    )
-    fp8 = sorted(dtype for dtype in dtypes if dtype.startswith("F8_E") and dtype != "F8_E8M0")
-    if "F8_E8M0" in dtypes:
-        return "mxfp8"
-    if any(key.endswith(".weight_scale_2") for key in tensors) or "F4" in dtypes:
-        return "nvfp4"
-    if any(key.endswith((".absmax", ".quant_state")) or ".quant_state." in key for key in tensors):
-        return "bitsandbytes"
-    if fp8:
-        return "fp8 scaled" if has_scales else f"fp8, {fp8[0]}"
-    if "I8" in dtypes:
-        return "int8"
-    if has_scales:
-        return "with scales"
-    odd = sorted(dtypes - PLAIN)
-    return f"stored as {', '.join(odd)}" if odd else None
+def refuse_unreadable(keys: Iterable[str], name: str) -> None:
+    """Raise InputError if the weights are in a format of another program."""
+    keys = list(keys)
+    for kind, marks in UNREADABLE.items():
+        if any(mark in key for mark in marks for key in keys):
+            raise InputError(f"{name} is quantised by {kind}, which is not read here: use the bf16, fp8 or GGUF file.")
 
 
 def what_it_is(keys: Iterable[str], name: str) -> InputError:

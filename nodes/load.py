@@ -11,58 +11,97 @@ from comfy_api.latest import io
 
 from ..model_loaders import folders
 from ..model_loaders.checkpoint import Checkpoint, open_checkpoint
+from ..model_loaders.precision import Machine, Precision, automatic
 from ..model_loaders.shards import find_files
+from ..model_loaders.weights import DTYPES, Weights, load_weights
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import Job
 from . import host
+from .companions import missing_companions
 from .model import Config, Model
+from .operations import Packed
+from .patcher import patcher_class
 
 log = logging.getLogger(__name__)
 
 FOLDER = "diffusion_models"
 AUTO = "auto"
 JOBS = [AUTO, *(job.value for job in Job)]
+PRECISIONS = [precision.value for precision in Precision]
+PLAIN_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
-def load_patcher(path: str, job: str = AUTO, disable_dynamic: bool = False):
-    """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto.
+def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dynamic: bool = False):
+    """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto, `precision` a
+    Precision's. Its `model.notes` say in sentences what was chosen and why.
 
     Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
     Raises InputError for whatever is wrong with the file.
     """
-    if job not in JOBS:
-        raise InputError(f"The job is {job!r}, but it must be one of {', '.join(JOBS)}.")
+    for name, value, known in (("job", job, JOBS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
     checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
-    log.info("SkyReels-V3: %s", checkpoint.why)
-    config = Config(checkpoint.params, checkpoint.job)
     load_device = comfy.model_management.get_torch_device()
-    dtype = weight_dtype(checkpoint, config, load_device)
+    chosen, why = resolve(Precision(precision), checkpoint, load_device)
+    config = Config(checkpoint.params, checkpoint.job)
+    dtype = plain_dtype(chosen, checkpoint, config, load_device)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
-    model = Model(config)
-    patcher = host.patcher_class(dynamic=not disable_dynamic)(
+    model = Model(config, notes=(checkpoint.why, *why))
+    # A graphics card packs weights some twenty times as fast as the processor.
+    packing = load_device if load_device.type == "cuda" else "cpu"
+    fill(model.diffusion_model, load_weights(checkpoint, chosen, dtype, packing, host.file_reader()))
+    patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
-    # Mapped tensors become the parameters themselves: nothing is copied until a weight is needed.
-    weights = checkpoint.state_dict(reader=host.file_reader())
-    for name, weight in weights.items():
-        if weight.dtype != dtype:
-            weights[name] = weight.to(dtype)
-    model.diffusion_model.load_state_dict(weights, assign=True)
-    patcher.cached_patcher_init = (load_patcher, (path, job))
+    patcher.cached_patcher_init = (load_patcher, (path, job, precision))
     return patcher
 
 
-def weight_dtype(checkpoint: Checkpoint, config: Config, device: torch.device) -> torch.dtype:
-    """The dtype that weights are kept in: the file's own, but a float32 file follows what the card computes in."""
-    if checkpoint.dtype in (torch.bfloat16, torch.float16):
-        return checkpoint.dtype
+def resolve(precision: Precision, checkpoint: Checkpoint, device: torch.device) -> tuple[Precision, list[str]]:
+    """What `precision` means for a checkpoint on this machine, and sentences that say why."""
+    if precision is not Precision.AUTO:
+        return precision, [f"Precision {precision.value}, as chosen; the file is {checkpoint.precision}."]
+    if checkpoint.is_packed:
+        return precision, [f"Precision {checkpoint.precision}, as in the file."]
+    vram = comfy.model_management.get_total_memory(device)
+    ram = comfy.model_management.get_total_memory(torch.device("cpu"))
+    chosen, why = automatic(checkpoint.parameters, Machine(device.type, vram, ram))
+    return chosen, [why]
+
+
+def plain_dtype(precision: Precision, checkpoint: Checkpoint, config: Config, device: torch.device) -> torch.dtype:
+    """The dtype of weights that are plain numbers: the chosen or the file's own; float32 follows the device."""
+    if precision in PLAIN_DTYPES:
+        return PLAIN_DTYPES[precision]
+    own = DTYPES[checkpoint.plain_dtype]
+    if own in (torch.bfloat16, torch.float16):
+        return own
     return comfy.model_management.unet_dtype(
         device=device,
         model_params=checkpoint.parameters,
         supported_dtypes=config.supported_inference_dtypes,
-        weight_dtype=checkpoint.dtype,
+        weight_dtype=None if checkpoint.is_packed else own,
     )
+
+
+def fill(network: torch.nn.Module, weights: Weights) -> None:
+    """Give a network on the meta device its weights. Tensors become the parameters themselves: nothing is copied."""
+    tensors = dict(weights.tensors)
+    for layer, format in weights.formats.items():
+        parent, _, name = layer.rpartition(".")
+        empty = network.get_submodule(layer)
+        parts = {
+            key.removeprefix(f"{layer}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{layer}.")
+        }
+        bias = parts.pop("bias", None)
+        packed = Packed(empty.in_features, empty.out_features, format, parts, bias)
+        setattr(network.get_submodule(parent), name, packed)
+    network.load_state_dict(tensors, strict=False, assign=True)
+    left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
+    if left:
+        raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
 
 
 def entry_path(entry: str) -> Path:
@@ -80,7 +119,7 @@ def checkpoint_files(path: Path) -> list[Path]:
 class LoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        entries = folders.model_entries(folder_paths.get_filename_list(FOLDER))
+        listed = [*folder_paths.get_filename_list(FOLDER), *folders.gguf_files(folder_paths.get_folder_paths(FOLDER))]
         return host.schema(
             node_id="SkyReelsLoadModel",
             display_name="SkyReels-V3 Load Model",
@@ -89,7 +128,7 @@ class LoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=entries,
+                    options=folders.model_entries(listed),
                     tooltip="A file or folder in models/diffusion_models. A folder as downloaded from Skywork is one "
                     "entry that ends in a slash.",
                 ),
@@ -100,16 +139,28 @@ class LoadModel(io.ComfyNode):
                     tooltip="What the checkpoint was trained for. auto reads it from the weights, the file's name and "
                     "its folder, and the log says which was taken and why.",
                 ),
+                io.Combo.Input(
+                    "precision",
+                    options=PRECISIONS,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="How the weights are kept. auto leaves quantised files as they are and makes others int8 "
+                    "where the card cannot hold them at 16 bits. int8 is the most exact small one, nf4 the smallest.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For any ComfyUI sampler.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, job: str):
+    def fingerprint_inputs(cls, model: str, job: str, precision: str = AUTO):
         path = entry_path(model)
         files = checkpoint_files(path)
-        return [job, *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
+        return [job, precision, *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
 
     @classmethod
-    def execute(cls, model: str, job: str = AUTO) -> io.NodeOutput:
-        return io.NodeOutput(load_patcher(str(entry_path(model)), job))
+    def execute(cls, model: str, job: str = AUTO, precision: str = AUTO) -> io.NodeOutput:
+        patcher = load_patcher(str(entry_path(model)), job, precision)
+        model = patcher.model
+        host.tell(cls.hidden.unique_id, *model.notes, *missing_companions(model.job))
+        return io.NodeOutput(patcher)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 import comfy.conds
 import comfy.latent_formats
@@ -137,12 +138,13 @@ class Config(comfy.supported_models_base.BASE):
 
 
 class Model(comfy.model_base.BaseModel):
-    """A SkyReels-V3 checkpoint as a native model."""
+    """A SkyReels-V3 checkpoint as a native model. notes: sentences on how it was loaded."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, notes: Sequence[str] = ()):
         super().__init__(config, model_type=comfy.model_base.ModelType.FLOW, unet_model=config.network)
         self.params = config.params
         self.job = config.job
+        self.notes = tuple(notes)
 
     def extra_conds(self, **kwargs):
         """Checks and shapes what the conditioning brings; called once per conditioning before sampling."""

@@ -13,6 +13,7 @@ from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.jobs import METADATA_JOB, detect_job, job_in_name
 from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
 from pack.model_loaders.params import expected_shapes, params_from_shapes
+from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
@@ -24,7 +25,7 @@ SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
 
 def check_weights(checkpoint, params, dtype=torch.bfloat16):
     """The state dict is exactly the weights that were written."""
-    wanted, weights = transformer_weights(params), checkpoint.state_dict()
+    wanted, weights = transformer_weights(params), load_weights(checkpoint).tensors
     assert weights.keys() == wanted.keys()
     for key, weight in weights.items():
         assert weight.dtype == dtype and torch.equal(weight, wanted[key].to(dtype)), key
@@ -93,14 +94,14 @@ def test_single_files(tmp_path, dialect, prefix):
     path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, dialect, prefix=prefix)
     checkpoint = open_checkpoint(path)
     assert (checkpoint.params, checkpoint.job, checkpoint.dialect) == (TINY, Job.REFERENCE, dialect)
-    assert checkpoint.paths == (path,) and checkpoint.dtype == torch.bfloat16
+    assert checkpoint.paths == (path,) and checkpoint.plain_dtype == "BF16"
     check_weights(checkpoint, TINY)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_other_precisions(tmp_path, dtype):
+@pytest.mark.parametrize("dtype, name", [(torch.float16, "fp16"), (torch.float32, "fp32")])
+def test_other_precisions(tmp_path, dtype, name):
     checkpoint = open_checkpoint(write_transformer(tmp_path / "x.safetensors", Job.SHOT, dtype=dtype), Job.SHOT)
-    assert checkpoint.dtype == dtype and checkpoint.job is Job.SHOT
+    assert checkpoint.precision == name and checkpoint.job is Job.SHOT
     check_weights(checkpoint, TINY, dtype)
 
 
@@ -108,15 +109,15 @@ def test_the_dtype_is_that_of_most_weights(single):
     write, weights = single
     changed = {key: weight.float() if "modulation" in key else weight for key, weight in weights.items()}
     checkpoint = open_checkpoint(write("x.safetensors", changed))
-    assert checkpoint.dtype == torch.float16
-    assert checkpoint.state_dict()["head.modulation"].dtype == torch.float32
+    assert checkpoint.plain_dtype == "F16"
+    assert load_weights(checkpoint).tensors["head.modulation"].dtype == torch.float32
 
 
 def test_a_whole_checkpoint_gives_its_transformer(single):
     write, weights = single
     whole = {f"model.diffusion_model.{key}": weight for key, weight in weights.items()}
     path = write("whole.safetensors", {**whole, "first_stage_model.decoder.conv1.weight": torch.ones(1)})
-    assert open_checkpoint(path).state_dict().keys() == weights.keys()
+    assert load_weights(open_checkpoint(path)).tensors.keys() == weights.keys()
 
 
 FOLDERS = {
@@ -169,7 +170,7 @@ def test_a_repository_with_one_transformer_needs_no_more(tmp_path):
 
 def test_weights_are_mapped_not_copied(tmp_path):
     path = write_transformer(tmp_path / "x.safetensors", Job.SHOT)
-    weights = open_checkpoint(path).state_dict()
+    weights = load_weights(open_checkpoint(path)).tensors
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("the system does not tell what is mapped")
@@ -187,14 +188,14 @@ def test_misaligned_weights_are_right(tmp_path, shift):
     path.write_bytes(struct.pack("<Q", end - 8 + shift) + content[8:end] + b" " * shift + content[end:])
     checkpoint = open_checkpoint(path)
     check_weights(checkpoint, TINY, torch.float32)
-    assert all(weight.data_ptr() % 4 == 0 for weight in checkpoint.state_dict().values())
+    assert all(weight.data_ptr() % 4 == 0 for weight in load_weights(checkpoint).tensors.values())
 
 
 def test_a_file_that_changed_after_it_was_opened(tmp_path):
     checkpoint = open_checkpoint(write_transformer(tmp_path / "x.safetensors", Job.SHOT))
     checkpoint.paths[0].unlink()
     with pytest.raises(InputError, match="load the model again"):
-        checkpoint.state_dict()
+        load_weights(checkpoint)
 
 
 NAMES = {

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
 from tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
@@ -156,7 +157,7 @@ def test_folders_without_a_model(tmp_path):
 
 OTHER_MODELS = {
     "LoRA, ComfyUI": (["diffusion_model.blocks.0.self_attn.q.lora_A.weight"], "a LoRA"),
-    "LoRA, kohya": (["lora_unet__blocks_0_self_attn_q.lora_up.weight"], "LoraLoaderModelOnly"),
+    "LoRA, kohya": (["lora_unet__blocks_0_self_attn_q.lora_up.weight"], "SkyReels-V3 LoRA"),
     "LoRA, diffusers": (["transformer.blocks.0.attn1.to_q.lora_B.weight"], "a LoRA"),
     "SDXL": (["model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.0.x"], "Stable Diffusion"),
     "Flux": (["double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"], "Flux"),
@@ -187,49 +188,53 @@ def test_relatives_of_wan_are_named(single):
     assert "Wan image to video" in refusal(write("x.safetensors", wide), Job.AVATAR)
 
 
-def quantised(weights, kind):
-    changed, metadata, layer = dict(weights), {}, "blocks.0.ffn.0"
-    if "fp8" in kind:
-        changed[f"{layer}.weight"] = weights[f"{layer}.weight"].to(torch.float8_e4m3fn)
-    if kind == "fp8 scaled":
-        changed |= {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn), f"{layer}.scale_weight": torch.ones(())}
-    if kind == "fp8 mixed":
-        changed |= {f"{layer}.weight_scale": torch.ones(()), f"{layer}.comfy_quant": torch.zeros(9, dtype=torch.uint8)}
-        metadata["_quantization_metadata"] = "{}"
-    if kind == "nvfp4":
-        changed[f"{layer}.weight"] = torch.zeros(256, 64, dtype=torch.uint8)
-        changed |= {f"{layer}.weight_scale": torch.ones(256, 8).to(torch.float8_e4m3fn)}
-        changed |= {f"{layer}.weight_scale_2": torch.ones(())}
-    if kind == "int8":
-        changed[f"{layer}.weight"] = torch.zeros(256, 128, dtype=torch.int8)
-    if kind == "bitsandbytes":
-        changed[f"{layer}.weight"] = torch.zeros(16384, 1, dtype=torch.uint8)
-        changed[f"{layer}.weight.absmax"] = torch.ones(256)
-    if kind == "float64":
-        changed[f"{layer}.weight"] = weights[f"{layer}.weight"].double()
-    return changed, metadata
+LAYER = "blocks.0.ffn.0"
+UNREADABLE = {
+    "bitsandbytes": ({f"{LAYER}.weight.absmax": torch.ones(256)}, "quantised by bitsandbytes"),
+    "GPTQ": ({f"{LAYER}.qweight": torch.ones(256)}, "quantised by GPTQ"),
+    "float64": ({f"{LAYER}.weight": torch.ones(256, 128).double()}, "stored as F64"),
+    "int8 without scales": ({f"{LAYER}.weight": torch.ones(256, 128).to(torch.int8)}, "without its scales"),
+    "an unknown format": ({f"{LAYER}.comfy_quant": b'{"format": "int2"}'}, "stored as int2, which is not known"),
+    "a format that is no name": ({f"{LAYER}.comfy_quant": b'{"format": [1]}'}, "which is not known"),
+    "a format that is no table": ({f"{LAYER}.comfy_quant": b"[1]"}, "holds no table"),
+    "a format that is no JSON": ({f"{LAYER}.comfy_quant": b"{"}, "not readable as JSON"),
+    "a format without end": ({f"{LAYER}.comfy_quant": b" " * 5000}, "5000 bytes"),
+    "scales that do not fit": ({f"{LAYER}.weight_scale": torch.ones(7)}, "scales of shape [7]"),
+}
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model."])
-@pytest.mark.parametrize(
-    "kind, word",
-    [
-        ("fp8 scaled", "fp8 scaled"),
-        ("fp8 mixed", "fp8 scaled"),
-        ("fp8 plain", "fp8, F8_E4M3"),
-        ("nvfp4", "nvfp4"),
-        ("int8", "int8"),
-        ("bitsandbytes", "bitsandbytes"),
-        ("float64", "F64"),
-    ],
-)
-def test_quantised_files_are_named(single, kind, word, prefix):
+@pytest.mark.parametrize("added, words", UNREADABLE.values(), ids=UNREADABLE)
+def test_formats_that_cannot_be_read_are_named(single, added, words, prefix):
     write, weights = single
-    changed, metadata = quantised(weights, kind)
-    path = write("x.safetensors", {prefix + key: weight for key, weight in changed.items()}, metadata or None)
+    packed = {f"{LAYER}.weight": weights[f"{LAYER}.weight"].to(torch.float8_e4m3fn)}
+    added = {
+        key: torch.frombuffer(bytearray(value), dtype=torch.uint8) if isinstance(value, bytes) else value
+        for key, value in added.items()
+    }
+    path = write("x.safetensors", {prefix + key: weight for key, weight in (weights | packed | added).items()})
     message = refusal(path)
-    assert f"quantised ({word})" in message or f"stored as {word}" in message
-    assert "bf16 or fp16" in message
+    assert words in message and "fp8" in message
+
+
+@pytest.mark.parametrize("table", ["", "[]", "{", '{"layers": [1]}', '{"layers": {"a": 1}}', '{"layers": "x"}'])
+def test_a_damaged_table_of_formats(single, table):
+    write, weights = single
+    assert "table of quantised layers" in refusal(write("x.safetensors", weights, {"_quantization_metadata": table}))
+
+
+def test_numbers_that_are_none(single):
+    write, weights = single
+    broken = weights["blocks.1.ffn.2.bias"].clone()
+    broken[5] = float("nan")
+    path = write("x.safetensors", {**weights, "blocks.1.ffn.2.bias": broken})
+    with pytest.raises(
+        InputError, match=r"x\.safetensors holds numbers that are not finite, in blocks\.1\.ffn\.2\.bias"
+    ):
+        load_weights(open_checkpoint(path))
+    zeros = {key: torch.zeros_like(weight) for key, weight in weights.items()}
+    with pytest.raises(InputError, match="nothing but zeros"):
+        load_weights(open_checkpoint(write("x.safetensors", zeros)))
 
 
 def test_fuzz_of_names_shapes_and_types(tmp_path):

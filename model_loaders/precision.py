@@ -1,0 +1,90 @@
+"""Which weights are stored how: what the artist chose, or what the card asks for, to an encoding per weight."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from ..formats.encoding import Encoding
+from .stored import StoredWeight
+
+GB = 10**9
+
+
+class Precision(str, Enum):
+    """How the weights are kept. The value is the name artists choose in Load Model."""
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP8 = "fp8"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+
+# The matrices that make up 98 % of a model. What is around them stays high: embeddings, modulation, norms and the head
+# are a fiftieth of the bytes, and benchmarks/precision.py shows what share of the error they would bring.
+MATRICES = re.compile(
+    r"^blocks\.\d+\.(?:self_attn\.[qkvo]|cross_attn\.(?:[qkvo]|[kv]_img)|ffn\.[02]"
+    r"|audio_cross_attn\.(?:q_linear|kv_linear|proj))\.weight$"
+)
+# Files that are stored so already stay as they are.
+KINDS = {
+    Precision.FP8: ("float8_e4m3fn", "float8_e5m2"),
+    Precision.INT8: ("int8",),
+    Precision.NF4: ("nf4",),
+}
+ROTATION = 256  # columns mixed by int8's rotation; narrower where it does not divide the columns
+NF4_BLOCK = 64
+
+
+def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encoding | None:
+    """How the weight `name` is to be kept, None for plain numbers. auto: as it is stored, if it is a matrix."""
+    if not (name.endswith(".weight") and len(stored.shape) == 2):
+        return None
+    if precision is Precision.AUTO:
+        return stored.encoding
+    if precision not in KINDS:
+        return None
+    if stored.encoding is not None and stored.encoding.kind in KINDS[precision]:
+        return stored.encoding
+    if not MATRICES.match(name):
+        return None
+    columns = stored.shape[1]
+    if precision is Precision.INT8:
+        return Encoding("int8", rotation_for(columns))
+    if precision is Precision.NF4:
+        return Encoding("nf4") if columns % NF4_BLOCK == 0 else None
+    return Encoding("float8_e4m3fn")
+
+
+def rotation_for(columns: int) -> int:
+    """The widest block, a power of 4 up to 256, that divides the columns; 0 if none does."""
+    return next((size for size in (256, 64, 16, 4) if columns % size == 0), 0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What `auto` asks of a machine. vram, ram: bytes in all.  device: torch's name of the kind ("cuda", "cpu" ...)."""
+
+    device: str
+    vram: int
+    ram: int
+
+
+def automatic(parameters: int, machine: Machine) -> tuple[Precision, str]:
+    """The precision for a 16- or 32-bit file, and one sentence that says why.
+
+    parameters: numbers in the model. A sixth of the weights and 8 GB are left for a forward and the VAE.
+    """
+    high, low = 2 * parameters, parameters
+    if machine.device == "cpu" or machine.vram >= high * 7 / 6 + 8 * GB or high < GB:
+        return Precision.AUTO, "Precision as in the file, because there is room for it."
+    if machine.ram < low + 6 * GB:
+        return Precision.NF4, (
+            f"Precision nf4, because {machine.ram / GB:.0f} GB of RAM do not hold the model at int8 "
+            f"({low / GB:.0f} GB); choose another in Load Model if you like."
+        )
+    return Precision.INT8, (
+        f"Precision int8, because {machine.vram / GB:.0f} GB of VRAM do not hold the model at bf16 "
+        f"({high / GB:.0f} GB) and a forward; choose another in Load Model if you like."
+    )

@@ -1,0 +1,185 @@
+"""Weights out of a checkpoint's files: mapped where they stay as stored, else read and packed one by one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import torch
+
+from ..formats.base import Format
+from ..formats.registry import format_of
+from ..skyreels_v3.errors import InputError
+from .checkpoint import Checkpoint
+from .params import expected_shapes
+from .precision import Precision, encoding_of
+from .shards import title
+from .stored import Part, StoredWeight
+
+Reader = Callable[[Path], dict[str, torch.Tensor]]
+DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+}  # all others are bytes to their format
+SAMPLED = 8  # rows of a large matrix that are looked at
+
+
+@dataclass
+class Weights:
+    """What a network is filled with.
+
+    tensors: Wan name -> tensor, of packed weights also what lies beside them.  formats: layer -> its weight's format.
+    """
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    formats: dict[str, Format] = field(default_factory=dict)
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    precision: Precision = Precision.AUTO,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    reader: Reader | None = None,
+) -> Weights:
+    """All weights of a checkpoint on the CPU.
+
+    dtype: of the plain ones, None for the file's own.  device: where weights are packed.  reader: maps a safetensors
+    file, path -> {key: tensor}; the pack's own mapping where None. Memory is used only for what is packed or cast:
+    the rest is read from the files when it is needed, so they must stay where they are.
+    Raises InputError for files that have changed since they were opened and for numbers that are none.
+    """
+    weights = Weights()
+    files = _Files(checkpoint, reader)
+    shapes = expected_shapes(checkpoint.params)
+    only_zeros = True
+    by_place = sorted(checkpoint.weights.items(), key=lambda item: _place(item[1]))
+    for name, stored in by_place:
+        wanted = encoding_of(name, stored, precision)
+        shape = shapes[name]
+        if wanted is None:
+            weights.tensors[name] = _plain(stored, shape, dtype, files)
+        elif wanted == stored.encoding:
+            layer = name.removesuffix(".weight")
+            weights.formats[layer] = format_of(wanted)
+            weights.tensors.update({f"{layer}.{part}": files.mapped(place) for part, place in stored.parts.items()})
+        else:
+            layer = name.removesuffix(".weight")
+            weights.formats[layer] = format_of(wanted)
+            weight = _unpacked(stored, shape, files, device)
+            parts = weights.formats[layer].pack(weight)
+            del weight
+            weights.tensors.update({f"{layer}.{part}": tensor.cpu() for part, tensor in parts.items()})
+        only_zeros &= _check(name, weights, checkpoint)
+    if only_zeros:
+        raise InputError(
+            f"{_title(checkpoint)} holds nothing but zeros: the download is incomplete, download it again."
+        )
+    return weights
+
+
+def unpacked_weight(checkpoint: Checkpoint, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
+    """One weight as plain numbers, in the file's own dtype where it is stored plainly, else float32."""
+    stored = checkpoint.weights[name]
+    shape = expected_shapes(checkpoint.params)[name]
+    return _unpacked(stored, shape, _Files(checkpoint, None), device)
+
+
+def _place(stored: StoredWeight) -> tuple[str, int]:
+    part = stored.parts["weight"]
+    return str(part.path), part.offset
+
+
+def _plain(stored: StoredWeight, shape: tuple[int, ...], dtype: torch.dtype | None, files: "_Files") -> torch.Tensor:
+    own = DTYPES.get(stored.parts["weight"].dtype)
+    if stored.encoding is None and dtype in (None, own):
+        return files.mapped(stored.parts["weight"]).reshape(shape)
+    return _unpacked(stored, shape, files, "cpu").to(dtype or torch.bfloat16)
+
+
+def _unpacked(stored: StoredWeight, shape: tuple[int, ...], files: "_Files", device) -> torch.Tensor:
+    """The weight as numbers; read, not mapped, so that pages of the file do not count as memory in use."""
+    parts = {name: files.read(part).to(device) for name, part in stored.parts.items()}
+    if stored.encoding is None:
+        return parts["weight"].reshape(shape)
+    rows, columns = prod(shape[:-1]), shape[-1]
+    if len(shape) != 2:  # a vector or a kernel of a file that was cast as a whole: codes without padding
+        parts["weight"] = parts["weight"].reshape(rows, -1)
+    return format_of(stored.encoding).unpack(parts, rows, columns, torch.float32).reshape(shape)
+
+
+class _Files:
+    """The files of a checkpoint, mapped at most once each."""
+
+    def __init__(self, checkpoint: Checkpoint, reader: Reader | None):
+        self.name = _title(checkpoint)
+        self.reader = reader
+        self.maps: dict[Path, torch.Tensor | dict[str, torch.Tensor]] = {}
+
+    def mapped(self, part: Part) -> torch.Tensor:
+        """The tensor over the file's own pages: memory is used when it is read, and can be given back."""
+        try:
+            if self.reader and part.path.suffix.lower() != ".gguf":
+                if part.path not in self.maps:
+                    self.maps[part.path] = self.reader(part.path)
+                return _shaped(self.maps[part.path][part.key], part)
+            if part.path not in self.maps:
+                size = part.path.stat().st_size
+                self.maps[part.path] = torch.from_file(str(part.path), size=size, dtype=torch.uint8)
+            return _shaped(self.maps[part.path][part.offset : part.offset + part.size], part)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise self._changed(part, error) from error
+
+    def read(self, part: Part) -> torch.Tensor:
+        """The tensor in memory of its own."""
+        content = bytearray(part.size)
+        try:
+            with part.path.open("rb") as file:
+                file.seek(part.offset)
+                count = file.readinto(content)
+        except OSError as error:
+            raise self._changed(part, error) from error
+        if count != part.size:
+            raise self._changed(part, "it has become shorter")
+        return _shaped(torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0).byte(), part)
+
+    def _changed(self, part: Part, error: object) -> InputError:
+        return InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.")
+
+
+def _shaped(tensor: torch.Tensor, part: Part) -> torch.Tensor:
+    """A part's bytes as its dtype and shape; types without one in torch stay rows of bytes."""
+    if part.dtype in DTYPES:
+        dtype = DTYPES[part.dtype]
+        # A tensor at an odd place in the file: kernels may fail on it. The official files are aligned.
+        if tensor.dtype == torch.uint8 and tensor.data_ptr() % dtype.itemsize:
+            tensor = tensor.clone()
+        return tensor.view(dtype).reshape(part.shape) if tensor.dtype != dtype else tensor.reshape(part.shape)
+    tensor = tensor if tensor.dtype == torch.uint8 else tensor.view(torch.uint8)
+    return tensor.reshape(*part.shape[:-1], -1) if part.shape else tensor.reshape(-1)
+
+
+def _check(name: str, weights: Weights, checkpoint: Checkpoint) -> bool:
+    """Whether a weight is all zeros, as far as looked at. Raises InputError if it is not finite."""
+    layer = name.removesuffix(".weight")
+    packed = name.endswith(".weight") and layer in weights.formats
+    tensor = weights.tensors.get(f"{layer}.weight_scale") if packed else weights.tensors[name]
+    if tensor is None or tensor.dtype == torch.uint8:
+        return False
+    if tensor.numel() > 2**20:
+        tensor = tensor.flatten(1)[:: max(1, len(tensor) // SAMPLED)]
+    if tensor.numel() and not torch.isfinite(tensor.float()).all():
+        raise InputError(
+            f"{_title(checkpoint)} holds numbers that are not finite, in {name}: it is damaged or badly merged, "
+            "use another file."
+        )
+    return not bool(tensor.any())
+
+
+def _title(checkpoint: Checkpoint) -> str:
+    first = checkpoint.paths[0]
+    return title(first.parent) if len(checkpoint.paths) > 1 else first.name
