@@ -1,7 +1,8 @@
 """Memory of a 200 s Talking Avatar job beside a 10 s one, and how often each encodes: tiny models, on the CPU.
 
-Every job has a process of its own. The peak is the whole process's, with all libraries and models. What grows with the
-recording by itself is counted apart: its sound and the features that Speech made of it, which the graph holds anyway.
+Every job has a process of its own. The peak is the whole process's, with all libraries and models. The recording is
+counted apart: ComfyUI holds it as the result of Load Audio, whether or not the job runs. So is the node Speech, which
+is done before the job begins, with an encoder of the real size.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ import measure
 from long_memory import frames_in
 
 AIM = 1.05
-MODEL, VISION = "a2v.safetensors", "clip_vision_tiny.safetensors"
+MODEL, VISION, HEARING = "a2v.safetensors", "clip_vision_tiny.safetensors", "wav2vec2.safetensors"
 WIDTH, HEIGHT = 64, 48
 RATE, CHANNELS = 48000, 2
-SPOKEN_SECONDS = 10  # of the recording that Speech hears
 INPUTS = {
     "prompt": "A woman talks to the camera, natural gestures.",
     "connection_prompt": "a person is talking",
@@ -46,13 +46,14 @@ INPUTS = {
 def write_files(base: Path) -> None:
     """Tiny models below ComfyUI's folder `base`."""
     from pack.skyreels_v3.recipes import Job
-    from tiny_models import write_clip_vision, write_text_encoder, write_transformer, write_vae
+    from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
 
     models = base / "models"
     write_transformer(models / "diffusion_models" / MODEL, Job.AVATAR)
     write_text_encoder(models / "text_encoders" / extend.TEXT)
     write_vae(models / "vae" / extend.VAE)
     write_clip_vision(models / "clip_vision" / VISION)
+    write_audio_encoder(models / "audio_encoders" / HEARING)
 
 
 def enter(base: Path) -> dict:
@@ -81,6 +82,7 @@ def job(base: Path, seconds: int) -> dict:
     from pack.nodes.speech import Speech
     from pack.nodes.talking_avatar import TalkingAvatar
     from pack.skyreels_v3.avatar import FPS, plan_windows
+    from pack.skyreels_v3.speakers import Recording, mixed
     from pack.skyreels_v3.speech_features import SpeechFeatures
 
     texts, images = [], []
@@ -93,8 +95,8 @@ def job(base: Path, seconds: int) -> dict:
     # What Speech would make of noise: its encoder is not this job's, `spoken` counts its calls.
     layers = (torch.randn(seconds * FPS, 768, generator=generator) for _ in range(12))
     features = SpeechFeatures([layers], folder_paths.get_temp_directory())
-    waveform = torch.rand(1, CHANNELS, seconds * RATE, generator=generator).mul_(0.2).sub_(0.1)
-    speech = Speech(features, waveform, RATE, float(seconds))
+    recording = torch.rand(1, CHANNELS, seconds * RATE, generator=generator).mul_(0.2).sub_(0.1)
+    speech = Speech(features, *mixed([Recording(recording, RATE)]), float(seconds))
     start = time.perf_counter()
     with measure.PeakMemory() as memory, torch.inference_mode():
         video = node.execute(**models, **INPUTS, portrait=portrait, speech=speech).args[0]
@@ -102,8 +104,8 @@ def job(base: Path, seconds: int) -> dict:
     return {
         "peak_bytes": memory.before + memory.peak,
         "before_bytes": memory.before,
-        "speech_bytes": waveform.nbytes,
-        "job_s": time.perf_counter() - start,
+        "recording_bytes": recording.nbytes,
+        "run_s": time.perf_counter() - start,
         "video_s": seconds,
         "windows": len(plan_windows(speech.frames).windows),
         "texts_encoded": len(texts),
@@ -113,11 +115,9 @@ def job(base: Path, seconds: int) -> dict:
     }
 
 
-def spoken(base: Path) -> dict:
-    """How often Speech runs the audio encoder's transformer for one recording."""
+def spoken(base: Path, seconds: int) -> dict:
+    """Speech of one person: its memory in bytes, and how often it runs the audio encoder's transformer."""
     import torch
-
-    from tiny_models import write_audio_encoder
 
     extend.enter_comfyui(base)
     import comfy.utils
@@ -125,36 +125,54 @@ def spoken(base: Path) -> dict:
 
     from pack.nodes.speech import TOGETHER, SpeechNode
 
-    encoder = load_audio_encoder_from_sd(comfy.utils.load_torch_file(str(write_audio_encoder(base / "audio.sft"))))
+    path = base / "models" / "audio_encoders" / HEARING
+    encoder = load_audio_encoder_from_sd(comfy.utils.load_torch_file(str(path)))
     calls = []
-    encoder.model.encoder.layers[0].feed_forward.register_forward_hook(lambda *_: calls.append(1))
+    encoder.model.encoder.layers[0].layer_norm.register_forward_hook(lambda *_: calls.append(1))
     node = SpeechNode.PREPARE_CLASS_CLONE({"hidden": {"unique_id": "1"}})
-    noise = torch.rand(1, 1, SPOKEN_SECONDS * 16000, generator=torch.Generator().manual_seed(1)).sub_(0.5)
-    with torch.inference_mode():
-        speech = node.execute(encoder, {"waveform": noise, "sample_rate": 16000}, TOGETHER, 0.0, 200.0).args[0]
-    return {"video_s": SPOKEN_SECONDS, "frames": speech.frames, "audio_encoded": len(calls)}
+    noise = torch.rand(1, CHANNELS, seconds * RATE, generator=torch.Generator().manual_seed(1)).sub_(0.5)
+    start = time.perf_counter()
+    with measure.PeakMemory() as memory, torch.inference_mode():
+        speech = node.execute(encoder, {"waveform": noise, "sample_rate": RATE}, TOGETHER, 0.0, float(seconds)).args[0]
+    return {
+        "peak_bytes": memory.before + memory.peak,
+        "before_bytes": memory.before,
+        "recording_bytes": noise.nbytes,
+        "run_s": time.perf_counter() - start,
+        "video_s": seconds,
+        "frames": speech.frames,
+        "audio_encoded": len(calls),
+    }
 
 
 def measured(quick: bool) -> dict:
-    short, long, rounds = (4, 8, 1) if quick else (10, 200, 3)
-    jobs: dict[str, list[dict]] = {"short": [], "long": []}
-    for number in range(rounds):
-        for name, seconds in (("short", short), ("long", long)):
-            if name == "short" or not number:  # the long one takes minutes
-                jobs[name].append(in_a_process("--job", seconds))
-    first, long_job = median(jobs["short"]), jobs["long"][0]
+    lengths, rounds = ({"short": 4, "long": 8}, 1) if quick else ({"short": 10, "long": 200}, 3)
+    runs = {what: {name: [] for name in lengths} for what in ("job", "speech")}
+    for _ in range(rounds):
+        for what, found in runs.items():
+            for name, seconds in lengths.items():
+                found[name].append(in_a_process(f"--{what}", seconds))
+    return {"size": [WIDTH, HEIGHT], **{what: {"runs": found, "ratios": ratios(found)} for what, found in runs.items()}}
 
-    def ratio(value) -> float:
-        return value(long_job) / value(first)
 
+def ratios(runs: dict[str, list[dict]]) -> dict[str, float]:
+    """How much more the long runs take than the short ones."""
+    short, long = median(runs["short"]), median(runs["long"])
     return {
-        "size": [WIDTH, HEIGHT],
-        "jobs": jobs,
-        "speech": in_a_process("--spoken"),
-        "ratio": ratio(lambda one: one["peak_bytes"]),
-        "ratio_without_speech": ratio(lambda one: one["peak_bytes"] - one["speech_bytes"]),
-        "ratio_added": ratio(lambda one: one["peak_bytes"] - one["before_bytes"]),
+        "peak": long["peak_bytes"] / short["peak_bytes"],
+        "without_recording": own(long) / own(short),
+        "added": added(long) / added(short),
     }
+
+
+def own(run: dict) -> int:
+    """The peak without the recording, which ComfyUI holds."""
+    return run["peak_bytes"] - run["recording_bytes"]
+
+
+def added(run: dict) -> int:
+    """What the run added to what the process held before it, libraries, models and recording."""
+    return run["peak_bytes"] - run["before_bytes"]
 
 
 def median(runs: list[dict]) -> dict:
@@ -175,34 +193,46 @@ def in_a_process(*command) -> dict:
 
 
 def tables(result: dict) -> str:
+    return f"{memory_table(result)}\n\n{calls_table(result)}"
+
+
+def memory_table(result: dict) -> str:
     width, height = result["size"]
     rows = []
-    for name, runs in result["jobs"].items():
-        one, long = median(runs), name == "long"
-        rows.append(
-            [
-                f"{one['video_s']} s in {one['windows']} windows of {width} x {height}",
-                f"{one['peak_bytes'] / 1e6:.0f}",
-                f"{one['speech_bytes'] / 1e6:.0f}",
-                f"{(one['peak_bytes'] - one['speech_bytes']) / 1e6:.0f}",
-                f"{(one['peak_bytes'] - one['before_bytes']) / 1e6:.0f}",
-                f"{result['ratio']:.3f}" if long else "",
-                f"**{result['ratio_without_speech']:.3f}**" if long else "",
-                f"{result['ratio_added']:.3f}" if long else "",
-                f"≤ {AIM:.2f}" if long else "",
-                f"{one['job_s']:.0f}",
-            ]
-        )
-    head = ["", "peak (MB)", "of it the speech (MB)", "peak without (MB)", "added by the job (MB)"]
-    head += ["ratio of peaks", "without the speech", "of what was added", "aim", "job (s)"]
-    calls = [
-        [f"{one['video_s']} s", str(one["texts_encoded"]), f"{one['images_encoded']} for {one['windows']} windows", "0"]
-        for one in (median(runs) for runs in result["jobs"].values())
-    ]
-    speech = result["speech"]
-    calls.append([f"Speech, {speech['video_s']} s for one person", "", "", str(speech["audio_encoded"])])
-    counted = measure.table(["encoder calls", "texts", "images", "recordings"], calls)
-    return f"{measure.table(head, rows)}\n\n{counted}"
+    for what in ("job", "speech"):
+        more = result[what]["ratios"]
+        for name, runs in result[what]["runs"].items():
+            one, long = median(runs), name == "long"
+            made = f"{one['windows']} windows of {width} x {height}" if what == "job" else "the node Speech"
+            peaks = [own(run) / 1e6 for run in runs]
+            rows.append(
+                [
+                    f"{one['video_s']} s, {made}",
+                    f"{one['peak_bytes'] / 1e6:.0f}",
+                    f"{one['recording_bytes'] / 1e6:.0f}",
+                    f"{own(one) / 1e6:.0f}",
+                    f"{min(peaks):.0f} to {max(peaks):.0f}",
+                    f"{added(one) / 1e6:.0f}",
+                    f"{more['peak']:.3f}" if long else "",
+                    f"**{more['without_recording']:.3f}**" if long else "",
+                    f"{more['added']:.3f}" if long else "",
+                    f"≤ {AIM:.2f}" if long and what == "job" else "",
+                    f"{one['run_s']:.0f}",
+                ]
+            )
+    head = ["", "peak (MB)", "of it the recording (MB)", "peak without (MB)", "in all runs (MB)", "added (MB)"]
+    head += ["ratio of peaks", "without the recording", "of what was added", "aim", "time (s)"]
+    return measure.table(head, rows)
+
+
+def calls_table(result: dict) -> str:
+    rows = []
+    for one in map(median, result["job"]["runs"].values()):
+        images = f"{one['images_encoded']} for {one['windows']} windows"
+        rows.append([f"{one['video_s']} s", str(one["texts_encoded"]), images, "0"])
+    for one in map(median, result["speech"]["runs"].values()):
+        rows.append([f"{one['video_s']} s, the node Speech", "0", "0", str(one["audio_encoded"])])
+    return measure.table(["encoder calls", "texts", "images", "recordings"], rows)
 
 
 def child() -> bool:
@@ -210,10 +240,11 @@ def child() -> bool:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--job", type=int)
-    parser.add_argument("--spoken", action="store_true")
+    parser.add_argument("--speech", type=int)
     options, _ = parser.parse_known_args()
     if options.base:
-        print(json.dumps(spoken(options.base) if options.spoken else job(options.base, options.job)))
+        run = spoken(options.base, options.speech) if options.speech else job(options.base, options.job)
+        print(json.dumps(run))
     return bool(options.base)
 
 

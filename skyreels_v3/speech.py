@@ -21,7 +21,7 @@ from .params import AudioParams
 
 SAMPLE_RATE = 16000
 SHORTEST = 0.4  # seconds; the loudness meter's block, and the official limit
-CHUNK = 500  # frames (10 s) that the convolutions make at once: 200 s whole would take 4 GB
+CHUNK = 500  # frames that are made at once, 10 s of the convolutions: 200 s whole would take 4 GB
 ENCODER = "wav2vec2-chinese-base (AudioEncoderLoader)"
 
 
@@ -169,11 +169,16 @@ def _layer_outputs(encoder, x: torch.Tensor) -> Iterator[torch.Tensor]:
     """
     x = encoder.layer_norm(x + encoder.pos_conv_embed(x))
     for layer in encoder.layers:
-        own = layer.attention
-        q, k, v = (part(x).unflatten(-1, (own.num_heads, -1)) for part in (own.q_proj, own.k_proj, own.v_proj))
-        x = layer.layer_norm(x + own.out_proj(kernels.attention(q, k, v)))
-        x = layer.final_layer_norm(x + layer.feed_forward(x))
+        x = layer.layer_norm(x + _attended(layer.attention, x))
+        # In parts, as nothing in it looks at other frames: 200 s whole would take 120 MB.
+        x = layer.final_layer_norm(x + torch.cat([layer.feed_forward(part) for part in x.split(CHUNK, dim=1)], dim=1))
         yield x
+
+
+def _attended(attention, x: torch.Tensor) -> torch.Tensor:
+    parts = attention.q_proj, attention.k_proj, attention.v_proj
+    q, k, v = (part(x).unflatten(-1, (attention.num_heads, -1)) for part in parts)
+    return attention.out_proj(kernels.attention(q, k, v))
 
 
 def _convolution(layer) -> Convolution:
