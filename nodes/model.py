@@ -65,7 +65,14 @@ class Network(SkyReelsTransformer):
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
-            return super().forward(segments, timestep, context, runtime=runtime, **given)
+            velocity = super().forward(segments, timestep, context, runtime=runtime, **given)
+        # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
+        if not torch.isfinite(velocity).all():
+            raise InputError(
+                "The model's output is not finite, because its file holds broken numbers, a LoRA is too strong or fp16 "
+                "is too narrow: try the precision bf16 without LoRAs, then another file."
+            )
+        return velocity
 
 
 def host_attention(transformer_options: dict):
