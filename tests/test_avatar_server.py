@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from scipy.io import wavfile
 
 import demo
@@ -186,6 +188,16 @@ def refused(server: Server, bad: dict, node_type: str, words: str) -> None:
 def test_recordings_that_do_not_work_are_told(stocked_server: Server, name: str, samples, rate: int, words: str):
     bad = prompt(stocked_server, record(stocked_server.base, name, samples, rate))
     refused(stocked_server, bad, "SkyReelsSpeech", words)
+
+
+def test_a_whisper_encoder_is_told(stocked_server: Server):
+    # The one tensor by which ComfyUI knows it: the others stay as they come, and nobody asks for them.
+    path = stocked_server.base / "models" / "audio_encoders" / "whisper_tiny.safetensors"
+    save_file({"model.encoder.embed_positions.weight": torch.zeros(1500, 1280, dtype=torch.float16)}, path)
+    bad = prompt(stocked_server, record(stocked_server.base, "voice.wav", voice(0.4, 16000, 1), 16000))
+    node(bad, "AudioEncoderLoader")["audio_encoder_name"] = path.name
+    refused(stocked_server, bad, "SkyReelsSpeech", "^The audio encoder is WhisperLargeV3, but the avatar needs wav2vec")
+    path.unlink()
 
 
 def test_a_mask_without_a_person_is_told(stocked_server: Server):
