@@ -66,12 +66,9 @@ def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a b^T, exactly.  a: [M, K] int8.  b: [N, K] int8.  Returns [M, N] int32."""
-    m, n = len(a), len(b)
     if a.device.type == "cuda":
-        # cuBLAS and hipBLASLt want more than 16 rows, and multiples of 8.
-        a = _padded(a, max(m, 32), -(-a.shape[1] // 8) * 8)
-        b = _padded(b, -(-n // 8) * 8, a.shape[1])
-    return torch._int_mm(a, b.t())[:m, :n]
+        return _aligned_matmul(a, b)
+    return torch._int_mm(a, b.t())
 
 
 @cache
@@ -84,9 +81,13 @@ def has_int8_matmul(device: torch.device) -> bool:
         return False
 
 
-def _padded(codes: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    missing = (0, columns - codes.shape[1], 0, rows - codes.shape[0])
-    return F.pad(codes, missing) if any(missing) else codes
+def _aligned_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """As int8_matmul, in the sizes that cuBLAS and hipBLASLt take: more than 16 rows, otherwise multiples of 8."""
+    columns = -a.shape[1] % 8
+    more_a, more_b = (0, columns, 0, max(0, 32 - len(a))), (0, columns, 0, -len(b) % 8)
+    padded_a = F.pad(a, more_a) if any(more_a) else a
+    padded_b = F.pad(b, more_b) if any(more_b) else b
+    return torch._int_mm(padded_a, padded_b.t())[: len(a), : len(b)]
 
 
 @cache
