@@ -1,12 +1,15 @@
 """Load Model's precisions in a real ComfyUI: what comes out, and what moving, offloading and reloading leave intact."""
 
 import copy
+from math import prod
 
 import pytest
 import torch
 
 import dialects
 from golden import relative_error
+from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.precision import MATRICES
 from pack.skyreels_v3.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import write_transformer
@@ -121,9 +124,10 @@ def test_moves_leave_the_codes_intact(load, forward, file, precision):
 def test_packed_weights_count_at_their_size(load, tmp_path):
     file = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, params=PARAMS)
     sizes = {precision: load(str(file), precision=precision).model_size() for precision in ("bf16", *list(ERRORS)[2:])}
-    outside = PARAMS.text_dim * PARAMS.dim * 2  # the text embedding, which is not packed, is most of a tiny model
-    for precision, share in {"int8": 0.62, "fp8": 0.62, "nf4": 0.42}.items():
-        assert sizes[precision] - outside < share * (sizes["bf16"] - outside), precision
+    # Of a tiny model the layers that stay high are a large part.
+    matrices = sum(prod(shape) for name, shape in expected_shapes(PARAMS).items() if MATRICES.match(name))
+    for precision, share in {"int8": 0.52, "fp8": 0.52, "nf4": 0.29}.items():
+        assert sizes["bf16"] - sizes[precision] >= (1 - share) * 2 * matrices, precision
 
 
 def test_an_untouched_copy_has_the_same_precision(load, forward, file):

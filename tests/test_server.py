@@ -373,7 +373,7 @@ def bad_models(stocked_server: Server) -> Path:
     [
         ("cut.safetensors", "^cut.safetensors has .* bytes, but .*the download is incomplete"),
         ("text_encoder.safetensors", "^text_encoder.safetensors is a text encoder, not a SkyReels-V3 transformer"),
-        ("lora.safetensors", "^lora.safetensors is a LoRA: .*LoraLoaderModelOnly"),
+        ("lora.safetensors", "^lora.safetensors is a LoRA: .*SkyReels-V3 LoRA"),
         ("page.safetensors", "^page.safetensors is a web page, not a model"),
         ("pickle.safetensors", "^pickle.safetensors is a PyTorch pickle"),
         ("gap/transformer/", "^gap/transformer lacks diffusion_pytorch_model-00002-of-00003.safetensors"),
