@@ -1,4 +1,4 @@
-"""kill -9 at a random moment of an Extend Video job on a real ComfyUI server, ten times.
+"""kill -9 at a random moment of Extend Video and of Talking Avatar on a real ComfyUI server, ten times each.
 
 Each time the server is started again on the same folder, the same prompt is queued, and every frame of the finished
 video is compared with those of a run that nobody disturbed. The codec is lossless, so equal means equal pixels.
@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import extend
@@ -26,6 +27,19 @@ continue 4s: She smiles and turns to the window.
 continue 2s: The rain begins.
 """
 QUICK_SCRIPT = "continue 0.5s: She walks on.\ncontinue 0.5s: She stops."
+AVATAR, SPEECH = "talking_avatar", "speech.wav"  # the workflow and the file it asks for
+SENTENCE, SPOKEN_SECONDS = "I am back from space. It was very quiet up there.", 4.0
+AVATAR_INPUTS = {
+    "resolution": "custom",
+    "width": 96,
+    "height": 64,
+    "steps": 4,
+    "window": 21,
+    "motion": 5,
+    "drop": 4,
+    "codec": "lossless",
+}
+Prompt = Callable[..., dict]  # of a running server
 JOBS = "skyreels_v3_jobs"  # in output, where the pack keeps what is done
 
 
@@ -41,34 +55,57 @@ def frames_digest(path: Path) -> tuple[int, str]:
 
 
 def finished(server, prompt_id: str) -> tuple[tuple[int, str], int, int]:
-    """Waits for a run: (its frames, rolls made before, rolls)."""
+    """Waits for a run: (its frames, windows made before, windows)."""
     entry = server.wait(prompt_id)
-    (video,) = server.output_files({"outputs": {"save": entry["outputs"]["save"]}})
-    before, rolls = re.search(r"(\d+) of (\d+) rolls were made before", entry["outputs"]["report"]["text"][0]).groups()
-    return frames_digest(video), int(before), int(rolls)
+    (video,) = (path for path in server.output_files(entry) if path.suffix == ".mp4")
+    (report,) = (output["text"][0] for output in entry["outputs"].values() if "text" in output)
+    before, windows = re.search(r"(\d+) of (\d+) (?:rolls|windows) were made before", report).groups()
+    return frames_digest(video), int(before), int(windows)
 
 
-def rolls_on_disk(base: Path) -> int:
-    """Finished rolls in the only job's folder."""
+def windows_on_disk(base: Path) -> int:
+    """Finished rolls or windows in the only job's folder."""
     manifests = list((base / "output" / JOBS).glob("*/manifest.json"))
-    return sum(key.startswith("roll-") for path in manifests for key in json.loads(path.read_text())["parts"])
+    parts = [part for path in manifests for part in json.loads(path.read_text())["parts"]]
+    return sum(part.startswith(("roll-", "window-")) for part in parts)
 
 
-def measured(quick: bool) -> dict:
+def prepare_extension(base: Path, quick: bool) -> Prompt:
+    """Writes models and inputs below `base`."""
+    extend.write_files(base)
+    text = QUICK_SCRIPT if quick else SCRIPT.strip()
+    return lambda server: extend.prompt(text, codec="lossless", steps=2)
+
+
+def prepare_avatar(base: Path, quick: bool) -> Prompt:
+    """Writes models and inputs below `base`."""
+    import demo
+    from spoken import say
+    from workflow import to_prompt
+
+    (base / "input").mkdir()
+    say(base / "input" / SPEECH, SENTENCE, "en+f3", 1.0 if quick else SPOKEN_SECONDS)
+    demo.prepare(base, [demo.DEMOS[AVATAR]])
+    workflow = json.loads(demo.workflow_files()[AVATAR].read_text(encoding="utf-8"))
+    changes = {"SkyReelsTalkingAvatar": AVATAR_INPUTS}
+    return lambda server: demo.changed(to_prompt(workflow, server.object_info()), changes)
+
+
+def killed(prepare: Callable[[Path, bool], Prompt], kills: int, quick: bool) -> dict:
+    """A job that runs undisturbed once and is killed so many times."""
+    import demo
     from comfyui_server import Server
 
-    text, kills = (QUICK_SCRIPT, 1) if quick else (SCRIPT, 10)
-    prompt = extend.prompt(text.strip(), codec="lossless", steps=2)
-    moments = random.Random(SEED)
-    runs = []
+    moments, runs = random.Random(SEED), []
     with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
         base = Path(folder)
-        extend.write_files(base)
+        prompt_for = prepare(base, quick)
         # Without a cache of nodes' results, which would give back the last run's video.
-        options = {"packs": [measure.ROOT / "tools" / "tiny_umt5"], "arguments": ["--cache-none"]}
-        with Server(base, environment={"OMP_NUM_THREADS": "1"}, **options) as server:
+        options = {"packs": demo.TINY_PACKS, "environment": demo.ENVIRONMENT, "arguments": ["--cache-none"]}
+        with Server(base, **options) as server:
+            prompt = prompt_for(server)
             start = time.perf_counter()
-            expected, _, rolls = finished(server, server.queue(prompt))
+            expected, _, windows = finished(server, server.queue(prompt))
             whole = time.perf_counter() - start
             for _ in range(kills):
                 for place in ("output", "temp"):
@@ -78,7 +115,7 @@ def measured(quick: bool) -> dict:
                 time.sleep(after)
                 done = bool(server.get(f"/history/{prompt_id}"))
                 server.kill()
-                kept = rolls_on_disk(base)
+                kept = windows_on_disk(base)
                 server.start()
                 start = time.perf_counter()
                 found, before, _ = finished(server, server.queue(prompt))
@@ -86,37 +123,49 @@ def measured(quick: bool) -> dict:
                     {
                         "killed_after_s": after,
                         "was_finished": done,
-                        "rolls_on_disk": kept,
-                        "rolls_not_made_again": before,
+                        "windows_on_disk": kept,
+                        "windows_not_made_again": before,
                         "rest_s": time.perf_counter() - start,
                         "identical": found == expected,
                     }
                 )
                 print(runs[-1], flush=True)
-    return {"rolls": rolls, "frames": expected[0], "undisturbed_s": whole, "seed": SEED, "kills": runs}
+    return {"windows": windows, "frames": expected[0], "undisturbed_s": whole, "seed": SEED, "kills": runs}
+
+
+def measured(quick: bool) -> dict:
+    kills = 1 if quick else 10
+    return {
+        "Extend Video": killed(prepare_extension, kills, quick),
+        "Talking Avatar": killed(prepare_avatar, kills, quick),
+    }
 
 
 def tables(result: dict) -> str:
-    runs, rolls = result["kills"], result["rolls"]
+    return "\n\n".join(job_table(name, job) for name, job in result.items())
+
+
+def job_table(name: str, job: dict) -> str:
+    runs, windows = job["kills"], job["windows"]
     rows = [
         [
             f"{number}: after {run['killed_after_s']:.1f} s{', when it was finished' if run['was_finished'] else ''}",
-            f"{run['rolls_on_disk']} of {rolls}",
-            f"{run['rolls_not_made_again']}",
+            f"{run['windows_on_disk']} of {windows}",
+            f"{run['windows_not_made_again']}",
             f"{run['rest_s']:.1f}",
             "yes" if run["identical"] else "**no**",
         ]
         for number, run in enumerate(runs, start=1)
     ]
-    same, saved = (sum(run[key] for run in runs) for key in ("identical", "rolls_not_made_again"))
-    on_disk = sum(run["rolls_on_disk"] for run in runs)
-    rows.append(["all", f"{on_disk} of {rolls * len(runs)}", f"{saved}", "", f"**{same} of {len(runs)}**"])
+    same, saved = (sum(run[key] for run in runs) for key in ("identical", "windows_not_made_again"))
+    on_disk = sum(run["windows_on_disk"] for run in runs)
+    rows.append(["all", f"{on_disk} of {windows * len(runs)}", f"{saved}", "", f"**{same} of {len(runs)}**"])
     about = (
-        f"The undisturbed run: {result['frames']} frames, {rolls} rolls, {result['undisturbed_s']:.1f} s "
-        "with loading the models."
+        f"{name}: undisturbed {job['frames']} frames, {windows} windows, {job['undisturbed_s']:.1f} s with loading the "
+        "models."
     )
-    head = ["kill -9", "rolls done by then", "not made again", "second run (s)", "frames identical"]
-    return f"{measure.table(head, rows)}\n\n{about}"
+    head = ["kill -9", "windows done by then", "not made again", "second run (s)", "frames identical"]
+    return f"{about}\n\n{measure.table(head, rows)}"
 
 
 if __name__ == "__main__":
