@@ -29,7 +29,7 @@ MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
 # LoRAs that let a model do with fewer steps, by what they are called.
 DISTILLED = re.compile(
     r"lightx2v|causvid|acc-?vid|fusion-?x|distill|turbo|lightning|self[-_ ]?forc|fast-?wan"
-    r"|(?<![a-z])(?:rcm|lcm|dmd2?)(?![a-z])|\d[-_ ]?steps?(?![a-z])",
+    r"|(?<![a-z])(?:rcm|lcm|dmd2?)(?![a-z])|(?<!\d)\d[-_ ]?steps?(?![a-z])",
     re.IGNORECASE,
 )
 TITLES = ("modelspec.title", "ss_output_name", "title", "name")  # in the metadata
@@ -207,6 +207,8 @@ def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Map
             f"{_times(bias or (0,))}: {MODEL}."
         )
     scale = _scale(name, layer, rank, get(parts["alpha"]) if "alpha" in parts else None)
+    if rank is None and "diff_b" not in given:
+        return
     if len(shape) == 2:
         lora.layers[layer] = BranchParams(shape[1], shape[0], rank, scale, "diff_b" in given)
         kinds = {"diff": "up", "diff_b": "bias"}

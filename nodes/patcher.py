@@ -34,6 +34,8 @@ class PackedPatches:
         copy = super().clone(*args, **kwargs)
         if not isinstance(copy, PackedPatches):  # ComfyUI leaves dynamic VRAM by naming its own class
             copy.__class__ = _with_packed(type(copy))
+        # Where the model came from, which ComfyUI 0.3.75 does not copy: long jobs ask for it.
+        copy.cached_patcher_init = getattr(self, "cached_patcher_init", None)
         return copy
 
     def add_patches(self, patches, strength_patch=1.0, strength_model=1.0):

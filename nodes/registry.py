@@ -6,6 +6,7 @@ from .avatar import AvatarWindow
 from .extend_video import ExtendVideo
 from .extension import ExtensionWindow
 from .load import LoadModel
+from .lora import LoraNode
 from .reference import ReferenceToVideo
 from .sampling import Guider, Sigmas, UniPCSampler
 from .speech import SpeechNode
@@ -13,6 +14,7 @@ from .talking_avatar import TalkingAvatar
 
 NODES: list[type[io.ComfyNode]] = [
     LoadModel,
+    LoraNode,
     ReferenceToVideo,
     ExtensionWindow,
     ExtendVideo,

@@ -23,6 +23,7 @@ SNAPSHOT = Path(__file__).parent / "snapshots" / "nodes.json"
 UPDATE = "SKYREELS_UPDATE_SNAPSHOT"  # set it to 1 to take over what was added
 NAMES = {
     "SkyReelsLoadModel": "SkyReels-V3 Load Model",
+    "SkyReelsLora": "SkyReels-V3 LoRA",
     "SkyReelsReferenceToVideo": "SkyReels-V3 Reference to Video",
     "SkyReelsExtensionWindow": "SkyReels-V3 Extension Window",
     "SkyReelsExtendVideo": "SkyReels-V3 Extend Video",
@@ -33,7 +34,7 @@ NAMES = {
     "SkyReelsSigmas": "SkyReels-V3 Sigmas",
     "SkyReelsGuider": "SkyReels-V3 Guider",
 }
-FILE_LISTS = {("SkyReelsLoadModel", "model")}  # their options are what lies in a folder
+FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = demo.WORKFLOWS / "reference_to_video.json"
 tags = itertools.count(1)
 

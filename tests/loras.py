@@ -1,0 +1,73 @@
+"""Small LoRAs for the tiny transformers, in the names of every trainer."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from pack.model_loaders.key_maps import DIFFUSERS
+from pack.model_loaders.params import expected_shapes
+from pack.skyreels_v3.params import TransformerParams
+from tiny_models import TINY, random_weight
+
+RANK, ALPHA = 4, 2.0
+# name -> (before the layer, names of the layers, what stands for dots in them, down, up, alpha)
+NAMINGS = {
+    "wan": ("", "wan", ".", ".lora_A.weight", ".lora_B.weight", ".alpha"),
+    "diffusion-pipe": ("diffusion_model.", "wan", ".", ".lora_A.weight", ".lora_B.weight", ".alpha"),
+    "extracted": ("diffusion_model.", "wan", ".", ".lora_down.weight", ".lora_up.weight", ".alpha"),
+    "whole": ("model.diffusion_model.", "wan", ".", ".lora_A", ".lora_B", ".alpha"),
+    "peft": ("base_model.model.", "wan", ".", ".lora_A.default.weight", ".lora_B.default.weight", ".alpha"),
+    "diffsynth": ("pipe.dit.", "wan", ".", ".lora_A.default.weight", ".lora_B.default.weight", ".alpha"),
+    "nested": ("base_model.model.diffusion_model.", "wan", ".", ".lora_A.weight", ".lora_B.weight", ".alpha"),
+    "kohya": ("lora_unet__", "wan", "_", ".lora_down.weight", ".lora_up.weight", ".alpha"),
+    "musubi": ("lora_unet_", "wan", "_", ".lora_down.weight", ".lora_up.weight", ".alpha"),
+    "lycoris": ("lycoris_", "wan", "_", ".lora_down.weight", ".lora_up.weight", ".alpha"),
+    "diffusers": ("transformer.", "diffusers", ".", ".lora_A.weight", ".lora_B.weight", ".alpha"),
+    "diffusers, old": ("transformer.", "diffusers", ".", ".lora.down.weight", ".lora.up.weight", ".alpha"),
+    "diffusers, older": ("", "diffusers", ".", "_lora.down.weight", "_lora.up.weight", ".alpha"),
+    "linear layer": ("", "diffusers", ".", ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight", ".alpha"),
+    "lycoris, diffusers": ("lycoris_", "diffusers", "_", ".lora_down.weight", ".lora_up.weight", ".alpha"),
+    "onetrainer": ("lora_transformer_", "diffusers", "_", ".lora_down.weight", ".lora_up.weight", ".alpha"),
+}
+
+
+def linear_layers(params: TransformerParams = TINY) -> dict[str, tuple[int, int]]:
+    """Wan name -> (rows, columns) of every linear layer."""
+    shapes = expected_shapes(params)
+    return {name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) == 2}
+
+
+def lora_pairs(params: TransformerParams = TINY, rank: int = RANK, seed: int = 0, layers=None):
+    """Wan name of a layer -> (down, up), with up @ down a tenth as large as the layer's weight."""
+    pairs = {}
+    for name, (rows, columns) in linear_layers(params).items():
+        if layers is None or name in layers:
+            down = random_weight(f"{name}.down", (rank, columns), seed)
+            up = random_weight(f"{name}.up", (rows, rank), seed)
+            pairs[name] = down, up * 0.1
+    return pairs
+
+
+def changed_weights(pairs, scale: float) -> dict[str, torch.Tensor]:
+    """Wan name of a weight -> what a LoRA adds to it."""
+    return {f"{name}.weight": scale * up @ down for name, (down, up) in pairs.items()}
+
+
+def named(pairs, naming: str = "diffusion-pipe", alpha: float | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA file in one trainer's names."""
+    prefix, dialect, dot, down_end, up_end, alpha_end = NAMINGS[naming]
+    names = DIFFUSERS.inverted().rename(pairs) if dialect == "diffusers" else {name: name for name in pairs}
+    tensors = {}
+    for name, (down, up) in pairs.items():
+        layer = prefix + names[name].replace(".", dot)
+        tensors[layer + down_end], tensors[layer + up_end] = down, up
+        if alpha is not None:
+            tensors[layer + alpha_end] = torch.tensor(alpha)
+    return tensors
+
+
+def write_lora(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, metadata)
+    return path
