@@ -17,6 +17,7 @@ from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, w
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .shards import Files, check_index, find_files, read_json, title
 from .stored import Part, StoredWeight, fits, stored_weights, summary
+from .tensor_info import short
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
@@ -118,7 +119,7 @@ def _parts(headers: Mapping[Path, Header], names: Mapping[str, str]) -> dict[str
         for key, info in header.tensors.items()
         if key in names
     }
-    return as_in_torch(parts) if any(path.suffix.lower() == ".gguf" for path in headers) else parts
+    return as_in_torch(parts) if any(header.file_format == "gguf" for header in headers.values()) else parts
 
 
 def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, name: str) -> dict[str, str]:
@@ -168,13 +169,13 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
     for key, shape in expected.items():
         if not fits(weights[key], shape):
             raise InputError(
-                f"In {name}, {key} has the shape {list(weights[key].shape)}, but {list(shape)} is needed: "
+                f"In {name}, {key} has the shape {short(list(weights[key].shape))}, but {list(shape)} is needed: "
                 "use an official SkyReels-V3 file."
             )
 
 
 def _some(keys: list[str]) -> str:
-    names = [ascii(key)[1:-1][:80] for key in keys[:NAMED]]
+    names = [short(key, 50) for key in keys[:NAMED]]
     return ", ".join(names) + (" ..." if len(keys) > NAMED else "")
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ..formats.gguf_types import BY_ID
 from ..skyreels_v3.errors import InputError
-from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, short
+from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, printable, short
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # 3 only adds big-endian files
@@ -40,14 +40,15 @@ def read_gguf(path: Path) -> Header:
     with one sentence for a path that is no readable file and for damaged files.
     """
     path = Path(path)
+    name = printable(path.name)
     with opened(path) as (file, size):
-        reader = _Reader(file, size, path.name)
+        reader = _Reader(file, size, name)
         tensor_count, entry_count = _counts(reader)
         metadata = _metadata(reader, entry_count)
-        alignment = _alignment(metadata, path.name)
+        alignment = _alignment(metadata, name)
         tensors = _tensors(reader, tensor_count, metadata)
     data_start = _padded(reader.at, alignment)
-    _check_places(tensors, alignment, data_start, size, path.name)
+    _check_places(tensors, alignment, data_start, size, name)
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     return Header(tensors, texts, data_start, "gguf")
 

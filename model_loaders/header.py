@@ -5,7 +5,7 @@ from pathlib import Path
 from ..skyreels_v3.errors import InputError
 from .gguf_header import MAGIC, read_gguf
 from .safetensors_header import begins_like_safetensors, read_safetensors
-from .tensor_info import Header, TensorInfo, opened
+from .tensor_info import Header, TensorInfo, opened, printable
 
 __all__ = ["Header", "TensorInfo", "read_header"]
 LOOK = 512  # bytes that tell what a file is
@@ -25,7 +25,7 @@ def read_header(path: Path) -> Header:
     # Asked before other formats, because the length's own bytes may look like the beginning of anything.
     if begins_like_safetensors(start):
         return read_safetensors(path)
-    raise InputError(f"{path.name} {_what_it_is(start, size)}.")
+    raise InputError(f"{printable(path.name)} {_what_it_is(start, size)}.")
 
 
 def _what_it_is(start: bytes, size: int) -> str:

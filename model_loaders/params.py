@@ -11,6 +11,7 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.params import HEAD_DIM, AudioParams, TransformerParams
 from ..skyreels_v3.recipes import LATENT_FRAME
 from .key_maps import BLOCK
+from .tensor_info import short
 
 Shape = tuple[int, ...]
 HEADS = ("num_heads", "num_attention_heads")  # in config.json of Wan and of diffusers
@@ -72,7 +73,7 @@ def _shape(shapes: Mapping[str, Shape], key: str, dimensions: int) -> Shape:
         raise InputError(f"The file lacks {key}, so it is incomplete or no SkyReels-V3 model: download it again.")
     if len(shape) != dimensions:
         raise InputError(
-            f"{key} has the shape {list(shape)}, but {dimensions} dimensions are needed: use an official file."
+            f"{key} has the shape {short(list(shape))}, but {dimensions} dimensions are needed: use an official file."
         )
     return tuple(shape)
 
@@ -93,9 +94,8 @@ def _num_heads(dim: int, config: Mapping) -> int:
         heads = 0
     if heads < 1 or dim % heads or dim // heads % 2:
         raise InputError(
-            f"config.json tells {str(given)[:40]} heads, but the model's width of {dim} does not part into "
-            "so many "
-            "of even width: use the config.json that belongs to the file."
+            f"config.json tells {short(given)} heads, but the model's width of {dim} does not part into so many of "
+            "even width: use the config.json that belongs to the file."
         )
     return heads
 

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 
 from ..skyreels_v3.errors import InputError
-from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, short
+from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, printable, short
 
 BITS = {
     "BOOL": 8,
@@ -51,19 +51,17 @@ def read_safetensors(path: Path) -> Header:
     one sentence for a path that is no readable file and for damaged files.
     """
     path = Path(path)
+    name = printable(path.name)
     with opened(path) as (file, size):
         start = file.read(9)
         if not begins_like_safetensors(start):
-            raise InputError(f"{path.name} is not a safetensors file: download it again.")
+            raise InputError(f"{name} is not a safetensors file: download it again.")
         length = int.from_bytes(start[:8], "little")
         if 8 + length > size:
-            raise InputError(f"{path.name} has {size} bytes, but its header alone needs {8 + length}: {INCOMPLETE}.")
+            raise InputError(f"{name} has {size} bytes, but its header alone needs {8 + length}: {INCOMPLETE}.")
         file.seek(8)
         text = file.read(length)
-    return _checked(_parsed(text, path.name), 8 + length, size, path.name)
-
-
-read_header = read_safetensors  # until every user takes .header's
+    return _checked(_parsed(text, name), 8 + length, size, name)
 
 
 def _parsed(text: bytes, name: str) -> dict:

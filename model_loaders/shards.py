@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..skyreels_v3.errors import InputError
-from .tensor_info import Header
+from .tensor_info import Header, printable, short
 
 SUFFIXES = (".safetensors", ".sft")
 SHARD = re.compile(r"^(?P<base>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.(?:safetensors|sft)$", re.IGNORECASE)
@@ -26,7 +26,8 @@ class Files:
 
 def title(place: Path) -> str:
     """How sentences call a file or folder: every repository has a folder `transformer`, so its own name is added."""
-    return f"{place.parent.name}/{place.name}" if place.name in TRANSFORMER_FOLDERS else place.name
+    name = printable(place.name)
+    return f"{printable(place.parent.name)}/{name}" if name in TRANSFORMER_FOLDERS else name
 
 
 def find_files(path: Path) -> Files:
@@ -81,14 +82,14 @@ def _set_of(folder: Path, base: str, total: str) -> Files:
     wanted = int(total)
     missing = [number for number in range(1, wanted + 1) if f"{number:05}" not in found]
     if missing or len(found) > wanted:
-        what = f"{base}-{missing[0]:05}-of-{total}" if missing else "no more shards than its names tell"
+        what = f"{printable(base)}-{missing[0]:05}-of-{total}" if missing else "no more shards than its names tell"
         raise InputError(f"{title(folder)} has {len(found)} of {wanted} shards and needs {what}: {AGAIN}.")
     return Files(tuple(folder / found[number] for number in sorted(found)))
 
 
 def read_json(path: Path) -> dict:
     """A JSON file that holds a table. Raises InputError with its name if it cannot be read as one."""
-    name = f"{title(path.parent)}/{path.name}"
+    name = f"{title(path.parent)}/{printable(path.name)}"
     try:
         if path.stat().st_size > MAX_JSON:
             raise InputError(f"{name} is larger than {MAX_JSON} bytes, so it is not the file it should be: {AGAIN}.")
@@ -105,7 +106,7 @@ def read_json(path: Path) -> dict:
 
 
 def _from_index(folder: Path, index: str) -> Files:
-    where = f"{title(folder)}/{index}"
+    where = f"{title(folder)}/{printable(index)}"
     weight_map = read_json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{where} has no weight_map: {AGAIN}.")
@@ -114,20 +115,19 @@ def _from_index(folder: Path, index: str) -> Files:
     listed = sorted(set(weight_map.values()))
     for name in listed:
         if not name.lower().endswith(SUFFIXES) or any(sign in name for sign in "/\\:\0") or name.startswith("."):
-            raise InputError(
-                f"{where} points to {ascii(name)[1:-1][:80]}, which is no shard in its own folder: {AGAIN}."
-            )
+            raise InputError(f"{where} points to {short(name)}, which is no shard in its own folder: {AGAIN}.")
     present = _names(folder)
     missing = [name for name in listed if name not in present]
     if missing:
         raise InputError(
-            f"{title(folder)} lacks {missing[0]}, one of {len(listed)} shards that its index names "
+            f"{title(folder)} lacks {short(missing[0])}, one of {len(listed)} shards that its index names "
             f"({len(missing)} missing): {AGAIN}."
         )
     extra = [name for name in present if SHARD.match(name) and name not in listed]
     if extra:
         raise InputError(
-            f"{title(folder)} holds the shard {extra[0]}, which its index does not name: remove it, or {AGAIN}."
+            f"{title(folder)} holds the shard {printable(extra[0])}, which its index does not name: remove it, "
+            f"or {AGAIN}."
         )
     return Files(tuple(folder / name for name in listed), weight_map)
 
@@ -138,7 +138,7 @@ def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
     for path, header in headers.items():
         for key in header.tensors:
             if key in owner:
-                raise InputError(f"{ascii(key)[1:-1][:80]} is in {owner[key]} and in {path.name}: {AGAIN}.")
+                raise InputError(f"{short(key)} is in {printable(owner[key])} and in {printable(path.name)}: {AGAIN}.")
             owner[key] = path.name
     if files.weight_map is None:
         return
@@ -147,5 +147,6 @@ def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
         listed, found = files.weight_map.get(key, "no shard"), owner.get(key, "no shard")
         if listed != found:
             raise InputError(
-                f"In {folder}, the index lists {ascii(key)[1:-1][:80]} in {listed}, but it is in {found}: {AGAIN}."
+                f"In {folder}, the index lists {short(key)} in {short(listed)}, but it is in {printable(found)}: "
+                f"{AGAIN}."
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..formats.encoding import Encoding
 from ..formats.gguf_types import TYPES as GGUF_TYPES
 from ..skyreels_v3.errors import InputError
+from .tensor_info import short
 
 PLAIN = ("F32", "F16", "BF16")
 # Tensors beside a layer's weight, by every name in use; None: of no use here (scales of inputs are taken as they come).
@@ -110,16 +111,16 @@ def _layer_formats(metadata: Mapping[str, str], rename: Callable[[str], str], na
 def _read_config(part: Part, name: str) -> dict:
     if part.size > MAX_CONFIG:
         raise InputError(
-            f"In {name}, {_short(part.key)} has {part.size} bytes, too many for a format's name: {INSTEAD}."
+            f"In {name}, {short(part.key)} has {part.size} bytes, too many for a format's name: {INSTEAD}."
         )
     try:
         with part.path.open("rb") as file:
             file.seek(part.offset)
             config = json.loads(file.read(part.size).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"In {name}, {_short(part.key)} is not readable as JSON: {INSTEAD}.") from error
+        raise InputError(f"In {name}, {short(part.key)} is not readable as JSON: {INSTEAD}.") from error
     if not isinstance(config, dict):
-        raise InputError(f"In {name}, {_short(part.key)} holds no table: {INSTEAD}.")
+        raise InputError(f"In {name}, {short(part.key)} holds no table: {INSTEAD}.")
     return config
 
 
@@ -140,9 +141,7 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name:
     if said is not None and part.dtype not in PLAIN:
         kind = COMFY_FORMATS.get(said) if isinstance(said, str) else None
         if kind is None:
-            raise InputError(
-                f"In {name}, {_short(part.key)} is stored as {_short(said)}, which is not known: {INSTEAD}."
-            )
+            raise InputError(f"In {name}, {short(part.key)} is stored as {short(said)}, which is not known: {INSTEAD}.")
         return Encoding(kind, _rotation(config) if kind == "int8" else 0)
     if part.dtype in PLAIN:
         return None
@@ -157,7 +156,7 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name:
         return Encoding("int8")
     if part.dtype in ("U8", "F4") and "weight_scale_2" in scales:
         return Encoding("nvfp4")
-    raise InputError(f"In {name}, {_short(part.key)} is stored as {part.dtype} without its scales: {INSTEAD}.")
+    raise InputError(f"In {name}, {short(part.key)} is stored as {part.dtype} without its scales: {INSTEAD}.")
 
 
 def _rotation(config: dict) -> int:
@@ -181,7 +180,7 @@ def _check_scales(part: Part, scales: Mapping[str, Part], encoding: Encoding | N
     needed = {"int8": ("weight_scale",), "mxfp8": ("weight_scale",), "nvfp4": ("weight_scale", "weight_scale_2")}
     missing = [scale for scale in needed.get(encoding.kind, ()) if scale not in scales]
     if missing:
-        raise InputError(f"In {name}, {_short(part.key)} lacks its {missing[0]}: it is incomplete, download it again.")
+        raise InputError(f"In {name}, {short(part.key)} lacks its {missing[0]}: it is incomplete, download it again.")
     for scale_name, scale in scales.items():
         rows = shape[0] if shape else 1
         numbers = prod(scale.shape)
@@ -189,8 +188,8 @@ def _check_scales(part: Part, scales: Mapping[str, Part], encoding: Encoding | N
         fits = numbers >= prod(shape) // (32 if encoding.kind == "mxfp8" else 16) if blocks else numbers in (1, rows)
         if not fits:
             raise InputError(
-                f"In {name}, {_short(part.key)} of shape {list(shape)} has scales of shape {list(scale.shape)}, which "
-                f"do not fit: {INSTEAD}."
+                f"In {name}, {short(part.key)} of shape {short(list(shape))} has scales of shape "
+                f"{short(list(scale.shape))}, which do not fit: {INSTEAD}."
             )
 
 
@@ -221,8 +220,3 @@ def display_name(weight: StoredWeight) -> str:
     if kind.startswith("float8"):
         return "fp8" if "weight_scale" not in weight.parts else "fp8 scaled"
     return kind
-
-
-def _short(value: object) -> str:
-    text = ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -65,7 +65,13 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise InputError(f"{path} cannot be read ({reason}): check that ComfyUI may read it.") from error
 
 
-def short(value: object) -> str:
+def printable(name: str) -> str:
+    """A file's name for a sentence: as it is, but shortened where it is long and without signs that nobody can see."""
+    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name)
+    return shown if len(shown) <= 120 else f"{shown[:60]}...{shown[-57:]}"
+
+
+def short(value: object, longest: int = 80) -> str:
     """A part of the file for a sentence: damaged files hold names of any length and with any character."""
     text = ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
