@@ -1,0 +1,273 @@
+"""A checkpoint into one safetensors file in ComfyUI's own format, weight by weight.
+
+The layout is that of ComfyUI's quantised checkpoints (comfy/quant_ops.py and comfy/ops.py, 0.3.75 to 0.33): a layer has
+`weight`, `weight_scale` and `comfy_quant`, and the header a table of all layers, the only one of the two that 0.3.75
+reads.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import torch
+
+from ..formats.encoding import Encoding
+from ..formats.registry import format_of
+from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.params import HEAD_DIM
+from .checkpoint import Checkpoint
+from .header import read_header
+from .jobs import METADATA_JOB
+from .key_maps import PREFIXES
+from .params import expected_shapes
+from .precision import GB, Precision, encoding_of
+from .safetensors_writer import SafetensorsFile, Spec
+from .stored import COMFY_FORMATS, MARKER, METADATA, Part, StoredWeight
+from .weights import DTYPES, unpacked_weight
+
+# float32 [any shape] -> the same, changed; may write into its argument.
+Change = Callable[[torch.Tensor], torch.Tensor]
+COMFY_NAMES = {kind: name for name, kind in COMFY_FORMATS.items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+FP8, INT8 = "float8_e4m3fn", "int8"  # the kinds of Encoding that are packed here
+INSTEAD = "choose the precision bf16, fp8 or int8"
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """How one weight will stand in the file.
+
+    encoding: None for plain numbers of `dtype`.  copied: key in the file -> bytes that are taken as they are; empty for
+    a weight that is computed.  config: what `comfy_quant` says, None where there is none.
+    """
+
+    name: str
+    encoding: Encoding | None
+    dtype: torch.dtype
+    copied: Mapping[str, Part] = field(default_factory=dict)
+    config: dict | None = None
+
+    @property
+    def layer(self) -> str:
+        return self.name.removesuffix(".weight")
+
+    def specs(self, shape: tuple[int, ...]) -> dict[str, Spec]:
+        """Key in the file -> its dtype and shape, for a weight of this shape."""
+        specs: dict[str, Spec]
+        if self.copied and self.encoding is None:
+            specs = {key: (part.dtype, shape) for key, part in self.copied.items()}
+        elif self.copied:
+            specs = {key: (part.dtype, part.shape) for key, part in self.copied.items()}
+        elif self.encoding is None:
+            specs = {self.name: (DTYPE_NAMES[self.dtype], shape)}
+        else:
+            codes, scale = {FP8: ("F8_E4M3", ()), INT8: ("I8", (shape[0], 1))}[self.encoding.kind]
+            specs = {self.name: (codes, shape), f"{self.layer}.weight_scale": ("F32", scale)}
+        if self.config is not None:
+            specs[f"{self.layer}.comfy_quant"] = ("U8", (len(_json(self.config)),))
+        return specs
+
+
+class SavePlan:
+    """What a saved file will hold; nothing of the weights has been read.
+
+    precision: AUTO for as it is in the files.  dtype: of plain numbers.  changes: Wan name -> what is done to the
+    weight, as float32, before it is stored.
+    Files that are in a ComfyUI format already are taken over byte for byte where AUTO or their own precision is asked
+    for. fp8 is packed with one scale for the whole weight, as ComfyUI has it, int8 as Load Model does.
+    Raises InputError for formats that ComfyUI does not have.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: Precision,
+        dtype: torch.dtype,
+        changes: Mapping[str, Change] | None = None,
+    ):
+        self.checkpoint = checkpoint
+        self.changes = changes or {}
+        shapes = expected_shapes(checkpoint.params)
+        self.weights = self._planned(precision, dtype)
+        specs = {key: spec for one in self.weights for key, spec in one.specs(shapes[one.name]).items()}
+        self.file = SafetensorsFile(specs, self._metadata())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.size
+
+    def write(self, path: Path, device: torch.device | str = "cpu", before_each: Callable[[], None] | None = None):
+        """Write the file, which appears under `path` when it is whole; after an exception nothing is left of it.
+
+        device: where weights are changed and packed; holds one weight in float32 at a time, as the memory does.
+        before_each: called before every weight; what it raises ends the job.
+        Raises InputError if there is no room, the file cannot be written, or weights have changed or are not finite.
+        """
+        try:
+            _check_room(path.parent, self.size)
+            with self.file.writing(path) as write:
+                for weight in self.weights:
+                    if before_each:
+                        before_each()
+                    for key, tensor in self._tensors(weight, device).items():
+                        write(key, tensor)
+        except OSError as error:
+            raise InputError(
+                f"{path} could not be written ({error.strerror or error}): choose another folder or name, or make "
+                "room on the disk."
+            ) from error
+
+    def _planned(self, precision: Precision, dtype: torch.dtype) -> list[_Planned]:
+        keeps_all = precision is Precision.AUTO and self.checkpoint.is_packed
+        beside = _Beside(self.checkpoint) if self.checkpoint.is_packed else None
+        planned = []
+        for name, stored in self.checkpoint.weights.items():
+            encoding = encoding_of(name, stored, precision)
+            is_kept = keeps_all if encoding is None else encoding == stored.encoding
+            if encoding is not None and encoding.kind not in COMFY_NAMES:
+                raise InputError(f"ComfyUI has no format for {encoding.kind} in safetensors files: {INSTEAD}.")
+            if is_kept and name not in self.changes and _is_comfy(stored):
+                planned.append(_kept(name, stored, encoding, dtype, beside))
+                continue
+            if encoding is not None and encoding.kind.startswith("float8"):
+                encoding = Encoding(FP8)
+            elif encoding is not None and encoding.kind != INT8:
+                raise InputError(f"A LoRA cannot be merged into weights that are stored as {encoding.kind}: {INSTEAD}.")
+            planned.append(_Planned(name, encoding, dtype, config=encoding and _config(encoding)))
+        return planned
+
+    def _metadata(self) -> dict[str, str]:
+        params = self.checkpoint.params
+        metadata = {"format": "pt", METADATA_JOB: self.checkpoint.job.value}
+        if params.dim != params.num_heads * HEAD_DIM:
+            metadata["num_heads"] = str(params.num_heads)
+        layers = {one.layer: one.config for one in self.weights if one.config is not None}
+        if layers:
+            metadata[METADATA] = json.dumps({"format_version": "1.0", "layers": layers})
+        return metadata
+
+    def _tensors(self, planned: _Planned, device: torch.device | str) -> dict[str, torch.Tensor]:
+        """Everything of one weight: key in the file -> tensor."""
+        if planned.copied:
+            tensors = {key: _bytes_of(part) for key, part in planned.copied.items()}
+        else:
+            weight = self._weight(planned, device)
+            if planned.encoding is None:
+                tensors = {planned.name: weight}
+            else:
+                format = format_of(planned.encoding)
+                pack = format.pack_tensorwise if planned.encoding.kind == FP8 else format.pack
+                tensors = {f"{planned.layer}.{part}": tensor for part, tensor in pack(weight).items()}
+        if planned.config is not None:
+            tensors[f"{planned.layer}.comfy_quant"] = torch.tensor(list(_json(planned.config)), dtype=torch.uint8)
+        return tensors
+
+    def _weight(self, planned: _Planned, device: torch.device | str) -> torch.Tensor:
+        """The weight with its changes: in `dtype` if it stays plain, else as precise as it is known."""
+        name = planned.name
+        weight = unpacked_weight(self.checkpoint, name, device)
+        if name in self.changes:
+            weight = self.changes[name](weight.float())
+        if planned.encoding is None:
+            weight = weight.to(planned.dtype)
+        if not torch.isfinite(weight).all():
+            raise InputError(
+                f"{name} holds numbers that are not finite: the file or a LoRA is damaged, or fp16 cannot hold them, "
+                "choose bf16."
+            )
+        return weight
+
+
+def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: torch.dtype, beside: "_Beside"):
+    """A weight that is copied with everything beside it."""
+    if encoding is None:
+        return _Planned(name, None, dtype, {name: stored.parts["weight"]})
+    layer = name.removesuffix(".weight")
+    copied = {f"{layer}.{part}": place for part, place in stored.parts.items()}
+    if "weight_scale" not in stored.parts:  # a plain cast: ComfyUI reads it as numbers
+        return _Planned(name, encoding, dtype, copied)
+    said, input_scale = beside.of(layer, stored)
+    if input_scale is not None:
+        copied[f"{layer}.input_scale"] = input_scale
+    return _Planned(name, encoding, dtype, copied, {**_config(encoding), **said})
+
+
+class _Beside:
+    """What the files say of a quantised layer that only ComfyUI uses, so that it is not lost."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        headers = {path: read_header(path) for path in checkpoint.paths}
+        self.parts = {
+            key: Part(path, key, info.dtype, info.shape, header.data_start + info.start, info.end - info.start)
+            for path, header in headers.items()
+            for key, info in header.tensors.items()
+        }
+        self.table = {
+            layer: config
+            for header in headers.values()
+            for layer, config in json.loads(header.metadata.get(METADATA, "{}")).get("layers", {}).items()
+        }
+        # Of the older scaled files; ComfyUI takes a marker of two numbers for this.
+        markers = [part for key, part in self.parts.items() if key.rpartition(".")[2] == MARKER]
+        self.is_exact = any(prod(part.shape) == 2 for part in markers)
+
+    def of(self, layer: str, stored: StoredWeight) -> tuple[dict, Part | None]:
+        """(configuration, scale of the inputs) of a layer, by its Wan name."""
+        own = stored.parts["weight"].key.removesuffix(".weight")
+        config = self.parts.get(f"{own}.comfy_quant")
+        if config is not None:
+            said = json.loads(_bytes_of(config).numpy().tobytes())
+        else:
+            names = (own, *(prefix + layer for prefix in PREFIXES))
+            said = next((self.table[name] for name in names if name in self.table), {})
+        if self.is_exact:
+            said = {**said, "full_precision_matrix_mult": True}
+        return said, self.parts.get(f"{own}.input_scale")
+
+
+def _config(encoding: Encoding) -> dict:
+    """What ComfyUI must know of a layer."""
+    config: dict = {"format": COMFY_NAMES[encoding.kind]}
+    if encoding.rotation:
+        config |= {"convrot": True, "convrot_groupsize": encoding.rotation}
+    return config
+
+
+def _is_comfy(stored: StoredWeight) -> bool:
+    """Whether ComfyUI reads a weight as it is stored; of fp8 it wants one scale for the whole weight."""
+    if stored.encoding is None:
+        return True
+    scale = stored.parts.get("weight_scale")
+    one_scale = scale is None or prod(scale.shape) == 1 or not stored.encoding.kind.startswith("float8")
+    return stored.encoding.kind in COMFY_NAMES and one_scale
+
+
+def _json(config: dict) -> bytes:
+    return json.dumps(config).encode()
+
+
+def _bytes_of(part: Part) -> torch.Tensor:
+    """A tensor's bytes, uint8, read into memory of its own."""
+    content = torch.empty(part.size, dtype=torch.uint8)
+    try:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            count = file.readinto(content.numpy())
+    except OSError as error:
+        raise InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.") from error
+    if count != part.size:
+        raise InputError(f"{part.path.name} has become shorter: load the model again.")
+    return content
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f"Saving needs {size / GB:.1f} GB, but {folder} has {free / GB:.1f} GB free: make room there, or choose a "
+            "smaller precision."
+        )
