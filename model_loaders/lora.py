@@ -1,6 +1,5 @@
 """A LoRA file on disk: opened, its names read, and checked against the network that it is for."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from ..skyreels_v3.lora import BranchParams, module_name
 from ..skyreels_v3.params import TransformerParams
 from .header import read_header
 from .key_maps import find_dialect
-from .lora_names import layer_names, other_kind, split, wan_name
+from .lora_names import is_distilled, layer_names, other_kind, split, wan_name
 from .params import expected_shapes
 from .tensor_info import TensorInfo, short
 
@@ -25,14 +24,6 @@ Reader = Callable[[Path], Mapping[str, torch.Tensor]]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 NAMED = 3  # names in a sentence
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
-
-# LoRAs that let a model do with fewer steps, by what they are called.
-DISTILLED = re.compile(
-    r"lightx2v|causvid|acc-?vid|fusion-?x|distill|turbo|lightning|self[-_ ]?forc|fast-?wan"
-    r"|(?<![a-z])(?:rcm|lcm|dmd2?)(?![a-z])|(?<!\d)\d[-_ ]?steps?(?![a-z])",
-    re.IGNORECASE,
-)
-TITLES = ("modelspec.title", "ss_output_name", "title", "name")  # in the metadata
 
 
 @dataclass(frozen=True)
@@ -127,12 +118,11 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
         )
     shapes = expected_shapes(params)
     found, strange = _layers(header.tensors, shapes, name)
-    metadata = " ".join(header.metadata.get(title, "") for title in TITLES)
     lora = LoraFile(
         path,
         left_out=strange,
         count=len(found) + len(strange),
-        is_distilled=bool(DISTILLED.search(f"{path.stem} {metadata}")),
+        is_distilled=is_distilled(path.stem, header.metadata),
     )
     with _opened(path) as get:
         for layer, parts in found.items():

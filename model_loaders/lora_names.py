@@ -5,7 +5,7 @@ Sources: the files of diffusion-pipe, musubi-tuner (kohya), DiffSynth (PEFT), ai
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .key_maps import KEY_MAPS
 
@@ -48,6 +48,19 @@ OTHER_KINDS = {
     "OFT": re.compile(r"[._]oft_|[._]boft_"),
     "Tucker LoRA": re.compile(r"[._]lora_mid"),
 }
+
+# LoRAs that let a model do with fewer steps, by what they are called.
+DISTILLED = re.compile(
+    r"lightx2v|causvid|acc-?vid|fusion-?x|distill|turbo|lightning|self[-_ ]?forc|fast-?wan"
+    r"|(?<![a-z])(?:rcm|lcm|dmd2?)(?![a-z])|(?<!\d)\d[-_ ]?steps?(?![a-z])",
+    re.IGNORECASE,
+)
+TITLES = ("modelspec.title", "ss_output_name", "title", "name")  # in the metadata
+
+
+def is_distilled(name: str, metadata: Mapping[str, str]) -> bool:
+    """Whether a LoRA saves steps, from the names it goes by: the file's and those in its metadata."""
+    return any(DISTILLED.search(title) for title in (name, *(metadata.get(key, "") for key in TITLES)))
 
 
 def layer_names(weights: Iterable[str]) -> dict[str, str]:
