@@ -9,7 +9,7 @@ import torch.nn.functional as F
 # The tensors of one stored weight: "weight" holds the numbers' codes; others, such as "weight_scale", lie beside it.
 Parts = Mapping[str, torch.Tensor]
 # Numbers of a weight whose float32 copy exists at a time: bounds what packing and unpacking need.
-CHUNK = 2**24
+CHUNK = 2**23
 
 
 class Format(ABC):

@@ -73,10 +73,12 @@ def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @cache
 def has_int8_matmul(device: torch.device) -> bool:
-    """Whether this device multiplies int8 matrices; MPS, cards before Turing and some of AMD's do not."""
-    ones = torch.ones(32, 32, dtype=torch.int8, device=device)
+    """Whether this device multiplies int8 matrices, tried once; MPS, cards before Turing and some of AMD's do not."""
+    a, b = (
+        torch.arange(n * 64, device=device).remainder(p).to(torch.int8).view(n, 64) for n, p in ((32, 113), (40, 61))
+    )
     try:
-        return bool((int8_matmul(ones, ones) == 32).all())
+        return bool((int8_matmul(a, b) == a.float() @ b.float().t()).all())
     except RuntimeError:
         return False
 
