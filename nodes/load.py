@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.utils
 import folder_paths
 import torch
@@ -18,7 +19,7 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import Job
 from . import host
 from .companions import missing_companions
-from .model import Config, Model
+from .model import Config, Model, begin_sampling, end_sampling
 from .operations import Packed
 from .patcher import patcher_class
 
@@ -55,6 +56,8 @@ def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dyna
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
     patcher.cached_patcher_init = (load_patcher, (path, job, precision))
     return patcher
 

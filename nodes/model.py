@@ -15,6 +15,7 @@ import torch
 
 from ..skyreels_v3.context import avatar_segments, extension_segments, reference_segments, shot_segments
 from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.kept import Kept
 from ..skyreels_v3.lora import applied
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
@@ -45,6 +46,7 @@ class Network(SkyReelsTransformer):
         super().__init__(params, operations=operations, device=device, dtype=dtype)
         self.job = job
         self.dtype = dtype
+        self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
         self.requires_grad_(False)
 
     def forward(self, x, timestep, context, transformer_options=None, **conditions):
@@ -62,6 +64,7 @@ class Network(SkyReelsTransformer):
             attention=host_attention(transformer_options),
             weight=host.resident_weight,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
+            kept=self.kept,
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
@@ -73,6 +76,21 @@ class Network(SkyReelsTransformer):
                 "is too narrow: try the precision bf16 without LoRAs, then another file."
             )
         return velocity
+
+
+def begin_sampling(patcher) -> None:
+    """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
+    network = patcher.model.diffusion_model
+    network.kept = None if patcher.hook_patches else Kept(kept_limit(patcher.load_device))
+
+
+def end_sampling(patcher) -> None:
+    patcher.model.diffusion_model.kept = None
+
+
+def kept_limit(device: torch.device) -> int:
+    """Bytes that may be kept from step to step: little enough to take nothing from the weights."""
+    return comfy.model_management.get_total_memory(device) // 32
 
 
 def host_attention(transformer_options: dict):

@@ -13,6 +13,7 @@ from torch import nn
 from .. import kernels
 from .context import Layout
 from .errors import InputError
+from .kept import Keep, compute
 from .params import AudioParams
 from .rope import rotary_angles
 
@@ -71,22 +72,30 @@ class AudioAttention(nn.Module):
         audio: torch.Tensor,
         attention: Callable[..., torch.Tensor],
         positions: torch.Tensor | None,
+        keep: Keep = compute,
     ) -> torch.Tensor:
         """x [B, L, D], audio [1, frames, tokens, audio_dim] -> [B, L, D].
 
-        positions: rotary position of every video token [B, L] where two people speak, else None.
+        positions: rotary position of every video token [B, L] where two people speak, else None.  keep: for what
+        follows from the audio alone.
         """
         batch, frames = x.shape[0], audio.shape[1]
         q = self.q_linear(x).unflatten(-1, (self.heads, -1))
-        k, v = self.kv_linear(audio[0]).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        k, v = keep(self, lambda: self._keys(audio[0], rotated=positions is not None))
         if positions is not None:
             q = kernels.rotate_(q, position_table(self._query_positions(positions, frames), q.shape[-1]))
-            k = kernels.rotate_(k, position_table(self._person_positions(k), k.shape[-1]))
         q = q.unflatten(1, (frames, -1)).flatten(0, 1)
         if batch > 1:
             k, v = k.repeat(batch, 1, 1, 1), v.repeat(batch, 1, 1, 1)
         out = attention(q, k, v, precise=True)
         return self.proj(out.unflatten(0, (batch, frames)).flatten(1, 2))
+
+    def _keys(self, audio: torch.Tensor, rotated: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [frames, tokens, heads, d]; rotated to their person's place where two speak."""
+        k, v = self.kv_linear(audio).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        if rotated:
+            k = kernels.rotate_(k, position_table(self._person_positions(k), k.shape[-1]))
+        return k, v
 
     def _query_positions(self, positions: torch.Tensor, frames: int) -> torch.Tensor:
         """Rotary positions per head [B, L, heads] from those of the video tokens [B, L].

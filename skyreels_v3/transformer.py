@@ -16,6 +16,7 @@ from .. import kernels
 from .audio_condition import AudioAttention, AudioProjection, SpeakerMap
 from .context import Layout, Segment, layout_of
 from .errors import InputError
+from .kept import Keep, Kept, compute
 from .params import TransformerParams
 from .rope import RotaryTables
 
@@ -39,11 +40,13 @@ class Runtime:
     attention: q, k, v [B, L, heads, d] -> [B, L, heads * d], see kernels.attention.
     weight: the float32 weight of a norm layer on a device.
     around_block: called as (index, block, x) and returns the block's output; block(x) may overwrite x.
+    kept: where what is the same in every step is kept, None to compute it in each.
     """
 
     attention: Callable[..., torch.Tensor] = kernels.attention
     weight: Callable[[nn.Module, torch.device], torch.Tensor] = stored_weight
     around_block: Callable[..., torch.Tensor] = plain_block
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Step:
     noisy, clean: modulation at the sampler's timestep [B or 1, 6, D] and at timestep 0 [1, 6, D] or None, float32.
     table: rotary (cos, sin) [L, d / 2, 2].  text: [B, 512, D].  image: [B, 257, D] or None.
     audio: [B or 1, frames, people * tokens, width] or None.  speakers: where the people are, None for one.
+    keep: for what is made of text, image and audio alone.
     """
 
     layout: Layout
@@ -64,6 +68,7 @@ class Step:
     audio: torch.Tensor | None
     speakers: SpeakerMap | None
     runtime: Runtime
+    keep: Keep = compute
 
     def rows(self, modulation: torch.Tensor) -> list[tuple[slice, torch.Tensor]]:
         """(token range, modulation rows [B or 1, 6, D] float32) for every segment, a block's own part added."""
@@ -137,15 +142,18 @@ class CrossAttention(Attention):
         """x [B, L, D] -> [B, L, D]."""
         q = self._normed(self.q(x), self.norm_q, step)
         del x
-        k = self._normed(self.k(step.text), self.norm_k, step)
-        v = self.v(step.text).unflatten(-1, (self.heads, -1))
+        k, v = step.keep((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))
         out = step.runtime.attention(q, k, v)
         if step.image is not None:
-            k = self._normed(self.k_img(step.image), self.norm_k_img, step)
-            v = self.v_img(step.image).unflatten(-1, (self.heads, -1))
+            own = self.k_img, self.v_img, self.norm_k_img
+            k, v = step.keep((self, "image"), lambda: self._keys(step.image, *own, step))
             out += step.runtime.attention(q, k, v, precise=True)
         del q, k, v
         return self.o(out)
+
+    def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, step: Step):
+        """Keys and values [B, M, heads, d] of the prompt or the image."""
+        return self._normed(k(tokens), norm, step), v(tokens).unflatten(-1, (self.heads, -1))
 
     def _normed(self, x: torch.Tensor, norm: nn.Module, step: Step) -> torch.Tensor:
         return kernels.rms_norm_(x, step.runtime.weight(norm, x.device), self.eps).unflatten(-1, (self.heads, -1))
@@ -183,7 +191,7 @@ class Block(nn.Module):
 
         x += self.cross_attn(self.norm3(x), step)
         if step.audio is not None:
-            x += self.audio_cross_attn(self.norm_x(x), step.audio, step.runtime.attention, positions)
+            x += self.audio_cross_attn(self.norm_x(x), step.audio, step.runtime.attention, positions, step.keep)
 
         for span, row in rows:
             for part in x[:, span].split(FFN_TOKENS, dim=1):
@@ -285,17 +293,19 @@ class SkyReelsTransformer(nn.Module):
         x = [self.patch_embedding(segment.latents).flatten(2).transpose(1, 2) for segment in segments]
         x = torch.cat(x, dim=1)
 
+        keep = compute if runtime.kept is None else runtime.kept.of(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
         step = Step(
             layout=layout,
             noisy=noisy,
             clean=clean,
             table=self.rotary.get(layout, x.device),
-            text=self.text_embedding(text),
-            image=None if image is None else self.img_emb(image),
-            audio=None if audio is None else self.audio_proj(audio),
+            text=keep("text", lambda: self.text_embedding(text)),
+            image=None if image is None else keep("image", lambda: self.img_emb(image)),
+            audio=None if audio is None else keep("audio", lambda: self.audio_proj(audio)),
             speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
             runtime=runtime,
+            keep=keep,
         )
         for index, block in enumerate(self.blocks):
             x = runtime.around_block(index, lambda x, block=block: block(x, step), x)
