@@ -26,7 +26,7 @@ from measure import ROOT
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
-BENCHMARKS = ("forward", "load", "import_time", "long_memory", "source_end", "kills", "drift", "avatar_memory")
+BENCHMARKS = ("forward", "load", "lora", "import_time", "long_memory", "source_end", "kills", "drift", "avatar_memory")
 
 
 def machine() -> dict:

@@ -1,0 +1,137 @@
+"""What a LoRA of rank 64 on every linear layer costs, and how exact its effect is on packed weights.
+
+Time: one forward of the transformer in float32 on the CPU, with the LoRA beside the layers and without. The floor is
+what it adds to the layers' multiplications; it falls with the model's width.
+Exactness: one layer, in float32. Its effect is the output with the LoRA less the output without; it is compared with
+x @ (up @ down).T, once run beside the packed weight and once as merging has it: unpacked, added and packed again.
+"""
+
+from __future__ import annotations
+
+import time
+
+import measure
+
+RANK = 64
+EFFECT = 0.05  # size of up @ down, of the weight's
+ROWS = 512  # tokens
+PRECISIONS = ("bf16", "int8", "fp8", "nf4")
+WIDTH, FFN_WIDTH = 5120, 13824  # of the 14B models
+
+
+def share(*shapes: tuple[int, int]) -> float:
+    """Multiplications of a LoRA, of those of its layers with weights of these shapes."""
+    return sum(RANK * (rows + columns) for rows, columns in shapes) / sum(rows * columns for rows, columns in shapes)
+
+
+def layers(quick: bool) -> dict:
+    """Precision -> {"beside", "merged"}: relative error of the LoRA's effect on one layer's output."""
+    import torch
+
+    from pack.formats.encoding import Encoding
+    from pack.formats.registry import format_of
+    from pack.skyreels_v3.lora import BranchParams, Lora
+
+    size = 256 if quick else WIDTH
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(size, size, generator=generator) / size**0.5).bfloat16().float()
+    down, up = torch.randn(RANK, size, generator=generator), torch.randn(size, RANK, generator=generator)
+    up *= EFFECT * weight.norm() / (up @ down).norm()
+    x = torch.randn(ROWS, size, generator=generator)
+    exact = x @ down.T @ up.T
+    lora = Lora({"layer": BranchParams(size, size, RANK)})
+    lora.load_state_dict({"layer.down.weight": down, "layer.up.weight": up}, assign=True)
+    encodings = {"int8": Encoding("int8", 256), "fp8": Encoding("float8_e4m3fn"), "nf4": Encoding("nf4")}
+
+    def linear(weight, name):
+        if name == "bf16":
+            return x @ weight.bfloat16().float().T
+        return format_of(encodings[name]).linear(x, format_of(encodings[name]).pack(weight), size, None)
+
+    def unpacked(name):
+        if name == "bf16":
+            return weight
+        format = format_of(encodings[name])
+        return format.unpack(format.pack(weight), size, size, torch.float32)
+
+    def error(effect) -> float:
+        return float((effect - exact).norm() / exact.norm())
+
+    result = {}
+    for name in PRECISIONS:
+        without = linear(weight, name)
+        beside = lora.branches["layer"](x, without.clone(), strength=1.0)
+        merged = linear(unpacked(name) + up @ down, name)
+        result[name] = {"beside": error(beside - without), "merged": error(merged - without)}
+    return result
+
+
+def forwards(quick: bool) -> dict:
+    """Seconds of a forward with and without, in processor time of one thread."""
+    from forward import FULL, QUICK, TEXT_TOKENS, TEXT_WIDTH
+
+    measure.enter_comfyui()
+    import comfy.ops
+    import torch
+
+    from pack.nodes.operations import branching
+    from pack.skyreels_v3.context import Segment
+    from pack.skyreels_v3.lora import BranchParams, Lora, applied
+    from pack.skyreels_v3.params import TransformerParams
+    from pack.skyreels_v3.transformer import SkyReelsTransformer
+
+    size = QUICK if quick else FULL
+    params = TransformerParams(dim=size.dim, ffn_dim=size.ffn, num_heads=size.heads, num_layers=size.layers)
+    operations = branching(comfy.ops.disable_weight_init)
+    network = SkyReelsTransformer(params, operations=operations, device="cpu", dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    branches = {name: BranchParams(layer.in_features, layer.out_features, RANK) for name, layer in linears.items()}
+    lora = Lora(branches).to_empty(device="cpu")
+    for parameter in (*network.parameters(), *lora.parameters()):
+        torch.nn.init.normal_(parameter, std=0.02)
+    latents = torch.randn(1, 16, size.frames, size.height, size.width)
+    text, timestep = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH), torch.tensor([873.0])
+
+    def run(*loras):
+        with torch.inference_mode(), applied(network, loras):
+            return network([Segment(latents, 0, predicted=True)], timestep, text)
+
+    calls = {"without": run, "with": lambda: run((lora, 1.0))}
+    torch.set_num_threads(1)
+    seconds = measure.interleaved(calls, size.rounds, time.thread_time)
+    return {
+        **{name: measure.summary(times) for name, times in seconds.items()},
+        "ratio": measure.ratios(seconds["with"], seconds["without"]),
+        "peak": measure.peak_allocated(calls["with"]) / measure.peak_allocated(run),
+        "floor": 1 + share(*(layer.weight.shape for layer in linears.values())),
+        "floor_14b": 1 + share(*[(WIDTH, WIDTH)] * 8, *[(FFN_WIDTH, WIDTH)] * 2),
+    }
+
+
+def measured(quick: bool) -> dict:
+    return {"rank": RANK, "forward": forwards(quick), "layers": layers(quick)}
+
+
+def tables(result: dict) -> str:
+    forward = result["forward"]
+    cost = [
+        "one forward, one thread (s)",
+        *(f"{forward[name]['median_s']:.2f}" for name in ("without", "with")),
+        f"**{forward['ratio']['median']:.3f}**",
+        f"{forward['ratio']['min']:.3f}",
+        f"{forward['floor']:.3f} ({forward['floor_14b']:.3f} at the 14B models' width)",
+        f"{forward['peak']:.3f}",
+    ]
+    errors = [[name, f"**{case['beside']:.5%}**", f"{case['merged']:.1%}"] for name, case in result["layers"].items()]
+    header = ["", "without", f"with, rank {result['rank']}", "ratio", "of the fastest runs", "floor", "peak memory"]
+    return "\n\n".join(
+        [
+            measure.table(header, [cost]),
+            measure.table(["error of the LoRA's effect", "beside the layer", "merged and stored again"], errors),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    measure.main(measured)
