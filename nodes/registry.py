@@ -9,6 +9,7 @@ from .load import LoadModel
 from .lora import LoraNode
 from .reference import ReferenceToVideo
 from .sampling import Guider, Sigmas, UniPCSampler
+from .save import SaveModel
 from .speech import SpeechNode
 from .talking_avatar import TalkingAvatar
 
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     UniPCSampler,
     Sigmas,
     Guider,
+    SaveModel,
 ]
 
 

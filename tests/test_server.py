@@ -33,6 +33,7 @@ NAMES = {
     "SkyReelsUniPCSampler": "SkyReels-V3 UniPC Sampler",
     "SkyReelsSigmas": "SkyReels-V3 Sigmas",
     "SkyReelsGuider": "SkyReels-V3 Guider",
+    "SkyReelsSaveModel": "SkyReels-V3 Save Model",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = demo.WORKFLOWS / "reference_to_video.json"
