@@ -1,7 +1,8 @@
 """One forward of the transformer on the CPU, beside ComfyUI's own WanModel with the same weights, in one process.
 
-Both get ComfyUI's layers and attention (PyTorch's). The floor is what no implementation goes below: the matrix
-products and attentions of this very forward alone, into memory that is there already.
+Both get ComfyUI's layers and attention (PyTorch's). Time is that of a step of a job of 8 steps: the pack makes the
+prompt's keys and values in the first and keeps them, WanModel makes them in each. The floor is what no single forward
+goes below: the matrix products and attentions of WanModel's alone, into memory that is there already.
 Nothing is measured unless both outputs agree.
 """
 
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 
 import measure
 
-AIM_TIME, AIM_MEMORY = 0.95, 0.80
+AIM_TIME, AIM_MEMORY = {"plain": 0.87, "extension": 0.80}, 0.70
+STEPS = 8
 TOLERANCE = 1e-4  # relative error between both outputs
 TEXT_TOKENS, TEXT_WIDTH = 512, 4096
 
@@ -61,27 +63,23 @@ def models(size: Size):
 
 
 def cases(size: Size, own, wan) -> dict:
-    """Case -> (call of the pack, call of WanModel, the predicted frames of WanModel's output)."""
+    """Case -> (call of the pack with a Runtime, call of WanModel, the predicted frames of WanModel's output)."""
     import torch
 
-    from pack.nodes.host import resident_weight
-    from pack.nodes.model import host_attention
     from pack.skyreels_v3.context import Segment, extension_segments
-    from pack.skyreels_v3.transformer import Runtime
 
     latents = torch.randn(1, 16, size.frames, size.height, size.width)
     text = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH)
     timestep = torch.tensor([873.0])
-    runtime = Runtime(attention=host_attention({}), weight=resident_weight)
     prefix = size.frames // 2
     # WanModel knows clean frames by a timestep for every frame.
     by_frame = timestep.repeat(1, size.frames)
     by_frame[:, :prefix] = 0
 
-    def plain():
+    def plain(runtime):
         return own([Segment(latents, 0, predicted=True)], timestep, text, runtime=runtime)
 
-    def extension():
+    def extension(runtime):
         return own(extension_segments(latents[:, :, prefix:], latents[:, :, :prefix]), timestep, text, runtime=runtime)
 
     return {
@@ -142,12 +140,27 @@ def measured(quick: bool) -> dict:
         own, wan = models(size)
         for name, (pack, comfyui, predicted) in cases(size, own, wan).items():
             expected = comfyui()[:, :, predicted]
-            error = ((pack() - expected).norm() / expected.norm()).item()
+            first, later, kept = steps(pack)
+            error = max(float((call() - expected).norm() / expected.norm()) for call in (first, later))
             if not error < TOLERANCE:
                 raise SystemExit(f"Nothing to compare: the outputs of {name} differ by {error:.1e}.")
-            calls = {"pack": pack, "comfyui": comfyui, "floor": floor(wan, comfyui)}
-            result["cases"][name] = {"error": error, **compared(calls, size.rounds)}
+            calls = {"first": first, "later": later, "comfyui": comfyui, "floor": floor(wan, comfyui)}
+            result["cases"][name] = {"error": error, "kept_bytes": kept.size, **compared(calls, size.rounds)}
     return result
+
+
+def steps(pack):
+    """(a first step, a later one, what the later one has to go by), as nodes/model.py makes them."""
+    from pack.nodes.host import resident_weight
+    from pack.nodes.model import host_attention
+    from pack.skyreels_v3.kept import Kept
+    from pack.skyreels_v3.transformer import Runtime
+
+    def runtime(kept):
+        return Runtime(attention=host_attention({}), weight=resident_weight, kept=kept)
+
+    kept = Kept(2**40)
+    return lambda: pack(runtime(Kept(2**40))), lambda: pack(runtime(kept)), kept
 
 
 def compared(calls: dict, rounds: int) -> dict:
@@ -159,7 +172,11 @@ def compared(calls: dict, rounds: int) -> dict:
     torch.set_num_threads(1)
     alone = measure.interleaved(calls, max(rounds // 2, 1), clock=time.thread_time)
     torch.set_num_threads(threads)
-    memory = {name: measure.peak_allocated(calls[name]) for name in ("pack", "comfyui")}
+    for times in (wall, alone):
+        times["pack"] = [
+            (first + (STEPS - 1) * later) / STEPS for first, later in zip(times["first"], times["later"], strict=True)
+        ]
+    memory = {name: measure.peak_allocated(calls[call]) for name, call in (("pack", "later"), ("comfyui", "comfyui"))}
     return {
         "wall": {name: measure.summary(seconds) for name, seconds in wall.items()},
         "one_thread": {name: measure.summary(seconds) for name, seconds in alone.items()},
@@ -187,10 +204,11 @@ def tables(result: dict) -> str:
         ):
             seconds = [f"{times[who]['median_s']:.2f}" for who in ("comfyui", "pack")]
             shares = [f"**{ratio[key]['median']:.3f}**", f"{ratio[key]['min']:.3f}", f"{ratio[low]:.3f}"]
-            rows.append([f"{LABELS[name]}: {what}", *seconds, *shares, f"≤ {AIM_TIME:.2f}"])
+            rows.append([f"{LABELS[name]}: {what}", *seconds, *shares, f"≤ {AIM_TIME[name]:.2f}"])
         sizes = [f"{peak[who] / 1e6:.1f}" for who in ("comfyui", "pack")]
         shares = [f"**{ratio['memory']:.3f}**", "", ""]
         rows.append([f"{LABELS[name]}: peak of activations (MB)", *sizes, *shares, f"≤ {AIM_MEMORY:.2f}"])
+        rows.append([f"{LABELS[name]}: kept between steps (MB)", "0", f"{case['kept_bytes'] / 1e6:.1f}", *[""] * 4])
     return measure.table(["", "ComfyUI", "this pack", "ratio", "of the fastest runs", "floor", "aim"], rows)
 
 

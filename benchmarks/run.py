@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                  all of them, then the tables in README.md
     python benchmarks/run.py --only forward   one of them (may be given several times)
+    python benchmarks/run.py --only fuzz --fuzz-minutes 60
     python benchmarks/run.py --quick          tiny sizes in a minute: shows that they run; README.md stays
 
 Every benchmark is a module here with `measured(quick)` -> results and `tables(results)` -> Markdown, and runs
@@ -26,7 +27,19 @@ from measure import ROOT
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
-BENCHMARKS = ("forward", "load", "lora", "import_time", "long_memory", "source_end", "kills", "drift", "avatar_memory")
+BENCHMARKS = (
+    "forward",
+    "load",
+    "precision",
+    "lora",
+    "import_time",
+    "long_memory",
+    "source_end",
+    "kills",
+    "drift",
+    "avatar_memory",
+    "fuzz",
+)
 
 
 def machine() -> dict:
@@ -120,7 +133,10 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; may be repeated")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that they run, not how fast")
     parser.add_argument("--results", type=Path, help="where the JSON goes; default: benchmarks/results, quick: build")
+    parser.add_argument("--fuzz-minutes", metavar="N", help="how many minutes fuzz goes on; default: 1")
     options = parser.parse_args()
+    if options.fuzz_minutes:
+        os.environ["FUZZ_MINUTES"] = options.fuzz_minutes
     folder = options.results or (ROOT / "build" / "benchmarks" if options.quick else HERE / "results")
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
