@@ -6,9 +6,10 @@
 import warnings
 from random import Random
 
+import gguf
 import pytest
 
-from fuzz import Fuzz, gguf_layouts, safetensors_layouts, shards
+from fuzzing import Fuzz, Image, gguf_layouts, safetensors_layouts, shards
 from mutate import damaged, damaged_gguf, damaged_json, damaged_safetensors, gguf_fields
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.header import read_header
@@ -28,6 +29,25 @@ def test_damaged_files_open_or_are_refused_in_a_sentence(tmp_path, target):
     assert not failed, "\n".join(failed[:5])
     assert {result.outcome for result in results} == {"opened", "refused"}
     assert len({result.place for result in results if result.place}) >= PLACES[target]
+
+
+def test_what_opens_as_gguf_is_what_the_gguf_package_reads(tmp_path):
+    path, opened = tmp_path / "x.gguf", 0
+    for number in range(300):
+        random = Random(number)
+        image = random.choice(gguf_layouts()).image()
+        Image(damaged_gguf(image.head, random), image.zeros).write(path)
+        try:
+            header = read_header(path)
+        except InputError:
+            continue
+        opened += 1
+        places = {t.name: (t.tensor_type.name, t.data_offset, t.n_bytes) for t in gguf.GGUFReader(path).tensors}
+        assert places == {
+            key: (info.dtype, header.data_start + info.start, info.end - info.start)
+            for key, info in header.tensors.items()
+        }
+    assert opened > 15
 
 
 def test_what_is_damaged_was_whole(tmp_path):
@@ -78,9 +98,9 @@ def test_a_reader_that_fails_is_found_out(tmp_path, monkeypatch):
         "took 5.0 s": lambda path: clock.append(5.0),
     }
     clock = [0.0]
-    monkeypatch.setattr("fuzz.time.process_time", lambda: sum(clock))
+    monkeypatch.setattr("fuzzing.time.process_time", lambda: sum(clock))
     for words, reader in bad.items():
-        monkeypatch.setattr("fuzz.read_header", reader)
+        monkeypatch.setattr("fuzzing.read_header", reader)
         with Fuzz(tmp_path) as fuzz:
             (result,) = fuzz.run("gguf", [0])
         assert result.outcome == "failed" and words in result.problem
