@@ -64,19 +64,15 @@ class PackedPatches:
 
     def _packed_weights(self, keys: Iterable) -> dict:
         """Of keys as patches have them, those of packed weights -> (name of the layer in the network, the layer)."""
+        modules = self.model.diffusion_model.named_modules()
+        layers = {name: module for name, module in modules if isinstance(module, PackedLinear)}
         found = {}
         for key in keys:
             name = key if isinstance(key, str) else key[0]
             layer, _, part = name.removeprefix("diffusion_model.").rpartition(".")
-            module = self._layers.get(layer)
-            if module is not None and part != "bias":
-                found[key] = layer, module
+            if layer in layers and part != "bias":
+                found[key] = layer, layers[layer]
         return found
-
-    @property
-    def _layers(self) -> dict[str, PackedLinear]:
-        modules = self.model.diffusion_model.named_modules()
-        return {name: module for name, module in modules if isinstance(module, PackedLinear)}
 
 
 def _branch(patch, layer: str, module: PackedLinear) -> tuple[BranchParams, dict[str, torch.Tensor]]:
