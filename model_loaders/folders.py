@@ -33,10 +33,13 @@ def gguf_files(roots: Iterable[str | Path]) -> list[str]:
     As in those, links are followed. What is hidden is left out; a folder that cannot be read or is not there
     counts as empty. Below a root the search ends after 10,000 folders.
     """
-    return sorted({name for root in roots for name in _gguf_below(str(root))}, key=lambda name: (name.lower(), name))
+    return sorted(
+        {name for root in roots for name in files_below(str(root), GGUF)}, key=lambda name: (name.lower(), name)
+    )
 
 
-def _gguf_below(root: str) -> Iterator[str]:
+def files_below(root: str, endings: str | tuple[str, ...] = (*SUFFIXES, GGUF)) -> Iterator[str]:
+    """The files below a folder with one of these endings, relative to it, as `gguf_files` finds them."""
     ways: dict[str, frozenset[str]] = {}  # folder -> real paths from the root to it: a link to one of them is a loop
     for folder, inner, files in os.walk(os.path.normpath(root), followlinks=True):
         way, real = ways.get(os.path.dirname(folder), frozenset()), os.path.realpath(folder)
@@ -48,8 +51,13 @@ def _gguf_below(root: str) -> Iterator[str]:
             continue
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in files:
-            if name.lower().endswith(GGUF) and not name.startswith("."):
+            if name.lower().endswith(endings) and not name.startswith("."):
                 yield os.path.relpath(os.path.join(folder, name), root).replace("\\", "/")
+
+
+def models_below(folder: str) -> list[str]:
+    """The models in any folder, relative to it, as the list would show them; "" is the folder itself."""
+    return [entry[2:].rstrip("/") for entry in model_entries(f"./{name}" for name in files_below(folder))]
 
 
 def model_entries(names: Iterable[str]) -> list[str]:

@@ -27,6 +27,7 @@ WORDS: tuple[tuple[Job, str], ...] = (
 PATTERNS = [(job, re.compile(rf"(?<![a-z])(?:{words})(?![a-z])", re.IGNORECASE)) for job, words in WORDS]
 
 ELSE = "choose another job in Load Model if that is wrong"
+ASSUMED = "is assumed"  # in the sentence where nothing tells the job
 
 
 def job_in_name(name: str) -> tuple[Job, str] | None:
@@ -73,8 +74,7 @@ def detect_job(
         return Job.REFERENCE, f"Job reference, because only R2V is published with diffusers names; {ELSE}."
     return (
         Job.REFERENCE,
-        f"Job reference is assumed, because neither the weights nor the name of {name} tell it from "
-        "extension and "
+        f"Job reference {ASSUMED}, because neither the weights nor the name of {name} tell it from extension and "
         f"shot; {ELSE}.",
     )
 

@@ -1,5 +1,6 @@
 """Files that are something else than a SkyReels-V3 transformer: told by the names in them, in one sentence."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,14 @@ class OtherModel:
     def is_in(self, keys: list[str]) -> bool:
         """Whether keys are those of this model."""
         return _any(self.marks, keys) and not _any(self.without, keys)
+
+
+class AnotherModel(InputError):
+    """A file that is another model, which is known."""
+
+    def __init__(self, message: str, model: OtherModel):
+        super().__init__(message)
+        self.model = model
 
 
 # Built on Wan: they have the transformer's own keys and these besides.
@@ -87,7 +96,7 @@ OTHERS = (
     # Only umt5 has this in other blocks than the first.
     OtherModel(
         "the umt5 text encoder",
-        ("block.1.layer.0.SelfAttention.relative_attention_bias", "blk.1.attn_rel_b"),
+        ("block.1.layer.0.SelfAttention.relative_attention_bias",),
         companion=companions.TEXT_ENCODER,
         suits=True,
     ),
@@ -101,7 +110,6 @@ OTHERS = (
         "a text encoder",
         (
             "encoder.block.0.layer.0.",
-            "enc.blk.0.",
             "blocks.0.attn.q.weight",
             "text_model.encoder.",
             "self_attn.q_proj.weight",
@@ -118,12 +126,20 @@ OTHERS = (
     OtherModel("the audio layers of a talking model without the model", (".audio_cross_attn.",), (".self_attn.",)),
     OtherModel(
         "a part of a Wan transformer",
-        (".self_attn.norm_q.", ".attn1.norm_q."),
+        ("_attn.norm_q.", ".attn1.norm_q.", ".attn2.norm_q."),
         ("transformer_blocks.",),
         use="put all files of the model into one folder",
     ),
 )
 
+UMT5_GGUF = OtherModel(
+    "the umt5 text encoder in GGUF",
+    ("enc.blk.1.attn_rel_b.",),
+    companion=companions.TEXT_ENCODER,
+    suits=True,
+    use="load it with CLIPLoader (GGUF), type wan, of the pack ComfyUI-GGUF",
+)
+T5_GGUF = dataclasses.replace(UMT5_GGUF, kind="a T5 text encoder in GGUF", marks=("enc.blk.",), suits=False)
 # What GGUF files of other models call themselves.
 ARCHITECTURES = {
     "flux": OtherModel("a Flux model", ()),
@@ -133,19 +149,11 @@ ARCHITECTURES = {
     "sd1": OtherModel("a Stable Diffusion model", ()),
     "sd3": OtherModel("a Stable Diffusion 3 model", ()),
     "sdxl": OtherModel("a Stable Diffusion XL model", ()),
-    **{
-        name: OtherModel(
-            "a T5 text encoder",
-            (),
-            companion=companions.TEXT_ENCODER,
-            use="load it with CLIPLoader (GGUF) of the pack ComfyUI-GGUF",
-        )
-        for name in ("t5", "t5encoder")
-    },
-    **{
-        name: OtherModel("a language model or text encoder", ())
-        for name in ("llama", "qwen2", "qwen2vl", "qwen3", "gemma2", "gemma3")
-    },
+    **dict.fromkeys(("t5", "t5encoder"), T5_GGUF),
+    **dict.fromkeys(
+        ("llama", "qwen2", "qwen2vl", "qwen3", "gemma2", "gemma3"),
+        OtherModel("a language model or text encoder", ()),
+    ),
 }
 
 # Formats of other programs, which keep their numbers in tensors with these names.
@@ -165,19 +173,6 @@ def _first(models: Iterable[OtherModel], keys: Iterable[str]) -> OtherModel | No
     return next((model for model in models if model.is_in(keys)), None)
 
 
-def other_model(keys: Iterable[str], architecture: str = "") -> OtherModel | None:
-    """What a file is that is no transformer of Wan's kind, None if that is not known.
-
-    architecture: as a GGUF file calls itself; it says less than the keys.
-    """
-    return _first(OTHERS, keys) or ARCHITECTURES.get(architecture)
-
-
-def wan_variant(keys: Iterable[str]) -> OtherModel | None:
-    """What a transformer of Wan's kind is by its keys, None if it is no relative that is known."""
-    return _first(WAN_VARIANTS, keys)
-
-
 def foreign_format(keys: Iterable[str]) -> str | None:
     """The program whose format the weights are in, None if they are not in another program's."""
     keys = list(keys)
@@ -189,6 +184,11 @@ def is_lora(keys: Iterable[str]) -> bool:
     keys = list(keys)
     # an alpha alone may be a parameter of any network
     return other_kind(keys) is not None or any(found[1] != "alpha" for found in map(split, keys) if found)
+
+
+def architecture_model(keys: Iterable[str], architecture: str) -> OtherModel | None:
+    """What a GGUF file is that says to be of another architecture, None if that is not known. The keys say more."""
+    return _first((UMT5_GGUF, T5_GGUF, *OTHERS), keys) or ARCHITECTURES.get(architecture)
 
 
 def refuse_lora(keys: Iterable[str], name: str) -> None:
@@ -205,15 +205,16 @@ def refuse_wan_variants(shapes: Mapping[str, tuple[int, ...]], name: str) -> Non
 
     shapes: Wan name -> shape.
     """
-    other = wan_variant(shapes)
+    other = _first(WAN_VARIANTS, shapes)
     if other:
-        raise InputError(f"{name} is {other.kind}, not SkyReels-V3: {other.advice}.")
+        raise AnotherModel(f"{name} is {other.kind}, not SkyReels-V3: {other.advice}.", other)
     channels = (*shapes.get("patch_embedding.weight", ()), 0, 0)[1]
     has_audio = any(key.startswith("audio_proj.") for key in shapes)
     if channels != 16 and not has_audio:
         kind = {36: "Wan image to video", 48: "Wan 2.2 5B"}.get(channels, "another model of the Wan family")
-        raise InputError(
-            f"{name} is {kind}, not SkyReels-V3 (it takes {channels} input channels and has no audio layers): {HERE}."
+        raise AnotherModel(
+            f"{name} is {kind}, not SkyReels-V3 (it takes {channels} input channels and has no audio layers): {HERE}.",
+            OtherModel(kind, ()),
         )
 
 
@@ -227,9 +228,9 @@ def refuse_unreadable(keys: Iterable[str], name: str) -> None:
 def what_it_is(keys: Iterable[str], name: str) -> InputError:
     """The error for a file that has no SkyReels-V3 transformer at all: what it is, or how its tensors are called."""
     keys = list(keys)
-    other = other_model(keys)
+    other = _first(OTHERS, keys)
     if other:
-        return InputError(f"{name} is {other.kind}, not a SkyReels-V3 transformer: {other.advice}.")
+        return AnotherModel(f"{name} is {other.kind}, not a SkyReels-V3 transformer: {other.advice}.", other)
     first = ", ".join(ascii(key)[1:-1][:60] for key in keys[:3])
     return InputError(
         f"{name} is not a SkyReels-V3 transformer "

@@ -91,6 +91,8 @@ def read_json(path: Path) -> dict:
     """A JSON file that holds a table. Raises InputError with its name if it cannot be read as one."""
     name = f"{title(path.parent)}/{printable(path.name)}"
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{name} is a folder or a device, not the file it should be: {AGAIN}.")
         if path.stat().st_size > MAX_JSON:
             raise InputError(f"{name} is larger than {MAX_JSON} bytes, so it is not the file it should be: {AGAIN}.")
         content = json.loads(path.read_text(encoding="utf-8"))

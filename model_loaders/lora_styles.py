@@ -1,0 +1,57 @@
+"""What can be said of a LoRA without the model it is for: whose names it has, its kind, and what of it fits."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..skyreels_v3.params import AudioParams, TransformerParams
+from .lora_names import OTHER_KINDS, layer_names, other_kind, split, wan_name
+from .params import expected_shapes
+from .tensor_info import TensorInfo
+
+# All layers that any of the four models has.
+EVERYTHING = TransformerParams(image_dim=1280, audio=AudioParams())
+AS_WIDE = re.compile(r"\.(?:self_attn\.[qkv]|cross_attn\.q|ffn\.0)$")  # layers that read what the model is wide
+
+KIND = re.compile("|".join(f"[._]?(?:{mark.pattern})" for mark in OTHER_KINDS.values()))  # what follows a layer's name
+
+# The first that fits a layer's tensor is its style; the last fits all.
+STYLES = (
+    ("peft", re.compile(r"^base_model\.|^pipe\.dit\.|lora_[AB]\.(?!weight$)\w+(?:\.weight)?$")),
+    ("kohya", re.compile(r"^(?:lora_|lycoris_)|^[^.]+\.(?:lora|alpha$|dora|lokr|hada|diff$|diff_)")),
+    ("diffusers", re.compile(r"^(?:transformer|unet)\.|\.attn[12]\.")),
+    ("comfyui", re.compile(r"^(?:model\.)?diffusion_model\.")),
+    ("wan", re.compile("")),
+)
+
+
+@dataclass(frozen=True)
+class LoraStyle:
+    """style: whose names it has, one of STYLES.  kind: "LoKr" ..., empty for plain LoRAs and differences.
+
+    layers: how many it changes.  fitting: how many of them SkyReels-V3 models have.  width: of the model it was made
+    for, 0 where that is not known.
+    """
+
+    style: str
+    kind: str
+    layers: int
+    fitting: int
+    width: int
+
+
+def lora_style(tensors: Mapping[str, TensorInfo]) -> LoraStyle:
+    """What kind of LoRA has these tensors."""
+    names = layer_names(expected_shapes(EVERYTHING))
+    layers: dict[str, str | None] = {}
+    width = 0
+    for key, info in tensors.items():
+        layer, part = split(key) or (KIND.split(key)[0], "")
+        wan = layers[layer] = wan_name(layer, names)
+        if part == "down" and wan and AS_WIDE.search(wan) and len(info.shape) == 2:
+            width = info.shape[1]
+    counts = dict.fromkeys((name for name, _ in STYLES), 0)
+    for key in tensors:
+        counts[next(name for name, mark in STYLES if mark.search(key))] += 1
+    style = max(counts, key=counts.get)
+    return LoraStyle(style, other_kind(tensors) or "", len(layers), sum(map(bool, layers.values())), width)

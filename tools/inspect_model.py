@@ -1,0 +1,64 @@
+"""Says what model files are: which model, for which job, in which precision, what is wrong with them and where they go.
+
+    python tools/inspect_model.py FILE...
+
+Needs neither ComfyUI nor torch, any Python from 3.10 on, and reads only the headers of files.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+# The Python that comes with ComfyUI for Windows does not look beside a script for its modules.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from pack.model_loaders.inspection import inspect
+
+DESCRIPTION = """\
+Says what model files are: which model, for which job, in which precision, what is wrong with them and where they go.
+Nothing is loaded or changed, and neither ComfyUI nor a graphics card is needed.
+
+For every file or model folder there is one line of JSON. In a folder with several models there is one for each.
+
+  file        the path
+  dialect     how it is written: "wan", "diffusers, 3 shards", "wan, gguf", "lora, kohya", "companion, VAE of Wan 2.1"
+  job         reference, extension, shot or avatar; unknown where it is none of these
+  why         what tells the job
+  precision   such as "bf16", "fp8 scaled + bf16" or "Q4_K + Q6_K"
+  parameters  how many numbers the model has; 0 where that is unknown
+  problems    why SkyReels-V3 Load Model does not take it; empty where it does
+  advice      where to put it, which node loads it, what else it needs
+"""
+AFTER = """\
+Ends with 0 if Load Model takes every file, with 1 if it does not take one of them.
+A file that is complete may still hold bad numbers: that shows only when it is loaded.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=AFTER, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a model file, a folder with a model, or with several")
+    # People see every letter of a name; what reads the lines gets ASCII, whichever encoding it expects.
+    as_ascii = not sys.stdout.isatty()
+    sys.stdout.reconfigure(errors="backslashreplace")
+    has_problems = False
+    for file in parser.parse_args(arguments).files:
+        for found in inspect(file):
+            has_problems |= bool(found.problems)
+            print(json.dumps(dataclasses.asdict(found), ensure_ascii=as_ascii), flush=True)
+    return int(has_problems)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # as behind `| head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
