@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -137,11 +137,11 @@ def _unforeseen(given: str, error: Exception) -> Inspection:
     name = printable(given)
     return Inspection(
         given, problems=(f"{name} cannot be inspected ({type(error).__name__}: {printable(str(error))}).",),
-        advice=(AGAIN,),
+        advice=("Try again once nothing else writes to it; if that does not help, download it again.",),
     )  # fmt: skip
 
 
-def _headers(paths) -> dict[Path, Header]:
+def _headers(paths: Iterable[Path]) -> dict[Path, Header]:
     """The headers that can be read."""
     headers = {}
     for path in paths:
@@ -173,8 +173,9 @@ def _good(given: str, path: Path, checkpoint: Checkpoint, headers: Mapping[Path,
 def _what_to_do(path: Path, checkpoint: Checkpoint) -> Iterator[str]:
     is_there = any(folder.name.lower() in ("diffusion_models", "unet") for folder in path.absolute().parents)
     what = "the folder with all its files" if len(checkpoint.paths) > 1 else "it"
-    choose = "hoose it in SkyReels-V3 Load Model"
-    yield f"C{choose}." if is_there else f"Put {what} into {FOLDER} and c{choose}."
+    if not is_there:
+        yield f"Put {what} into {FOLDER}."
+    yield "Choose it in SkyReels-V3 Load Model."
     if ASSUMED in checkpoint.why:
         yield (
             "If it is V2V or its shot model, set job in Load Model to extension or shot, or put v2v or v2v_shot into "
@@ -191,8 +192,7 @@ def _what_to_do(path: Path, checkpoint: Checkpoint) -> Iterator[str]:
 def _about_precision(checkpoint: Checkpoint) -> str:
     if checkpoint.is_packed:
         return f"With precision auto it stays {checkpoint.precision}, as in the file."
-    room = (card for card in CARDS if _fits(checkpoint.parameters, card))
-    smallest = next(room, 0)
+    smallest = next((card for card in CARDS if _has_room(card, checkpoint.parameters)), CARDS[-1])
     if smallest == CARDS[0]:
         return f"With precision auto it stays {checkpoint.precision}, as in the file."
     return (
@@ -201,7 +201,7 @@ def _about_precision(checkpoint: Checkpoint) -> str:
     )
 
 
-def _fits(parameters: int, card: int) -> bool:
+def _has_room(card: int, parameters: int) -> bool:
     return automatic(parameters, Machine("cuda", card * GB, 1000 * GB))[0] is Precision.AUTO
 
 
