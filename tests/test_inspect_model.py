@@ -465,7 +465,7 @@ def test_damaged_files(tmp_path, layouts, damage):
         image = images[seed % len(images)]
         Image(damage(image.head, Random(seed)), image.zeros).write(path)
         line = inspected(path)
-        assert line["problems"] == ([] if opens(path) else line["problems"]) and "Error" not in line["problems"]
+        assert bool(line["problems"]) != opens(path)
         assert not any("cannot be inspected" in problem for problem in line["problems"])
 
 
