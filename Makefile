@@ -1,6 +1,7 @@
 # make demo    every workflow on a real ComfyUI with tiny checkpoints; prints the videos it wrote
 # make test    style, then every test, the page in a browser included
 # make bench   speed and memory, measured against the plain way
+# make bench-quick  the processor's ratios in a minute, as one line of JSON
 # make clean   remove what these made in this checkout (the cache folder stays)
 #
 # A first run needs python3 (3.11) and make, and sets up the rest in a few minutes.
@@ -13,7 +14,7 @@ else
 BIN := .venv/bin
 endif
 
-.PHONY: demo test bench clean environment
+.PHONY: demo test bench bench-quick clean environment
 
 demo: environment
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -26,6 +27,9 @@ test:
 
 bench: environment
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-quick: environment
+	$(BIN)/python benchmarks/quick.py $(ARGS)
 
 environment:
 	@$(PYTHON) tools/environment.py
