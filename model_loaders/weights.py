@@ -13,7 +13,7 @@ from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
 from .params import expected_shapes
 from .precision import Precision, encoding_of
-from .shards import title
+from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 
 Reader = Callable[[Path], dict[str, torch.Tensor]]
@@ -123,7 +123,7 @@ class _Files:
     def mapped(self, part: Part) -> torch.Tensor:
         """The tensor over the file's own pages: memory is used when it is read, and can be given back."""
         try:
-            if self.reader and part.path.suffix.lower() != ".gguf":
+            if self.reader and part.path.suffix.lower() in SUFFIXES:
                 if part.path not in self.maps:
                     self.maps[part.path] = self.reader(part.path)
                 return _shaped(self.maps[part.path][part.key], part)
