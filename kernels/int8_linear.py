@@ -2,8 +2,6 @@
 
 x W^T = (x H) (W H)^T for an orthogonal H, and a Hadamard matrix makes every number of a rotated group a sum of all its
 numbers: one channel a hundred times as large as the others no longer takes the resolution of the whole row.
-
-Sources: QuaRot (arXiv 2404.00456); ConvRot (arXiv 2512.03673), which rotates in groups by regular Hadamard matrices.
 """
 
 from functools import cache
@@ -11,57 +9,63 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from .dispatch import normal, operation
+from .quantise import quantised
+from .quantised_rows import Quantisation, QuantisedRows, quantise_rows
+from .rotation import is_power_of_4, rotate
+
+__all__ = ["has_int8_matmul", "int8_linear", "int8_matmul", "is_power_of_4", "quantise_rows", "rotate"]
+
 # Rows of x that are worked on at a time: bounds their float32 copies and the int32 result.
 CHUNK_ROWS = 4096
-# Rows of zeros have no scale of their own; this one leaves them zero.
-SMALLEST_SCALE = 1e-30
 
 
+def _sample(x, weight, scale, bias=None, rotation=0, gelu=False):
+    columns, rows = x.shape[-1], 40
+    some = normal(33, columns, dtype=x.dtype)
+    if isinstance(x, QuantisedRows):
+        some = quantised(some, Quantisation("int8", rotation))
+    codes, scales = quantise_rows(rotate(normal(rows, columns) / columns**0.5, rotation))
+    scales = scales.mean() if scale.numel() == 1 else scales
+    return (some, codes, scales, None if bias is None else normal(rows, dtype=bias.dtype), rotation, gelu), {}
+
+
+@operation("triton_int8_linear:int8_linear", _sample)
 def int8_linear(
-    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None, rotation: int = 0
+    x: torch.Tensor | QuantisedRows,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    rotation: int = 0,
+    gelu: bool = False,
 ) -> torch.Tensor:
-    """x W^T + bias, with x quantised per row on the way.
+    """x W^T + bias, with x quantised per row on the way or before.
 
-    x: [..., K], any floating dtype.  weight: [N, K] int8, contiguous, rotated in groups of `rotation` columns.
-    scale: of the weight, float32 with 1 or N elements.  bias: [N].  Returns [..., N] in x's dtype.
+    x: [..., K], any floating dtype, or already quantised with the weight's rotation.  weight: [N, K] int8, contiguous,
+    rotated in groups of `rotation` columns.  scale: of the weight, float32 with 1 or N elements.  bias: [N].
+    gelu: applies GELU (tanh form) to the result.  Returns [..., N] in x's dtype.
     With K = 5120 and Gaussian x and weight 1.3 % from the exact product, by the rounding of both to int8; their sums
     are exact, everything else is float32.
+    Raises ValueError where x was quantised otherwise.
     """
-    flat = x.reshape(-1, x.shape[-1])
-    out = x.new_empty(len(flat), len(weight))
-    for rows, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
-        codes, row_scale = quantise_rows(rotate(rows, rotation))
-        product = int8_matmul(codes, weight).float().mul_(row_scale).mul_(scale.reshape(1, -1))
-        place.copy_(product if bias is None else product.add_(bias))
-    return out.unflatten(0, x.shape[:-1]) if x.dim() > 1 else out[0]
+    flat = flat_rows(x, rotation)
+    out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
+    for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        rows = part if isinstance(part, QuantisedRows) else quantised(part, Quantisation("int8", rotation))
+        product = int8_matmul(rows.codes, weight).float().mul_(rows.scale).mul_(scale.reshape(1, -1))
+        if bias is not None:
+            product.add_(bias)
+        place.copy_(torch.ops.aten.gelu_(product, approximate="tanh") if gelu else product)
+    return out.reshape(*x.shape[:-1], len(weight))
 
 
-def rotate(x: torch.Tensor, width: int) -> torch.Tensor:
-    """x H in groups of `width` columns, for the normalised regular Hadamard matrix; it undoes itself.
-
-    x: [..., K], K a multiple of width.  width: a power of 4, or 0, which returns x.
-    Returns x's dtype, but float32 for float16: a rotated group can be sqrt(width) times as large as its numbers.
-    """
-    if not width:
-        return x
-    if x.dtype == torch.float16:
-        x = x.float()
-    return (x.unflatten(-1, (-1, width)) @ _hadamard(width, x.dtype, x.device)).flatten(-2)
-
-
-def is_power_of_4(width: int) -> bool:
-    return width > 0 and not width & (width - 1) and width.bit_length() % 2 == 1
-
-
-def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [..., K] -> (codes [..., K] int8, scale [..., 1] float32) with x = codes * scale; computed in float32.
-
-    Symmetric: the largest number of a row has the code 127 or -127.
-    """
-    x = x.float()
-    largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
-    scale = (largest / 127).clamp_(min=SMALLEST_SCALE)
-    return (x / scale).round_().to(torch.int8), scale
+def flat_rows(x: torch.Tensor | QuantisedRows, rotation: int) -> torch.Tensor | QuantisedRows:
+    """x as [M, K]. Raises ValueError where it was quantised, but not to int8 with this rotation."""
+    if not isinstance(x, QuantisedRows):
+        return x.reshape(-1, x.shape[-1])
+    if x.codes.dtype != torch.int8 or x.rotation != rotation:
+        raise ValueError(f"rows in {x.codes.dtype} rotated by {x.rotation}, but int8 rotated by {rotation} are needed")
+    return x.rows()
 
 
 def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -90,18 +94,3 @@ def _aligned_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     padded_a = F.pad(a, more_a) if any(more_a) else a
     padded_b = F.pad(b, more_b) if any(more_b) else b
     return torch._int_mm(padded_a, padded_b.t())[: len(a), : len(b)]
-
-
-@cache
-def _hadamard(width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """[width, width]: regular, so that no column is constant and a row's mean is spread like any other pattern.
-
-    Symmetric. Its numbers, +-1 / sqrt(width), are powers of two and so exact in every dtype.
-    """
-    if not is_power_of_4(width):
-        raise ValueError(f"groups of {width} columns, but a power of 4 is needed")
-    factor = (torch.ones(4, 4) - 2 * torch.eye(4).flip(0)) / 2
-    matrix = torch.ones(1, 1)
-    while len(matrix) < width:
-        matrix = torch.kron(matrix, factor)
-    return matrix.to(device, dtype)

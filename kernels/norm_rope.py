@@ -2,9 +2,21 @@
 
 import torch
 
+from .dispatch import normal, operation
 from .modulation import CHUNK_TOKENS
 
 
+def _sample_norm(x, weight, eps):
+    return (normal(2, 5, x.shape[-1], dtype=x.dtype), normal(x.shape[-1]), eps), {}
+
+
+def _sample_norm_rope(x, weight, table, heads, eps):
+    (some, weights, _), _ = _sample_norm(x, weight, eps)
+    angles = normal(5, x.shape[-1] // heads // 2)
+    return (some, weights, torch.stack([angles.cos(), angles.sin()], dim=-1), heads, eps), {}
+
+
+@operation("triton_norm_rope:rms_norm_", _sample_norm)
 def rms_norm_(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x / rms(x) * weight over the last dim, statistics in float32, written into x.
 
@@ -32,6 +44,7 @@ def rotate_(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return x
 
 
+@operation("triton_norm_rope:rms_norm_rope_", _sample_norm_rope)
 def rms_norm_rope_(x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float) -> torch.Tensor:
     """Norm over the full width, split into heads, rotate; written into x.
 
@@ -44,7 +57,7 @@ def rms_norm_rope_(x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, h
         x.mul_(weight)
         torch.view_as_complex(x.unflatten(-1, (heads, -1, 2))).mul_(turn.unsqueeze(-2))
         return x.unflatten(-1, (heads, -1))
-    return rotate_(rms_norm_(x, weight, eps).unflatten(-1, (heads, -1)), table[None, :, None])
+    return rotate_(rms_norm_.eager(x, weight, eps).unflatten(-1, (heads, -1)), table[None, :, None])
 
 
 def _inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -1,0 +1,164 @@
+"""Which code runs an operation: its eager reference or a faster backend that has proved itself on the device.
+
+A backend is imported and compared with the reference at the first call of a kind (device, dtype, width, options).
+If it is missing, raises or computes something else, the reference runs from then on. Nothing is imported before a
+tensor lies on a graphics card.
+
+SKYREELS_KERNELS=eager never takes a backend. SKYREELS_KERNELS=triton takes every backend untested and raises what it
+raises, with TRITON_INTERPRET=1 for tensors on the CPU as well: both are for finding faults.
+"""
+
+import copy
+import functools
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+import torch
+
+from .quantised_rows import QuantisedRows
+
+log = logging.getLogger(__name__)
+MODE = os.environ.get("SKYREELS_KERNELS", "").strip().lower()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# One at a time is tried; what has been tried is read without the lock. A backend may call another operation.
+_trying = threading.RLock()
+
+
+class Operation:
+    """A function with an eager reference and a backend; called like the reference.
+
+    backend: "module:function" in this folder, or the function; it takes what the reference takes and returns
+    NotImplemented, before it has written anything, for what it leaves to the reference.
+    sample: called with a call's arguments, returns small ones of the same kind, fresh and on the CPU.
+    devices: types of devices whose tensors the backend is for.
+    """
+
+    def __init__(self, eager: Callable, backend: str | Callable, sample: Callable, devices=("cuda",)):
+        functools.update_wrapper(self, eager)
+        self.eager = eager
+        self.devices = devices
+        self._backend = backend
+        self._sample = sample
+        self._tried: dict[tuple, Callable | None] = {}
+        self._told: set[torch.device] = set()
+
+    def __call__(self, x, *args, **options):
+        """x: a tensor or QuantisedRows, whose device decides; then whatever the reference takes."""
+        if MODE == "eager" or torch.compiler.is_compiling() or not self._is_for(x.device):
+            return self.eager(x, *args, **options)
+        if MODE == "triton":
+            result = self._on_device(self._loaded(), x, *args, **options)
+            return self.eager(x, *args, **options) if result is NotImplemented else result
+        kind = (x.device, x.dtype, x.shape[-1], *map(_kind, args), *((n, _kind(v)) for n, v in options.items()))
+        if kind not in self._tried:
+            with _trying:
+                if kind not in self._tried:
+                    self._tried[kind] = self._try(x, args, options)
+        fast = self._tried[kind]
+        if fast is None:
+            return self.eager(x, *args, **options)
+        try:
+            result = self._on_device(fast, x, *args, **options)
+        except torch.cuda.OutOfMemoryError:
+            raise  # not the backend's fault: the host makes room and tries again
+        except Exception as error:
+            # Raises where the arguments are at fault, and then the backend is not.
+            result = self.eager(x, *args, **options)
+            self._give_up(kind, error)
+            return result
+        return self.eager(x, *args, **options) if result is NotImplemented else result
+
+    def _is_for(self, device: torch.device) -> bool:
+        return device.type in self.devices or (MODE == "triton" and INTERPRETED)
+
+    def _loaded(self) -> Callable:
+        if isinstance(self._backend, str):
+            module, name = self._backend.split(":")
+            self._backend = getattr(importlib.import_module(f".{module}", __package__), name)
+        return self._backend
+
+    def _try(self, x, args: tuple, options: dict) -> Callable | None:
+        """The backend if it computes what the reference does, else None; says why in the log."""
+        try:
+            fast = self._loaded()
+            wanted, options_wanted = self._sample(x, *args, **options)
+            own, options_own = _moved((wanted, options_wanted), x.device)
+            result = self._on_device(fast, *own, **options_own)
+            if result is NotImplemented:
+                return fast
+            reference = self.eager(*wanted, **options_wanted)
+            # The arguments too, since some are written to.
+            if not _agree([result, *own], [reference, *wanted]):
+                raise ArithmeticError("its results are wrong")
+            return fast
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self._say(x.device, error)
+            return None
+
+    def _give_up(self, kind: tuple, error: Exception) -> None:
+        self._tried[kind] = None
+        self._say(kind[0], error)
+
+    def _say(self, device: torch.device, error: Exception) -> None:
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return  # as on most of Windows and macOS: nothing is wrong
+        if device not in self._told:
+            self._told.add(device)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            log.warning("SkyReels-V3: %s runs on %s without its own kernel: %s", self.__name__, device, reason)
+
+    @staticmethod
+    def _on_device(function: Callable, x, *args, **options):
+        """Calls with x's device as the current one: kernels are launched there."""
+        if x.device.type != "cuda":
+            return function(x, *args, **options)
+        with torch.cuda.device(x.device):
+            return function(x, *args, **options)
+
+
+def operation(backend: str, sample: Callable) -> Callable[[Callable], Operation]:
+    """Decorates an eager reference; see Operation."""
+    return lambda eager: Operation(eager, backend, sample)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Normal numbers on the CPU, always the same; the global random state stays as it is."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def _kind(argument):
+    return type(argument) if isinstance(argument, torch.Tensor | QuantisedRows) else argument
+
+
+def _moved(nested, device: torch.device):
+    """A deep copy with its tensors on `device`."""
+    if isinstance(nested, torch.Tensor):
+        return nested.to(device, copy=True)
+    if isinstance(nested, QuantisedRows):
+        return nested.map(lambda part: part.to(device, copy=True))
+    if isinstance(nested, list | tuple):
+        return type(nested)(_moved(item, device) for item in nested)
+    if isinstance(nested, dict):
+        return {name: _moved(item, device) for name, item in nested.items()}
+    return copy.copy(nested)
+
+
+def _agree(own: list, wanted: list) -> bool:
+    """Whether tensors and QuantisedRows agree as far as their dtype goes; None and numbers are skipped."""
+    for mine, reference in zip(own, wanted, strict=True):
+        if isinstance(reference, QuantisedRows):
+            # A code may be the next one where a rotation was rounded otherwise.
+            mine, reference, tolerance = mine.unpacked(), reference.unpacked(), 0.03
+        elif isinstance(reference, torch.Tensor) and reference.is_floating_point():
+            tolerance = max(torch.finfo(reference.dtype).eps, 1e-4)
+        else:
+            continue
+        mine, reference = mine.float().cpu(), reference.float()
+        if mine.shape != reference.shape or not (mine - reference).norm() <= tolerance * reference.norm():
+            return False
+    return True

@@ -1,0 +1,25 @@
+"""Rows of activations to 8-bit codes, the columns mixed first."""
+
+import torch
+
+from .dispatch import normal, operation
+from .quantised_rows import Quantisation, QuantisedRows, quantise_rows, rows_like
+from .rotation import rotate
+
+# Rows of x that are worked on at a time: bounds their float32 copies.
+CHUNK_ROWS = 4096
+
+
+def _sample(x, how):
+    return (normal(5, x.shape[-1], dtype=x.dtype), how), {}
+
+
+@operation("triton_quantise:quantised", _sample)
+def quantised(x: torch.Tensor, how: Quantisation) -> QuantisedRows:
+    """x [..., K] in any floating dtype -> its rows in 8 bits; K a multiple of the rotation."""
+    out = rows_like(x, how).rows()
+    for part, place in zip(x.reshape(-1, x.shape[-1]).split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        codes, scale = quantise_rows(rotate(part, how.rotation), how.kind)
+        place.codes.copy_(codes)
+        place.scale.copy_(scale)
+    return out.map(lambda part: part.reshape(*x.shape[:-1], part.shape[-1]))

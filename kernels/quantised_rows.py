@@ -1,0 +1,97 @@
+"""Activations in 8 bits with a scale per row: quantised once, read by every layer that takes the same input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from .rotation import rotate
+
+# Rows of zeros have no scale of their own; this one leaves them zero.
+SMALLEST_SCALE = 1e-30
+# kind -> (dtype of the codes, the largest code).
+KINDS = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How rows become 8-bit codes.
+
+    kind: "int8" or "fp8" (e4m3).  rotation: width of the groups of columns that are mixed first, a power of 4; 0 for
+    none. It must be that of the weight.
+    """
+
+    kind: str
+    rotation: int = 0
+
+
+@dataclass(frozen=True)
+class QuantisedRows:
+    """x = rotate(codes * scale).
+
+    codes: [..., K] int8 or float8_e4m3fn.  scale: [..., 1] float32.  dtype: of x, which products return.
+    """
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    rotation: int
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.codes.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.codes.device
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "QuantisedRows":
+        """The same with function(codes) and function(scale)."""
+        return replace(self, codes=function(self.codes), scale=function(self.scale))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows) -> "QuantisedRows":
+        """A view of some rows: indices of the dimensions before the last."""
+        return self.map(lambda part: part[rows])
+
+    def split(self, size: int, dim: int = 0) -> list["QuantisedRows"]:
+        """Views of `size` rows each."""
+        parts = zip(self.codes.split(size, dim), self.scale.split(size, dim), strict=True)
+        return [replace(self, codes=codes, scale=scale) for codes, scale in parts]
+
+    def copy_(self, other: "QuantisedRows") -> "QuantisedRows":
+        self.codes.copy_(other.codes)
+        self.scale.copy_(other.scale)
+        return self
+
+    def rows(self) -> "QuantisedRows":
+        """All rows in one dimension, [M, K]."""
+        return self.map(lambda part: part.reshape(-1, part.shape[-1]))
+
+    def unpacked(self) -> torch.Tensor:
+        """x [..., K] in its dtype."""
+        return rotate(self.codes.float().mul_(self.scale), self.rotation).to(self.dtype)
+
+
+def rows_like(x: torch.Tensor, how: Quantisation | None) -> torch.Tensor | QuantisedRows:
+    """Room, not filled, for x [..., K] or, with `how`, for x quantised."""
+    if how is None:
+        return x.new_empty(x.shape)
+    codes = torch.empty(x.shape, dtype=KINDS[how.kind][0], device=x.device)
+    scale = torch.empty((*x.shape[:-1], 1), dtype=torch.float32, device=x.device)
+    return QuantisedRows(codes, scale, how.rotation, x.dtype)
+
+
+def quantise_rows(x: torch.Tensor, kind: str = "int8") -> tuple[torch.Tensor, torch.Tensor]:
+    """x [..., K] -> (codes [..., K], scale [..., 1] float32) with x = codes * scale; computed in float32.
+
+    Symmetric: the largest number of a row has the largest code or its negative.
+    """
+    dtype, top = KINDS[kind]
+    x = x.float()
+    largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
+    scale = (largest / top).clamp_(min=SMALLEST_SCALE)
+    codes = x / scale
+    return (codes.round_() if kind == "int8" else codes).to(dtype), scale

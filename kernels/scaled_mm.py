@@ -1,0 +1,29 @@
+"""fp8_linear by PyTorch's own 8-bit product (NVIDIA cards from compute capability 8.9 on, AMD's MI300)."""
+
+import torch
+
+from .fp8_linear import FP8, checked
+from .quantise import quantised
+from .quantised_rows import QuantisedRows
+
+# Rows of x that are quantised at a time: fills a large card, and bounds the codes.
+CHUNK_ROWS = 32768
+# Row-wise scales come with bfloat16 results only.
+OUT = torch.bfloat16
+
+
+def fp8_linear(x, weight, scale, bias=None):
+    """As the reference; leaves float32, and sizes that are no multiple of 16, to it."""
+    if x.dtype == torch.float32 or weight.dtype != torch.float8_e4m3fn or any(size % 16 for size in weight.shape):
+        return NotImplemented
+    flat = checked(x).rows() if isinstance(x, QuantisedRows) else x.reshape(-1, x.shape[-1])
+    out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
+    scales = scale.reshape(1, -1).expand(1, len(weight)).contiguous()
+    bias = None if bias is None else bias.to(OUT)
+    for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        rows = part if isinstance(part, QuantisedRows) else quantised(part, FP8)
+        product = torch._scaled_mm(
+            rows.codes, weight.t(), rows.scale, scales, bias=bias, out_dtype=OUT, use_fast_accum=True
+        )
+        place.copy_(product)
+    return out.reshape(*x.shape[:-1], len(weight))
