@@ -25,6 +25,8 @@ COUNTS, PLACE, LENGTH = Struct("<IQQ"), Struct("<IQ"), Struct("<IQ")
 SIZES = tuple(Struct(f"<{count}Q") for count in range(9))  # of tensors; llama.cpp has up to 4, Wan's patches 5
 SCALARS = {kind: Struct(f"<{code}") for kind, code in NUMBERS.items()}
 SMALLEST_ENTRY, SMALLEST_TENSOR = 8 + 4 + 1, 8 + 4 + 4 + 8  # bytes
+LONGEST_NAME = 2**16 - 1  # bytes; of metadata keys in the description
+LONGEST_TEXT = 2**20  # bytes that are kept; nothing that is asked for here is as long
 LONGEST_LIST = 64  # numbers that are kept; longer lists are a tokenizer's
 DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 2**20  # bytes
 # Written by ComfyUI-GGUF's converter where it stores a tensor in another shape: the one that the model has.
@@ -35,9 +37,9 @@ def read_gguf(path: Path) -> Header:
     """Read and check the header of a GGUF file, version 2 or 3, little endian.
 
     The dtypes are ggml's names ("Q4_K", "F16"). The shapes are the model's own: GGUF's sizes from the last to the
-    first, or what `comfy.gguf.orig_shape.NAME` says. Lists of texts and long lists of numbers are left out of the
-    metadata. Everything the file claims is held against its size before memory is taken for it. Raises InputError
-    with one sentence for a path that is no readable file and for damaged files.
+    first, or what `comfy.gguf.orig_shape.NAME` says. Lists of texts, long lists of numbers and texts of more than a
+    megabyte are left out of the metadata. Everything the file claims is held against its size before memory is taken
+    for it. Raises InputError with one sentence for a path that is no readable file and for damaged files.
     """
     path = Path(path)
     name = printable(path.name)
@@ -82,8 +84,19 @@ class _Reader:
     def values(self, layout: Struct) -> tuple:
         return layout.unpack(self.take(layout.size))
 
-    def text(self) -> str:
+    def name_of(self, what: str) -> str:
+        """The name of a tensor or of an entry of metadata."""
+        name = self.text(LONGEST_NAME)
+        if name is None:
+            raise InputError(f"{self.name} has a {what} with a name of more than {LONGEST_NAME} bytes: {AGAIN}.")
+        return name
+
+    def text(self, longest: int) -> str | None:
+        """A text, or None if it is longer and was skipped."""
         (length,) = self.values(U64)
+        if length > longest:
+            self.skip(length)
+            return None
         data = self.take(length)
         try:
             return data.decode("utf-8")
@@ -111,7 +124,7 @@ def _metadata(reader: _Reader, count: int) -> dict[str, object]:
     """Key -> text, number or short list of numbers."""
     metadata, seen = {}, set()
     for _ in range(count):
-        key = reader.text()
+        key = reader.name_of("metadata entry")
         if key in seen:
             raise InputError(f"{reader.name} has the metadata {short(key)} twice: {AGAIN}.")
         seen.add(key)
@@ -130,7 +143,7 @@ def _metadata(reader: _Reader, count: int) -> dict[str, object]:
 
 def _scalar(reader: _Reader, kind: int, key: str) -> object:
     if kind == TEXT:
-        return reader.text()
+        return reader.text(LONGEST_TEXT)
     if kind not in SCALARS:
         raise InputError(f"In {reader.name}, the metadata {short(key)} is of the unknown kind {kind}: {AGAIN}.")
     return reader.values(SCALARS[kind])[0]
@@ -165,7 +178,7 @@ def _alignment(metadata: dict[str, object], name: str) -> int:
 def _tensors(reader: _Reader, count: int, metadata: dict[str, object]) -> dict[str, TensorInfo]:
     tensors = {}
     for _ in range(count):
-        key = reader.text()
+        key = reader.name_of("tensor")
         if key in tensors:
             raise InputError(f"{reader.name} has the tensor {short(key)} twice: {AGAIN}.")
         (dimensions,) = reader.values(U32)

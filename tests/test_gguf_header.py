@@ -108,13 +108,14 @@ def test_metadata(tmp_path):
         writer.add_array("sizes", [1, 2, 3])
         writer.add_array("empty of texts", ["", "a"])
         writer.add_array("long", list(range(1000)))
+        writer.add_string("long text", "x" * 2_000_000)
 
     metadata = read_header(written(tmp_path / "x.gguf", fill=fill)).metadata
     assert metadata["general.name"] == "SkyReels-V3 R2V «14B»"
     numbers = {"general.file_type": 15, "least": -(2**63), "most": 2**64 - 1, "half": 0.5, "yes": True}
     assert {key: json.loads(metadata[key]) for key in numbers} == numbers
     assert json.loads(metadata["sizes"]) == [1, 2, 3]
-    assert not {"long", "empty of texts"} & metadata.keys()
+    assert not {"long", "long text", "empty of texts"} & metadata.keys()
 
 
 def test_version_2_is_the_same(tmp_path):
@@ -194,6 +195,8 @@ DAMAGED = {
     "list of an unknown kind": (dict(entries=[entry("k", LIST, struct.pack("<IQ", 99, 1))]), "unknown kind 99"),
     "list of lists": (dict(entries=[entry("k", LIST, struct.pack("<IQ", LIST, 1) + bytes(99))]), "unknown kind 9"),
     "name of 2**60": (dict(entries=[struct.pack("<Q", 2**60) + bytes(99)]), "ends within its header"),
+    "a long name": (dict(tensors=[tensor("x" * 2**16)], data=bytes(32)), "a tensor with a name of more than 65535"),
+    "a long key": (dict(entries=[entry("x" * 2**16, U32, bytes(4))]), "a metadata entry with a name of more than"),
     "text of 2**64": (dict(entries=[entry("k", TEXT, struct.pack("<Q", 2**64 - 1))]), "ends within its header"),
     "2**60 numbers": (dict(entries=[entry("k", LIST, struct.pack("<IQ", U64, 2**60))]), "ends within its header"),
     "2**60 texts": (dict(entries=[entry("k", LIST, struct.pack("<IQ", TEXT, 2**60))]), "ends within its header"),

@@ -76,10 +76,13 @@ class Result:
 
 
 class Fuzz:
-    """Writes mutants below a folder and opens them; within `with`, warnings count as failures."""
+    """Writes mutants below a folder and opens them; within `with`, warnings count as failures.
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    trace: whether memory is measured, which leaves some kB of Python's own behind every time.
+    """
+
+    def __init__(self, folder: Path, trace: bool = True):
+        self.folder, self.trace = Path(folder), trace
         self.targets = {
             "safetensors": _header_of(safetensors_layouts, damaged_safetensors),
             "safetensors weights": _weights_of(safetensors_layouts, damaged_safetensors),
@@ -104,11 +107,12 @@ class Fuzz:
             folder.mkdir(parents=True, exist_ok=True)
             for file in [file for file in folder.rglob("*") if file.is_file()]:  # folders stay: removing them is slow
                 file.unlink()
-            yield _judged(target, number, self.targets[target](folder, random))
+            yield _judged(target, number, self.targets[target](folder, random), self.trace)
 
 
-def _judged(target: str, number: int, call: Callable[[], object]) -> Result:
-    tracemalloc.start()
+def _judged(target: str, number: int, call: Callable[[], object], trace: bool) -> Result:
+    if trace:
+        tracemalloc.start()
     start = time.process_time()
     outcome, place, problem = "opened", "", ""
     try:
