@@ -62,6 +62,7 @@ def _count(counts: dict, result) -> None:
 def _grown() -> int:
     """Bytes by which this process grows over 1,000 mutants that it has opened before."""
     import psutil
+
     from fuzzing import Fuzz
 
     held = []
