@@ -27,6 +27,8 @@ SCALARS = {kind: Struct(f"<{code}") for kind, code in NUMBERS.items()}
 SMALLEST_ENTRY, SMALLEST_TENSOR = 8 + 4 + 1, 8 + 4 + 4 + 8  # bytes
 LONGEST_NAME = 2**16 - 1  # bytes; of metadata keys in the description
 LONGEST_TEXT = 2**20  # bytes that are kept; nothing that is asked for here is as long
+MOST_TEXTS = 2**21  # in lists; a large tokenizer has 800,000
+BLOCK = 2**16  # bytes read at once where texts are skipped
 LONGEST_LIST = 64  # numbers that are kept; longer lists are a tokenizer's
 DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 2**20  # bytes
 # Written by ComfyUI-GGUF's converter where it stores a tensor in another shape: the one that the model has.
@@ -59,7 +61,7 @@ class _Reader:
     """Takes one value after the other from the file, and never more than it has left."""
 
     def __init__(self, file: BinaryIO, size: int, name: str):
-        self.file, self.size, self.name, self.at = file, size, name, 0
+        self.file, self.size, self.name, self.at, self.skipped = file, size, name, 0, 0
 
     def room(self, count: int) -> None:
         """Raise InputError unless so many bytes are left."""
@@ -70,16 +72,34 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         self.room(count)
-        data = self.file.read(count)
-        if len(data) < count:
-            raise InputError(f"{self.name} became shorter while it was read: load it again when it is complete.")
+        data = self._read(count, count)
         self.at += count
         return data
 
     def skip(self, count: int) -> None:
         self.room(count)
-        self.file.seek(count, 1)
         self.at += count
+        self.file.seek(self.at)
+
+    def skip_texts(self, count: int) -> None:
+        """Skip so many texts, a block of the file at a time: a tokenizer has hundreds of thousands."""
+        self.room(count * U64.size)
+        self.skipped += count
+        if self.skipped > MOST_TEXTS:
+            raise InputError(f"{self.name} has lists of {self.skipped} texts, more than any tokenizer: {AGAIN}.")
+        while count:
+            self.room(U64.size)
+            block, place = self._read(BLOCK, U64.size), 0
+            while count and place + U64.size <= len(block):
+                place += U64.size + U64.unpack_from(block, place)[0]
+                count -= 1
+            self.skip(place)
+
+    def _read(self, most: int, least: int) -> bytes:
+        data = self.file.read(most)
+        if len(data) < least:
+            raise InputError(f"{self.name} became shorter while it was read: load it again when it is complete.")
+        return data
 
     def values(self, layout: Struct) -> tuple:
         return layout.unpack(self.take(layout.size))
@@ -153,9 +173,7 @@ def _list(reader: _Reader, key: str) -> list | None:
     """The list, or None if it was skipped."""
     kind, count = reader.values(LENGTH)
     if kind == TEXT:
-        reader.room(count * U64.size)
-        for _ in range(count):
-            reader.skip(reader.values(U64)[0])
+        reader.skip_texts(count)
         return None
     if kind not in NUMBERS:  # lists of lists are in the description, but neither written nor read by llama.cpp
         raise InputError(f"In {reader.name}, the list {short(key)} is of the unknown kind {kind}: {AGAIN}.")

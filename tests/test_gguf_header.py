@@ -200,6 +200,10 @@ DAMAGED = {
     "text of 2**64": (dict(entries=[entry("k", TEXT, struct.pack("<Q", 2**64 - 1))]), "ends within its header"),
     "2**60 numbers": (dict(entries=[entry("k", LIST, struct.pack("<IQ", U64, 2**60))]), "ends within its header"),
     "2**60 texts": (dict(entries=[entry("k", LIST, struct.pack("<IQ", TEXT, 2**60))]), "ends within its header"),
+    "millions of texts": (
+        dict(entries=[entry("k", LIST, struct.pack("<IQ", TEXT, 2**21 + 1))], data=bytes(2**24 + 32)),
+        "lists of 2097153 texts",
+    ),
     "a long text in a list": (
         dict(entries=[entry("k", LIST, struct.pack("<IQQ", TEXT, 1, 2**60))]),
         "ends within its header",

@@ -114,20 +114,29 @@ def _judged(target: str, number: int, call: Callable[[], object], trace: bool) -
     if trace:
         tracemalloc.start()
     start = time.process_time()
-    outcome, place, problem = "opened", "", ""
-    try:
-        call()
-    except InputError as error:
-        outcome, place, problem = "refused", _place(error), _flaw(str(error))
-    except Exception as error:  # whatever else comes out of a file is what is looked for
-        problem = f"{type(error).__name__}: {error}"[:300] + f" at {_place(error)}"
+    outcome, place, problem = _outcome(call)
     seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    if trace and seconds > MAX_SECONDS / 4:  # tracing takes several times as long: once more without
+        start = time.process_time()
+        _outcome(call)
+        seconds = time.process_time() - start
     if seconds > MAX_SECONDS:
         problem = problem or f"took {seconds:.1f} s"
     if peak > MAX_BYTES:
         problem = problem or f"took {peak} bytes of memory"
     return Result(target, number, "failed" if problem else outcome, place, problem, seconds, peak)
+
+
+def _outcome(call: Callable[[], object]) -> tuple[str, str, str]:
+    """(outcome, place, problem) of a Result."""
+    try:
+        call()
+    except InputError as error:
+        return "refused", _place(error), _flaw(str(error))
+    except Exception as error:  # whatever else comes out of a file is what is looked for
+        return "failed", _place(error), f"{type(error).__name__}: {error}"[:300] + f" at {_place(error)}"
+    return "opened", "", ""
 
 
 def _place(error: BaseException) -> str:
@@ -144,8 +153,9 @@ def _flaw(message: str) -> str:
     return f"a sentence of {len(message)} signs: {message[:300]!a}" if len(message) > LONGEST_SENTENCE else ""
 
 
-def _open(path: Path, random: Random) -> object:
-    return open_checkpoint(path, random.choice((None, None, None, *Job)))
+def _opening(path: Path, random: Random) -> Callable[[], object]:
+    job = random.choice((None, None, None, *Job))
+    return lambda: open_checkpoint(path, job)
 
 
 def _header_of(layouts: Callable[[], list["Layout"]], damage: Callable[[bytes, Random], bytes]) -> Target:
@@ -169,7 +179,7 @@ def _weights_of(layouts: Callable[[], list["Layout"]], damage: Callable[[bytes, 
             layout.changed(random).image().write(path)
         else:
             _mutant(layout.image(), damage, random).write(path)
-        return lambda: _open(path, random)
+        return _opening(path, random)
 
     return prepare
 
@@ -191,7 +201,7 @@ def _shards(folder: Path, random: Random) -> Callable[[], object]:
     for name, image in files.items():
         image.write(folder / name)
     path = folder if random.random() < 0.7 else folder / random.choice(sorted(files) or ["gone.safetensors"])
-    return lambda: _open(path, random)
+    return _opening(path, random)
 
 
 def _change_folder(files: dict[str, Image], random: Random) -> None:
