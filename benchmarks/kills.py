@@ -7,6 +7,7 @@ The moments are drawn with a fixed seed, evenly over the time that the undisturb
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -20,6 +21,7 @@ import extend
 import measure
 
 SEED = 3
+PATIENCE = 900  # seconds, on a machine with much else to do
 SCRIPT = """
 continue 6s: She walks on past the trees.
 cut 2s: [ZOOM_IN_CUT] Close-up of her face.
@@ -56,7 +58,7 @@ def frames_digest(path: Path) -> tuple[int, str]:
 
 def finished(server, prompt_id: str) -> tuple[tuple[int, str], int, int]:
     """Waits for a run: (its frames, windows made before, windows)."""
-    entry = server.wait(prompt_id)
+    entry = server.wait(prompt_id, PATIENCE)
     (video,) = (path for path in server.output_files(entry) if path.suffix == ".mp4")
     (report,) = (output["text"][0] for output in entry["outputs"].values() if "text" in output)
     before, windows = re.search(r"(\d+) of (\d+) (?:rolls|windows) were made before", report).groups()
@@ -102,7 +104,8 @@ def killed(prepare: Callable[[Path, bool], Prompt], kills: int, quick: bool) -> 
         prompt_for = prepare(base, quick)
         # Without a cache of nodes' results, which would give back the last run's video.
         options = {"packs": demo.TINY_PACKS, "environment": demo.ENVIRONMENT, "arguments": ["--cache-none"]}
-        with Server(base, **options) as server:
+        with contextlib.closing(Server(base, **options)) as server:
+            server.start(PATIENCE)
             prompt = prompt_for(server)
             start = time.perf_counter()
             expected, _, windows = finished(server, server.queue(prompt))
@@ -116,7 +119,7 @@ def killed(prepare: Callable[[Path, bool], Prompt], kills: int, quick: bool) -> 
                 done = bool(server.get(f"/history/{prompt_id}"))
                 server.kill()
                 kept = windows_on_disk(base)
-                server.start()
+                server.start(PATIENCE)
                 start = time.perf_counter()
                 found, before, _ = finished(server, server.queue(prompt))
                 runs.append(
