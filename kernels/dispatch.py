@@ -33,12 +33,14 @@ class Operation:
     backend: "module:function" in this folder, or the function; it takes what the reference takes and returns
     NotImplemented, before it has written anything, for what it leaves to the reference.
     sample: called with a call's arguments, returns small ones of the same kind, fresh and on the CPU.
+    tolerance: relative error of a result beside the reference's; the default is that of its dtype.
     devices: types of devices whose tensors the backend is for.
     """
 
-    def __init__(self, eager: Callable, backend: str | Callable, sample: Callable, devices=("cuda",)):
+    def __init__(self, eager: Callable, backend: str | Callable, sample: Callable, tolerance=0.0, devices=("cuda",)):
         functools.update_wrapper(self, eager)
         self.eager = eager
+        self.tolerance = tolerance
         self.devices = devices
         self._backend = backend
         self._sample = sample
@@ -91,7 +93,7 @@ class Operation:
                 return fast
             reference = self.eager(*wanted, **options_wanted)
             # The arguments too, since some are written to.
-            if not _agree([result, *own], [reference, *wanted]):
+            if not _agree([result, *own], [reference, *wanted], self.tolerance):
                 raise ArithmeticError("its results are wrong")
             return fast
         except torch.cuda.OutOfMemoryError:
@@ -121,9 +123,9 @@ class Operation:
             return function(x, *args, **options)
 
 
-def operation(backend: str, sample: Callable) -> Callable[[Callable], Operation]:
+def operation(backend: str, sample: Callable, tolerance: float = 0.0) -> Callable[[Callable], Operation]:
     """Decorates an eager reference; see Operation."""
-    return lambda eager: Operation(eager, backend, sample)
+    return lambda eager: Operation(eager, backend, sample, tolerance)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -148,14 +150,14 @@ def _moved(nested, device: torch.device):
     return copy.copy(nested)
 
 
-def _agree(own: list, wanted: list) -> bool:
+def _agree(own: list, wanted: list, least: float) -> bool:
     """Whether tensors and QuantisedRows agree as far as their dtype goes; None and numbers are skipped."""
     for mine, reference in zip(own, wanted, strict=True):
         if isinstance(reference, QuantisedRows):
             # A code may be the next one where a rotation was rounded otherwise.
             mine, reference, tolerance = mine.unpacked(), reference.unpacked(), 0.03
         elif isinstance(reference, torch.Tensor) and reference.is_floating_point():
-            tolerance = max(torch.finfo(reference.dtype).eps, 1e-4)
+            tolerance = max(torch.finfo(reference.dtype).eps, 1e-4, least)
         else:
             continue
         mine, reference = mine.float().cpu(), reference.float()

@@ -1,5 +1,7 @@
 """fp8_linear by PyTorch's own 8-bit product (NVIDIA cards from compute capability 8.9 on, AMD's MI300)."""
 
+from functools import cache
+
 import torch
 
 from .fp8_linear import FP8, checked
@@ -13,8 +15,13 @@ OUT = torch.bfloat16
 
 
 def fp8_linear(x, weight, scale, bias=None):
-    """As the reference; leaves float32, and sizes that are no multiple of 16, to it."""
-    if x.dtype == torch.float32 or weight.dtype != torch.float8_e4m3fn or any(size % 16 for size in weight.shape):
+    """As the reference; leaves float32, sizes that are no multiple of 16, and devices that cannot to it."""
+    if (
+        not has_fp8_matmul(x.device)
+        or x.dtype == torch.float32
+        or weight.dtype != torch.float8_e4m3fn
+        or any(size % 16 for size in weight.shape)
+    ):
         return NotImplemented
     flat = checked(x).rows() if isinstance(x, QuantisedRows) else x.reshape(-1, x.shape[-1])
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
@@ -27,3 +34,15 @@ def fp8_linear(x, weight, scale, bias=None):
         )
         place.copy_(product)
     return out.reshape(*x.shape[:-1], len(weight))
+
+
+@cache
+def has_fp8_matmul(device: torch.device) -> bool:
+    """Whether this device multiplies fp8 matrices with a scale per row, tried once; cards before Ada do not."""
+    ones = torch.ones(32, 32, device=device).to(torch.float8_e4m3fn)
+    scale = torch.ones(32, 1, device=device)
+    try:
+        product = torch._scaled_mm(ones, ones.t(), scale, scale.t(), out_dtype=OUT, use_fast_accum=True)
+        return bool((product == 32).all())
+    except (RuntimeError, ValueError):
+        return False
