@@ -11,6 +11,7 @@ from ..formats.base import Format
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
+from .heap import give_back
 from .params import expected_shapes
 from .precision import Precision, encoding_of
 from .shards import SUFFIXES, title
@@ -73,6 +74,7 @@ def load_weights(
             weight = _unpacked(stored, shape, files, device)
             parts = weights.formats[layer].pack(weight)
             del weight
+            give_back()
             weights.tensors.update({f"{layer}.{part}": tensor.cpu() for part, tensor in parts.items()})
         only_zeros &= _check(name, weights, checkpoint)
     if only_zeros:
