@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import extend
@@ -93,8 +94,7 @@ def job(base: Path, seconds: int) -> dict:
     generator = torch.Generator().manual_seed(1)
     portrait = torch.rand(1, HEIGHT, WIDTH, 3, generator=generator)
     # What Speech would make of noise: its encoder is not this job's, `spoken` counts its calls.
-    layers = (torch.randn(seconds * FPS, 768, generator=generator) for _ in range(12))
-    features = SpeechFeatures([layers], folder_paths.get_temp_directory())
+    features = SpeechFeatures([noise_layers(seconds * FPS, generator)], folder_paths.get_temp_directory())
     recording = torch.rand(1, CHANNELS, seconds * RATE, generator=generator).mul_(0.2).sub_(0.1)
     speech = Speech(features, *mixed([Recording(recording, RATE)]), float(seconds))
     start = time.perf_counter()
@@ -113,6 +113,15 @@ def job(base: Path, seconds: int) -> dict:
         "frames": frames_in(path),
         "video_bytes": path.stat().st_size,
     }
+
+
+def noise_layers(frames: int, generator) -> Iterator:
+    """12 layers of features. One tensor again and again: what 12 leave in the allocator would count as the job's."""
+    import torch
+
+    noise = torch.empty(frames, 768)
+    for _ in range(12):
+        yield noise.normal_(generator=generator)
 
 
 def spoken(base: Path, seconds: int) -> dict:
