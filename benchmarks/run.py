@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 BENCHMARKS = (
     "forward",
+    "kernels",
     "load",
     "precision",
     "lora",
