@@ -20,7 +20,9 @@ from .kept import Keep, Kept, compute
 from .params import TransformerParams
 from .rope import RotaryTables
 
-FFN_TOKENS = 8192  # tokens that pass the feed-forward at once: bounds its hidden layer, far above what fills a GPU
+CHUNK_TOKENS = 8192  # tokens that pass a wide layer at once: bounds its output, far above what fills a GPU
+LONG = 2 * CHUNK_TOKENS  # tokens from which memory counts for more than the last per mille of time
+HEAD_GROUPS = 4  # groups of heads of a long sequence's attention
 
 
 def stored_weight(module: nn.Module, device: torch.device) -> torch.Tensor:
@@ -116,16 +118,38 @@ class SelfAttention(Attention):
     def forward(self, x: torch.Tensor, rows: list, step: Step) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [B, L, D], modulation rows -> (output [B, L, D], speaker positions [B, L] or None)."""
         weight = step.runtime.weight
-        # Normed here and not by the caller, whose arguments would keep it alive during the attention.
-        x = modulated(x, rows, 0, 1, self.eps)
-        q = kernels.rms_norm_rope_(self.q(x), weight(self.norm_q, x.device), step.table, self.heads, self.eps)
-        k = kernels.rms_norm_rope_(self.k(x), weight(self.norm_k, x.device), step.table, self.heads, self.eps)
-        v = self.v(x).unflatten(-1, (self.heads, -1))
-        del x
+        q, k, v = self._projected(x, rows)
+        q = kernels.rms_norm_rope_(q, weight(self.norm_q, x.device), step.table, self.heads, self.eps)
+        k = kernels.rms_norm_rope_(k, weight(self.norm_k, x.device), step.table, self.heads, self.eps)
+        v = v.unflatten(-1, (self.heads, -1))
         positions = None if step.speakers is None else step.speakers.positions(q, k)
-        out = step.runtime.attention(q, k, v)
+        out = self._attended(q, k, v, step.runtime.attention)
         del q, k, v
         return self.o(out), positions
+
+    def _projected(self, x: torch.Tensor, rows: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """x [B, L, D] normed, modulated and projected to q, k and v [B, L, D] each."""
+        if x.shape[1] <= LONG:
+            x = modulated(x, rows, 0, 1, self.eps)
+            return self.q(x), self.k(x), self.v(x)
+        # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
+        q, k, v = (torch.empty_like(x) for _ in "qkv")
+        for span, row in rows:
+            for start in range(span.start, span.stop, CHUNK_TOKENS):
+                part = slice(start, min(start + CHUNK_TOKENS, span.stop))
+                normed = kernels.norm_modulate(x[:, part], row[:, 0], row[:, 1], self.eps)
+                for out, layer in ((q, self.q), (k, self.k), (v, self.v)):
+                    out[:, part] = layer(normed)
+        return q, k, v
+
+    def _attended(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attention: Callable) -> torch.Tensor:
+        """Attention of all heads [B, L, D]; of a long sequence by groups of heads, written over their queries."""
+        if q.shape[1] <= LONG:
+            return attention(q, k, v)
+        for heads in torch.arange(self.heads).chunk(HEAD_GROUPS):
+            group = slice(int(heads[0]), int(heads[-1]) + 1)
+            q[:, :, group] = attention(q[:, :, group], k[:, :, group], v[:, :, group]).unflatten(-1, (len(heads), -1))
+        return q.flatten(2)
 
 
 class CrossAttention(Attention):
@@ -194,7 +218,7 @@ class Block(nn.Module):
             x += self.audio_cross_attn(self.norm_x(x), step.audio, step.runtime.attention, positions, step.keep)
 
         for span, row in rows:
-            for part in x[:, span].split(FFN_TOKENS, dim=1):
+            for part in x[:, span].split(CHUNK_TOKENS, dim=1):
                 h = self.ffn[0](kernels.norm_modulate(part, row[:, 3], row[:, 4], self.eps))
                 h = self.ffn[2](torch.ops.aten.gelu_(h, approximate="tanh"))
                 kernels.add_gated_(part, h, row[:, 5])
