@@ -17,9 +17,10 @@ from ..skyreels_v3.context import avatar_segments, extension_segments, reference
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.kept import Kept
 from ..skyreels_v3.lora import applied
+from ..skyreels_v3.memory import TEXT_TOKENS, forward_bytes, kept_bytes
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
-from ..skyreels_v3.transformer import CHUNK_TOKENS, HEAD_GROUPS, LONG, Runtime, SkyReelsTransformer
+from ..skyreels_v3.transformer import Runtime, SkyReelsTransformer
 from . import host
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
 from .lora_branches import attached
@@ -27,7 +28,6 @@ from .operations import branching
 
 log = logging.getLogger(__name__)
 
-TEXT_TOKENS = 512
 SEGMENTS = {
     Job.REFERENCE: reference_segments,
     Job.EXTENSION: extension_segments,
@@ -201,13 +201,8 @@ class Model(comfy.model_base.BaseModel):
         beside = [] if self.job is Job.AVATAR else (cond_shapes or {}).get(KEY, [])
         frames = sum(shape[2] for shape in [input_shape, *beside])
         tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
-        # The stream, q, k, v and the attention's output, of which a long sequence has a group of heads at a time; the
-        # avatar's three outputs of cross-attention; then one slice of the feed-forward; and what steps share.
-        tensors = 5 if self.job is Job.AVATAR or tokens <= LONG else 4 + 1 / HEAD_GROUPS
-        slices = min(tokens, CHUNK_TOKENS) * (self.params.ffn_dim + 4 * self.params.dim)
-        kept = 2 * TEXT_TOKENS * self.params.dim * self.params.num_layers * dtype.itemsize
-        shared = min(kept, kept_limit(comfy.model_management.get_torch_device()))
-        return (int(tokens * self.params.dim * tensors) + slices) * dtype.itemsize + shared
+        shared = min(kept_bytes(self.params, dtype.itemsize), kept_limit(comfy.model_management.get_torch_device()))
+        return forward_bytes(self.params, tokens, dtype.itemsize) + shared
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import goldens
-from pack.skyreels_v3 import transformer
-from pack.skyreels_v3.context import extension_segments
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3 import memory, transformer
+from pack.skyreels_v3.context import avatar_segments, extension_segments, reference_segments
+from pack.skyreels_v3.params import AudioParams, TransformerParams
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -51,3 +51,37 @@ def test_a_long_sequence_needs_less(monkeypatch):
         peaks.append(measure.peak_allocated(forward) / (tokens * params.dim * 4))
     assert torch.equal(*outputs)
     assert peaks[0] > 5 and peaks[1] < 4.6
+
+
+SIZES = [(2, 8, 12), (5, 16, 16), (8, 32, 32)]
+
+
+@pytest.mark.parametrize("frames, height, width", SIZES)
+@pytest.mark.parametrize("job", ["reference", "extension", "avatar"])
+def test_the_byte_model_is_what_is_measured(monkeypatch, job, frames, height, width):
+    """Never below the peak of a forward, and not far above it."""
+    monkeypatch.setattr(memory, "LONG", 1024)
+    monkeypatch.setattr(memory, "CHUNK_TOKENS", 256)
+    monkeypatch.setattr(transformer, "LONG", 1024)
+    monkeypatch.setattr(transformer, "CHUNK_TOKENS", 256)
+    avatar = {"in_dim": 36, "image_dim": 64, "audio": AudioParams(hidden=8, width=16, tokens=4, dim=16)}
+    extra = avatar if job == "avatar" else {}
+    params = TransformerParams(dim=256, ffn_dim=691, num_heads=4, num_layers=2, text_dim=32, **extra)
+    network = transformer.SkyReelsTransformer(params)
+    video = torch.randn(1, 16, frames, height, width)
+    beside = torch.randn(1, 20 if job == "avatar" else 16, frames if job == "avatar" else 3, height, width)
+    make = {"reference": reference_segments, "extension": extension_segments, "avatar": avatar_segments}[job]
+    segments = make(video, beside)
+    given = {}
+    if job == "avatar":
+        given = {"image": torch.randn(1, 257, 64), "audio": torch.randn(1, 4 * frames - 3, 5, 12, 16)}
+    text = torch.randn(1, 512, 32)
+    tokens = sum(segment.latents.shape[2] for segment in segments) * height * width // 4
+
+    def forward():
+        with torch.inference_mode():
+            network(segments, torch.tensor([500.0]), text, **given)
+
+    fixed = 4 * 769 * 256 * 4  # embeddings, keys and values of text and image: little beside a real sequence
+    peak, model = measure.peak_allocated(forward), memory.forward_bytes(params, tokens, 4)
+    assert peak <= 1.02 * model + fixed and model <= 1.35 * peak

@@ -1,0 +1,25 @@
+"""How many bytes a forward needs beside the weights: from sizes alone, never by running out of memory."""
+
+from .params import TransformerParams
+from .transformer import CHUNK_TOKENS, HEAD_GROUPS, LONG
+
+TEXT_TOKENS = 512
+IMAGE_TOKENS = 257
+
+
+def forward_bytes(params: TransformerParams, tokens: int, itemsize: int) -> int:
+    """Peak of the activations of one forward.
+
+    tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream. The peak is either at the
+    attention (the stream, q, k, v and its output, of a long sequence for a group of heads only), at the three outputs
+    of the avatar's cross-attentions, or in a slice of the feed-forward; a slice is added to the larger of the others.
+    """
+    tensors = 5 if params.image_dim is not None or tokens <= LONG else 4 + 1 / HEAD_GROUPS
+    slices = min(tokens, CHUNK_TOKENS) * (params.ffn_dim + 4 * params.dim)
+    return (int(tokens * params.dim * tensors) + slices) * itemsize
+
+
+def kept_bytes(params: TransformerParams, itemsize: int) -> int:
+    """What is kept from step to step for one prompt: keys and values of the text and the image in every block."""
+    tokens = TEXT_TOKENS + (0 if params.image_dim is None else IMAGE_TOKENS)
+    return 2 * tokens * params.dim * params.num_layers * itemsize
