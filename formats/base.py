@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 import torch.nn.functional as F
 
+from ..kernels.quantised_rows import Quantisation
+
 # The tensors of one stored weight: "weight" holds the numbers' codes; others, such as "weight_scale", lie beside it.
 Parts = Mapping[str, torch.Tensor]
 # Numbers of a weight whose float32 copy exists at a time: bounds what packing and unpacking need.
@@ -49,6 +51,10 @@ class Format(ABC):
     def takes(self, rows: int, columns: int) -> bool:
         """Whether a weight of this shape can be stored so."""
         return True
+
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        """How `linear` takes an input that is already quantised, on a device; None where it does not."""
+        return None
 
     def linear(self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None) -> torch.Tensor:
         """x [..., columns] times the weight, plus bias [rows] -> [..., rows] in x's dtype."""

@@ -6,6 +6,7 @@ Sources: ConvRot (arXiv 2512.03673); the layout is comfy-kitchen's, https://gith
 import torch
 
 from ..kernels.int8_linear import has_int8_matmul, int8_linear, is_power_of_4, quantise_rows, rotate
+from ..kernels.quantised_rows import Quantisation, QuantisedRows
 from ..skyreels_v3.errors import InputError
 from .base import Format, Parts
 
@@ -40,7 +41,12 @@ class Int8(Format):
         codes, scale = quantise_rows(rotate(weight, self.rotation))
         return {"weight": codes, "weight_scale": scale}
 
-    def linear(self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None) -> torch.Tensor:
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        return Quantisation("int8", self.rotation) if has_int8_matmul(device) else None
+
+    def linear(
+        self, x: torch.Tensor | QuantisedRows, parts: Parts, rows: int, bias: torch.Tensor | None
+    ) -> torch.Tensor:
         if not has_int8_matmul(x.device):
             return super().linear(x, parts, rows, bias)
         return int8_linear(x, parts["weight"], parts["weight_scale"].float(), bias, self.rotation)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..kernels.quantised_rows import Quantisation
 from .base import Format
 from .float8_bits import has_float8, is_float8, portable
 
@@ -25,15 +26,19 @@ class PackedLinear(nn.Module):
             self.register_parameter(name, None if part is None else nn.Parameter(part, requires_grad=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., columns] -> [..., rows] in x's dtype."""
+        """x [..., columns], or its rows as `quantised_input` says -> [..., rows] in x's dtype."""
         with self.placed(x) as (parts, bias):
             return self.format.linear(x, parts, self.out_features, bias)
+
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        """How this layer takes an input that is already quantised; None where it does not."""
+        return self.format.quantised_input(device)
 
     @contextmanager
     def placed(self, x: torch.Tensor):
         """(parts, bias) on x's device, the bias in x's dtype, as long as the context is open."""
         parts = {name: portable(getattr(self, name), x.device).to(x.device) for name in self.part_names}
-        yield parts, None if self.bias is None else self.bias.to(x)
+        yield parts, None if self.bias is None else self.bias.to(x.device, x.dtype)
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight [rows, columns], where the parts are."""

@@ -10,6 +10,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..formats.float8_bits import portable
 from ..model_loaders import folders
 from ..model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ..model_loaders.precision import Machine, Precision, automatic
@@ -52,7 +53,8 @@ def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dyna
     model = Model(config, notes=(checkpoint.why, *why))
     # A graphics card packs weights some twenty times as fast as the processor.
     packing = load_device if load_device.type == "cuda" else "cpu"
-    fill(model.diffusion_model, load_weights(checkpoint, chosen, dtype, packing, host.file_reader()))
+    weights = load_weights(checkpoint, chosen, dtype, packing, host.file_reader())
+    fill(model.diffusion_model, weights, load_device)
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
@@ -89,18 +91,20 @@ def plain_dtype(precision: Precision, checkpoint: Checkpoint, config: Config, de
     )
 
 
-def fill(network: torch.nn.Module, weights: Weights) -> None:
-    """Give a network on the meta device its weights. Tensors become the parameters themselves: nothing is copied."""
+def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> None:
+    """Give a network on the meta device its weights, which will be used on `device`.
+
+    Tensors become the parameters themselves: nothing is copied.
+    """
     tensors = dict(weights.tensors)
     for layer, format in weights.formats.items():
-        parent, _, name = layer.rpartition(".")
+        parent, _, child = layer.rpartition(".")
         empty = network.get_submodule(layer)
-        parts = {
-            key.removeprefix(f"{layer}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{layer}.")
-        }
+        names = [key for key in tensors if key.startswith(f"{layer}.")]
+        parts = {name.removeprefix(f"{layer}."): portable(tensors.pop(name), device) for name in names}
         bias = parts.pop("bias", None)
         packed = Packed(empty.in_features, empty.out_features, format, parts, bias)
-        setattr(network.get_submodule(parent), name, packed)
+        setattr(network.get_submodule(parent), child, packed)
     network.load_state_dict(tensors, strict=False, assign=True)
     left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
     if left:

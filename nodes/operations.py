@@ -7,6 +7,7 @@ import comfy.ops
 import torch
 
 from ..formats.linear import PackedLinear
+from ..kernels.quantised_rows import Quantisation
 from ..skyreels_v3.errors import InputError
 from . import host
 
@@ -15,6 +16,11 @@ class Branching:
     """A layer beside which LoRAs run. branches: called as (x, y), each returns y with its own part added."""
 
     branches: tuple = ()
+
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
+        inner = getattr(super(), "quantised_input", None)
+        return None if self.branches or inner is None else inner(device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)

@@ -82,10 +82,18 @@ class Step:
         return [(slice(span.start, span.stop), clean if span.clean else noisy) for span in self.layout.spans]
 
 
-def modulated(x: torch.Tensor, rows: list, shift: int, scale: int, eps: float) -> torch.Tensor:
-    """Layer norm of x, shifted and scaled by the modulation rows of each token range."""
-    parts = [kernels.norm_modulate(x[:, span], row[:, shift], row[:, scale], eps) for span, row in rows]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def modulated(x: torch.Tensor, rows: list, shift: int, scale: int, eps: float, how: kernels.Quantisation | None):
+    """Layer norm of x, shifted and scaled by the modulation rows of each token range; as 8-bit rows with `how`."""
+    out = kernels.rows_like(x, how)
+    for span, row in rows:
+        kernels.norm_modulate(x[:, span], row[:, shift], row[:, scale], eps, how, out=out[:, span])
+    return out
+
+
+def shared_input(device: torch.device, *layers: nn.Module) -> kernels.Quantisation | None:
+    """How all of `layers` take their one input in 8 bits, so that it is quantised once; None where they do not."""
+    wanted = {layer.quantised_input(device) if hasattr(layer, "quantised_input") else None for layer in layers}
+    return wanted.pop() if len(wanted) == 1 else None
 
 
 def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
@@ -129,15 +137,16 @@ class SelfAttention(Attention):
 
     def _projected(self, x: torch.Tensor, rows: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """x [B, L, D] normed, modulated and projected to q, k and v [B, L, D] each."""
+        how = shared_input(x.device, self.q, self.k, self.v)
         if x.shape[1] <= LONG:
-            x = modulated(x, rows, 0, 1, self.eps)
+            x = modulated(x, rows, 0, 1, self.eps, how)
             return self.q(x), self.k(x), self.v(x)
         # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
         q, k, v = (torch.empty_like(x) for _ in "qkv")
         for span, row in rows:
             for start in range(span.start, span.stop, CHUNK_TOKENS):
                 part = slice(start, min(start + CHUNK_TOKENS, span.stop))
-                normed = kernels.norm_modulate(x[:, part], row[:, 0], row[:, 1], self.eps)
+                normed = kernels.norm_modulate(x[:, part], row[:, 0], row[:, 1], self.eps, how)
                 for out, layer in ((q, self.q), (k, self.k), (v, self.v)):
                     out[:, part] = layer(normed)
         return q, k, v
@@ -217,9 +226,10 @@ class Block(nn.Module):
         if step.audio is not None:
             x += self.audio_cross_attn(self.norm_x(x), step.audio, step.runtime.attention, positions, step.keep)
 
+        how = shared_input(x.device, self.ffn[0])
         for span, row in rows:
             for part in x[:, span].split(CHUNK_TOKENS, dim=1):
-                h = self.ffn[0](kernels.norm_modulate(part, row[:, 3], row[:, 4], self.eps))
+                h = self.ffn[0](kernels.norm_modulate(part, row[:, 3], row[:, 4], self.eps, how))
                 h = self.ffn[2](torch.ops.aten.gelu_(h, approximate="tanh"))
                 kernels.add_gated_(part, h, row[:, 5])
         return x

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 import goldens
+from pack.formats.encoding import Encoding
+from pack.formats.linear import PackedLinear
+from pack.formats.registry import format_of
 from pack.skyreels_v3 import memory, transformer
 from pack.skyreels_v3.context import avatar_segments, extension_segments, reference_segments
 from pack.skyreels_v3.params import AudioParams, TransformerParams
@@ -85,3 +88,37 @@ def test_the_byte_model_is_what_is_measured(monkeypatch, job, frames, height, wi
     fixed = 4 * 769 * 256 * 4  # embeddings, keys and values of text and image: little beside a real sequence
     peak, model = measure.peak_allocated(forward), memory.forward_bytes(params, tokens, 4)
     assert peak <= 1.02 * model + fixed and model <= 1.35 * peak
+
+
+def test_queries_keys_and_values_share_one_quantised_input(monkeypatch):
+    """int8 layers with one rotation quantise their input once, alone or in parts, and give what they give apart."""
+    torch.manual_seed(0)
+    params = TransformerParams(dim=128, ffn_dim=256, num_heads=4, num_layers=1, text_dim=32)
+    network = transformer.SkyReelsTransformer(params)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    layers = [(network.blocks[0].self_attn, name) for name in "qkv"] + [(network.blocks[0].ffn, "0")]
+    int8 = format_of(Encoding("int8", 64))
+    for parent, name in layers:
+        old = getattr(parent, name)
+        packed = PackedLinear(
+            old.in_features, old.out_features, int8, int8.pack(old.weight.detach()), old.bias.detach()
+        )
+        setattr(parent, name, packed)
+    video, text = torch.randn(1, 16, 2, 8, 8), torch.randn(1, 512, 32)
+    inputs = []
+    network.blocks[0].self_attn.k.register_forward_pre_hook(lambda _, given: inputs.append(type(given[0]).__name__))
+
+    def forward():
+        with torch.inference_mode():
+            return network(extension_segments(video, video), torch.tensor([500.0]), text)
+
+    together = forward()
+    monkeypatch.setattr(transformer, "LONG", 1)
+    monkeypatch.setattr(transformer, "CHUNK_TOKENS", 7)
+    in_parts = forward()
+    monkeypatch.setattr(PackedLinear, "quantised_input", lambda self, device: None)
+    apart = forward()
+    assert inputs[0] == inputs[1] == "QuantisedRows" and inputs[-1] == "Tensor"
+    for output in (in_parts, apart):
+        torch.testing.assert_close(output, together, rtol=1e-5, atol=1e-5)
