@@ -39,12 +39,19 @@ class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):
             parts = {name: part.to(x.device, non_blocking=True) for name, part in beside.items()}
             yield {"weight": weight, **parts}, bias
 
-    def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_):
-        """What ComfyUI asks for before it patches a weight: refused, because storing the sum again would lose it."""
-        raise InputError(
-            f"A node patches weights that are stored as {self.format.name}: apply LoRAs with SkyReels-V3 LoRA, or "
-            "choose the precision bf16 in Load Model."
-        )
+    def set_weight(self, weight: torch.Tensor, return_weight: bool = False, **_):
+        """What ComfyUI calls with a weight that it has moved or patched.
+
+        Raises InputError for a patched one: packing the sum again would lose most of the patch.
+        """
+        if weight.dtype != self.weight.dtype:
+            raise InputError(
+                f"A node patches weights that are stored as {self.format.name}: apply LoRAs with SkyReels-V3 LoRA, or "
+                "choose the precision bf16 in Load Model."
+            )
+        if return_weight:
+            return weight
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
 @functools.cache

@@ -167,3 +167,20 @@ def test_auto_follows_the_machine(pack_nodes, device, vram, ram, wanted):
     assert chosen.value == wanted and why.endswith(".") and "\n" not in why
     small, _ = precision.automatic(100_000_000, precision.Machine(device, vram * 10**9, ram * 10**9))
     assert small.value == "auto"
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+def test_only_a_patched_weight_is_refused(load, forward, file, precision, pack_nodes):
+    """Dynamic VRAM hands small weights back as they are; what another node has patched past our patcher is no code."""
+    patcher = load(str(file), precision=precision)
+    picture = forward(patcher)
+    layer = patcher.model.diffusion_model.blocks[1].ffn[0]
+    assert layer.set_weight(layer.weight.data, return_weight=True) is not None
+    layer.set_weight(layer.weight.data.clone(), inplace_update=False, seed=1)
+    assert torch.equal(forward(patcher), picture)
+    key = "diffusion_model.blocks.1.ffn.0.weight"
+    patcher.patches[key] = [(1.0, ("diff", (torch.ones(512, 256),)), 1.0, None, None)]
+    if precision == "nf4":  # its codes have another shape, which ComfyUI leaves alone with a warning
+        patcher.patches[key] = [(1.0, ("diff", (torch.ones(layer.weight.shape),)), 1.0, None, None)]
+    with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match=f"stored as {precision}"):
+        patcher.patch_weight_to_device(key, torch.device("cpu"))
