@@ -17,7 +17,7 @@ from ..skyreels_v3.context import avatar_segments, extension_segments, reference
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.kept import Kept
 from ..skyreels_v3.lora import applied
-from ..skyreels_v3.memory import TEXT_TOKENS, forward_bytes, kept_bytes
+from ..skyreels_v3.memory import TEXT_TOKENS, kept_limit, needed_bytes
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.transformer import Runtime, SkyReelsTransformer
@@ -81,16 +81,12 @@ class Network(SkyReelsTransformer):
 def begin_sampling(patcher) -> None:
     """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
     network = patcher.model.diffusion_model
-    network.kept = None if patcher.hook_patches else Kept(kept_limit(patcher.load_device))
+    memory = comfy.model_management.get_total_memory(patcher.load_device)
+    network.kept = None if patcher.hook_patches else Kept(kept_limit(memory))
 
 
 def end_sampling(patcher) -> None:
     patcher.model.diffusion_model.kept = None
-
-
-def kept_limit(device: torch.device) -> int:
-    """Bytes that may be kept from step to step: little enough to take nothing from the weights."""
-    return comfy.model_management.get_total_memory(device) // 32
 
 
 def host_attention(transformer_options: dict):
@@ -201,8 +197,8 @@ class Model(comfy.model_base.BaseModel):
         beside = [] if self.job is Job.AVATAR else (cond_shapes or {}).get(KEY, [])
         frames = sum(shape[2] for shape in [input_shape, *beside])
         tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
-        shared = min(kept_bytes(self.params, dtype.itemsize), kept_limit(comfy.model_management.get_torch_device()))
-        return forward_bytes(self.params, tokens, dtype.itemsize) + shared
+        memory = comfy.model_management.get_total_memory(comfy.model_management.get_torch_device())
+        return needed_bytes(self.params, tokens, dtype.itemsize, memory)
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""

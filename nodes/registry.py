@@ -7,6 +7,7 @@ from .extend_video import ExtendVideo
 from .extension import ExtensionWindow
 from .load import LoadModel
 from .lora import LoraNode
+from .plan import PlanNode
 from .reference import ReferenceToVideo
 from .sampling import Guider, Sigmas, UniPCSampler
 from .save import SaveModel
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     Sigmas,
     Guider,
     SaveModel,
+    PlanNode,
 ]
 
 

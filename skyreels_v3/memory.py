@@ -1,10 +1,13 @@
-"""How many bytes a forward needs beside the weights: from sizes alone, never by running out of memory."""
+"""How many bytes a forward and the weights need: from sizes alone, never by running out of memory."""
 
 from .params import TransformerParams
 from .transformer import CHUNK_TOKENS, HEAD_GROUPS, LONG
 
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
+KEPT_SHARE = (
+    32  # of a device's memory one part may be kept from step to step: it takes next to nothing from the weights
+)
 
 
 def forward_bytes(params: TransformerParams, tokens: int, itemsize: int) -> int:
@@ -23,3 +26,24 @@ def kept_bytes(params: TransformerParams, itemsize: int) -> int:
     """What is kept from step to step for one prompt: keys and values of the text and the image in every block."""
     tokens = TEXT_TOKENS + (0 if params.image_dim is None else IMAGE_TOKENS)
     return 2 * tokens * params.dim * params.num_layers * itemsize
+
+
+def kept_limit(memory: int) -> int:
+    """Bytes that may be kept from step to step. memory: bytes of the device in all."""
+    return memory // KEPT_SHARE
+
+
+def needed_bytes(params: TransformerParams, tokens: int, itemsize: int, memory: int) -> int:
+    """What a forward needs beside the weights, with what is kept for it. memory: bytes of the device in all."""
+    return forward_bytes(params, tokens, itemsize) + min(kept_bytes(params, itemsize), kept_limit(memory))
+
+
+def block_numbers(params: TransformerParams) -> int:
+    """Numbers in the matrices of one block; all blocks together are 98 % of a model."""
+    dim = params.dim
+    numbers = 8 * dim**2 + 2 * dim * params.ffn_dim
+    if params.image_dim is not None:
+        numbers += 2 * dim**2
+    if params.audio is not None:
+        numbers += 2 * dim**2 + 2 * dim * params.audio.dim
+    return numbers

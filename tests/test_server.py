@@ -34,6 +34,7 @@ NAMES = {
     "SkyReelsSigmas": "SkyReels-V3 Sigmas",
     "SkyReelsGuider": "SkyReels-V3 Guider",
     "SkyReelsSaveModel": "SkyReels-V3 Save Model",
+    "SkyReelsPlan": "SkyReels-V3 Plan",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = demo.WORKFLOWS / "reference_to_video.json"

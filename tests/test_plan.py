@@ -1,0 +1,166 @@
+"""What a plan says: the byte model's targets, more memory never fits less, and settings that are named do fit."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+
+from pack.model_loaders.params import expected_shapes
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.memory import block_numbers
+from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.plan import FRAMES, GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.recipes import Job
+from tiny_models import write_transformer
+
+CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
+SIZES = ((832, 480), (960, 544), (1280, 720), (1920, 1088))
+BYTES = {"bf16": 2, "int8": 1, "nf4": 0.5625}
+VIDEO = TransformerParams()
+AVATAR = TransformerParams(in_dim=36, image_dim=1280, audio=AudioParams())
+RESERVE = 400 * 2**20  # ComfyUI's, outside Windows
+
+
+def machine(vram: float, free: float | None = None, device: str = "cuda") -> Machine:
+    free = vram if free is None else free
+    return Machine(device, int(vram * GB), int(free * GB), 64 * GB, 60 * GB, RESERVE)
+
+
+def network(precision: str, job: Job = Job.REFERENCE) -> Network:
+    params = AVATAR if job is Job.AVATAR else VIDEO
+    numbers = sum(math.prod(shape) for shape in expected_shapes(params).values())
+    matrices = block_numbers(params) * params.num_layers
+    weights = int(matrices * BYTES[precision] + (numbers - matrices) * 2)
+    return Network(params, job, 2, weights, precision)
+
+
+def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Plan:
+    return Plan(network(precision, job), planned_size(job, *size, frames, batch), machine(vram))
+
+
+@pytest.mark.parametrize("params, gb", [(VIDEO, 28.6), (AVATAR, 37.8)])
+def test_matrices_are_nearly_all_of_a_model(params, gb):
+    numbers = sum(math.prod(shape) for shape in expected_shapes(params).values())
+    assert 2 * numbers / GB == pytest.approx(gb, rel=0.01)
+    assert 0.97 < block_numbers(params) * params.num_layers / numbers < 1
+
+
+@pytest.mark.parametrize(
+    "job, frames, made, latents, context",
+    [
+        (Job.REFERENCE, 0, 121, 31, 4),
+        (Job.REFERENCE, 80, 81, 21, 4),
+        (Job.EXTENSION, 0, 120, 30, 7),
+        (Job.EXTENSION, 500, 120, 30, 7),
+        (Job.EXTENSION, 1, 1, 1, 7),
+        (Job.SHOT, 0, 120, 31, 9),
+        (Job.SHOT, 10, 48, 13, 3),
+        (Job.AVATAR, 0, 81, 21, 0),
+    ],
+)
+def test_a_forward_holds_the_jobs_context(job, frames, made, latents, context):
+    size = planned_size(job, 830, 485, frames)
+    assert (size.width, size.height, size.frames) == (832, 480, made)
+    assert (size.latents, size.context) == (latents, context)
+    assert size.tokens == (latents + context) * 52 * 30
+    assert size.notes[0].startswith("Size 830 x 485 became 832 x 480")
+    assert (len(size.notes) == 2) == (frames not in (0, made))
+
+
+@pytest.mark.parametrize(
+    "vram, precision, size, frames",
+    [(8, "int8", (1280, 720), 121), (10, "bf16", (1280, 720), 121), (4, "int8", (832, 480), 81)],
+)
+def test_targets_hold(vram, precision, size, frames):
+    target = plan(vram, precision, size, frames)
+    assert target.fits and 0 < target.streamed < target.network.weights
+    assert "are streamed in each step" in target.verdict()
+
+
+def test_the_largest_cards_hold_everything():
+    assert plan(48).streamed == 0 and plan(48).verdict() == "It fits: all weights stay on the card."
+    assert plan(24, "int8").streamed == 0 and plan(24).streamed > 0
+
+
+@pytest.mark.parametrize("job", Job)
+def test_more_memory_never_fits_less_nor_streams_more(job):
+    for precision, size, frames in itertools.product(BYTES, SIZES, (25, 81, 0)):
+        plans = [plan(vram, precision, size, frames, job) for vram in CARDS]
+        for small, large in itertools.pairwise(plans):
+            assert large.fits >= small.fits and large.streamed <= small.streamed
+
+
+@pytest.mark.parametrize("job", Job)
+def test_more_work_never_fits_better(job):
+    for vram, precision in itertools.product(CARDS, BYTES):
+        for small, large in itertools.pairwise(SIZES):
+            assert plan(vram, precision, small, 0, job).fits >= plan(vram, precision, large, 0, job).fits
+        assert plan(vram, "nf4", job=job).fits >= plan(vram, "int8", job=job).fits >= plan(vram, job=job).fits
+
+
+def test_what_is_told_is_what_fits():
+    """For every plan that does not fit: the named settings do, and a longer video than the named one does not."""
+    for vram, precision, size, job, batch in itertools.product((4, *CARDS), BYTES, SIZES, Job, (1, 4)):
+        stuck = plan(vram, precision, size, 0, job, batch)
+        if stuck.fits:
+            continue
+        for words in ways(stuck):
+            changed = stuck
+            for part, options in itertools.product(words.split(" and "), SETTINGS):
+                changed = dict(options(changed)).get(part, changed)
+            assert changed.fits, (stuck.problem(), words)
+    nearest = plan(8, size=(1280, 720), frames=241)
+    frames = next(int(words.split()[0]) for words in ways(nearest) if words.endswith("frames"))
+    assert plan(8, frames=frames).fits and not plan(8, frames=frames + 4).fits
+
+
+def test_a_refusal_is_one_sentence():
+    assert plan(8).problem() == (
+        "1280 x 720 with 121 frames cannot fit: it needs at least 8.1 GB of VRAM, but there are 8.0 GB; with 540P "
+        "(960 x 544), 117 frames or the precision int8 it fits."
+    )
+    assert "with batch_size 2, 540P" in plan(16, batch=4).problem()
+    assert plan(2, job=Job.AVATAR).problem().endswith("; no smaller setting fits, only more memory.")
+
+
+def test_other_programs_are_told_to_give_back():
+    busy = replace(plan(12), machine=machine(12, free=7))
+    assert busy.fits and busy.verdict() == "It fits once other programs give back 1.3 GB of VRAM: close some."
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_without_memory_of_its_own_a_device_needs_the_whole_model_in_ram(device):
+    whole, short = (replace(plan(ram), machine=machine(ram, device=device)) for ram in (64, 16))
+    assert whole.fits and whole.streamed == 0 and "everything stays in RAM" in whole.verdict()
+    assert not short.fits and "GB of RAM, but there are 16.0 GB; with the precision nf4 it fits." in short.verdict()
+
+
+@pytest.fixture(scope="module")
+def model(pack_nodes, tmp_path_factory):
+    path = write_transformer(tmp_path_factory.mktemp("models") / "r2v.safetensors", Job.REFERENCE)
+    return pack_nodes.module("nodes.load").load_patcher(str(path))
+
+
+def test_the_node_tells_and_hands_the_model_on(pack_nodes, model):
+    same, text = pack_nodes.ready("SkyReelsPlan").execute(model, 830, 480, 0).result
+    assert same is model
+    lines = text.splitlines()
+    assert lines[0].startswith("Size 830 x 480 became 832 x 480")
+    assert lines[1].startswith(f"832 x 480, {FRAMES[Job.REFERENCE]} frames: 54,600 tokens a forward (4 of 35 ")
+    assert lines[-1].startswith("It fits")
+
+
+def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
+    """The same bytes as the model asks ComfyUI for."""
+    module, nodes = pack_nodes.module("skyreels_v3.plan"), pack_nodes.module("nodes.plan")
+    size = module.planned_size(model.model.job, 832, 480, 81, 2)
+    planned = module.Plan(nodes.network_of(model), size, nodes.machine_of(model.load_device))
+    key = pack_nodes.module("nodes.condition").KEY
+    shape, slots = [2, 16, 21, 60, 104], [1, 16, 4, 60, 104]
+    assert planned.forward == model.model.memory_required(shape, {key: [slots]})
+
+
+def test_sizes_that_make_no_video_are_told():
+    with pytest.raises(InputError, match="a side may have 4096 pixels"):
+        planned_size(Job.REFERENCE, 5000, 480)
