@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from comfyui_server import Server
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 SAME_IN_CHINESE = {"VAE", "CLIP", "LoRA", "Latent"}
+PAGES = sorted((demo.ROOT / "web" / "docs").glob("*/*.md"))  # web/docs/<node>/<language>.md
 UPDATE = "run `python tools/locales.py --write`, commit locales/en, and translate what it lists"
 NODE = "SkyReelsReferenceToVideo"
 KEEPS_PACKS = (1, 37)  # versions of the page that certainly do: 1.32 loses what packs say once it loads its own Chinese
@@ -80,6 +82,10 @@ def test_what_is_wrong_with_a_translation_is_told():
 
 @pytest.mark.server
 def test_comfyui_serves_every_language(stocked_server: Server):
+    for page in PAGES:
+        path = page.relative_to(demo.ROOT / "web")
+        answer = stocked_server._web.get(f"{stocked_server.url}/extensions/SkyReels-V3/{path.as_posix()}", timeout=30)
+        assert answer.content == page.read_bytes(), path
     served = stocked_server.get("/i18n")
     for language in [locales.ENGLISH, *locales.languages()]:
         texts = served[language]["nodeDefs"]
@@ -88,6 +94,23 @@ def test_comfyui_serves_every_language(stocked_server: Server):
             for key in path:
                 value = value[key]
             assert value == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_a_help_page_says_as_much_as_the_english_one(page: Path):
+    """The same headings, tables and code; and the names that the node has in that language."""
+
+    def form(text: str) -> tuple:
+        lines = [line[:2] for line in text.splitlines() if line.startswith(("#", "|", "```"))]
+        return lines, sorted(set(re.findall(r"```[^`]+```|`[^`]+`", text)))
+
+    text = page.read_text(encoding="utf-8")
+    assert form(text) == form(page.parent.with_suffix(".md").read_text(encoding="utf-8"))
+    node_id, texts = page.parent.name, locales.read(page.stem)
+    assert text.startswith(f"# {texts[node_id, 'display_name']}\n")
+    for (node, *path), word in texts.items():
+        if node == node_id and path[0] == "inputs" and path[-1] == "name" and f"`{path[1]}`" in text:
+            assert f"`{path[1]}` {word}" in text
 
 
 def test_the_page_speaks_chinese(stocked_server: Server, page_factory):
