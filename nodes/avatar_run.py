@@ -34,6 +34,7 @@ from . import host
 from .clip_vision import image_tokens
 from .condition import JobCondition, attach
 from .job import jobs_folder, leave_playable, model_stamps, result_path
+from .plan import machine_of
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, avatar_sampler
@@ -113,8 +114,9 @@ class AvatarJob:
     def run(self, codec: str) -> tuple[Path, torch.Tensor, str]:
         """Makes what is not made yet. Returns the video's path, its last frames [n, H, W, 3] and a report."""
         plan, started = self.plan, time.perf_counter()
-        need = self.model.model.memory_required(list(plan.latent_shape)) / 1024**3
-        host.tell(self.node_id, plan.describe(), f"about {need:.1f} GB for a window beside the weights")
+        need = self.model.model.memory_required(list(plan.latent_shape))
+        machine_of(self.model.load_device).check_forward(need)
+        host.tell(self.node_id, plan.describe(), f"about {need / 1024**3:.1f} GB for a window beside the weights")
         base = digest(
             ("avatar", 1, av.__version__),  # pieces of two versions of the encoder cannot be joined
             (self.graph, model_stamps([self.model]), self.image, self.speech.features.key, self.speakers),

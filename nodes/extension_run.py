@@ -24,6 +24,7 @@ from ..skyreels_v3.video_source import Source, frames, last_frames
 from . import host
 from .condition import KEY, JobCondition, attach
 from .job import file_stamps, jobs_folder, leave_playable, model_stamps, result_path
+from .plan import machine_of
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, skyreels_model, unipc_sampler
@@ -170,12 +171,13 @@ class ExtensionJob:
         return fit_frame(pixels, self.plan.width, self.plan.height, self.fit)
 
     def _memory(self) -> list[str]:
-        """What the largest roll needs beside the weights."""
+        """What the largest roll needs beside the weights. Raises InputError where no card like this can hold that."""
         needs = []
         for roll in self.plan.rolls:
             shape = list(self.plan.latent_shape(roll))
             prefix = [*shape[:2], roll.prefix_latents, *shape[3:]]
             needs.append(self.models[roll.job].model.memory_required(shape, {KEY: [prefix]}))
+        machine_of(comfy.model_management.get_torch_device()).check_forward(max(needs))
         return [f"about {max(needs) / 1024**3:.1f} GB for the largest roll beside the weights"]
 
     def _source_stamp(self) -> list:

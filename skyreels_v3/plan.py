@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from . import avatar, reference
+from .errors import InputError
 from .extension import FPS, ROLL_LATENTS, continue_rolls, cut_roll
 from .memory import block_numbers, needed_bytes
 from .params import TransformerParams
@@ -44,6 +45,14 @@ class Machine:
     def streams(self) -> bool:
         """Whether weights can wait in RAM: not where the device computes in RAM itself."""
         return self.device not in ("cpu", "mps")
+
+    def check_forward(self, need: int) -> None:
+        """Raises InputError where a forward alone, without any weights, is larger than the card. need: bytes."""
+        if self.streams and need > self.vram:
+            raise InputError(
+                f"A forward needs {gb(need)} of VRAM beside the weights, but there are {gb(self.vram)}: choose a "
+                "smaller size; SkyReels-V3 Plan says which one fits."
+            )
 
 
 @dataclass(frozen=True)

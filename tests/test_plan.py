@@ -161,6 +161,13 @@ def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
     assert planned.forward == model.model.memory_required(shape, {key: [slots]})
 
 
+def test_a_long_job_is_stopped_only_where_one_forward_is_larger_than_the_card():
+    for vram, device in ((8, "cuda"), (6, "cpu"), (6, "mps")):
+        machine(vram, device=device).check_forward(7 * GB)
+    with pytest.raises(InputError, match=r"^A forward needs 7\.0 GB of VRAM beside the weights, but there are 6\.0 GB"):
+        machine(6).check_forward(7 * GB)
+
+
 def test_sizes_that_make_no_video_are_told():
     with pytest.raises(InputError, match="a side may have 4096 pixels"):
         planned_size(Job.REFERENCE, 5000, 480)
