@@ -375,7 +375,7 @@ def bad_models(stocked_server: Server) -> Path:
     ("entry", "words"),
     [
         ("cut.safetensors", "^cut.safetensors has .* bytes, but .*the download is incomplete"),
-        ("text_encoder.safetensors", "^text_encoder.safetensors is the umt5 text encoder, not a SkyReels-V3 .*CLIPLoader"),
+        ("text_encoder.safetensors", "^text_encoder.safetensors is the umt5 text encoder, not a .*CLIPLoader"),
         ("lora.safetensors", "^lora.safetensors is a LoRA: .*SkyReels-V3 LoRA"),
         ("page.safetensors", "^page.safetensors is a web page, not a model"),
         ("pickle.safetensors", "^pickle.safetensors is a PyTorch pickle"),
