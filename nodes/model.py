@@ -1,5 +1,6 @@
 """The transformer as a native ComfyUI model: what samplers, patchers, wrappers and previews talk to."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from ..skyreels_v3.lora import applied
 from ..skyreels_v3.memory import TEXT_TOKENS, kept_limit, needed_bytes
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
+from ..skyreels_v3.slices import SMALL
 from ..skyreels_v3.transformer import Runtime, SkyReelsTransformer
 from . import host
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
@@ -68,7 +70,16 @@ class Network(SkyReelsTransformer):
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
-            velocity = super().forward(segments, timestep, context, runtime=runtime, **given)
+            try:
+                velocity = super().forward(segments, timestep, context, runtime=runtime, **given)
+            except torch.cuda.OutOfMemoryError as error:
+                log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
+                velocity = None
+            if velocity is None:  # outside of the handler, whose error holds on to every tensor of the first try
+                self.kept = None
+                comfy.model_management.soft_empty_cache(True)
+                runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
+                velocity = super().forward(segments, timestep, context, runtime=runtime, **given)
         # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
         if not torch.isfinite(velocity).all():
             raise InputError(

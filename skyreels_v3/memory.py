@@ -1,25 +1,23 @@
 """How many bytes a forward and the weights need: from sizes alone, never by running out of memory."""
 
 from .params import TransformerParams
-from .transformer import CHUNK_TOKENS, HEAD_GROUPS, LONG
+from .slices import USUAL, Slices
 
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
-KEPT_SHARE = (
-    32  # of a device's memory one part may be kept from step to step: it takes next to nothing from the weights
-)
+KEPT_SHARE = 32  # one part in so many of a device's memory may be kept from step to step
 
 
-def forward_bytes(params: TransformerParams, tokens: int, itemsize: int) -> int:
+def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, slices: Slices = USUAL) -> int:
     """Peak of the activations of one forward.
 
     tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream. The peak is either at the
     attention (the stream, q, k, v and its output, of a long sequence for a group of heads only), at the three outputs
     of the avatar's cross-attentions, or in a slice of the feed-forward; a slice is added to the larger of the others.
     """
-    tensors = 5 if params.image_dim is not None or tokens <= LONG else 4 + 1 / HEAD_GROUPS
-    slices = min(tokens, CHUNK_TOKENS) * (params.ffn_dim + 4 * params.dim)
-    return (int(tokens * params.dim * tensors) + slices) * itemsize
+    tensors = 5 if params.image_dim is not None or tokens <= slices.long else 4 + 1 / slices.head_groups
+    wide = min(tokens, slices.tokens) * (params.ffn_dim + 4 * params.dim)
+    return (int(tokens * params.dim * tensors) + wide) * itemsize
 
 
 def kept_bytes(params: TransformerParams, itemsize: int) -> int:

@@ -19,10 +19,7 @@ from .errors import InputError
 from .kept import Keep, Kept, compute
 from .params import TransformerParams
 from .rope import RotaryTables
-
-CHUNK_TOKENS = 8192  # tokens that pass a wide layer at once: bounds its output, far above what fills a GPU
-LONG = 2 * CHUNK_TOKENS  # tokens from which memory counts for more than the last per mille of time
-HEAD_GROUPS = 4  # groups of heads of a long sequence's attention
+from .slices import USUAL, Slices
 
 
 def stored_weight(module: nn.Module, device: torch.device) -> torch.Tensor:
@@ -43,12 +40,14 @@ class Runtime:
     weight: the float32 weight of a norm layer on a device.
     around_block: called as (index, block, x) and returns the block's output; block(x) may overwrite x.
     kept: where what is the same in every step is kept, None to compute it in each.
+    slices: how a long sequence is parted.
     """
 
     attention: Callable[..., torch.Tensor] = kernels.attention
     weight: Callable[[nn.Module, torch.device], torch.Tensor] = stored_weight
     around_block: Callable[..., torch.Tensor] = plain_block
     kept: Kept | None = None
+    slices: Slices = USUAL
 
 
 @dataclass(frozen=True)
@@ -126,38 +125,40 @@ class SelfAttention(Attention):
     def forward(self, x: torch.Tensor, rows: list, step: Step) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [B, L, D], modulation rows -> (output [B, L, D], speaker positions [B, L] or None)."""
         weight = step.runtime.weight
-        q, k, v = self._projected(x, rows)
+        q, k, v = self._projected(x, rows, step.runtime.slices)
         q = kernels.rms_norm_rope_(q, weight(self.norm_q, x.device), step.table, self.heads, self.eps)
         k = kernels.rms_norm_rope_(k, weight(self.norm_k, x.device), step.table, self.heads, self.eps)
         v = v.unflatten(-1, (self.heads, -1))
         positions = None if step.speakers is None else step.speakers.positions(q, k)
-        out = self._attended(q, k, v, step.runtime.attention)
+        out = self._attended(q, k, v, step.runtime)
         del q, k, v
         return self.o(out), positions
 
-    def _projected(self, x: torch.Tensor, rows: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _projected(self, x: torch.Tensor, rows: list, slices: Slices) -> tuple[torch.Tensor, ...]:
         """x [B, L, D] normed, modulated and projected to q, k and v [B, L, D] each."""
         how = shared_input(x.device, self.q, self.k, self.v)
-        if x.shape[1] <= LONG:
+        if x.shape[1] <= slices.long:
             x = modulated(x, rows, 0, 1, self.eps, how)
             return self.q(x), self.k(x), self.v(x)
         # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
         q, k, v = (torch.empty_like(x) for _ in "qkv")
         for span, row in rows:
-            for start in range(span.start, span.stop, CHUNK_TOKENS):
-                part = slice(start, min(start + CHUNK_TOKENS, span.stop))
+            for start in range(span.start, span.stop, slices.tokens):
+                part = slice(start, min(start + slices.tokens, span.stop))
                 normed = kernels.norm_modulate(x[:, part], row[:, 0], row[:, 1], self.eps, how)
                 for out, layer in ((q, self.q), (k, self.k), (v, self.v)):
                     out[:, part] = layer(normed)
         return q, k, v
 
-    def _attended(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attention: Callable) -> torch.Tensor:
+    def _attended(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runtime: Runtime) -> torch.Tensor:
         """Attention of all heads [B, L, D]; of a long sequence by groups of heads, written over their queries."""
-        if q.shape[1] <= LONG:
-            return attention(q, k, v)
-        for heads in torch.arange(self.heads).chunk(HEAD_GROUPS):
+        if q.shape[1] <= runtime.slices.long:
+            return runtime.attention(q, k, v)
+        for heads in torch.arange(self.heads).chunk(runtime.slices.head_groups):
             group = slice(int(heads[0]), int(heads[-1]) + 1)
-            q[:, :, group] = attention(q[:, :, group], k[:, :, group], v[:, :, group]).unflatten(-1, (len(heads), -1))
+            parts = (part[:, :, group] for part in (q, k, v))
+            # No name for the output: it would live on beside the next group's.
+            q[:, :, group] = runtime.attention(*parts).unflatten(-1, (len(heads), -1))
         return q.flatten(2)
 
 
@@ -228,7 +229,7 @@ class Block(nn.Module):
 
         how = shared_input(x.device, self.ffn[0])
         for span, row in rows:
-            for part in x[:, span].split(CHUNK_TOKENS, dim=1):
+            for part in x[:, span].split(step.runtime.slices.tokens, dim=1):
                 h = self.ffn[0](kernels.norm_modulate(part, row[:, 3], row[:, 4], self.eps, how))
                 h = self.ffn[2](torch.ops.aten.gelu_(h, approximate="tanh"))
                 kernels.add_gated_(part, h, row[:, 5])
