@@ -10,8 +10,8 @@ import torch
 from ..formats.base import Format
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.heap import give_back
 from .checkpoint import Checkpoint
-from .heap import give_back
 from .params import expected_shapes
 from .precision import Precision, encoding_of
 from .shards import SUFFIXES, title

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .frame_rates import resample_indices
+from .heap import give_back
 from .job_folder import JobFolder
 from .video_join import join
 from .video_source import Sound
@@ -83,6 +84,7 @@ class LongJob:
                     writer.write(frames[index])
             files.append(_piece_name(key))
         self.folder.commit(key, files, {"frames": len(shown), "state": True})
+        give_back()  # else a job of hours holds what its windows left behind in the heap
 
     def drop_state(self, key: str) -> None:
         """Gives back the disk of a state that no window starts from any more."""

@@ -15,7 +15,8 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def give_back() -> None:
-    """Return freed memory: glibc keeps what lies between aligned blocks, which by the end of a model is its size."""
+    """Return freed memory: glibc keeps what lies between aligned blocks, which while a model is packed grows to the
+    model's size, and in a long job with the number of windows."""
     trim = _trim()
     if trim is not None:
         trim(0)
