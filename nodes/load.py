@@ -51,7 +51,7 @@ def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dyna
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
     model = Model(config, notes=(checkpoint.why, *why))
-    # A graphics card packs weights some twenty times as fast as the processor.
+    # Packing is matrix work: for a graphics card where there is one.
     packing = load_device if load_device.type == "cuda" else "cpu"
     weights = load_weights(checkpoint, chosen, dtype, packing, host.file_reader())
     fill(model.diffusion_model, weights, load_device)
