@@ -83,6 +83,8 @@ class Step:
 
 def modulated(x: torch.Tensor, rows: list, shift: int, scale: int, eps: float, how: kernels.Quantisation | None):
     """Layer norm of x, shifted and scaled by the modulation rows of each token range; as 8-bit rows with `how`."""
+    if len(rows) == 1:  # all tokens: the result needs no place of its own beforehand
+        return kernels.norm_modulate(x, rows[0][1][:, shift], rows[0][1][:, scale], eps, how)
     out = kernels.rows_like(x, how)
     for span, row in rows:
         kernels.norm_modulate(x[:, span], row[:, shift], row[:, scale], eps, how, out=out[:, span])
