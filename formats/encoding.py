@@ -13,3 +13,8 @@ class Encoding:
 
     kind: str
     rotation: int = 0
+
+
+def rotation_for(columns: int) -> int:
+    """The widest rotation for so many columns: the largest power of 4 up to 256 that divides them, 0 if only 1 does."""
+    return next((width for width in (256, 64, 16, 4) if columns % width == 0), 0)

@@ -50,8 +50,3 @@ class Int8(Format):
         if not has_int8_matmul(x.device):
             return super().linear(x, parts, rows, bias)
         return int8_linear(x, parts["weight"], parts["weight_scale"].float(), bias, self.rotation)
-
-
-def rotation_for(columns: int) -> int:
-    """The widest rotation for so many columns: the largest power of 4 up to 256 that divides them, 0 if only 1 does."""
-    return next((width for width in (256, 64, 16, 4) if columns % width == 0), 0)

@@ -17,14 +17,14 @@ from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, w
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .shards import Files, check_index, find_files, read_json, title
 from .stored import Part, StoredWeight, fits, stored_weights, summary
-from .tensor_info import short
+from .tensor_info import short, some
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
 # Folders that every ComfyUI or Hugging Face cache has: what lies above them says nothing about the model.
 ROOTS = ("diffusion_models", "unet", "models", "checkpoints", "hub")
 FOLDERS_READ = 4  # a snapshot of the Hugging Face cache has its model's name four folders up
-NAMED = 3  # keys named in a sentence
+LONGEST_KEY = 50  # signs of a key in a sentence
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, 
     if foreign:
         raise InputError(
             f"{name} has {len(foreign)} tensors that do not begin with {prefix} as the others do "
-            f"({_some(foreign)}): use a file with the transformer alone."
+            f"({some(foreign, LONGEST_KEY)}): use a file with the transformer alone."
         )
     keys = [key for key in tensors if key.startswith(prefix)]
     renamed = dialect.rename(key.removeprefix(prefix) for key in keys)
@@ -138,7 +138,8 @@ def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, 
     twice = [wan for wan, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise InputError(
-            f"{name} has {_some(twice)} twice, in Wan and in {dialect.name} names: use an official SkyReels-V3 file."
+            f"{name} has {some(twice, LONGEST_KEY)} twice, in Wan and in {dialect.name} names: "
+            "use an official SkyReels-V3 file."
         )
     return names
 
@@ -157,14 +158,14 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
     missing = [key for key in expected if key not in weights]
     if missing:
         raise InputError(
-            f"{name} lacks {len(missing)} of the {len(expected)} weights of its transformer ({_some(missing)}), so it "
-            "is incomplete or another model: download it again."
+            f"{name} lacks {len(missing)} of the {len(expected)} weights of its transformer "
+            f"({some(missing, LONGEST_KEY)}), so it is incomplete or another model: download it again."
         )
     unexpected = [key for key in weights if key not in expected]
     if unexpected:
         raise InputError(
-            f"{name} has {len(unexpected)} weights that no SkyReels-V3 transformer has ({_some(unexpected)}), so it "
-            "is another model: choose an R2V, V2V or A2V file."
+            f"{name} has {len(unexpected)} weights that no SkyReels-V3 transformer has "
+            f"({some(unexpected, LONGEST_KEY)}), so it is another model: choose an R2V, V2V or A2V file."
         )
     for key, shape in expected.items():
         if not fits(weights[key], shape):
@@ -172,11 +173,6 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
                 f"In {name}, {key} has the shape {short(list(weights[key].shape))}, but {list(shape)} is needed: "
                 "use an official SkyReels-V3 file."
             )
-
-
-def _some(keys: list[str]) -> str:
-    names = [short(key, 50) for key in keys[:NAMED]]
-    return ", ".join(names) + (" ..." if len(keys) > NAMED else "")
 
 
 def _name_and_folders(path: Path) -> list[str]:

@@ -16,13 +16,12 @@ from .header import read_header
 from .key_maps import find_dialect
 from .lora_names import is_distilled, layer_names, other_kind, split, wan_name
 from .params import expected_shapes
-from .tensor_info import TensorInfo, short
+from .tensor_info import TensorInfo, short, some
 
 Shape = tuple[int, ...]
 Get = Callable[[str], torch.Tensor]
 Reader = Callable[[Path], Mapping[str, torch.Tensor]]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-NAMED = 3  # names in a sentence
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
 
 
@@ -247,11 +246,6 @@ def _without_ones(shape: Shape) -> Shape:
 
 def _times(shape: Sequence[int]) -> str:
     return " x ".join(str(size) for size in shape) or "1"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, for a sentence."""
-    return ", ".join(short(name) for name in names[:NAMED]) + (" ..." if len(names) > NAMED else "")
 
 
 def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from ..formats.encoding import Encoding
+from ..formats.encoding import Encoding, rotation_for
 from .stored import StoredWeight
 
 GB = 10**9
@@ -33,7 +33,6 @@ KINDS = {
     Precision.INT8: ("int8",),
     Precision.NF4: ("nf4",),
 }
-ROTATION = 256  # columns mixed by int8's rotation; narrower where it does not divide the columns
 NF4_BLOCK = 64
 
 
@@ -55,11 +54,6 @@ def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encodi
     if precision is Precision.NF4:
         return Encoding("nf4") if columns % NF4_BLOCK == 0 else None
     return Encoding("float8_e4m3fn")
-
-
-def rotation_for(columns: int) -> int:
-    """The widest block, a power of 4 up to 256, that divides the columns; 0 if none does."""
-    return next((size for size in (256, 64, 16, 4) if columns % size == 0), 0)
 
 
 @dataclass(frozen=True)

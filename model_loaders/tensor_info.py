@@ -1,6 +1,6 @@
 """What a file with tensors says about them in its header, whatever its format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from ..skyreels_v3.errors import InputError
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 AGAIN = "it is damaged, download it again"
 INCOMPLETE = "the download is incomplete, download it again"
+NAMED = 3  # names in a sentence
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,8 @@ def short(value: object, longest: int = 80) -> str:
     """A part of the file for a sentence: damaged files hold names of any length and with any character."""
     text = ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def some(names: Sequence[str], longest: int = 80) -> str:
+    """The first names, for a sentence."""
+    return ", ".join(short(name, longest) for name in names[:NAMED]) + (" ..." if len(names) > NAMED else "")

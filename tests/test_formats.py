@@ -15,10 +15,10 @@ from comfy_kitchen.backends.eager import quantization as kitchen
 from golden import normal, relative_error
 from pack.formats import base, float8_bits, linear
 from pack.formats import int8 as int8_format
-from pack.formats.encoding import Encoding
+from pack.formats.encoding import Encoding, rotation_for
 from pack.formats.fp8 import Float8
 from pack.formats.gguf_types import BY_ID, TYPES
-from pack.formats.int8 import Int8, rotation_for
+from pack.formats.int8 import Int8
 from pack.formats.linear import PackedLinear
 from pack.formats.nf4 import Nf4
 from pack.formats.registry import KINDS, format_of
