@@ -65,11 +65,16 @@ def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.d
         comfy.ops.uncast_bias_weight(module, weight, bias, stream)
 
 
+def server():
+    """ComfyUI's running server, or None where nodes run without one."""
+    # Looked up, not imported: importing it elsewhere would start half a server.
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
 def tell(node_id: str | None, *sentences: str) -> None:
     """Writes sentences to the log and, where a page is watching, onto the node."""
     text = "\n".join(sentences)
     log.info("SkyReels-V3: %s", " ".join(sentences))
-    # Present in a running ComfyUI; importing it elsewhere would start half a server.
-    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    instance = server()
     if node_id is not None and hasattr(instance, "send_progress_text"):
         instance.send_progress_text(text, node_id)

@@ -53,26 +53,15 @@ _CLOCK = re.compile(r"\d{1,2}\s*(:|$)")
 
 
 def parse_script(text: str) -> tuple[Line, ...]:
-    """The shots of a script, in order.
+    """The shots of a script, in order; what a line may look like stands at `read_lines`.
 
-    A line is `continue LENGTH: prompt`, `cut LENGTH: prompt` or a prompt alone. Keywords may have capitals. LENGTH is
-    in seconds, with a decimal point or comma, followed by s, sec, seconds or nothing; without LENGTH, 5 s. Colons and
-    signs may be full-width. Blank lines and lines that begin with # are left out.
     Raises InputError with one sentence for each wrong line (the first five), for a script without a line, and for one
     of more than MAX_SECONDS in all.
     """
-    lines, wrong = [], []
-    for number, raw in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
-        written = raw.strip()
-        if not written or written.translate(_PLAIN).startswith("#"):
-            continue
-        try:
-            lines.append(_parse_line(number, written))
-        except InputError as error:
-            wrong.append(str(error))
+    lines, wrong = read_lines(text)
     if wrong:
         more = len(wrong) - MAX_TOLD
-        told = wrong[:MAX_TOLD] + ([f"{more} more lines are wrong."] if more > 0 else [])
+        told = list(wrong.values())[:MAX_TOLD] + ([f"{more} more lines are wrong."] if more > 0 else [])
         raise InputError(" ".join(told))
     if not lines:
         raise InputError(f"The script is empty, but it needs a line for each shot, such as {EXAMPLE}")
@@ -82,7 +71,26 @@ def parse_script(text: str) -> tuple[Line, ...]:
             f"The script is {float(total):g} s long in all, but at most {MAX_SECONDS} s are made in one job: "
             "take lines out, and go on from the finished video."
         )
-    return tuple(lines)
+    return lines
+
+
+def read_lines(text: str) -> tuple[tuple[Line, ...], dict[int, str]]:
+    """The right lines of a script in order, and of each wrong one, by its number, a sentence that says what to do.
+
+    A line is `continue LENGTH: prompt`, `cut LENGTH: prompt` or a prompt alone. Keywords may have capitals. LENGTH is
+    in seconds, with a decimal point or comma, followed by s, sec, seconds or nothing; without LENGTH, 5 s. Colons and
+    signs may be full-width. Blank lines and lines that begin with # are left out.
+    """
+    lines, wrong = [], {}
+    for number, raw in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
+        written = raw.strip()
+        if not written or written.translate(_PLAIN).startswith("#"):
+            continue
+        try:
+            lines.append(_parse_line(number, written))
+        except InputError as error:
+            wrong[number] = str(error)
+    return tuple(lines), wrong
 
 
 def has_cut_tag(prompt: str) -> bool:
