@@ -5,10 +5,13 @@ from comfy_api.latest import ComfyExtension, io
 from .avatar import AvatarWindow
 from .extend_video import ExtendVideo
 from .extension import ExtensionWindow
+from .join_videos import JoinVideos
 from .load import LoadModel
 from .lora import LoraNode
 from .plan import PlanNode
+from .prompt_list import PromptList
 from .reference import ReferenceToVideo
+from .routes import add_routes
 from .sampling import Guider, Sigmas, UniPCSampler
 from .save import SaveModel
 from .speech import SpeechNode
@@ -28,9 +31,14 @@ NODES: list[type[io.ComfyNode]] = [
     Guider,
     SaveModel,
     PlanNode,
+    JoinVideos,
+    PromptList,
 ]
 
 
 class SkyReelsExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        add_routes()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

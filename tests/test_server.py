@@ -35,6 +35,8 @@ NAMES = {
     "SkyReelsGuider": "SkyReels-V3 Guider",
     "SkyReelsSaveModel": "SkyReels-V3 Save Model",
     "SkyReelsPlan": "SkyReels-V3 Plan",
+    "SkyReelsJoinVideos": "SkyReels-V3 Join Videos",
+    "SkyReelsPrompts": "SkyReels-V3 Prompts",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = demo.WORKFLOWS / "reference_to_video.json"
