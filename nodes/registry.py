@@ -11,7 +11,6 @@ from .lora import LoraNode
 from .plan import PlanNode
 from .prompt_list import PromptList
 from .reference import ReferenceToVideo
-from .routes import add_routes
 from .sampling import Guider, Sigmas, UniPCSampler
 from .save import SaveModel
 from .speech import SpeechNode
@@ -37,8 +36,5 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class SkyReelsExtension(ComfyExtension):
-    async def on_load(self) -> None:
-        add_routes()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
