@@ -132,14 +132,17 @@ class Server:
         """What the server has printed so far, over all its starts."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
-    def start(self, timeout: float = 180) -> None:
-        """Start the server and wait until it answers. Raises ServerError with the end of its log."""
+    def start(self, timeout: float = 180, port: int | None = None) -> None:
+        """Start the server and wait until it answers. port: a free one by default.
+
+        Raises ServerError with the end of its log.
+        """
         host = comfyui_path()
         for folder in ("custom_nodes", "input", "output", "models", "user"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         for source, name in self._packs:
             put_in_place(source, self.base / "custom_nodes" / name)
-        port = free_port()
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [venv_python(), "-c", LAUNCHER, host / "main.py", "--listen", "127.0.0.1", "--port", port]
         command += ["--base-directory", self.base, "--database-url", "sqlite:///:memory:"]

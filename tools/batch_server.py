@@ -1,0 +1,136 @@
+"""A running ComfyUI as a batch talks to it: over HTTP, with Python's own library."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+TIMEOUT = 60  # seconds; a busy server answers late
+RUNNING, PENDING = "queue_running", "queue_pending"
+
+
+class Away(ConnectionError):
+    """The server does not answer."""
+
+
+class Refused(ValueError):
+    """The server refused a prompt or a file, in one sentence."""
+
+
+class ComfyUI:
+    """The server at an address such as http://127.0.0.1:8188."""
+
+    def __init__(self, address: str):
+        self.address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
+        # No proxy: the server is this machine's or the studio's.
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def object_info(self) -> dict:
+        """Every node the server knows."""
+        return self._get("/object_info")
+
+    def upload(self, path: Path) -> str:
+        """Copies a file into the input folder, as the page does, and returns its name there.
+
+        One that is there already is not copied again. Raises Refused for a file that is too large.
+        """
+        border = uuid.uuid4().hex
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        name = path.name.replace('"', "_")
+        head = f'--{border}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: {kind}'
+        body = f"{head}\r\n\r\n".encode() + path.read_bytes() + f"\r\n--{border}--\r\n".encode()
+        try:
+            answer = self._post("/upload/image", body, f"multipart/form-data; boundary={border}")
+        except Refused as error:
+            raise Refused(
+                f"{path.name} could not be copied to ComfyUI ({error}); put it into ComfyUI's folder input by hand and "
+                "write its name there into the table."
+            ) from error
+        return "/".join(part for part in (answer.get("subfolder"), answer["name"]) if part)
+
+    def queue(self, prompt: dict, prompt_id: str, workflow: dict | None) -> None:
+        """Queues a prompt; results carry `workflow`, so that the page opens it. Raises Refused."""
+        data = {"prompt": prompt, "prompt_id": prompt_id}
+        if workflow is not None:
+            data["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
+        answer = self._post("/prompt", json.dumps(data).encode(), "application/json")
+        if answer.get("node_errors"):  # some outputs are good: the server would run those alone
+            self.cancel([prompt_id])
+            raise Refused(_why(answer))
+
+    def entry(self, prompt_id: str) -> dict | None:
+        """What came of a prompt, as the history has it; None while it is not done or where it is not known."""
+        return self._get(f"/history/{prompt_id}").get(prompt_id)
+
+    def queued(self) -> tuple[set[str], set[str]]:
+        """The ids of the prompts that run and of those that wait."""
+        answer = self._get("/queue")
+        return tuple({item[1] for item in answer[part]} for part in (RUNNING, PENDING))
+
+    def cancel(self, prompt_ids: list[str]) -> None:
+        """Takes prompts that wait out of the queue."""
+        self._post("/queue", json.dumps({"delete": prompt_ids}).encode(), "application/json")
+
+    def _get(self, path: str) -> dict:
+        return self._send(urllib.request.Request(self.address + path))
+
+    def _post(self, path: str, body: bytes, kind: str) -> dict:
+        return self._send(urllib.request.Request(self.address + path, body, {"Content-Type": kind}))
+
+    def _send(self, request: urllib.request.Request) -> dict:
+        try:
+            with self._open(request, timeout=TIMEOUT) as answer:
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            if error.code > 500:  # of a proxy whose ComfyUI is away
+                raise Away(f"{error.code} {error.reason}") from error
+            try:
+                raise Refused(_why(json.loads(error.read()))) from error
+            except json.JSONDecodeError:
+                raise Refused(f"{error.code} {error.reason}") from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, Refused):
+                raise
+            raise Away(str(getattr(error, "reason", error))) from error
+
+
+def outcome(entry: dict, titles: dict[str, str]) -> tuple[str, str]:
+    """("done", "" | "cancelled" or "failed", why in one sentence) of a history entry. titles: of nodes, by id."""
+    for kind, report in entry.get("status", {}).get("messages", []):
+        if kind == "execution_error":
+            title = titles.get(str(report["node_id"]), report["node_type"])
+            return "failed", f"{title}: {' '.join(report['exception_message'].split())}"
+        if kind == "execution_interrupted":
+            return "cancelled", "It was stopped in ComfyUI."
+    return "done", ""
+
+
+def seconds(entry: dict) -> float | None:
+    """How long a prompt ran, from its history entry."""
+    times = [report["timestamp"] for _, report in entry.get("status", {}).get("messages", []) if "timestamp" in report]
+    return round((max(times) - min(times)) / 1000, 1) if times else None
+
+
+def files(entry: dict) -> list[str]:
+    """The files in the output folder that a history entry names."""
+    found = []
+    for output in entry.get("outputs", {}).values():
+        for items in output.values():
+            for item in items if isinstance(items, list) else ():
+                if isinstance(item, dict) and "filename" in item and item.get("type", "output") == "output":
+                    found.append("/".join(part for part in (item.get("subfolder"), item["filename"]) if part))
+    return found
+
+
+def _why(answer: dict) -> str:
+    lines = []
+    for report in (answer.get("node_errors") or {}).values():
+        for error in report["errors"]:
+            details = f" ({error['details']})" if error.get("details") else ""
+            lines.append(f"{report['class_type']}: {error['message']}{details}")
+    error = answer.get("error") or "refused"
+    return "; ".join(lines) or (error if isinstance(error, str) else f"{error.get('message')} {error.get('details')}")
