@@ -151,13 +151,13 @@ def measured(quick: bool) -> dict:
 
 def steps(pack):
     """(a first step, a later one, what the later one has to go by), as nodes/model.py makes them."""
-    from pack.nodes.host import resident_weight
+    from pack.nodes.host import resident_affine
     from pack.nodes.model import host_attention
     from pack.skyreels_v3.kept import Kept
     from pack.skyreels_v3.transformer import Runtime
 
     def runtime(kept):
-        return Runtime(attention=host_attention({}), weight=resident_weight, kept=kept)
+        return Runtime(attention=host_attention({}), affine=resident_affine, kept=kept)
 
     kept = Kept(2**40)
     return lambda: pack(runtime(Kept(2**40))), lambda: pack(runtime(kept)), kept

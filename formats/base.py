@@ -1,7 +1,7 @@
 """What a format is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -52,13 +52,17 @@ class Format(ABC):
         """Whether a weight of this shape can be stored so."""
         return True
 
-    def quantised_input(self, device: torch.device) -> Quantisation | None:
-        """How `linear` takes an input that is already quantised, on a device; None where it does not."""
+    def quantised_input(self, device: torch.device, names: Collection[str]) -> Quantisation | None:
+        """How `linear` takes an input that is already quantised, on a device, for a weight with the parts `names`;
+        None where it does not."""
         return None
 
-    def linear(self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None) -> torch.Tensor:
-        """x [..., columns] times the weight, plus bias [rows] -> [..., rows] in x's dtype."""
-        return F.linear(x, self.unpack(parts, rows, x.shape[-1], x.dtype), bias)
+    def linear(
+        self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
+    ) -> torch.Tensor:
+        """x [..., columns] times the weight, plus bias [rows] -> [..., rows] in x's dtype; with `gelu` GELU of it."""
+        y = F.linear(x, self.unpack(parts, rows, x.shape[-1], x.dtype), bias)
+        return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
 
 
 def _chunks(rows: int, columns: int) -> Iterator[slice]:

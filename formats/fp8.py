@@ -3,9 +3,13 @@
 Source: FP8 Formats for Deep Learning (arXiv 2209.05433); names and shapes as ComfyUI's checkpoints have them.
 """
 
+from collections.abc import Collection
+
 import torch
 
-from ..kernels.fp8_linear import fp8_linear
+from ..kernels.fp8_linear import FP8, fp8_linear
+from ..kernels.quantised_rows import Quantisation, QuantisedRows
+from ..kernels.scaled_mm import has_fp8_matmul
 from .base import Format, Parts
 from .float8_bits import from_float8, to_float8
 
@@ -34,12 +38,27 @@ class Float8(Format):
     def encode(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         return self._scaled(weight, weight.abs().amax(dim=1, keepdim=True))
 
-    def linear(self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None) -> torch.Tensor:
+    def quantised_input(self, device: torch.device, names: Collection[str]) -> Quantisation | None:
+        fast = device.type in fp8_linear.devices and has_fp8_matmul(device)
+        return FP8 if fast and self._multiplies(names) else None
+
+    def linear(
+        self,
+        x: torch.Tensor | QuantisedRows,
+        parts: Parts,
+        rows: int,
+        bias: torch.Tensor | None,
+        gelu: bool = False,
+    ) -> torch.Tensor:
         codes, scale = parts["weight"], parts.get("weight_scale")
+        if codes.dtype != torch.float8_e4m3fn or not self._multiplies(parts):
+            return super().linear(x, parts, rows, bias, gelu)
+        y = fp8_linear(x, codes, scale.float(), bias)
+        return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
+
+    def _multiplies(self, names: Collection[str]) -> bool:
         # A plain cast has no scale to multiply by, and no device multiplies e5m2 weights by e4m3 activations well.
-        if scale is None or codes.dtype != torch.float8_e4m3fn:
-            return super().linear(x, parts, rows, bias)
-        return fp8_linear(x, codes, scale.float(), bias)
+        return self.dtype == torch.float8_e4m3fn and "weight_scale" in names
 
     def pack_tensorwise(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """As `pack`, but with one scale [] for the whole weight, which is how most checkpoints are stored."""

@@ -3,6 +3,8 @@
 Sources: ConvRot (arXiv 2512.03673); the layout is comfy-kitchen's, https://github.com/Comfy-Org/comfy-kitchen.
 """
 
+from collections.abc import Collection
+
 import torch
 
 from ..kernels.int8_linear import has_int8_matmul, int8_linear, is_power_of_4, quantise_rows, rotate
@@ -41,12 +43,12 @@ class Int8(Format):
         codes, scale = quantise_rows(rotate(weight, self.rotation))
         return {"weight": codes, "weight_scale": scale}
 
-    def quantised_input(self, device: torch.device) -> Quantisation | None:
+    def quantised_input(self, device: torch.device, names: Collection[str]) -> Quantisation | None:
         return Quantisation("int8", self.rotation) if has_int8_matmul(device) else None
 
     def linear(
-        self, x: torch.Tensor | QuantisedRows, parts: Parts, rows: int, bias: torch.Tensor | None
+        self, x: torch.Tensor | QuantisedRows, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
     ) -> torch.Tensor:
         if not has_int8_matmul(x.device):
-            return super().linear(x, parts, rows, bias)
-        return int8_linear(x, parts["weight"], parts["weight_scale"].float(), bias, self.rotation)
+            return super().linear(x, parts, rows, bias, gelu)
+        return int8_linear(x, parts["weight"], parts["weight_scale"].float(), bias, self.rotation, gelu)

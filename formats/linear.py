@@ -13,8 +13,11 @@ from .float8_bits import has_float8, is_float8, portable
 class PackedLinear(nn.Module):
     """A linear layer with its weight in a Format; unpacked, at most, for the length of one call.
 
+    takes_gelu: that forward can make GELU (tanh form) of its output, which some formats do in the same pass.
     Parameters are the format's parts under their names in files ("weight", "weight_scale" ...) and `bias`.
     """
+
+    takes_gelu = True
 
     def __init__(self, columns: int, rows: int, format: Format, parts: dict[str, torch.Tensor], bias=None):
         super().__init__()
@@ -25,14 +28,14 @@ class PackedLinear(nn.Module):
         for name, part in {**parts, "bias": bias}.items():
             self.register_parameter(name, None if part is None else nn.Parameter(part, requires_grad=False))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., columns], or its rows as `quantised_input` says -> [..., rows] in x's dtype."""
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        """x [..., columns], or its rows as `quantised_input` says -> [..., rows] in x's dtype, or GELU of them."""
         with self.placed(x) as (parts, bias):
-            return self.format.linear(x, parts, self.out_features, bias)
+            return self.format.linear(x, parts, self.out_features, bias, gelu)
 
     def quantised_input(self, device: torch.device) -> Quantisation | None:
         """How this layer takes an input that is already quantised; None where it does not."""
-        return self.format.quantised_input(device)
+        return self.format.quantised_input(device, self.part_names)
 
     @contextmanager
     def placed(self, x: torch.Tensor):

@@ -47,10 +47,9 @@ def file_reader():
     return None
 
 
-def resident_weight(module: torch.nn.Module, device: torch.device) -> torch.Tensor:
-    """A norm's weight as float32 on `device`, with the LoRAs that a partly loaded model applies on the fly."""
-    weight, _ = comfy.ops.cast_bias_weight(module, dtype=torch.float32, device=device, bias_dtype=torch.float32)
-    return weight
+def resident_affine(norm: torch.nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A norm's float32 weight and bias on `device`, with the LoRAs that a partly loaded model applies on the fly."""
+    return comfy.ops.cast_bias_weight(norm, dtype=torch.float32, device=device, bias_dtype=torch.float32)
 
 
 @contextmanager

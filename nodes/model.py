@@ -64,7 +64,7 @@ class Network(SkyReelsTransformer):
         segments = SEGMENTS[self.job](x, conditions[KEY])
         runtime = Runtime(
             attention=host_attention(transformer_options),
-            weight=host.resident_weight,
+            affine=host.resident_affine,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             kept=self.kept,
         )

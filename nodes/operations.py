@@ -22,8 +22,13 @@ class Branching:
         inner = getattr(super(), "quantised_input", None)
         return None if self.branches or inner is None else inner(device)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x)
+    @property
+    def takes_gelu(self) -> bool:
+        # A LoRA is added to the product, before anything is made of it.
+        return not self.branches and getattr(super(), "takes_gelu", False)
+
+    def forward(self, x: torch.Tensor, **fused) -> torch.Tensor:
+        y = super().forward(x, **fused)
         for branch in self.branches:
             y = branch(x, y)
         return y
