@@ -1,0 +1,53 @@
+// Which picture arrives at an input, as far as the page can know before a run.
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { text } from "./texts.js";
+
+const SUBGRAPH_INPUT = -10; // the page's id for the inputs of the subgraph that a node is in
+
+/** {url, title} of the picture at a node's input, or {problem} with a sentence. */
+export function pictureAt(node, name) {
+    const from = origin(node, node.inputs?.findIndex((input) => input.name === name) ?? -1);
+    if (!from) return { problem: text("no_portrait") };
+    const title = from.title ?? from.type;
+    const url = chosenFile(from) ?? shown(from);
+    return url ? { url, title } : { problem: text("unseen", { title }) };
+}
+
+/** The node that an input's link starts at, through reroutes and out of subgraphs; undefined where there is none. */
+function origin(node, slot) {
+    const link = slot < 0 ? null : node.getInputLink(slot);
+    if (!link) return undefined;
+    if (Number(link.origin_id) === SUBGRAPH_INPUT) {
+        const outside = app.graph.rootGraph ?? app.graph;
+        const host = everyNode(outside).find((one) => one.subgraph === node.graph);
+        return host && origin(host, link.origin_slot);
+    }
+    const from = node.graph.getNodeById(link.origin_id);
+    return from?.type === "Reroute" ? origin(from, 0) : (from ?? undefined);
+}
+
+function everyNode(graph) {
+    return graph.nodes.flatMap((node) => (node.subgraph ? [node, ...everyNode(node.subgraph)] : [node]));
+}
+
+/** The address of the file that a Load Image node is set to; null for other nodes. */
+function chosenFile(node) {
+    if (node.type !== "LoadImage" && node.type !== "LoadImageOutput") return null;
+    const value = node.widgets?.find((widget) => widget.name === "image")?.value;
+    const [, path, type] = /^(.*?)(?: \[(input|output|temp)\])?$/.exec(String(value ?? "")) ?? [];
+    if (!path) return null;
+    const slash = path.lastIndexOf("/");
+    const where = {
+        filename: path.slice(slash + 1),
+        subfolder: path.slice(0, Math.max(0, slash)),
+        type: type ?? (node.type === "LoadImage" ? "input" : "output"),
+        channel: "rgb", // as it arrives: what was painted away for a mask is there too
+    };
+    return api.apiURL(`/view?${new URLSearchParams(where)}`);
+}
+
+/** The address of the first picture that a node shows after a run. */
+function shown(node) {
+    return node.imgs?.[0]?.src ?? null;
+}

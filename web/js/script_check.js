@@ -1,0 +1,14 @@
+// Asks the server what a run would make of a script. The grammar is the node's own, in Python: nothing here knows it.
+import { api } from "../../../scripts/api.js";
+
+const ROUTE = "/skyreels_v3/script";
+
+/** The server's answer to {text, official, model, shot_model}, or null where it has none, as without the route. */
+export async function checkScript(asked) {
+    try {
+        const answer = await api.fetchApi(ROUTE, { method: "POST", body: JSON.stringify(asked) });
+        return answer.ok ? await answer.json() : null;
+    } catch {
+        return null; // no server just now: what is shown stays
+    }
+}

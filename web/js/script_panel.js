@@ -1,0 +1,179 @@
+// Under the script of Extend Video: from when to when each line runs, or what is wrong with it, while it is written.
+import { app } from "../../../scripts/app.js";
+import { element } from "./elements.js";
+import { checkScript } from "./script_check.js";
+import { text } from "./texts.js";
+
+// The script may be typed on the canvas or in Nodes 2.0, pasted, undone, loaded or set by another extension, and each
+// version of the page tells of that in another way or not at all. Its text is looked at instead: that always holds.
+const LOOK_EVERY = 300; // milliseconds; also the pause between two questions to the server
+const MARGIN = 10; // pixels that the canvas leaves around the panel
+const MAX_HEIGHT = 190; // pixels: about eight lines; more are scrolled
+const FIRST_HEIGHT = 60; // until there is something to measure
+
+/** Adds the panel to a new node, right behind its widget `script`. The saved workflow does not know of it. */
+export function addScriptPanel(node) {
+    const script = node.widgets?.find((widget) => widget.name === "script");
+    if (!script) return;
+    const panel = new ScriptPanel(node, script);
+    const widget = node.addDOMWidget("skyreels_script_lines", "skyreels_script_lines", panel.root, {
+        serialize: false, // in prompts
+        margin: MARGIN,
+        hideOnZoom: true,
+    });
+    // As high as what it says: both pages would otherwise share the node's free space between it and the text boxes.
+    widget.computeSize = () => [0, panel.height + 2 * MARGIN];
+    widget.computeLayoutSize = undefined;
+    widget.serialize = false; // in workflows
+    const others = node.widgets.filter((one) => one !== widget);
+    others.splice(others.indexOf(script) + 1, 0, widget);
+    node.widgets.splice(0, node.widgets.length, ...others);
+    keepValuesInPlace(node);
+    panel.follow();
+}
+
+/** Older pages leave a hole among the saved values where a widget is not saved, and read them back one place off. */
+function keepValuesInPlace(node) {
+    const before = node.onSerialize;
+    node.onSerialize = function (saved) {
+        before?.apply(this, arguments);
+        const values = saved.widgets_values;
+        if (Array.isArray(values) && Object.keys(values).length < values.length) {
+            saved.widgets_values = values.filter(() => true); // skips holes
+        }
+    };
+}
+
+class ScriptPanel {
+    constructor(node, script) {
+        this.node = node;
+        this.script = script;
+        this.height = FIRST_HEIGHT;
+        this.seen = null;
+        this.asking = false;
+        this.summary = element("div", { className: "skyreels-summary", role: "status" });
+        this.lines = element("div", { className: "skyreels-lines" });
+        this.lines.dataset.captureWheel = "true"; // Nodes 2.0 would zoom instead of scroll
+        this.lines.addEventListener("wheel", (event) => {
+            if (this.lines.scrollHeight > this.lines.clientHeight && !event.ctrlKey) event.stopPropagation();
+        });
+        this.root = element("div", { className: "skyreels-script" }, this.summary, this.lines);
+    }
+
+    /** Looks at the script as long as the node is there. */
+    follow() {
+        const timer = setInterval(() => this.look(), LOOK_EVERY);
+        const before = this.node.onRemoved;
+        this.node.onRemoved = function () {
+            clearInterval(timer);
+            return before?.apply(this, arguments);
+        };
+    }
+
+    async look() {
+        if (this.asking || !this.root.isConnected) return;
+        const connected = (name) => this.node.inputs?.find((input) => input.name === name)?.link != null;
+        const value = (name) => this.node.widgets.find((widget) => widget.name === name)?.value;
+        const asked = {
+            text: String(this.script.value ?? ""),
+            official: Boolean(value("official")),
+            model: connected("model"),
+            shot_model: connected("shot_model"),
+        };
+        const linked = connected("script");
+        const now = JSON.stringify([asked, linked, text("line")]); // the language too
+        if (now === this.seen) return;
+        this.asking = true;
+        const checked = linked ? { lines: [], notes: [], problem: null } : await checkScript(asked);
+        this.asking = false;
+        this.seen = now;
+        if (checked) this.show(checked, linked);
+    }
+
+    show(checked, linked) {
+        const right = checked.lines.filter((line) => !line.wrong);
+        const wrong = checked.lines.length - right.length;
+        this.summary.replaceChildren(linked ? text("linked") : summaryOf(right, wrong));
+        this.summary.classList.toggle("skyreels-wrong", wrong > 0);
+        const notes = checked.notes.map((note) => said("hint", note, "skyreels-note"));
+        const problem = checked.problem ? [said("wrong", checked.problem, "skyreels-wrong")] : [];
+        this.lines.replaceChildren(...problem, ...(checked.lines.length ? [this.table(checked.lines)] : []), ...notes);
+        this.fit();
+    }
+
+    table(lines) {
+        const heads = ["line", "shot", "times", "length", "rolls"].map((key) => element("th", { scope: "col" }, text(key)));
+        const rows = lines.map((line) => {
+            const go = element("button", {
+                type: "button",
+                className: "skyreels-go",
+                title: text("go_to", { n: line.number }),
+                onclick: () => this.goTo(line.number),
+            });
+            go.append(String(line.number));
+            const number = element("td", {}, go);
+            if (line.wrong) {
+                const told = element("td", { colSpan: heads.length - 1 }, said("wrong", line.wrong));
+                return element("tr", { className: "skyreels-wrong" }, number, told);
+            }
+            const cells = [
+                line.kind,
+                `${clock(line.start)} – ${clock(line.stop)}`,
+                seconds(line.stop - line.start),
+                String(line.rolls),
+            ];
+            return element("tr", {}, number, ...cells.map((cell) => element("td", {}, cell)));
+        });
+        return element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
+    }
+
+    /** Gives the panel the height of what it says; on the canvas the node grows where it must. */
+    fit() {
+        const wanted = this.summary.offsetHeight + this.lines.scrollHeight + 8;
+        const height = Math.min(MAX_HEIGHT, Math.max(wanted, 24));
+        if (height === this.height) return;
+        this.height = height;
+        this.root.style.setProperty("--skyreels-height", `${height}px`);
+        app.canvas?.setDirty(true, true);
+    }
+
+    /** Selects a line in the box that the script is typed in, whichever the page has drawn. */
+    goTo(number) {
+        const box = this.textBox();
+        if (!box) return;
+        const lines = box.value.split("\n");
+        const start = lines.slice(0, number - 1).reduce((sum, line) => sum + line.length + 1, 0);
+        box.focus();
+        box.setSelectionRange(start, start + (lines[number - 1] ?? "").length);
+        box.scrollTop = (box.scrollHeight / lines.length) * Math.max(0, number - 2);
+    }
+
+    textBox() {
+        if (this.script.element?.isConnected) return this.script.element;
+        const boxes = this.root.closest("[data-node-id]")?.querySelectorAll("textarea") ?? [];
+        return [...boxes].find((box) => box.value === this.script.value);
+    }
+}
+
+/** A sentence of the server, with a word before it: colour alone would not tell everybody. */
+function said(key, sentence, className = "") {
+    return element("div", { className }, element("b", {}, text(key)), ` ${sentence}`);
+}
+
+function summaryOf(right, wrong) {
+    const rolls = right.reduce((sum, line) => sum + line.rolls, 0);
+    const time = seconds(Math.max(0, ...right.map((line) => line.stop)));
+    const made = text("total", { time, rolls: text(rolls === 1 ? "one_roll" : "n_rolls", { n: rolls }) });
+    return wrong ? `${text(wrong === 1 ? "one_wrong" : "n_wrong", { n: wrong })} · ${made}` : made;
+}
+
+function seconds(time) {
+    return text("seconds", { n: String(Math.round(time * 100) / 100) });
+}
+
+/** 75.5 as 1:15.5 */
+function clock(time) {
+    const hundredths = Math.round(time * 100);
+    const rest = (hundredths % 6000) / 100;
+    return `${Math.floor(hundredths / 6000)}:${rest < 10 ? "0" : ""}${rest}`;
+}
