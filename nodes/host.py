@@ -3,18 +3,27 @@
 import dataclasses
 import logging
 import sys
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
+import comfy.cli_args
+import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
 from comfy_api.latest import io
 
+from ..skyreels_v3.streaming import OneQueue, TwoQueues
+
 try:
     import comfy.memory_management as memory_management  # 0.12 and later
 except ImportError:
     memory_management = None
+try:
+    import comfy.model_prefetch as model_prefetch  # 0.33
+except ImportError:
+    model_prefetch = None
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +77,57 @@ def server():
     """ComfyUI's running server, or None where nodes run without one."""
     # Looked up, not imported: importing it elsewhere would start half a server.
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def queues(device: torch.device) -> OneQueue:
+    """How this ComfyUI lets a device copy: beside the computation, or in line with it where that is not wanted."""
+    non_blocking = comfy.model_management.device_supports_non_blocking(device)
+    # A graphics card of AMD is "cuda" to torch. For both, newer versions copy so by default.
+    if non_blocking and device.type == "cuda" and not comfy.cli_args.args.disable_async_offload:
+        return TwoQueues(device)
+    return OneQueue(device, non_blocking)
+
+
+class Prefetch:
+    """ComfyUI's prefetch queue of one forward, in the shape of a BlockStream."""
+
+    def __init__(self, queue: list, blocks: Sequence[torch.nn.Module], device: torch.device):
+        self.queue = queue
+        self.blocks = blocks
+        self.device = device
+
+    def around(self, run: Callable) -> Callable:
+        def around_block(index: int, *args):
+            model_prefetch.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
+            return run(index, *args)
+
+        return around_block
+
+    def close(self) -> None:
+        """Gives the last block's memory back; in the middle of a forward, the one that has come."""
+        del self.queue[1:]
+        # What has not come yet is not begun.
+        self.queue[0] = self.queue[0] if isinstance(self.queue[0], tuple) else None
+        self.queue.append(None)
+        model_prefetch.prefetch_queue_pop(self.queue, self.device, None)
+
+
+def prefetch(
+    blocks: Sequence[torch.nn.Module], device: torch.device, options: dict
+) -> AbstractContextManager[Prefetch] | None:
+    """A Prefetch for one forward where dynamic VRAM prefetches on this device, else None. options: of the forward."""
+    make = getattr(model_prefetch, "make_prefetch_queue", None)
+    queue = None if make is None else make(list(blocks), device, options)
+    return None if queue is None else _prefetched(queue, blocks, device)
+
+
+@contextmanager
+def _prefetched(queue: list, blocks: Sequence[torch.nn.Module], device: torch.device) -> Iterator[Prefetch]:
+    opened = Prefetch(queue, blocks, device)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def tell(node_id: str | None, *sentences: str) -> None:

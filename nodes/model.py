@@ -27,6 +27,7 @@ from . import host
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
 from .lora_branches import attached
 from .operations import branching
+from .streaming import block_stream
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Network(SkyReelsTransformer):
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
             try:
-                velocity = super().forward(segments, timestep, context, runtime=runtime, **given)
+                velocity = self._streamed(runtime, segments, timestep, context, **given)
             except torch.cuda.OutOfMemoryError as error:
                 log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
                 velocity = None
@@ -79,7 +80,7 @@ class Network(SkyReelsTransformer):
                 self.kept = None
                 comfy.model_management.soft_empty_cache(True)
                 runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
-                velocity = super().forward(segments, timestep, context, runtime=runtime, **given)
+                velocity = self._streamed(runtime, segments, timestep, context, **given)
         # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
         if not torch.isfinite(velocity).all():
             raise InputError(
@@ -87,6 +88,13 @@ class Network(SkyReelsTransformer):
                 "is too narrow: try the precision bf16 without LoRAs, then another file."
             )
         return velocity
+
+    def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
+        """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
+        hooks = runtime.around_block
+        with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
+            runtime = dataclasses.replace(runtime, around_block=stream.around(hooks))
+            return super().forward(segments, timestep, context, runtime=runtime, **given)
 
 
 def begin_sampling(patcher) -> None:

@@ -13,10 +13,12 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.lora import BranchParams, module_name
 from . import host
 from .lora_branches import attach, lora_patcher
+from .streaming import StreamedBlocks
 
 
 def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
-    """The patcher for a SkyReels-V3 model: host.patcher_class with PackedPatches; the same class at every call."""
+    """The patcher for a SkyReels-V3 model: host.patcher_class with PackedPatches and StreamedBlocks; the same class at
+    every call."""
     if load_device is not None and comfy.model_management.is_device_cpu(load_device):
         dynamic = False  # the dynamic one would make a classic one there, without what is added here
     return _with_packed(host.patcher_class(dynamic))
@@ -24,7 +26,7 @@ def patcher_class(dynamic: bool = True, load_device: torch.device | None = None)
 
 @functools.cache
 def _with_packed(base: type) -> type:
-    return type(base.__name__, (PackedPatches, base), {})
+    return type(base.__name__, (PackedPatches, StreamedBlocks, base), {})
 
 
 class PackedPatches:
