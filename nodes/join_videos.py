@@ -9,11 +9,11 @@ from PIL import Image
 
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.film import write_film
+from ..skyreels_v3.filmstrip import PREVIEW_SIDE
 from ..skyreels_v3.fit import DEFAULT_FIT, FITS
 from ..skyreels_v3.video_writer import CODECS
 from . import host
 from .job import result_path
-from .progress import PREVIEW_SIDE
 from .source import source_of
 
 PARTS = 6

@@ -4,13 +4,12 @@ import comfy.utils
 import latent_preview
 from PIL import Image
 
+from ..skyreels_v3.filmstrip import Filmstrip
 from . import host
-
-PREVIEW_SIDE = 512  # pixels
 
 
 class JobProgress:
-    """Counts sampling steps over a whole job.
+    """Counts sampling steps over a whole job, and shows what is finished below what is being made.
 
     unit: what a window is called ("roll", "window").  windows: how many.  steps: sampling steps of each.
     """
@@ -22,6 +21,7 @@ class JobProgress:
         self.steps = steps
         self.window = 0
         self.bar = comfy.utils.ProgressBar(windows * steps, node_id=node_id)
+        self.finished = Filmstrip()
 
     def start(self, window: int, what: str = "") -> None:
         """Says that a window (from 0) begins; `what` is added to the line."""
@@ -30,12 +30,15 @@ class JobProgress:
         host.tell(self.node_id, f"{self.unit} {window + 1} of {self.windows}{': ' if what else ''}{what}")
 
     def show(self, frame) -> None:
-        """Shows a finished window by one of its frames, uint8 [H, W, 3]."""
-        self.show_image(Image.fromarray(frame.numpy()))
+        """Shows a finished window by one of its frames, uint8 [H, W, 3], and keeps it in sight."""
+        picture = Image.fromarray(frame.numpy())
+        preview = self._preview(picture)
+        self.finished.add(self.window + 1, picture)
+        self.bar.update_absolute((self.window + 1) * self.steps, preview=preview)
 
     def show_image(self, image: Image.Image) -> None:
         """Shows a picture, and counts the window as done."""
-        self.bar.update_absolute((self.window + 1) * self.steps, preview=("JPEG", image, PREVIEW_SIDE))
+        self.bar.update_absolute((self.window + 1) * self.steps, preview=self._preview(image))
 
     def sampling_callback(self, model):
         """A callback for a guider's sample() with previews of the clean latent as ComfyUI shows them."""
@@ -44,6 +47,11 @@ class JobProgress:
         def callback(step, denoised, x, total):
             preview = previewer.decode_latent_to_preview_image("JPEG", denoised) if previewer else None
             done = self.window * self.steps + round((step + 1) * self.steps / total)
-            self.bar.update_absolute(done, preview=preview)
+            self.bar.update_absolute(done, preview=preview and self._preview(preview[1]))
 
         return callback
+
+    def _preview(self, picture: Image.Image) -> tuple[str, Image.Image, int]:
+        """The picture with the finished windows, as ComfyUI's progress bar takes it."""
+        sheet = self.finished.below(picture)
+        return "JPEG", sheet, max(sheet.size)

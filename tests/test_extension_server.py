@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import demo
 import video_clips
@@ -68,6 +70,11 @@ def texts(events: list[dict]) -> list[str]:
     return [event["data"]["text"] for event in events if event["type"] == "text"]
 
 
+def preview_size(message: bytes) -> tuple[int, int]:
+    """Pixels of the JPEG in a preview's message."""
+    return Image.open(BytesIO(message[message.index(b"\xff\xd8") :])).size
+
+
 def until(server: Server, prompt: dict, said: str, steps: int):
     """Yields the events of a run up to `steps` steps after a text that begins with `said`, then the rest."""
     heard, left = False, steps
@@ -85,7 +92,9 @@ def undisturbed(stocked_server: Server) -> np.ndarray:
     assert any("4 rolls of 20 steps" in text and "[ZOOM_IN_CUT] Her face." in text for text in said), "no plan"
     for number in range(1, ROLLS + 1):
         assert any(text.startswith(f"roll {number} of {ROLLS}: ") for text in said)
-    assert sum(event["type"] == "preview" for event in events) >= ROLLS
+    sizes = [preview_size(event["data"]) for event in events if event["type"] == "preview"]
+    assert len(sizes) >= ROLLS and len({width for width, _ in sizes}) == 1
+    assert sizes[0][1] < sizes[-1][1], "finished rolls stand below the one that is made"
     steps = [event["data"] for event in events if event["type"] == "progress"]
     assert {step["max"] for step in steps} == {ROLLS * STEPS}, "one bar for the whole job"
     values = [step["value"] for step in steps]
