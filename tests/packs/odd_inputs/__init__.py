@@ -1,4 +1,4 @@
-"""Test-only ComfyUI pack: inputs that other packs' nodes may hand to ours, and an end for graphs that save nothing."""
+"""Test-only ComfyUI pack: what other packs hand to our nodes, odd inputs and lists, and an end for graphs."""
 
 import torch
 from comfy_api.latest import ComfyExtension, io
@@ -63,9 +63,26 @@ class End(io.ComfyNode):
         return io.NodeOutput(ui={"tag": [tag]})
 
 
+class Listed(io.ComfyNode):
+    """Two things as a list: what is behind it runs once for each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Listed",
+            category="test",
+            inputs=[io.AnyType.Input("first"), io.AnyType.Input("second")],
+            outputs=[io.AnyType.Output(display_name="both", is_output_list=True)],
+        )
+
+    @classmethod
+    def execute(cls, first, second) -> io.NodeOutput:
+        return io.NodeOutput([first, second])
+
+
 class OddInputs(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [OddImage, NarrowText, End]
+        return [OddImage, NarrowText, End, Listed]
 
 
 async def comfy_entrypoint() -> OddInputs:
