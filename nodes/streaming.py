@@ -17,8 +17,7 @@ import comfy.model_management
 import torch
 from torch import nn
 
-from ..skyreels_v3.memory import BLOCKS_AHEAD
-from ..skyreels_v3.streaming import BlockStream, Weight, streamed
+from ..skyreels_v3.streaming import BLOCKS_AHEAD, BlockStream, Weight, streamed
 from . import host
 
 

@@ -9,7 +9,6 @@ from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
 from pack.skyreels_v3.context import extension_segments
 from pack.skyreels_v3.params import TransformerParams
-from pack.skyreels_v3.memory import BLOCKS_AHEAD
 from pack.skyreels_v3.slices import USUAL, Slices
 from pack.skyreels_v3.streaming import ALIGNMENT, BLOCKS_AHEAD, OneQueue, Weight, streamed
 from pack.skyreels_v3.transformer import Runtime, SkyReelsTransformer
