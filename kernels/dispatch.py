@@ -22,6 +22,7 @@ from .quantised_rows import QuantisedRows
 
 log = logging.getLogger(__name__)
 MODE = os.environ.get("SKYREELS_KERNELS", "").strip().lower()
+OWN = "its own kernel"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # One at a time is tried; what has been tried is read without the lock. A backend may call another operation.
 _trying = threading.RLock()
@@ -34,14 +35,23 @@ class Operation:
     NotImplemented, before it has written anything, for what it leaves to the reference.
     sample: called with a call's arguments, returns small ones of the same kind, fresh and on the CPU.
     tolerance: relative error of a result beside the reference's; the default is that of its dtype.
-    devices: types of devices whose tensors the backend is for.
+    devices: types of devices whose tensors the backend is for.  name: of the backend, for the log.
     """
 
-    def __init__(self, eager: Callable, backend: str | Callable, sample: Callable, tolerance=0.0, devices=("cuda",)):
+    def __init__(
+        self,
+        eager: Callable,
+        backend: str | Callable,
+        sample: Callable,
+        tolerance=0.0,
+        devices=("cuda",),
+        name=OWN,
+    ):
         functools.update_wrapper(self, eager)
         self.eager = eager
         self.tolerance = tolerance
         self.devices = devices
+        self.name = name
         self._backend = backend
         self._sample = sample
         self._tried: dict[tuple, Callable | None] = {}
@@ -107,12 +117,12 @@ class Operation:
         self._say(kind[0], error)
 
     def _say(self, device: torch.device, error: Exception) -> None:
-        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+        if self.name == OWN and isinstance(error, ModuleNotFoundError) and error.name == "triton":
             return  # as on most of Windows and macOS: nothing is wrong
         if device not in self._told:
             self._told.add(device)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            log.warning("SkyReels-V3: %s runs on %s without its own kernel: %s", self.__name__, device, reason)
+            log.warning("SkyReels-V3: %s runs on %s without %s: %s", self.__name__, device, self.name, reason)
 
     @staticmethod
     def _on_device(function: Callable, x, *args, **options):

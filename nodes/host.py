@@ -56,6 +56,14 @@ def file_reader():
     return None
 
 
+def attention_flag() -> str | None:
+    """The flag by which ComfyUI was started with an attention of the user's choice; each version has others."""
+    for name, value in vars(comfy.cli_args.args).items():
+        if value and name.startswith("use_") and name.endswith("_attention"):
+            return f"--{name.replace('_', '-')}"
+    return None
+
+
 def resident_affine(norm: torch.nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A norm's float32 weight and bias on `device`, with the LoRAs that a partly loaded model applies on the fly."""
     return comfy.ops.cast_bias_weight(norm, dtype=torch.float32, device=device, bias_dtype=torch.float32)

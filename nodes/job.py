@@ -11,13 +11,15 @@ import nodes as comfy_nodes
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.long_job import LongJob
 from ..skyreels_v3.video_source import Sound
-from . import host
+from . import attention, host
 from .load import checkpoint_files
 from .lora_branches import attached
 
 log = logging.getLogger(__name__)
 
 ROOT = "skyreels_v3_jobs"
+# Inputs by whose names two results do not differ: model_stamps has what they come to.
+RESOLVED = {"SkyReelsLoadModel": {"attention"}}
 
 
 def jobs_folder() -> Path:
@@ -47,7 +49,8 @@ def upstream(prompt: dict | None, node_id: str | None, leave_out: tuple[str, ...
         inputs = {
             key: value
             for key, value in node["inputs"].items()
-            if key not in without and (known is None or key.split(".")[0] in known)
+            if key not in {*without, *RESOLVED.get(node["class_type"], ())}
+            and (known is None or key.split(".")[0] in known)
         }
         nodes[name] = {"class_type": node["class_type"], "inputs": inputs}
         for value in inputs.values():
@@ -69,13 +72,18 @@ def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
 
 
-def model_stamps(models: Iterable) -> list[tuple[str, int, int]]:
-    """The checkpoints and LoRAs behind MODELs of Load Model: a changed file is another job."""
+def model_stamps(models: Iterable) -> list[tuple]:
+    """The checkpoints and LoRAs behind MODELs of Load Model, and an attention that rounds: another one of these is
+    another job. Exact attentions are one and the same.
+    """
     stamps = []
     for model in models:
         stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))
-        loras = attached(model.model_options["transformer_options"])
-        stamps += [lora.stamp for lora in loras if lora.stamp is not None]
+        options = model.model_options["transformer_options"]
+        stamps += [lora.stamp for lora in attached(options) if lora.stamp is not None]
+        attending = attention.choose(options, model.load_device)
+        if not attending.exact:
+            stamps.append(("attention", attending.name))
     return stamps
 
 

@@ -18,6 +18,7 @@ from ..model_loaders.shards import find_files
 from ..model_loaders.weights import DTYPES, Weights, load_weights
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import Job
+from . import attention as attentions
 from . import host
 from .companions import missing_companions
 from .model import Config, Model, begin_sampling, end_sampling
@@ -33,9 +34,11 @@ PRECISIONS = [precision.value for precision in Precision]
 PLAIN_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
-def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dynamic: bool = False):
+def load_patcher(
+    path: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO, disable_dynamic: bool = False
+):
     """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto, `precision` a
-    Precision's. Its `model.notes` say in sentences what was chosen and why.
+    Precision's, `attention` one of attention.CHOICES. Its `model.notes` say in sentences what was chosen and why.
 
     Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
     Raises InputError for whatever is wrong with the file.
@@ -43,14 +46,15 @@ def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dyna
     for name, value, known in (("job", job, JOBS), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
-    checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
     load_device = comfy.model_management.get_torch_device()
+    attending = attentions.choose({attentions.KEY: attention}, load_device)
+    checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
     chosen, why = resolve(Precision(precision), checkpoint, load_device)
     config = Config(checkpoint.params, checkpoint.job)
     dtype = plain_dtype(chosen, checkpoint, config, load_device)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
-    model = Model(config, notes=(checkpoint.why, *why))
+    model = Model(config, notes=(checkpoint.why, *why, attending.sentence()))
     # Packing is matrix work: for a graphics card where there is one.
     packing = load_device if load_device.type == "cuda" else "cpu"
     weights = load_weights(checkpoint, chosen, dtype, packing, host.file_reader())
@@ -60,7 +64,8 @@ def load_patcher(path: str, job: str = AUTO, precision: str = AUTO, disable_dyna
     )
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
-    patcher.cached_patcher_init = (load_patcher, (path, job, precision))
+    patcher.model_options["transformer_options"][attentions.KEY] = attention
+    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention))
     return patcher
 
 
@@ -154,20 +159,33 @@ class LoadModel(io.ComfyNode):
                     tooltip="How the weights are kept. auto leaves quantised files as they are and makes others int8 "
                     "where the card cannot hold them at 16 bits. int8 is the most exact small one, nf4 the smallest.",
                 ),
+                io.Combo.Input(
+                    "attention",
+                    options=attentions.CHOICES,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="What computes attention, most of the time of a large video. auto takes the fastest exact "
+                    "one. sage and int8 are faster and round to 8 bits. flash and sage need packages of their own.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For any ComfyUI sampler.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, job: str, precision: str = AUTO):
+    def fingerprint_inputs(cls, model: str, job: str, precision: str = AUTO, attention: str = AUTO):
         path = entry_path(model)
         files = checkpoint_files(path)
-        return [job, precision, *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)]
+        return [
+            job,
+            precision,
+            attention,
+            *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files),
+        ]
 
     @classmethod
-    def execute(cls, model: str, job: str = AUTO, precision: str = AUTO) -> io.NodeOutput:
-        patcher = load_patcher(str(entry_path(model)), job, precision)
+    def execute(cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO) -> io.NodeOutput:
+        patcher = load_patcher(str(entry_path(model)), job, precision, attention)
         model = patcher.model
         host.tell(cls.hidden.unique_id, *model.notes, *missing_companions(model.job))
         return io.NodeOutput(patcher)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import comfy.conds
 import comfy.latent_formats
-import comfy.ldm.modules.attention
 import comfy.model_base
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.supported_models_base
 import torch
 
+from .. import kernels
 from ..skyreels_v3.context import avatar_segments, extension_segments, reference_segments, shot_segments
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.kept import Kept
@@ -24,6 +24,7 @@ from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.slices import SMALL
 from ..skyreels_v3.transformer import Runtime, SkyReelsTransformer
 from . import host
+from .attention import choose, distrust
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
 from .lora_branches import attached
 from .operations import branching
@@ -63,31 +64,42 @@ class Network(SkyReelsTransformer):
         if RECIPES[self.job].integer_timesteps:
             timestep = timestep.floor()
         segments = SEGMENTS[self.job](x, conditions[KEY])
+        chosen = choose(transformer_options, x.device)
         runtime = Runtime(
-            attention=host_attention(transformer_options),
+            attention=chosen.run,
             affine=host.resident_affine,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             kept=self.kept,
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
-            try:
-                velocity = self._streamed(runtime, segments, timestep, context, **given)
-            except torch.cuda.OutOfMemoryError as error:
-                log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
-                velocity = None
-            if velocity is None:  # outside of the handler, whose error holds on to every tensor of the first try
-                self.kept = None
-                comfy.model_management.soft_empty_cache(True)
-                runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
-                velocity = self._streamed(runtime, segments, timestep, context, **given)
-        # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
-        if not torch.isfinite(velocity).all():
+            velocity = self._in_memory(runtime, segments, timestep, context, **given)
+            # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
+            finite = bool(torch.isfinite(velocity).all())
+            if not finite and chosen.culprit is not None:
+                exact = dataclasses.replace(runtime, attention=kernels.attention)
+                velocity = self._in_memory(exact, segments, timestep, context, **given)
+                finite = bool(torch.isfinite(velocity).all())
+                if finite:
+                    distrust(chosen, x.device)
+        if not finite:
             raise InputError(
                 "The model's output is not finite, because its file holds broken numbers, a LoRA is too strong or fp16 "
                 "is too narrow: try the precision bf16 without LoRAs, then another file."
             )
         return velocity
+
+    def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
+        """The network's velocity; out of memory, it is computed once more in smaller parts."""
+        try:
+            return self._streamed(runtime, segments, timestep, context, **given)
+        except torch.cuda.OutOfMemoryError as error:
+            log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
+        # Outside of the handler, whose error holds on to every tensor of the first try.
+        self.kept = None
+        comfy.model_management.soft_empty_cache(True)
+        runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
+        return self._streamed(runtime, segments, timestep, context, **given)
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
@@ -106,22 +118,6 @@ def begin_sampling(patcher) -> None:
 
 def end_sampling(patcher) -> None:
     patcher.model.diffusion_model.kept = None
-
-
-def host_attention(transformer_options: dict):
-    """ComfyUI's attention (the user's choice of backend, and override hooks) in the shape of kernels.attention."""
-
-    def attention(q, k, v, precise=False):
-        return comfy.ldm.modules.attention.optimized_attention(
-            q.flatten(2),
-            k.flatten(2),
-            v.flatten(2),
-            heads=q.shape[2],
-            transformer_options=transformer_options,
-            low_precision_attention=not precise,
-        )
-
-    return attention
 
 
 class BlockHooks:
