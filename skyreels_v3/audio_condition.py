@@ -5,6 +5,7 @@ Sources: InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647); the official
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,20 @@ class AudioProjection(nn.Module):
         return tokens.transpose(0, 1).flatten(1, 2).unsqueeze(0)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What the video's tokens meet in one block.
+
+    k, v: of each latent frame's audio tokens [frames, M, heads, d].  tokens: of the video in a latent frame.
+    positions: rotary position of every video token and head [B, L, heads] where two people speak.
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    tokens: int
+    positions: torch.Tensor | None
+
+
 class AudioAttention(nn.Module):
     """Attention from the pixels of a latent frame to that frame's audio tokens."""
 
@@ -66,29 +81,30 @@ class AudioAttention(nn.Module):
         self.kv_linear = operations.Linear(audio_dim, 2 * dim, **options)
         self.proj = operations.Linear(dim, dim, **options)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        audio: torch.Tensor,
-        attention: Callable[..., torch.Tensor],
-        positions: torch.Tensor | None,
-        keep: Keep = compute,
-    ) -> torch.Tensor:
-        """x [B, L, D], audio [1, frames, tokens, audio_dim] -> [B, L, D].
+    def hear(self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, keep: Keep = compute) -> Heard:
+        """audio [1, frames, M, audio_dim] as this block's keys and values.
 
         positions: rotary position of every video token [B, L] where two people speak, else None.  keep: for what
         follows from the audio alone.
         """
-        batch, frames = x.shape[0], audio.shape[1]
-        q = self.q_linear(x).unflatten(-1, (self.heads, -1))
         k, v = keep(self, lambda: self._keys(audio[0], rotated=positions is not None))
         if positions is not None:
-            q = kernels.rotate_(q, position_table(self._query_positions(positions, frames), q.shape[-1]))
-        q = q.unflatten(1, (frames, -1)).flatten(0, 1)
-        if batch > 1:
-            k, v = k.repeat(batch, 1, 1, 1), v.repeat(batch, 1, 1, 1)
-        out = attention(q, k, v, precise=True)
-        return self.proj(out.unflatten(0, (batch, frames)).flatten(1, 2))
+            positions = self._query_positions(positions, audio.shape[1])
+        return Heard(k, v, layout.height * layout.width, positions)
+
+    def forward(
+        self, x: torch.Tensor, heard: Heard, part: slice, attention: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        """x [B, n, D], the tokens in the range `part` of the sequence -> [B, n, D]."""
+        q = self.q_linear(x).unflatten(-1, (self.heads, -1))
+        if heard.positions is not None:
+            q = kernels.rotate_(q, position_table(heard.positions[:, part], q.shape[-1]))
+        met = []
+        for span, frames in whole_frames(part, heard.tokens):
+            k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (heard.k, heard.v))
+            out = attention(q[:, span].unflatten(1, (frames.stop - frames.start, -1)).flatten(0, 1), k, v, precise=True)
+            met.append(out.unflatten(0, (len(q), -1)).flatten(1, 2))
+        return self.proj(met[0] if len(met) == 1 else torch.cat(met, dim=1))
 
     def _keys(self, audio: torch.Tensor, rotated: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [frames, tokens, heads, d]; rotated to their person's place where two speak."""
@@ -114,6 +130,16 @@ class AudioAttention(nn.Module):
         tokens = k.shape[1] // len(PERSON_POSITIONS)
         centres = [sum(span) / 2 for span in PERSON_POSITIONS]
         return torch.tensor(centres, device=k.device).repeat_interleave(tokens)[None, :, None]
+
+
+def whole_frames(part: slice, tokens: int) -> list[tuple[slice, slice]]:
+    """A range of tokens cut where frames of `tokens` end, whole frames together: (tokens from its start, frames)."""
+    first, last = -(-part.start // tokens) * tokens, part.stop // tokens * tokens
+    edges = sorted({part.start, part.stop, *(edge for edge in (first, last) if part.start < edge < part.stop)})
+    return [
+        (slice(start - part.start, stop - part.start), slice(start // tokens, -(-stop // tokens)))
+        for start, stop in pairwise(edges)
+    ]
 
 
 def position_table(positions: torch.Tensor, dim: int) -> torch.Tensor:

@@ -83,6 +83,17 @@ def overlap(span: slice, wanted: slice) -> slice:
     return slice(start, stop)
 
 
+def within(rows: list, wanted: slice) -> list:
+    """Of (token range, modulation rows) what lies in `wanted`, counted from its start."""
+    inner = [(overlap(span, wanted), row) for span, row in rows]
+    return [(span, row) for span, row in inner if span.start < span.stop]
+
+
+def parts_of(tokens: int, most: int) -> list[slice]:
+    """The ranges, of at most `most` tokens each, that a sequence passes in."""
+    return [slice(start, min(start + most, tokens)) for start in range(0, tokens, most)]
+
+
 def modulated(x: torch.Tensor, rows: list, shift: int, scale: int, eps: float, how: kernels.Quantisation | None):
     """Layer norm of x, shifted and scaled by the modulation rows of each token range; as 8-bit rows with `how`."""
     if len(rows) == 1:  # all tokens: the result needs no place of its own beforehand
@@ -115,7 +126,7 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Attention among all tokens of the sequence."""
+    """Attention among all tokens of the sequence. Its output is still to pass `o`."""
 
     def forward(self, x: torch.Tensor, rows: list, step: Step, wanted: slice):
         """x [B, L, D], modulation rows -> (output [B, wanted, D], speaker positions [B, wanted] or None)."""
@@ -124,9 +135,7 @@ class SelfAttention(Attention):
         k = self._turned(k, self.norm_k, step.table, step.runtime)
         v = v.unflatten(-1, (self.heads, -1))
         positions = None if step.speakers is None else step.speakers.positions(q, k)
-        out = self._attended(q, k, v, step.runtime)
-        del q, k, v
-        return self.o(out), positions
+        return self._attended(q, k, v, step.runtime), positions
 
     def _projected(self, x: torch.Tensor, rows: list, slices: Slices, wanted: slice) -> tuple[torch.Tensor, ...]:
         """x [B, L, D] normed, modulated and projected to q [B, wanted, D], k and v [B, L, D]."""
@@ -136,15 +145,12 @@ class SelfAttention(Attention):
             return self.q(x[:, wanted]), self.k(x), self.v(x)
         # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
-        for span, row in rows:
-            for start in range(span.start, span.stop, slices.tokens):
-                part = slice(start, min(start + slices.tokens, span.stop))
-                normed = kernels.norm_modulate(x[:, part], row[:, 0], row[:, 1], self.eps, how)
-                k[:, part], v[:, part] = self.k(normed), self.v(normed)
-                asked = overlap(part, wanted)
-                if asked.start < asked.stop:
-                    first = max(part.start, wanted.start) - part.start
-                    q[:, asked] = self.q(normed[:, first : first + asked.stop - asked.start])
+        for part in parts_of(x.shape[1], slices.tokens):
+            normed = modulated(x[:, part], within(rows, part), 0, 1, self.eps, how)
+            k[:, part], v[:, part] = self.k(normed), self.v(normed)
+            asked = overlap(wanted, part)
+            if asked.start < asked.stop:
+                q[:, overlap(part, wanted)] = self.q(normed[:, asked])
         return q, k, v
 
     def _turned(self, x: torch.Tensor, norm: nn.Module, table: torch.Tensor, runtime: Runtime) -> torch.Tensor:
@@ -174,25 +180,27 @@ class CrossAttention(Attention):
             self.v_img = operations.Linear(dim, dim, **options)
             self.norm_k_img = operations.RMSNorm(dim, eps=eps, **options)
 
-    def forward(self, x: torch.Tensor, step: Step) -> torch.Tensor:
-        """x [B, L, D] -> [B, L, D]."""
-        q = self._normed(self.q(x), self.norm_q, step)
-        del x
-        k, v = step.keep((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))
-        out = step.runtime.attention(q, k, v, precise=True)
-        if step.image is not None:
-            own = self.k_img, self.v_img, self.norm_k_img
-            k, v = step.keep((self, "image"), lambda: self._keys(step.image, *own, step))
-            out += step.runtime.attention(q, k, v, precise=True)
-        del q, k, v
+    def forward(self, x: torch.Tensor, keys: list, runtime: Runtime) -> torch.Tensor:
+        """x [B, n, D], keys and values as `keys` makes them -> [B, n, D]."""
+        q = self._normed(self.q(x), self.norm_q, runtime)
+        out, *others = (runtime.attention(q, k, v, precise=True) for k, v in keys)
+        for other in others:
+            out += other
         return self.o(out)
 
-    def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, step: Step):
-        """Keys and values [B, M, heads, d] of the prompt or the image."""
-        return self._normed(k(tokens), norm, step), v(tokens).unflatten(-1, (self.heads, -1))
+    def keys(self, step: Step) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values [B, M, heads, d] of the prompt and of the image, where the network takes one."""
+        made = [step.keep((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))]
+        if step.image is not None:
+            own = self.k_img, self.v_img, self.norm_k_img
+            made.append(step.keep((self, "image"), lambda: self._keys(step.image, *own, step)))
+        return made
 
-    def _normed(self, x: torch.Tensor, norm: nn.Module, step: Step) -> torch.Tensor:
-        weight, _ = step.runtime.affine(norm, x.device)
+    def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, step: Step):
+        return self._normed(k(tokens), norm, step.runtime), v(tokens).unflatten(-1, (self.heads, -1))
+
+    def _normed(self, x: torch.Tensor, norm: nn.Module, runtime: Runtime) -> torch.Tensor:
+        weight, _ = runtime.affine(norm, x.device)
         return kernels.rms_norm_(x, weight, self.eps).unflatten(-1, (self.heads, -1))
 
 
@@ -223,31 +231,41 @@ class Block(nn.Module):
         wanted: the tokens whose output anybody reads, None for all. Of the others only keys and values are made, and
         they stay as they were.
         """
-        stream, rows = x, step.rows(self.modulation)
+        stream, rows, runtime = x, step.rows(self.modulation), step.runtime
         wanted = wanted or slice(0, x.shape[1])
-        y, positions = self.self_attn(x, rows, step, wanted)
-        # From here on a token knows no other one.
-        x, rows = x[:, wanted], [(overlap(span, wanted), row) for span, row in rows]
-        rows = [(span, row) for span, row in rows if span.start < span.stop]
-
-        gates = [(span, row[:, 2]) for span, row in rows]
-        y = self._added_and_normed(x, y, gates, self.norm3, self.cross_attn.q, step)
-        y = self.cross_attn(y, step)
+        attended, positions = self.self_attn(x, rows, step, wanted)
+        prompt = self.cross_attn.keys(step)
+        speech = None
         if step.audio is not None:
-            y = self._added_and_normed(x, y, [(slice(None), None)], self.norm_x, self.audio_cross_attn.q_linear, step)
-            y = self.audio_cross_attn(y, step.audio, step.runtime.attention, positions, step.keep)
+            speech = self.audio_cross_attn.hear(step.audio, positions, step.layout, step.keep)
 
-        how, tokens = shared_input(x.device, self.ffn[0]), step.runtime.slices.tokens
-        for span, row in rows:
-            for part, addend in zip(x[:, span].split(tokens, dim=1), y[:, span].split(tokens, dim=1), strict=True):
-                h = kernels.add_gated_norm_modulate_(part, addend, None, row[:, 3], row[:, 4], self.eps, how)
-                h = self.ffn[2](self._widened(h))
-                kernels.add_gated_(part, h, row[:, 5])
+        # From here on a token knows no other one: a long sequence passes in parts.
+        x, rows = x[:, wanted], within(rows, wanted)
+        for part in parts_of(x.shape[1], runtime.slices.tokens):
+            own, inner = x[:, part], within(rows, part)
+            y = self.self_attn.o(attended[:, part])
+            if part.stop == x.shape[1]:
+                del attended
+            gates = [(span, row[:, 2]) for span, row in inner]
+            y = self._added_and_normed(own, y, gates, self.norm3, self.cross_attn.q, runtime)
+            y = self.cross_attn(y, prompt, runtime)
+            if speech is not None:
+                ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
+                y = self._added_and_normed(own, y, ungated, self.norm_x, layer, runtime)
+                y = self.audio_cross_attn(y, speech, part, runtime.attention)
+
+            how, addends = shared_input(x.device, self.ffn[0]), [y[:, span] for span, _ in inner]
+            del y
+            for span, row in inner:
+                modulation = row[:, 3], row[:, 4], self.eps, how
+                h = self._widened(kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *modulation))
+                h = self.ffn[2](h)
+                kernels.add_gated_(own[:, span], h, row[:, 5])
         return stream
 
-    def _added_and_normed(self, x, y, gates: list, norm: nn.Module, layer: nn.Module, step: Step):
+    def _added_and_normed(self, x, y, gates: list, norm: nn.Module, layer: nn.Module, runtime: Runtime):
         """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y."""
-        weight, bias = step.runtime.affine(norm, x.device)
+        weight, bias = runtime.affine(norm, x.device)
         how = shared_input(x.device, layer)
         affine = bias[None], weight[None] - 1, self.eps, how
         if len(gates) == 1:

@@ -7,14 +7,14 @@ from fractions import Fraction
 from . import avatar, reference
 from .errors import InputError
 from .extension import FPS, ROLL_LATENTS, continue_rolls, cut_roll
-from .memory import block_numbers, needed_bytes
+from .memory import block_numbers, needed_bytes, slices_for, streamed_bytes
 from .params import TransformerParams
 from .recipes import LATENT_FRAME, PATCH_PIXELS, RECIPES, Job, latent_frames
 from .script import CUT_SECONDS
 from .sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
+from .slices import USUAL, Slices
 
 GB = 10**9
-BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
 SMALLER = {"int8": 1.0, "nf4": 0.5625}  # precisions of Load Model that save memory, and their bytes a number
 SHORTEST = 25  # frames: no one is helped by a video below a second
 ROLL_FRAMES = ROLL_LATENTS * LATENT_FRAME
@@ -45,6 +45,10 @@ class Machine:
     def streams(self) -> bool:
         """Whether weights can wait in RAM: not where the device computes in RAM itself."""
         return self.device not in ("cpu", "mps")
+
+    def room(self, weights: int, layers: int) -> int:
+        """Bytes that a forward of a network of so many layers can have at most, its weights streamed."""
+        return self.vram - self.reserve - (streamed_bytes(weights, layers) if self.streams else weights)
 
     def check_forward(self, need: int) -> None:
         """Raises InputError where a forward alone, without any weights, is larger than the card. need: bytes."""
@@ -98,17 +102,23 @@ class Plan:
     machine: Machine
 
     @property
+    def slices(self) -> Slices:
+        """How a long sequence is parted here: no smaller than it must be."""
+        room = self.machine.room(self.network.weights, self.network.params.num_layers)
+        return slices_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
+
+    @property
     def forward(self) -> int:
         """Bytes of a forward beside the weights."""
-        return needed_bytes(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram)
+        network, machine = self.network, self.machine
+        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.slices)
 
     @property
     def least(self) -> int:
         """Bytes below which the job cannot run, even with everything streamed that can be."""
-        weights = self.network.weights
-        if self.machine.streams:
-            weights = min(weights, BLOCKS_AHEAD * weights // self.network.params.num_layers)
-        return self.forward + weights + self.machine.reserve
+        return (
+            self.forward + self.machine.vram - self.machine.room(self.network.weights, self.network.params.num_layers)
+        )
 
     @property
     def fits(self) -> bool:
@@ -120,7 +130,7 @@ class Plan:
         room = self.machine.vram_free - self.forward - self.machine.reserve
         if not self.machine.streams or self.network.weights <= room:
             return 0
-        ahead = BLOCKS_AHEAD * self.network.weights // self.network.params.num_layers
+        ahead = streamed_bytes(self.network.weights, self.network.params.num_layers)
         return self.network.weights - max(0, room - ahead)
 
     def describe(self) -> tuple[str, ...]:
@@ -133,6 +143,11 @@ class Plan:
             f"{size.width} x {size.height}, {size.frames} frames{batch}: {size.tokens:,} tokens a forward{beside}",
             f"weights {gb(network.weights)} ({network.precision}), a forward {gb(self.forward)}",
         ]
+        if self.slices != USUAL:
+            lines.append(
+                f"in smaller parts, to fit: {self.slices.tokens:,} tokens and one of {self.slices.head_groups} groups "
+                "of heads at a time"
+            )
         if machine.streams:
             lines.append(f"VRAM {gb(machine.vram)}, free {gb(machine.vram_free)}")
         return *size.notes, *lines, f"RAM {gb(machine.ram)}, free {gb(machine.ram_free)}", self.verdict()

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slices:
-    """long: sequences of more tokens than this are parted in the attention as well.  tokens: that pass a wide layer
-    (the projections of a long sequence, the feed-forward) at once.  head_groups: in which its attention is computed.
+    """long: sequences of more tokens than this are parted in the attention as well.  tokens: that pass at once what
+    knows one token at a time (all but the attention; of a long sequence the projections before it too).
+    head_groups: in which a long sequence's attention is computed.
     """
 
     long: int = 16384  # from there memory counts for more than a per mille of time
@@ -15,4 +16,6 @@ class Slices:
 
 
 USUAL = Slices()
+TIGHT = Slices(long=4096, tokens=2048, head_groups=10)
 SMALL = Slices(long=0, tokens=1024, head_groups=40)  # a head at a time: some per cent slower
+LEVELS = (USUAL, TIGHT, SMALL)  # each needs less memory than the one before

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from .plan import BLOCKS_AHEAD
+from .memory import BLOCKS_AHEAD
 
 T = TypeVar("T")
 ALIGNMENT = 256  # bytes; what kernels may expect of an address

@@ -8,10 +8,11 @@ import pytest
 
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.memory import block_numbers
+from pack.skyreels_v3.memory import block_numbers, forward_bytes
 from pack.skyreels_v3.params import AudioParams, TransformerParams
 from pack.skyreels_v3.plan import FRAMES, GB, SETTINGS, Machine, Network, Plan, planned_size, ways
 from pack.skyreels_v3.recipes import Job
+from pack.skyreels_v3.slices import LEVELS, SMALL, TIGHT, USUAL
 from tiny_models import write_transformer
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
@@ -70,7 +71,13 @@ def test_a_forward_holds_the_jobs_context(job, frames, made, latents, context):
 
 @pytest.mark.parametrize(
     "vram, precision, size, frames",
-    [(8, "int8", (1280, 720), 121), (10, "bf16", (1280, 720), 121), (4, "int8", (832, 480), 81)],
+    [
+        (8, "int8", (1280, 720), 121),
+        (10, "bf16", (1280, 720), 121),
+        (8, "bf16", (1280, 720), 121),
+        (4, "int8", (832, 480), 81),
+        (4, "bf16", (832, 480), 81),
+    ],
 )
 def test_targets_hold(vram, precision, size, frames):
     target = plan(vram, precision, size, frames)
@@ -115,13 +122,25 @@ def test_what_is_told_is_what_fits():
     assert plan(8, frames=frames).fits and not plan(8, frames=frames + 4).fits
 
 
+def test_parts_are_no_smaller_than_they_must_be():
+    """A card with room takes the fastest parts, a small one says that it takes smaller ones."""
+    assert plan(10).slices == USUAL and not any("smaller parts" in line for line in plan(10).describe())
+    assert plan(8).slices == TIGHT and plan(8).fits
+    assert "in smaller parts, to fit: 2,048 tokens and one of 10 groups of heads at a time" in plan(8).describe()
+    assert plan(5).slices == SMALL and not plan(5).fits
+    params = plan(8).network.params
+    for small, large in itertools.pairwise(reversed(LEVELS)):
+        for tokens in (1000, 8000, 39000, 126000):
+            assert forward_bytes(params, tokens, 2, small) <= forward_bytes(params, tokens, 2, large)
+
+
 def test_a_refusal_is_one_sentence():
-    assert plan(8).problem() == (
-        "1280 x 720 with 121 frames cannot fit: it needs at least 8.1 GB of VRAM, but there are 8.0 GB; with 540P "
-        "(960 x 544), 117 frames or the precision int8 it fits."
+    assert plan(7).problem() == (
+        "1280 x 720 with 121 frames cannot fit: it needs at least 7.3 GB of VRAM, but there are 7.0 GB; with 540P "
+        "(960 x 544), 109 frames or the precision int8 it fits."
     )
     assert "with batch_size 2, 540P" in plan(16, batch=4).problem()
-    assert plan(2, job=Job.AVATAR).problem().endswith("; no smaller setting fits, only more memory.")
+    assert plan(1, job=Job.AVATAR).problem().endswith("; no smaller setting fits, only more memory.")
 
 
 def test_other_programs_are_told_to_give_back():
