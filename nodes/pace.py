@@ -1,0 +1,47 @@
+"""How long forwards take on this machine: measured in every sampling, told before the next."""
+
+import statistics
+from pathlib import Path
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import folder_paths
+
+from ..skyreels_v3.pace import Estimate, Record, Run, Setting, estimate, network_name
+from . import attention as attentions
+from .network import network_of
+
+
+def record() -> Record:
+    """The file of this ComfyUI: in its folder user, which updates leave alone."""
+    return Record(Path(folder_paths.get_user_directory()) / "skyreels_v3" / "pace.json")
+
+
+def setting_of(patcher) -> Setting:
+    """What decides the pace of a MODEL on its device."""
+    network = network_of(patcher)
+    options = patcher.model_options.get("transformer_options", {})
+    # Which attention runs follows from the choice in Load Model and from how ComfyUI was started.
+    attention = options.get(attentions.KEY, attentions.AUTO), comfy.ldm.modules.attention.optimized_attention.__name__
+    return Setting(
+        network=network_name(network.params),
+        device=comfy.model_management.get_torch_device_name(patcher.load_device),
+        precision=network.precision,
+        attention=", ".join(attention),
+    )
+
+
+def expected(patcher, tokens: int, batch: int = 1) -> Estimate | None:
+    """The time of a forward of a MODEL, or None where this machine made none like it. tokens: of one video."""
+    return estimate(record().runs(), setting_of(patcher), network_of(patcher).params, tokens, batch)
+
+
+def remember(patcher) -> None:
+    """Keeps what the forwards of a sampling took; ComfyUI calls it when the sampling has ended."""
+    network = patcher.model.diffusion_model
+    # The first one also loads, compiles and computes what the others only look up.
+    forwards, network.forwards = network.forwards[1:], []
+    sizes = {(one.tokens, one.batch) for one in forwards}
+    for tokens, batch in sizes:
+        seconds = [one.seconds for one in forwards if (one.tokens, one.batch) == (tokens, batch)]
+        record().add(Run(setting_of(patcher), tokens, batch, round(statistics.median(seconds), 4)))
