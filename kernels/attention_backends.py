@@ -24,7 +24,7 @@ class Backend:
 
     key: its name for programs.  name: its name for people.  package: the module it needs.  install: pip's name of it.
     exact: as exact as PyTorch's; the others round to 8 bits and leave `precise` calls to PyTorch.
-    fits: whether a card is one that it has kernels for.  widest: the most numbers of a head that it takes.
+    fits: whether a card is one that it has kernels for.  run: the call of the package, with no way out.
     """
 
     def __init__(self, key: str, name: str, package: str, install: str, exact: bool, fits: Callable, run: Callable):
@@ -34,6 +34,7 @@ class Backend:
         self.install = install
         self.exact = exact
         self.fits = fits
+        self.run = run
         self.operation = Operation(attention, run, _sample, EXACT if exact else EIGHT_BITS, name=name)
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, precise: bool = False) -> torch.Tensor:
