@@ -34,7 +34,7 @@ from . import host
 from .clip_vision import image_tokens
 from .condition import JobCondition, attach
 from .job import jobs_folder, leave_playable, model_stamps, result_path
-from .plan import machine_of
+from .machine import machine_of
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, avatar_sampler

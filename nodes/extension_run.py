@@ -24,7 +24,7 @@ from ..skyreels_v3.video_source import Source, frames, last_frames
 from . import host
 from .condition import KEY, JobCondition, attach
 from .job import file_stamps, jobs_folder, leave_playable, model_stamps, result_path
-from .plan import machine_of
+from .machine import machine_of
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, skyreels_model, unipc_sampler

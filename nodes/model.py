@@ -1,9 +1,10 @@
 """The transformer as a native ComfyUI model: what samplers, patchers, wrappers and previews talk to."""
 
 import dataclasses
+import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import comfy.conds
 import comfy.latent_formats
@@ -14,19 +15,20 @@ import comfy.supported_models_base
 import torch
 
 from .. import kernels
-from ..skyreels_v3.context import avatar_segments, extension_segments, reference_segments, shot_segments
+from ..skyreels_v3.context import Segment, avatar_segments, extension_segments, reference_segments, shot_segments
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.kept import Kept
 from ..skyreels_v3.lora import applied
 from ..skyreels_v3.memory import TEXT_TOKENS, kept_limit, needed_bytes
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
-from ..skyreels_v3.slices import SMALL
+from ..skyreels_v3.slices import SMALL, USUAL, Slices
 from ..skyreels_v3.transformer import Runtime, SkyReelsTransformer
 from . import host
 from .attention import choose, distrust
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
 from .lora_branches import attached
+from .machine import slices_here
 from .operations import branching
 from .streaming import block_stream
 
@@ -51,6 +53,7 @@ class Network(SkyReelsTransformer):
         self.job = job
         self.dtype = dtype
         self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
+        self.slices: Callable[[int, int], Slices] | None = None  # of tokens and their bytes, within a sampling
         self.requires_grad_(False)
 
     def forward(self, x, timestep, context, transformer_options=None, **conditions):
@@ -70,6 +73,7 @@ class Network(SkyReelsTransformer):
             affine=host.resident_affine,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             kept=self.kept,
+            slices=self._slices(segments),
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
@@ -88,6 +92,12 @@ class Network(SkyReelsTransformer):
                 "is too narrow: try the precision bf16 without LoRAs, then another file."
             )
         return velocity
+
+    def _slices(self, segments: Sequence[Segment]) -> Slices:
+        if self.slices is None:
+            return USUAL
+        latents = [segment.latents for segment in segments]
+        return self.slices(sum(each[:, 0].numel() for each in latents) // 4, latents[0].itemsize)
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; out of memory, it is computed once more in smaller parts."""
@@ -111,13 +121,16 @@ class Network(SkyReelsTransformer):
 
 def begin_sampling(patcher) -> None:
     """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
-    network = patcher.model.diffusion_model
-    memory = comfy.model_management.get_total_memory(patcher.load_device)
+    network, device = patcher.model.diffusion_model, patcher.load_device
+    memory = comfy.model_management.get_total_memory(device)
     network.kept = None if patcher.hook_patches else Kept(kept_limit(memory))
+    # Once for a sampling: what is free changes from step to step, and the parts with it would change the last bits.
+    network.slices = functools.cache(functools.partial(slices_here, network.params, patcher.model_size(), device))
 
 
 def end_sampling(patcher) -> None:
     patcher.model.diffusion_model.kept = None
+    patcher.model.diffusion_model.slices = None
 
 
 class BlockHooks:
@@ -212,8 +225,11 @@ class Model(comfy.model_base.BaseModel):
         beside = [] if self.job is Job.AVATAR else (cond_shapes or {}).get(KEY, [])
         frames = sum(shape[2] for shape in [input_shape, *beside])
         tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
-        memory = comfy.model_management.get_total_memory(comfy.model_management.get_torch_device())
-        return needed_bytes(self.params, tokens, dtype.itemsize, memory)
+        device = comfy.model_management.get_torch_device()
+        weights = comfy.model_management.module_size(self.diffusion_model)
+        slices = slices_here(self.params, weights, device, tokens, dtype.itemsize)
+        memory = comfy.model_management.get_total_memory(device)
+        return needed_bytes(self.params, tokens, dtype.itemsize, memory, slices)
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""

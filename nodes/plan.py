@@ -9,28 +9,12 @@ from ..skyreels_v3.plan import FRAMES, Machine, Network, Plan, Size, gb, planned
 from ..skyreels_v3.recipes import LATENT_PIXEL
 from ..skyreels_v3.reference import LATENT_CHANNELS, MAX_SECONDS
 from . import host
+from .machine import machine_of
 from .operations import Packed
 from .sampling import skyreels_model
 from .vae import check_vae
 
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-
-
-def machine_of(device: torch.device) -> Machine:
-    """The machine as it is now; what ComfyUI holds for its models counts as free, because it gives that back."""
-    manager = comfy.model_management
-    cpu = torch.device("cpu")
-    total = manager.get_total_memory(device)
-    loaded = [one for one in manager.current_loaded_models if one.device == device and one.model is not None]
-    free = manager.get_free_memory(device) + sum(one.model_loaded_memory() for one in loaded)
-    return Machine(
-        device=device.type,
-        vram=int(total),
-        vram_free=int(min(free, total)),
-        ram=int(manager.get_total_memory(cpu)),
-        ram_free=int(manager.get_free_memory(cpu)),
-        reserve=int(manager.extra_reserved_memory()),
-    )
 
 
 def network_of(patcher) -> Network:
