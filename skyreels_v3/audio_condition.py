@@ -5,6 +5,7 @@ Sources: InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647); the official
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -119,8 +120,8 @@ class AudioAttention(nn.Module):
         The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of
         a reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
         """
-        frame, head = torch.arange(frames)[:, None], torch.arange(self.heads)
-        source = ((frame * self.heads + head) % frames).to(positions.device)
+        frame, head = torch.arange(frames, device=positions.device), torch.arange(self.heads, device=positions.device)
+        source = (frame[:, None] * self.heads + head) % frames
         maps = positions.unflatten(1, (frames, -1))[:, source]
         return maps.transpose(2, 3).flatten(1, 2)
 
@@ -144,9 +145,13 @@ def whole_frames(part: slice, tokens: int) -> list[tuple[slice, slice]]:
 
 def position_table(positions: torch.Tensor, dim: int) -> torch.Tensor:
     """Rotary (cos, sin) [B, n, heads, dim / 2, 2] float32 for positions [B, n, heads or 1]."""
-    rates = rotary_angles(torch.ones(1), dim)[0].to(device=positions.device, dtype=torch.float32)
-    angles = positions.float().unsqueeze(-1) * rates
+    angles = positions.float().unsqueeze(-1) * _rates(dim, positions.device)
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+@cache
+def _rates(dim: int, device: torch.device) -> torch.Tensor:
+    return rotary_angles(torch.ones(1), dim)[0].to(device=device, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
