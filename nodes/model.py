@@ -113,6 +113,8 @@ class Network(SkyReelsTransformer):
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
+        if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
+            return super().forward(segments, timestep, context, runtime=runtime, **given)
         hooks = runtime.around_block
         with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
             runtime = dataclasses.replace(runtime, around_block=stream.around(hooks))

@@ -11,7 +11,7 @@ The few layers outside of the blocks come ComfyUI's way everywhere. By itself Co
 its calls: several times a step for a long sequence, and in line with the computation on AMD before 0.33.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import comfy.model_management
 import torch
@@ -26,8 +26,6 @@ def block_stream(blocks: nn.ModuleList, device: torch.device, options: dict) -> 
 
     options: the transformer_options of the forward. To be called with its LoRAs in place: theirs come along.
     """
-    if torch.compiler.is_compiling():  # swaps no parameters in a graph
-        return nullcontext(BlockStream([], host.queues(device)))
     parts = [nn.ModuleList([block, *_branches(block)]) for block in blocks]
     prefetch = host.prefetch(parts, device, options)
     if prefetch is not None:
