@@ -1,11 +1,13 @@
 """How long forwards take on this machine: measured in every sampling, told before the next."""
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 import comfy.ldm.modules.attention
 import comfy.model_management
 import folder_paths
+from comfy.model_patcher import ModelPatcher
 
 from ..skyreels_v3.pace import Estimate, Record, Run, Setting, estimate, network_name
 from . import attention as attentions
@@ -34,6 +36,18 @@ def setting_of(patcher) -> Setting:
 def expected(patcher, tokens: int, batch: int = 1) -> Estimate | None:
     """The time of a forward of a MODEL, or None where this machine made none like it. tokens: of one video."""
     return estimate(record().runs(), setting_of(patcher), network_of(patcher).params, tokens, batch)
+
+
+def ahead(forwards: Iterable[tuple[ModelPatcher, int, int]]) -> list[float] | None:
+    """Seconds of each of many windows, or None where one of them is unlike all that was measured.
+
+    forwards: the MODEL of each window, the tokens of a forward and how many forwards it takes.
+    """
+    forwards = list(forwards)
+    each = {(model, tokens): expected(model, tokens) for model, tokens, _ in forwards}
+    if any(one is None for one in each.values()):
+        return None
+    return [each[model, tokens].seconds * count for model, tokens, count in forwards]
 
 
 def remember(patcher) -> None:

@@ -1,10 +1,14 @@
 """One progress bar, one line of text and live previews for a job of many windows."""
 
+import time
+from collections.abc import Sequence
+
 import comfy.utils
 import latent_preview
 from PIL import Image
 
 from ..skyreels_v3.filmstrip import Filmstrip
+from ..skyreels_v3.pace import TimeLeft, duration
 from . import host
 
 
@@ -12,9 +16,10 @@ class JobProgress:
     """Counts sampling steps over a whole job, and shows what is finished below what is being made.
 
     unit: what a window is called ("roll", "window").  windows: how many.  steps: sampling steps of each.
+    ahead: seconds of each by what this machine measured before, where that is known.
     """
 
-    def __init__(self, node_id: str | None, unit: str, windows: int, steps: int):
+    def __init__(self, node_id: str | None, unit: str, windows: int, steps: int, ahead: Sequence[float] | None = None):
         self.node_id = node_id
         self.unit = unit
         self.windows = windows
@@ -22,12 +27,15 @@ class JobProgress:
         self.window = 0
         self.bar = comfy.utils.ProgressBar(windows * steps, node_id=node_id)
         self.finished = Filmstrip()
+        self.time = TimeLeft(windows, ahead)
 
     def start(self, window: int, what: str = "") -> None:
-        """Says that a window (from 0) begins; `what` is added to the line."""
+        """Says that a window (from 0) begins, and how long all take from here; `what` is added to the line."""
         self.window = window
         self.bar.update_absolute(window * self.steps)
-        host.tell(self.node_id, f"{self.unit} {window + 1} of {self.windows}{': ' if what else ''}{what}")
+        left = self.time.at(window, time.monotonic())
+        about = "" if left is None else f", about {duration(left)} left"
+        host.tell(self.node_id, f"{self.unit} {window + 1} of {self.windows}{about}{': ' if what else ''}{what}")
 
     def show(self, frame) -> None:
         """Shows a finished window by one of its frames, uint8 [H, W, 3], and keeps it in sight."""

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -146,6 +146,29 @@ def _run(entry) -> Run | None:
     counts = all(type(count) is int and 0 < count < 2**40 for count in (run.tokens, run.batch))
     time = type(run.seconds) in (int, float) and 0 < run.seconds < 10**7
     return run if words and counts and time else None
+
+
+class TimeLeft:
+    """How long a job of many windows will still take.
+
+    ahead: seconds of each by what was measured before; without it, nothing is known until the first is done, and all
+    count alike.
+    """
+
+    def __init__(self, windows: int, ahead: Sequence[float] | None = None):
+        self.known = ahead is not None
+        self.each = list(ahead) if self.known else [1.0] * windows
+        self.first: tuple[int, float] | None = None
+
+    def at(self, window: int, now: float) -> float | None:
+        """Seconds from `now`, at which `window` (from 0) begins, to the end. The first call says where a run began."""
+        if self.first is None:
+            self.first = window, now
+        begun, then = self.first
+        to_come = sum(self.each[window:])
+        if window == begun:
+            return to_come if self.known else None
+        return to_come * (now - then) / sum(self.each[begun:window])
 
 
 def duration(seconds: float) -> str:
