@@ -20,6 +20,7 @@ export function addScriptPanel(node) {
         serialize: false, // in prompts
         margin: MARGIN,
         hideOnZoom: true,
+        hideInPanel: true, // of the page's sidebar, which would show an empty row
     });
     // As high as what it says: both pages would otherwise share the node's free space between it and the text boxes.
     widget.computeSize = () => [0, panel.height + 2 * MARGIN];

@@ -2,7 +2,7 @@
 // table with the same keys. Keywords of the script and names of inputs stay as they are typed.
 import { app } from "../../../scripts/app.js";
 
-const TEXTS = {
+export const TEXTS = {
     en: {
         line: "Line",
         shot: "Shot",
