@@ -23,6 +23,7 @@ from . import host
 from .companions import missing_companions
 from .model import Config, Model, begin_sampling, end_sampling
 from .operations import Packed
+from .pace import remember
 from .patcher import patcher_class
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def load_patcher(
     )
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)
     patcher.model_options["transformer_options"][attentions.KEY] = attention
     patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention))
     return patcher

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import comfy.conds
@@ -20,6 +21,7 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.kept import Kept
 from ..skyreels_v3.lora import applied
 from ..skyreels_v3.memory import TEXT_TOKENS, kept_limit, needed_bytes
+from ..skyreels_v3.pace import Forward
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.slices import SMALL, USUAL, Slices
@@ -54,14 +56,24 @@ class Network(SkyReelsTransformer):
         self.dtype = dtype
         self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
         self.slices: Callable[[int, int], Slices] | None = None  # of tokens and their bytes, within a sampling
+        self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
 
     def forward(self, x, timestep, context, transformer_options=None, **conditions):
         """x [B, 16, T, H, W] -> velocity of the same shape; `conditions` holds the job's latents under KEY."""
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._velocity, self, wrappers)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._timed, self, wrappers)
         return executor.execute(x, timestep, context, transformer_options=options, **conditions)
+
+    def _timed(self, x, timestep, context, transformer_options, **conditions):
+        start = time.perf_counter()
+        velocity = self._velocity(x, timestep, context, transformer_options, **conditions)
+        # By now the device is done: its numbers were looked at.
+        beside = 0 if self.job is Job.AVATAR else conditions[KEY].shape[2]
+        tokens = (x.shape[2] + beside) * math.prod(x.shape[3:]) // 4
+        self.forwards.append(Forward(tokens, x.shape[0], time.perf_counter() - start))
+        return velocity
 
     def _velocity(self, x, timestep, context, transformer_options, **conditions):
         if RECIPES[self.job].integer_timesteps:

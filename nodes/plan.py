@@ -1,30 +1,17 @@
 """Plan: what a job will need on this machine, and whether it fits, before anything runs."""
 
-import comfy.model_management
-import torch
 from comfy_api.latest import io
 
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.plan import FRAMES, Machine, Network, Plan, Size, gb, planned_size
-from ..skyreels_v3.recipes import LATENT_PIXEL
+from ..skyreels_v3.pace import duration
+from ..skyreels_v3.plan import FRAMES, Plan, Size, gb, planned_size
+from ..skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
 from ..skyreels_v3.reference import LATENT_CHANNELS, MAX_SECONDS
 from . import host
 from .machine import machine_of
-from .operations import Packed
-from .sampling import skyreels_model
+from .network import network_of
+from .pace import expected
 from .vae import check_vae
-
-PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-
-
-def network_of(patcher) -> Network:
-    """The sizes of a MODEL. Raises InputError for a model of another loader."""
-    model = skyreels_model(patcher)
-    stored = model.get_dtype()
-    computed = stored if model.manual_cast_dtype is None else model.manual_cast_dtype
-    formats = {layer.format.name for layer in model.diffusion_model.modules() if isinstance(layer, Packed)}
-    precision = " + ".join(sorted(formats)) or PLAIN.get(stored, str(stored))
-    return Network(model.params, model.job, computed.itemsize, patcher.model_size(), precision)
 
 
 def beside_the_model(size: Size, vram: int, vae, clip) -> list[str]:
@@ -40,6 +27,17 @@ def beside_the_model(size: Size, vram: int, vae, clip) -> list[str]:
     if clip is not None:
         lines.append(f"text encoder {gb(clip.patcher.model_size())}")
     return lines
+
+
+def time_needed(patcher, size: Size, job: Job) -> list[str]:
+    """How long the sampling takes by what this machine measured before; nothing where it measured nothing like it."""
+    tokens = size.tokens // size.batch
+    known = expected(patcher, tokens, size.batch)
+    if known is None:
+        return []
+    steps = RECIPES[job].steps
+    how = "measured" if known.tokens == tokens else "by what was measured"
+    return [f"about {duration(steps * known.seconds)} for {steps} steps, {how} here at {known.tokens:,} tokens"]
 
 
 class PlanNode(io.ComfyNode):
@@ -89,6 +87,7 @@ class PlanNode(io.ComfyNode):
         if machine.streams and not plan.fits:
             raise InputError(plan.problem())
         *lines, verdict = plan.describe()
-        lines += [*beside_the_model(plan.size, machine.vram, vae, clip), verdict]
+        lines += beside_the_model(plan.size, machine.vram, vae, clip)
+        lines += [*time_needed(model, plan.size, network.job), verdict]
         host.tell(cls.hidden.unique_id, *lines)
         return io.NodeOutput(model, "\n".join(lines))
