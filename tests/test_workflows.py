@@ -1,4 +1,4 @@
-"""The workflows in workflows/: as the page saves them, known to ComfyUI, and run to a playable video."""
+"""The workflows in workflows/ and the blueprints in subgraphs/: as the page saves them, known to ComfyUI, complete."""
 
 import itertools
 import json
@@ -10,18 +10,37 @@ import pytest
 
 import demo
 from comfyui_server import Interrupted, Server
-from workflow import ONLY_ON_THE_PAGE, to_prompt, unknown_types
+from workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prompt, unknown_types
 
 FILES = sorted(demo.WORKFLOWS.glob("*.json"))
+BLUEPRINTS = sorted((demo.ROOT / "subgraphs").glob("*.json"))
 OWN = "SkyReels"
+LOADERS = {"CLIPLoader", "VAELoader", "CLIPVisionLoader", "AudioEncoderLoader"}
+MOST_BYTES = 60_000  # of a thumbnail
 # Sizes of nodes are without their title, which is above.
 TITLE = 30
 
 each_workflow = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+each_file = pytest.mark.parametrize("file", FILES + BLUEPRINTS, ids=lambda file: file.stem)
 
 
 def read(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def subgraphs(workflow: dict) -> list[dict]:
+    return workflow.get("definitions", {}).get("subgraphs", [])
+
+
+def graphs(workflow: dict) -> list[dict]:
+    """The workflow itself and every subgraph in it."""
+    return [workflow, *subgraphs(workflow)]
+
+
+def all_nodes(workflow: dict) -> list[dict]:
+    """Every node that runs or is read, those in subgraphs included; not the boxes that stand for a subgraph."""
+    boxes = {graph["id"] for graph in subgraphs(workflow)}
+    return [node for graph in graphs(workflow) for node in graph["nodes"] if node["type"] not in boxes]
 
 
 def boxes(workflow: dict) -> dict[str, tuple[float, float, float, float]]:
@@ -37,45 +56,79 @@ def test_every_workflow_is_in_the_demo():
     assert demo.workflow_files().keys() == demo.DEMOS.keys() == {file.stem for file in FILES}
 
 
-@each_workflow
+@each_file
 def test_it_is_as_the_page_saves_it(file: Path):
     workflow = read(file)
     assert workflow["version"] == 0.4
     assert file.read_text(encoding="utf-8") == json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
-    for node in workflow["nodes"]:
+    for node in all_nodes(workflow):
         if node["type"] in ONLY_ON_THE_PAGE:
             continue
         properties = node["properties"]
         assert properties["Node name for S&R"] == node["type"]
         assert properties["cnr_id"] == ("skyreels-v3" if node["type"].startswith(OWN) else "comfy-core")
         assert properties["ver"]
-    assert any(node["type"] == "MarkdownNote" and node["title"] == "Note: Model links" for node in workflow["nodes"])
+    ids = [one["id"] for one in map(read, FILES + BLUEPRINTS)]
+    assert ids.count(workflow["id"]) == 1
 
 
 @each_workflow
+def test_its_notes_name_every_model_with_its_place_and_what_to_change(file: Path):
+    workflow = read(file)
+    notes = {node["title"]: node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"}
+    assert "Note: What to change first" in notes
+    links = notes["Note: Model links"]
+    for node in all_nodes(workflow):
+        if node["type"] in LOADERS:
+            (model,) = node["properties"]["models"]
+            assert f"**{model['directory']}** (" in links and f"[{model['name']}]({model['url']})" in links
+        elif node["type"] == "SkyReelsLoadModel":
+            repository, *folder = node["widgets_values"][0].strip("/").split("/")
+            assert f"[Skywork/{repository}](https://huggingface.co/Skywork/{repository}" in links or folder
+            assert all(f"─ {name}/" in links for name in (repository, *folder))
+    # Code between words is blue on brown in Nodes 2.0: nobody can read it there.
+    assert not any("`" in part for note in notes.values() for part in note.split("```")[::2])
+
+
+@each_workflow
+def test_it_has_a_thumbnail(file: Path):
+    from PIL import Image
+
+    picture = file.with_suffix(".jpg")  # the only kind that the page looks for
+    assert picture.stat().st_size <= MOST_BYTES
+    with Image.open(picture) as image:
+        assert image.format == "JPEG" and image.width == image.height >= 384
+
+
+def test_every_picture_has_a_workflow():
+    assert {file.stem for file in demo.WORKFLOWS.glob("*.*")} == {file.stem for file in FILES}
+
+
+@each_file
 def test_stock_loaders_name_their_download_and_others_do_not(file: Path):
     # Of a model in a folder the page would say that it is missing, even where it is there.
-    for node in read(file)["nodes"]:
+    for node in all_nodes(read(file)):
         models = node["properties"].get("models", [])
-        assert bool(models) == (node["type"] in {"CLIPLoader", "VAELoader", "CLIPVisionLoader", "AudioEncoderLoader"})
+        assert bool(models) == (node["type"] in LOADERS)
         for model in models:
             assert model["name"] == node["widgets_values"][0]
             assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(model["name"])
             assert model["directory"] in {"text_encoders", "vae", "clip_vision", "audio_encoders"}
 
 
-@each_workflow
+@each_file
 def test_its_seeds_stay(file: Path):
-    for node in read(file)["nodes"]:
+    for node in all_nodes(read(file)):
         if node["type"] in {"RandomNoise", "KSampler"}:
             assert "fixed" in node["widgets_values"]
 
 
-@each_workflow
+@each_file
 def test_nothing_overlaps_and_every_group_holds_its_nodes(file: Path):
     workflow = read(file)
-    for (name, a), (other, b) in itertools.combinations(boxes(workflow).items(), 2):
-        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"{name} overlaps {other}"
+    for graph in graphs(workflow):
+        for (name, a), (other, b) in itertools.combinations(boxes(graph).items(), 2):
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"{name} overlaps {other}"
     groups = {group["title"]: group["bounding"] for group in workflow["groups"]}
     for title, (left, top, width, height) in groups.items():
         inside = [
@@ -91,19 +144,66 @@ def test_nothing_overlaps_and_every_group_holds_its_nodes(file: Path):
         assert inside and not across, f"group {title} is empty or cuts {across}"
 
 
-@each_workflow
+@each_file
 def test_its_links_agree_with_its_nodes(file: Path):
     workflow = read(file)
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    for link, source, out, target, into, kind in workflow["links"]:
-        assert link in nodes[source]["outputs"][out]["links"]
-        assert nodes[target]["inputs"][into]["link"] == link
-        assert kind == nodes[source]["outputs"][out]["type"]
-        assert {kind, "*"}.intersection(nodes[target]["inputs"][into]["type"].split(","))
-    used = sum(slot["link"] is not None for node in workflow["nodes"] for slot in node["inputs"])
-    assert used == len(workflow["links"])
-    assert workflow["last_node_id"] == max(nodes)
-    assert workflow["last_link_id"] == max(link[0] for link in workflow["links"])
+    for graph in graphs(workflow):
+        nodes = {node["id"]: node for node in graph["nodes"]}
+        for link, source, out, target, into, kind in map(as_list, graph["links"]):
+            given = graph["inputs"][out] if source == INTO else nodes[source]["outputs"][out]
+            taken = graph["outputs"][into] if target == OUT_OF else nodes[target]["inputs"][into]
+            assert link in given["linkIds" if source == INTO else "links"]
+            assert [link] == (taken["linkIds"] if target == OUT_OF else [taken["link"]])
+            assert kind == given["type"] or source == INTO
+            assert {kind, "*"}.intersection(taken["type"].split(",")) or kind == taken["type"]
+        used = sum(slot["link"] is not None for node in graph["nodes"] for slot in node["inputs"])
+        assert used + sum(len(slot["linkIds"]) for slot in graph.get("outputs", [])) == len(graph["links"])
+        last = graph.get("state") or {"lastNodeId": graph["last_node_id"], "lastLinkId": graph["last_link_id"]}
+        assert last["lastNodeId"] == max(nodes)
+        assert last["lastLinkId"] == max([as_list(link)[0] for link in graph["links"]], default=0)
+
+
+def as_list(link: list | dict) -> list:
+    """A link of a subgraph as one of a workflow."""
+    return link if isinstance(link, list) else list(link.values())
+
+
+@each_file
+def test_a_subgraphs_box_has_its_inputs_and_fields(file: Path):
+    workflow = read(file)
+    for graph in subgraphs(workflow):
+        inside = {node["id"]: node for node in graph["nodes"]}
+        (box,) = [node for node in workflow["nodes"] if node["type"] == graph["id"]]
+        assert [slot["name"] for slot in box["inputs"]] == [slot["name"] for slot in graph["inputs"]]
+        assert [slot["name"] for slot in box["outputs"]] == [slot["name"] for slot in graph["outputs"]]
+        fields = [slot["name"] for slot in box["inputs"] if "widget" in slot]
+        assert box["properties"]["proxyWidgets"] == [["-1", name] for name in fields]
+        assert len(box["widgets_values"]) == len(fields)
+        # Pages before the box kept values of its own show those of the nodes inside: both are the same.
+        for index, slot in enumerate(graph["inputs"]):
+            if slot["name"] in fields:
+                value = box["widgets_values"][fields.index(slot["name"])]
+                for link in map(as_list, graph["links"]):
+                    if link[1:3] == [INTO, index]:
+                        assert value in inside[link[3]]["widgets_values"]
+
+
+def test_every_blueprint_is_one_box_with_a_description():
+    assert len(BLUEPRINTS) == 4
+    for file in BLUEPRINTS:
+        workflow = read(file)
+        (box,), (graph,) = workflow["nodes"], subgraphs(workflow)
+        assert box["type"] == graph["id"] and graph["name"] == box["title"] == file.stem
+        assert graph["description"] and graph["category"] == "SkyReels-V3"
+
+
+@pytest.mark.server
+def test_comfyui_has_the_blueprints(stocked_server: Server):
+    entries = stocked_server.get("/global_subgraphs")
+    ours = {entry["name"]: key for key, entry in entries.items() if entry["info"]["node_pack"].endswith("SkyReels-V3")}
+    assert ours.keys() == {file.stem for file in BLUEPRINTS}
+    for file in BLUEPRINTS:
+        assert json.loads(stocked_server.get(f"/global_subgraphs/{ours[file.stem]}")["data"]) == read(file)
 
 
 @each_workflow

@@ -1,7 +1,7 @@
 """`make demo`: every workflow of this pack on a real ComfyUI, with tiny checkpoints, real photographs and sound.
 
-    .venv/bin/python tools/demo.py             every workflow
-    .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/
+    .venv/bin/python tools/demo.py             the workflows that differ in more than a setting
+    .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/; "all" for all
 
 What it needs and makes lies in `demo/`, which git ignores and a later run uses again. The checkpoints have the
 names and the layout of the real ones but random weights: the videos show that everything runs, not how it
@@ -124,12 +124,16 @@ class Demo:
 
     changes: node type -> its inputs. They make the video small and short: even with tiny checkpoints, full
     size takes many minutes without a graphics card.
+    runs: for a workflow that is queued more than once, what the page changes each time, as in changes.
+    variant: whether it is another workflow with other settings, which the demo runs only when asked to.
     """
 
     models: tuple[str, ...]
     inputs: tuple[str, ...]
     videos: tuple[Video, ...]
     changes: dict[str, dict] = field(default_factory=dict)
+    runs: tuple[dict[str, dict], ...] = ({},)
+    variant: bool = False
 
 
 # Without a graphics card the VAE takes most of the time, even a narrow one.
@@ -141,6 +145,18 @@ STORY = "\n".join(
         "continue 1s: The rabbit looks up at the sky.",
     )
 )
+SHORT_STORY = "continue 1s: The astronaut looks around.\ncut 2s: [ZOOM_IN_CUT] Close-up of her face. She smiles."
+REFERENCE_MODELS = (
+    "diffusion_models/SkyReels-V3-R2V-14B/transformer",
+    "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "vae/wan_2.1_vae.safetensors",
+)
+EXTENSION_MODELS = (
+    "diffusion_models/SkyReels-V3-V2V-14B/transformer",
+    "diffusion_models/SkyReels-V3-V2V-14B/shot_transformer",
+    "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "vae/wan_2.1_vae.safetensors",
+)
 AVATAR_MODELS = (
     "diffusion_models/SkyReels-V3-A2V-19B",
     "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
@@ -151,11 +167,7 @@ AVATAR_MODELS = (
 SHORT_WINDOWS = {"window": 21, "motion": 5, "drop": 4}  # so that two seconds of speech are several windows
 DEMOS: dict[str, Demo] = {
     "reference_to_video": Demo(
-        models=(
-            "diffusion_models/SkyReels-V3-R2V-14B/transformer",
-            "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
-            "vae/wan_2.1_vae.safetensors",
-        ),
+        models=REFERENCE_MODELS,
         inputs=("astronaut.png", "coffee.png"),
         changes={"SkyReelsReferenceToVideo": {"resolution": "custom", "width": 192, "height": 192, "seconds": 1}},
         videos=(Video(192, 192, Fraction(24), 25),),
@@ -171,12 +183,7 @@ DEMOS: dict[str, Demo] = {
         videos=(Video(112, 64, Fraction(25), 132 + 25, sound=True),),
     ),
     "storyboard_extension": Demo(
-        models=(
-            "diffusion_models/SkyReels-V3-V2V-14B/transformer",
-            "diffusion_models/SkyReels-V3-V2V-14B/shot_transformer",
-            "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
-            "vae/wan_2.1_vae.safetensors",
-        ),
+        models=EXTENSION_MODELS,
         inputs=("bigbuckbunny.mp4",),
         changes={"SkyReelsExtendVideo": {**SMALL, "script": STORY}},
         videos=(Video(112, 64, Fraction(25), 132 + 25 + 50 + 25, sound=True),),
@@ -192,6 +199,47 @@ DEMOS: dict[str, Demo] = {
         inputs=("two_people.png", "speech_left.wav", "speech_right.wav"),
         changes={"SkyReelsTalkingAvatar": {**SMALL, "width": 128, **SHORT_WINDOWS}},
         videos=(Video(128, 64, Fraction(25), 50, sound=True),),
+    ),
+    "reference_extend_cut": Demo(
+        models=(*REFERENCE_MODELS, *EXTENSION_MODELS),
+        inputs=("astronaut.png", "coffee.png"),
+        changes={
+            "SkyReelsReferenceToVideo": {**SMALL, "seconds": 1},
+            "SkyReelsExtendVideo": {**SMALL, "script": SHORT_STORY},
+        },
+        videos=(Video(112, 64, Fraction(24), 25 + 24 + 48),),
+    ),
+    "short_film": Demo(
+        models=(*REFERENCE_MODELS, *EXTENSION_MODELS, *AVATAR_MODELS),
+        inputs=("astronaut.png", "coffee.png", "speech.wav"),
+        changes={
+            "SkyReelsReferenceToVideo": {**SMALL, "seconds": 1},
+            "SkyReelsExtendVideo": {**SMALL, "script": SHORT_STORY},
+            "SkyReelsTalkingAvatar": {**SMALL, **SHORT_WINDOWS},
+        },
+        # 40 frames of speech at 25 a second are 38 of the film's.
+        videos=(Video(112, 64, Fraction(24), 25 + 24 + 48 + 38, sound=True),),
+    ),
+    "prompt_batch": Demo(
+        models=REFERENCE_MODELS,
+        inputs=("astronaut.png", "coffee.png"),
+        changes={"SkyReelsReferenceToVideo": {**SMALL, "seconds": 1}},
+        runs=tuple({"SkyReelsPrompts": {"number": number}} for number in (1, 2, 3)),
+        videos=3 * (Video(112, 64, Fraction(24), 25),),
+    ),
+    "reference_to_video_low_vram": Demo(
+        models=REFERENCE_MODELS,
+        inputs=("astronaut.png", "coffee.png"),
+        changes={"SkyReelsReferenceToVideo": {**SMALL, "seconds": 1}},
+        videos=(Video(112, 64, Fraction(24), 25),),
+        variant=True,
+    ),
+    "talking_avatar_low_vram": Demo(
+        models=AVATAR_MODELS,
+        inputs=("astronaut.png", "speech.wav"),
+        changes={"SkyReelsTalkingAvatar": {**SMALL, "width": 96, "height": 96, **SHORT_WINDOWS}},
+        videos=(Video(96, 96, Fraction(25), 40, sound=True),),
+        variant=True,
     ),
 }
 
@@ -268,8 +316,9 @@ def run(server: Server, name: str, file: Path, demo: Demo) -> bool:
         if name in CREDITS:
             print(f"  input: {CREDITS[name]}")
     start = time.monotonic()
-    prompt_id = _follow(server, changed(prompt, demo.changes))
-    paths = server.output_files(server.wait(prompt_id))
+    prompt, paths = changed(prompt, demo.changes), []
+    for turn in demo.runs:
+        paths += server.output_files(server.wait(_follow(server, changed(prompt, turn))))
     for path in paths:
         print(f"  {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {probe(path)}")
     print(f"  took {time.monotonic() - start:.0f} s; {HONEST}")
@@ -297,14 +346,15 @@ def _follow(server: Server, prompt: dict) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the workflows on a real ComfyUI with tiny checkpoints.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a workflow's file name without .json; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a workflow's file name without .json, or all")
     names = parser.parse_args().names
     try:
         files = workflow_files()
-        unknown = [name for name in names if name not in files]
+        unknown = [name for name in names if name not in files and name != "all"]
         if unknown:
             raise SetupError(f"There is no {', '.join(unknown)} in workflows/: it has {', '.join(files)}.")
-        chosen = {name: file for name, file in files.items() if not names or name in names}
+        wanted = names or [name for name in files if not DEMOS[name].variant]
+        chosen = {name: file for name, file in files.items() if name in wanted or "all" in wanted}
         with timed("Tiny checkpoints, photographs, speech and the clip"):
             prepare(FOLDER, [DEMOS[name] for name in chosen])
         server = Server(FOLDER, packs=TINY_PACKS, environment=ENVIRONMENT)
