@@ -23,7 +23,7 @@ PROMPT_ENDS = ".txt"
 NAME = "name"  # the column that names a row's results
 PREFIX = "filename_prefix"  # of nodes that save
 # What people call a field -> what nodes call it, where none has that very name.
-OTHER_NAMES = {"prompt": ("text", "script"), "seed": ("noise_seed",), "video": ("file",)}
+OTHER_NAMES = {"prompt": ("text", "script", "prompts"), "seed": ("noise_seed",), "video": ("file",)}
 YES, NO = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 
