@@ -1,6 +1,6 @@
 # make demo    every workflow on a real ComfyUI with tiny checkpoints; prints the videos it wrote
 # make test    style, then every test, the page in a browser included
-# make bench   speed and memory, measured against the plain way
+# make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
 # make clean   remove what these made in this checkout (the cache folder stays)
 #
@@ -26,6 +26,7 @@ test:
 	$(BIN)/pytest -ra --durations=10 $(ARGS)
 
 bench: environment
+	@$(PYTHON) tools/environment.py --bench
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-quick: environment

@@ -18,9 +18,18 @@ from pathlib import Path
 
 import extend
 import measure
+from aims import Aim
 from long_memory import frames_in
 
 AIM = 1.05
+AIMS = [
+    Aim(
+        "avatar of 200 s: memory without the recording",
+        AIM,
+        lambda results: results["job"]["ratios"]["without_recording"],
+        of="a job of 10 s",
+    )
+]
 MODEL, VISION, HEARING = "a2v.safetensors", "clip_vision_tiny.safetensors", "wav2vec2.safetensors"
 WIDTH, HEIGHT = 64, 48
 RATE, CHANNELS = 48000, 2

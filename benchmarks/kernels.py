@@ -14,12 +14,31 @@ import time
 from dataclasses import dataclass
 
 import measure
+from aims import Aim
 
 AIM = {"comfyui": 0.5, "official": 0.2}
 EPS = 1e-6
 # How often a block does an operation: what stands in the row of the sum.
 IN_A_BLOCK = {"norm and rotary": 2, "norm and modulation": 2, "gated residual": 2}
 TWO_ROWS = "norm and modulation, half of the frames clean"
+
+
+def _of_block(dtype: str, who: str):
+    return lambda results: block(results["dtypes"][dtype])["ratio"][who]["median"]
+
+
+AIMS = [
+    Aim("norm, rope and modulation, float32: time", 0.5, _of_block("float32", "comfyui"), of="ComfyUI's"),
+    Aim("norm, rope and modulation, float32: time", 0.2, _of_block("float32", "official"), of="the official form's"),
+    Aim("norm, rope and modulation, bf16: time", 0.5, _of_block("bfloat16", "comfyui"), card=True, of="ComfyUI's"),
+    Aim(
+        "norm, rope and modulation, bf16: time",
+        0.2,
+        _of_block("bfloat16", "official"),
+        card=True,
+        of="the official form's",
+    ),
+]
 
 
 @dataclass(frozen=True)

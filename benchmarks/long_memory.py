@@ -17,9 +17,11 @@ from pathlib import Path
 
 import extend
 import measure
+from aims import Aim
 
 AIM = 1.05
 LINE_SECONDS = 10
+AIMS = [Aim("extension of 120 s: memory", AIM, lambda results: results["ratio"], of="a job of 10 s")]
 
 
 def job(base: Path, seconds: int) -> dict:
@@ -30,7 +32,7 @@ def job(base: Path, seconds: int) -> dict:
     models["clip"].encode_from_tokens_scheduled = lambda *args, **named: counted.append(1) or original(*args, **named)
     run = extend.extender(base, models)
     start = time.perf_counter()
-    with measure.PeakMemory() as memory:
+    with measure.PeakMemory() as memory, measure.Timeline() as timeline:
         path, _, report = run(extend.script(seconds, lines), output="new only")
     return {
         "peak_bytes": memory.before + memory.peak,
@@ -42,6 +44,7 @@ def job(base: Path, seconds: int) -> dict:
         "rolls": int(re.search(r"(\d+) rolls? of", report)[1]),
         "frames": frames_in(path),
         "video_bytes": path.stat().st_size,
+        "timeline": timeline.points,
     }
 
 

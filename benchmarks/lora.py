@@ -10,13 +10,30 @@ from __future__ import annotations
 
 import time
 
+import forward
 import measure
+import peers
+from aims import Aim
 
 RANK = 64
 EFFECT = 0.05  # size of up @ down, of the weight's
 ROWS = 512  # tokens
 PRECISIONS = ("bf16", "int8", "fp8", "nf4")
+ROUNDS = 9  # on the CPU
 WIDTH, FFN_WIDTH = 5120, 13824  # of the 14B models
+CARD = forward.Size(dim=WIDTH, heads=40, ffn=FFN_WIDTH, layers=2, frames=21, height=60, width=104, rounds=10)
+
+
+AIMS = [
+    Aim(
+        "LoRA of rank 64 beside layers of 14B: slower by",
+        3,
+        lambda results: 100 * (results["forward"]["ratio"]["median"] - 1),
+        card=True,
+        unit=" %",
+        of="without",
+    )
+]
 
 
 def share(*shapes: tuple[int, int]) -> float:
@@ -67,61 +84,64 @@ def layers(quick: bool) -> dict:
 
 
 def forwards(quick: bool) -> dict:
-    """Seconds of a forward with and without, in processor time of one thread."""
-    from forward import FULL, QUICK, TEXT_TOKENS, TEXT_WIDTH
-
-    measure.enter_comfyui()
-    import comfy.ops
+    """Seconds of a forward with and without: of one thread's processor time, on a card of blocks as wide as 14B's."""
     import torch
 
-    from pack.nodes.operations import branching
-    from pack.skyreels_v3.context import Segment
-    from pack.skyreels_v3.lora import BranchParams, Lora, applied
-    from pack.skyreels_v3.params import TransformerParams
-    from pack.skyreels_v3.transformer import SkyReelsTransformer
+    device = measure.device()
+    card = device.type == "cuda"
+    measure.enter_comfyui(cpu=not card)
+    import comfy.ops
 
-    size = QUICK if quick else FULL
-    params = TransformerParams(dim=size.dim, ffn_dim=size.ffn, num_heads=size.heads, num_layers=size.layers)
-    operations = branching(comfy.ops.disable_weight_init)
-    network = SkyReelsTransformer(params, operations=operations, device="cpu", dtype=torch.float32).eval()
-    torch.manual_seed(0)
+    from pack.nodes.operations import branching
+    from pack.skyreels_v3.lora import BranchParams, Lora, applied
+    from pack.skyreels_v3.transformer import Runtime, SkyReelsTransformer
+
+    size = forward.QUICK if quick else CARD if card else forward.FULL
+    dtype = torch.bfloat16 if card else torch.float32
+    options = {"operations": branching(comfy.ops.disable_weight_init), "device": device, "dtype": dtype}
+    network = SkyReelsTransformer(forward.params(size), **options).eval()
     linears = {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
     branches = {name: BranchParams(layer.in_features, layer.out_features, RANK) for name, layer in linears.items()}
-    lora = Lora(branches).to_empty(device="cpu")
-    for parameter in (*network.parameters(), *lora.parameters()):
-        torch.nn.init.normal_(parameter, std=0.02)
-    latents = torch.randn(1, 16, size.frames, size.height, size.width)
-    text, timestep = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH), torch.tensor([873.0])
+    lora = Lora(branches).to_empty(device=device).to(dtype)
+    peers.fill(network)
+    peers.fill(lora)
+    given = forward.video(forward.Case("", (size.frames, size.height, size.width)), device, dtype)
 
     def run(*loras):
         with torch.inference_mode(), applied(network, loras):
-            return network([Segment(latents, 0, predicted=True)], timestep, text)
+            return peers.velocity(network, given, Runtime())
 
     calls = {"without": run, "with": lambda: run((lora, 1.0))}
-    torch.set_num_threads(1)
-    seconds = measure.interleaved(calls, size.rounds, time.thread_time)
+    if not card:
+        torch.set_num_threads(1)
+    waiting = {name: measure.waited_for(call, device) for name, call in calls.items()}
+    seconds = measure.interleaved(
+        waiting, size.rounds if quick or card else ROUNDS, time.perf_counter if card else time.thread_time
+    )
+    peaks = {name: measure.peak_allocated(call, device) for name, call in calls.items()}
     return {
         **{name: measure.summary(times) for name, times in seconds.items()},
         "ratio": measure.ratios(seconds["with"], seconds["without"]),
-        "peak": measure.peak_allocated(calls["with"]) / measure.peak_allocated(run),
+        "peak": peaks["with"] / peaks["without"],
         "floor": 1 + share(*(layer.weight.shape for layer in linears.values())),
         "floor_14b": 1 + share(*[(WIDTH, WIDTH)] * 8, *[(FFN_WIDTH, WIDTH)] * 2),
     }
 
 
 def measured(quick: bool) -> dict:
-    return {"rank": RANK, "forward": forwards(quick), "layers": layers(quick)}
+    found = {"rank": RANK, "forward": forwards(quick), "layers": layers(quick)}
+    return {"device": measure.device_name(measure.device()), **found}
 
 
 def tables(result: dict) -> str:
-    forward = result["forward"]
+    timed = result["forward"]
     cost = [
-        "one forward, one thread (s)",
-        *(f"{forward[name]['median_s']:.2f}" for name in ("without", "with")),
-        f"**{forward['ratio']['median']:.3f}**",
-        f"{forward['ratio']['min']:.3f}",
-        f"{forward['floor']:.3f} ({forward['floor_14b']:.3f} at the 14B models' width)",
-        f"{forward['peak']:.3f}",
+        "one forward, one thread (s)" if result.get("device", "cpu") == "cpu" else "a forward of two blocks (s)",
+        *(f"{timed[name]['median_s']:.2f}" for name in ("without", "with")),
+        f"**{timed['ratio']['median']:.3f}**",
+        f"{timed['ratio']['min']:.3f}",
+        f"{timed['floor']:.3f} ({timed['floor_14b']:.3f} at the 14B models' width)",
+        f"{timed['peak']:.3f}",
     ]
     errors = [[name, f"**{case['beside']:.5%}**", f"{case['merged']:.1%}"] for name, case in result["layers"].items()]
     header = ["", "without", f"with, rank {result['rank']}", "ratio", "of the fastest runs", "floor", "peak memory"]

@@ -22,8 +22,36 @@ Call = Callable[[], object]
 ENOUGH_ROUNDS, ENOUGH_SECONDS = 5, 60  # on a busy machine a measurement ends after so many of both
 
 
-def enter_comfyui() -> Path:
-    """Makes ComfyUI's modules importable here, on the CPU and with PyTorch's attention; returns its folder."""
+def device():
+    """The graphics card where PyTorch sees one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device) -> str:
+    """What a result says of where it was measured: the card's name, or cpu."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def waited_for(call: Call, device) -> Call:
+    """The call, returning when the device is done with it."""
+    import torch
+
+    def run():
+        call()
+        torch.cuda.synchronize(device)
+
+    return run if device.type == "cuda" else call
+
+
+def enter_comfyui(cpu: bool = True) -> Path:
+    """Makes ComfyUI's modules importable here, with PyTorch's attention; returns its folder.
+
+    cpu: leaves a graphics card alone. Raises SetupError where there is no ComfyUI.
+    """
     from environment import comfyui_path
 
     host = comfyui_path()
@@ -31,7 +59,7 @@ def enter_comfyui() -> Path:
     sys.path[:] = [str(host), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
     from comfy.cli_args import args
 
-    args.cpu = True  # before comfy.model_management is imported, which looks for a GPU at once
+    args.cpu = cpu  # before comfy.model_management is imported, which looks for a GPU at once
     args.use_pytorch_cross_attention = True
     return host
 
@@ -66,13 +94,20 @@ def ratios(seconds: list[float], reference: list[float]) -> dict[str, float]:
     return {"median": statistics.median(rounds), "min": min(seconds) / min(reference)}
 
 
-def peak_allocated(call: Call) -> int:
-    """Bytes of tensors that lived at once in a call beyond those that lived before it, from the CPU allocator.
+def peak_allocated(call: Call, device=None) -> int:
+    """Bytes of tensors that lived at once in a call beyond those that lived before it, from the device's allocator.
 
-    Counts what is allocated inside operators too; the weights of libraries' packed copies are not tensors.
+    device: a graphics card, None for the CPU. Counts what is allocated inside operators too; the weights of libraries'
+    packed copies are not tensors.
     """
+    import torch
     from torch.profiler import ProfilerActivity, profile
 
+    if device is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = profiler.profiler.kineto_results.events()
@@ -119,6 +154,39 @@ class PeakMemory:
     def _sample(self) -> None:
         while not self._done.wait(0.002):
             self._highest = max(self._highest, self._process.memory_info().rss)
+
+
+class Timeline:
+    """What this process holds while something runs: `points` of (seconds since the start, bytes), every half second."""
+
+    EVERY, MOST = 0.5, 240  # seconds between two looks; points that are kept
+
+    def __enter__(self) -> Timeline:
+        import psutil
+
+        self._process, self._done = psutil.Process(), threading.Event()
+        self._points: list[tuple[float, int]] = []
+        self._began = time.perf_counter()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._done.set()
+        self._watch.join()
+
+    @property
+    def points(self) -> list[tuple[float, int]]:
+        """At most MOST, in each the most that was held since the one before."""
+        together = -(-len(self._points) // self.MOST)
+        groups = [self._points[start : start + together] for start in range(0, len(self._points), together)]
+        return [(round(group[-1][0], 1), max(held for _, held in group)) for group in groups]
+
+    def _look(self) -> None:
+        while True:
+            self._points.append((time.perf_counter() - self._began, self._process.memory_info().rss))
+            if self._done.wait(self.EVERY):
+                return
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

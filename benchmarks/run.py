@@ -4,14 +4,18 @@
     python benchmarks/run.py --only forward   one of them (may be given several times)
     python benchmarks/run.py --only fuzz --fuzz-minutes 60
     python benchmarks/run.py --quick          tiny sizes in a minute: shows that they run; README.md stays
+    python benchmarks/run.py --readme         README.md and the plots again from the results; measures nothing
 
 Every benchmark is a module here with `measured(quick)` -> results and `tables(results)` -> Markdown, and runs
-in a process of its own. The results with the machine and the versions go to results/NAME.json.
+in a process of its own. The results with the machine and the versions go to results/NAME.json; where they name a
+graphics card as their "device", to results/NAME-cuda.json beside it. A module may have AIMS, see aims.py; with
+CARD_ONLY it is passed over where there is no card. Without ComfyUI or diffusers their columns say so.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib
 import json
@@ -23,13 +27,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import ROOT
+import aims
+import plots
+from measure import ROOT, device
 
 HERE = Path(__file__).resolve().parent
-README = HERE / "README.md"
+README, RESULTS, PLOTS = HERE / "README.md", HERE / "results", HERE / "plots"
+BUSY = 0.4  # programs per core, from which on a result says so
 BENCHMARKS = (
     "forward",
+    "block",
+    "streaming",
     "kernels",
+    "attention",
     "load",
     "precision",
     "lora",
@@ -51,7 +61,13 @@ def machine() -> dict:
         "cores": os.cpu_count(),
         "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "os": f"{platform.system()} {platform.machine()}",
+        "load": busy(),
     }
+
+
+def busy() -> float | None:
+    """How many programs want to compute, in the mean of the last minute; None where the system does not tell."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 
 def cpu_model() -> str:
@@ -67,17 +83,22 @@ def cpu_model() -> str:
 
 
 def versions() -> dict:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    from environment import comfyui_path
+    found = {"python": platform.python_version(), "torch": version("torch"), "comfyui": comfyui(), "pack": commit()}
+    with contextlib.suppress(PackageNotFoundError):
+        found["diffusers"] = version("diffusers")
+    return found
 
-    text = (comfyui_path() / "comfyui_version.py").read_text(encoding="utf-8")
-    return {
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "comfyui": re.search(r"__version__\s*=\s*[\"'](.+?)[\"']", text)[1],
-        "pack": commit(),
-    }
+
+def comfyui() -> str:
+    from environment import SetupError, comfyui_path
+
+    try:
+        text = (comfyui_path() / "comfyui_version.py").read_text(encoding="utf-8")
+    except (SetupError, OSError):
+        return "none"
+    return re.search(r"__version__\s*=\s*[\"'](.+?)[\"']", text)[1]
 
 
 def commit() -> str:
@@ -93,8 +114,13 @@ def commit() -> str:
         return "unknown"
 
 
+def has_card() -> bool:
+    return device().type == "cuda"
+
+
 def run(name: str, quick: bool) -> dict:
     """The results of one benchmark from a process of its own. Raises CalledProcessError if it fails."""
+    on = machine()  # before it is busy with this
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "results.json")
         command = [sys.executable, str(HERE / f"{name}.py"), "--out", str(out), *(["--quick"] if quick else [])]
@@ -103,20 +129,59 @@ def run(name: str, quick: bool) -> dict:
     return {
         "name": name,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
+        "machine": on,
         "versions": versions(),
         "results": results,
     }
 
 
-def section(record: dict) -> str:
+def on_card(record: dict) -> bool:
+    return record["results"].get("device", "cpu") != "cpu"
+
+
+def file_of(name: str, card: bool) -> str:
+    return f"{name}-cuda.json" if card else f"{name}.json"
+
+
+def records(folder: Path = RESULTS) -> dict[tuple[str, bool], dict]:
+    """(benchmark, whether of a graphics card) -> what its JSON holds."""
+    files = {(name, card): folder / file_of(name, card) for name in BENCHMARKS for card in (False, True)}
+    return {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items() if file.is_file()}
+
+
+def measured_tables(record: dict) -> str:
     """The tables of one benchmark and, below them, where they were measured."""
     on, of = record["machine"], record["versions"]
+    where = f"{on['cpu']}, {on['cores']} cores, {on['ram_gb']:.0f} GB, {on['os']}"
+    if (on.get("load") or 0) > BUSY * on["cores"]:
+        where += f", busy with other programs (load {on['load']:.0f})"
+    if on_card(record):
+        where = f"{record['results']['device']}; {where}"
+    diffusers = f", diffusers {of['diffusers']}" if "diffusers" in of else ""
     return (
         importlib.import_module(record["name"]).tables(record["results"])
-        + f"\n\nMeasured on {record['date']}: {on['cpu']}, {on['cores']} cores, {on['ram_gb']:.0f} GB, {on['os']}; "
-        f"Python {of['python']}, torch {of['torch']}, ComfyUI {of['comfyui']}, pack {of['pack']}."
+        + f"\n\nMeasured on {record['date']}: {where}; "
+        f"Python {of['python']}, torch {of['torch']}, ComfyUI {of['comfyui']}{diffusers}, pack {of['pack']}."
     )
+
+
+def section(name: str, found: dict[tuple[str, bool], dict]) -> str:
+    """What README.md shows of a benchmark: plot and tables of the CPU, then those of a card or what is aimed at."""
+    parts = [f"![{alt}](plots/{file})" for file, alt in plots.of(name, found)]
+    parts += [measured_tables(found[name, card]) for card in (False, True) if (name, card) in found]
+    if (name, True) not in found:
+        parts.append(aims.unmeasured(name))
+    return "\n\n".join(filter(None, parts)) or "Not measured yet."
+
+
+def write_readme() -> None:
+    """README.md and the plots from all results."""
+    found, readme = records(), README.read_text(encoding="utf-8")
+    plots.write(PLOTS, found)
+    for name in BENCHMARKS:
+        readme = with_section(readme, name, section(name, found))
+    readme = with_section(readme, "summary", aims.summary(BENCHMARKS, found, aims.anchors(readme)))
+    README.write_text(readme, encoding="utf-8")
 
 
 def with_section(readme: str, name: str, content: str) -> str:
@@ -133,26 +198,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure speed and memory against the plain way.")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; may be repeated")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that they run, not how fast")
+    parser.add_argument("--readme", action="store_true", help="write README.md again from the results, measure nothing")
     parser.add_argument("--results", type=Path, help="where the JSON goes; default: benchmarks/results, quick: build")
     parser.add_argument("--fuzz-minutes", metavar="N", help="how many minutes fuzz goes on; default: 1")
     options = parser.parse_args()
     if options.fuzz_minutes:
         os.environ["FUZZ_MINUTES"] = options.fuzz_minutes
-    folder = options.results or (ROOT / "build" / "benchmarks" if options.quick else HERE / "results")
+    if options.readme:
+        write_readme()
+        return 0
+    folder = options.results or (ROOT / "build" / "benchmarks" if options.quick else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in options.only or BENCHMARKS:
         print(f"== {name}", flush=True)
+        if not options.quick and getattr(importlib.import_module(name), "CARD_ONLY", False) and not has_card():
+            print("Needs a graphics card; there is none here.", flush=True)
+            continue
         try:
             record = run(name, options.quick)
         except subprocess.CalledProcessError:
             failed.append(name)
             continue
-        (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        content = section(record)
-        print(content, end="\n\n", flush=True)
-        if not options.quick:
-            README.write_text(with_section(README.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+        content = json.dumps(record, indent=2) + "\n"
+        (folder / file_of(name, on_card(record))).write_text(content, encoding="utf-8")
+        print(measured_tables(record), end="\n\n", flush=True)
+        if folder == RESULTS:
+            write_readme()
     if failed:
         print(f"Failed: {', '.join(failed)}; the reason stands above.", file=sys.stderr)
     return 1 if failed else 0

@@ -4,6 +4,7 @@ Runs on a bare Python (3.10 to 3.13), standard library only:
 
     python3 tools/environment.py              .venv and ComfyUI
     python3 tools/environment.py --browser    and Chromium, for the tests of ComfyUI's page
+    python3 tools/environment.py --bench      and what `make bench` measures beside the pack, where it can be installed
 
 A second run finds a stamp and ends at once. A run that was interrupted is made good by the next one.
 
@@ -171,6 +172,20 @@ def install(host: Path) -> None:
         print(call(mend, "Making torchvision and torchaudio importable", REPORT).strip(), end=" ")
 
 
+def install_peers() -> None:
+    """Install the bench group into `.venv`; where that fails, say so in one sentence and go on.
+
+    Nothing that is there already changes: the tests run on it.
+    """
+    present = call([venv_python(), "-m", "pip", "list", "--format=freeze"], "Reading what .venv holds", REPORT)
+    (VENV / "present.txt").write_text(present, encoding="utf-8")
+    options = ["-q", "-c", VENV / "present.txt", "--group", "pyproject.toml:bench"]
+    try:
+        pip("Installing diffusers", "install", *options)
+    except SetupError:
+        print('diffusers cannot be installed here, so its columns in the benchmarks will say "not installed".')
+
+
 def prepare(browser: bool = False) -> Path:
     """Make what is missing and return the ComfyUI folder. Raises SetupError."""
     if sys.version_info < (3, 10):  # noqa: UP036 - this is where an older Python is told so
@@ -210,9 +225,12 @@ def prepare(browser: bool = False) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make .venv and a real ComfyUI for the demo and the tests.")
     parser.add_argument("--browser", action="store_true", help="also see to Chromium")
-    browser = parser.parse_args().browser
+    parser.add_argument("--bench", action="store_true", help="also see to diffusers, for the benchmarks")
+    options = parser.parse_args()
     try:
-        host = prepare(browser)
+        host = prepare(options.browser)
+        if options.bench:
+            install_peers()
     except SetupError as error:
         print(f"{error}", file=sys.stderr)
         return 1
