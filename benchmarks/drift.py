@@ -37,13 +37,16 @@ def stand_in(roll, prefix, noise):
 
 def roll_distances(encode, decode, source, rolls, strength: float) -> list[float]:
     """Lab distance of every roll to the first one."""
+    import torch
+
     from pack.skyreels_v3.colour import lab_distance
     from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll, signed
 
     tail, first, distances = Tail.of_source(source), None, []
     for roll in rolls:
-        made, tail = run_roll(roll, tail, Tools(encode, decode, stand_in), Settings(colour_anchor=strength))
-        pixels = signed(made.permute(3, 0, 1, 2)[None])
+        made, settings = [], Settings(colour_anchor=strength)
+        tail = run_roll(roll, tail, Tools(encode, decode, stand_in), settings, made.append)
+        pixels = signed(torch.cat(made).permute(3, 0, 1, 2)[None])
         first = pixels if first is None else first
         distances.append(lab_distance(pixels, first))
     return distances

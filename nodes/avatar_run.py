@@ -18,8 +18,8 @@ from ..skyreels_v3.avatar_job import (
     Start,
     Tools,
     finish,
-    pick_key_frame,
     run_key_pass,
+    run_single,
     run_window,
 )
 from ..skyreels_v3.guidance import avatar_branches
@@ -160,11 +160,10 @@ class AvatarJob:
         portrait = Portrait.of(self.image, plan, self.tools)
         if plan.single:
             self.progress.start(0, "the only one")
-            frames, start = run_key_pass(plan, portrait, self.speech.features, self.tools, self.settings)
-            motion = frames[:, :, -plan.timing.motion :]
-            start = Start(motion.clone(), start.generator)
-            job.add_window(keys[0], finish(frames, self.settings), start.tensors(), 0)
-            return motion
+            with job.window(keys[0], plan.key_pass.new_frames, 0) as video:
+                start = run_single(plan, portrait, self.speech.features, self.tools, self.settings, video.write)
+                video.state = start.tensors()
+            return start.motion
         start = self._key_frames(folder, portrait)
         if done:
             start = Start(**job.state(keys[done - 1]))
@@ -173,12 +172,21 @@ class AvatarJob:
             window = plan.windows[index]
             self.progress.start(index + 1, f"{before / FPS:.1f} s to {(before + window.new_frames) / FPS:.1f} s")
             key_frame = folder.get_tensors(key_name(window.key_frame))["frame"].clone()
-            made, start = run_window(
-                plan, window, start, key_frame, portrait, self.speech.features, self.tools, self.settings
-            )
-            job.add_window(keys[index], made, start.tensors(), before)
-            self.progress.show(made[-1])
-            before += len(made)
+            with job.window(keys[index], window.new_frames, before) as video:
+                start = run_window(
+                    plan,
+                    window,
+                    start,
+                    key_frame,
+                    portrait,
+                    self.speech.features,
+                    self.tools,
+                    self.settings,
+                    video.write,
+                )
+                video.state = start.tensors()
+            self.progress.show(video.last)
+            before += window.new_frames
             if index:
                 job.drop_state(keys[index - 1])
         return start.motion
@@ -199,7 +207,7 @@ class AvatarJob:
             folder.put_tensors(start, first.tensors())
             pictures, labels = [], []
             for number, windows in groupby(range(len(self.plan.windows)), lambda i: self.plan.windows[i].key_frame):
-                frame = pick_key_frame(frames, number, portrait, self.settings)
+                frame = frames[number]
                 folder.put_tensors(key_name(number), {"frame": frame})
                 files.append(key_name(number))
                 pictures.append(thumbnail(finish(frame, self.settings)[0]))

@@ -139,10 +139,12 @@ class ExtensionJob:
         for index in range(done, len(rolls)):
             roll = rolls[index]
             progress.start(index, f"{roll.kind}, {roll.prompt[:60]}\n{plan.describe().splitlines()[0]}")
-            made, tail = run_roll(roll, tail, Tools(self.encode, self.decode, self._denoiser(progress)), self.settings)
-            job.add_window(keys[index], made, tail.tensors(), before)
-            progress.show(made[-1])
-            before += len(made)
+            tools = Tools(self.encode, self.decode, self._denoiser(progress))
+            with job.window(keys[index], roll.new_frames, before) as window:
+                tail = run_roll(roll, tail, tools, self.settings, window.write)
+                window.state = tail.tensors()
+            progress.show(window.last)
+            before += roll.new_frames
             # A line's last state stays: the lines after it may be written anew.
             if index and rolls[index - 1].part < rolls[index - 1].parts:
                 job.drop_state(keys[index - 1])

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import comfy.cli_args
 import comfy.model_management
@@ -14,6 +14,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
+from ..skyreels_v3.causal_vae import convolved
 from ..skyreels_v3.streaming import OneQueue, TwoQueues
 
 try:
@@ -79,6 +80,38 @@ def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.d
         yield weight, bias
     finally:
         comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+
+
+def convolve(layer: torch.nn.Module, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+    """`causal_vae.convolve` for a layer that ComfyUI manages: its weights come to x for this call."""
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
+    try:
+        if comfy.ops.NVIDIA_MEMORY_CONV_BUG_WORKAROUND and x.ndim == 5 and x.dtype in (torch.float16, torch.bfloat16):
+            # torch's own way around cuDNN takes many times the memory in these versions.
+            weight = weight[:, :, -x.shape[2] :]
+            once = (1, 1, 1)
+            y = torch.cudnn_convolution(x, weight, padding, layer.stride, once, 1, False, False, True)
+            return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
+        return convolved(x, weight, bias, layer.stride, padding)
+    finally:
+        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device) -> int:
+    """Bytes that are free on a device, or that dynamic VRAM would give back (0.33)."""
+    free = getattr(patcher, "get_free_memory", comfy.model_management.get_free_memory)
+    return int(free(device))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device ran out of memory. ComfyUI 0.33 knows more ways in which that is said."""
+    known = getattr(comfy.model_management, "is_oom", None)
+    return isinstance(error, torch.cuda.OutOfMemoryError) if known is None else known(error)
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Makes a device the current one where there are several (0.33)."""
+    return getattr(comfy.model_management, "cuda_device_context", nullcontext)(device)
 
 
 def server():

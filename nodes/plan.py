@@ -6,24 +6,23 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.pace import duration
 from ..skyreels_v3.plan import FRAMES, Plan, Size, gb, planned_size
 from ..skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
-from ..skyreels_v3.reference import LATENT_CHANNELS, MAX_SECONDS
+from ..skyreels_v3.reference import MAX_SECONDS
+from ..skyreels_v3.vae_memory import Way
 from . import host
 from .machine import machine_of
 from .network import network_of
 from .pace import expected
-from .vae import check_vae
+from .vae import Passage, check_vae
 
 
-def beside_the_model(size: Size, vram: int, vae, clip) -> list[str]:
-    """What ComfyUI counts on for the VAE and the text encoder, which take turns with the model."""
+def beside_the_model(size: Size, vae, clip) -> list[str]:
+    """What the VAE and the text encoder need, which take turns with the model."""
     lines = []
     if vae is not None:
         check_vae(vae)
-        latent = (1, LATENT_CHANNELS, size.latents, size.height // LATENT_PIXEL, size.width // LATENT_PIXEL)
-        decode = int(vae.memory_used_decode(latent, vae.vae_dtype))
-        encode = int(vae.memory_used_encode((1, 3, size.frames, size.height, size.width), vae.vae_dtype))
-        tiles = ", in tiles where that is too much" if max(decode, encode) > vram else ""
-        lines.append(f"VAE: decode {gb(decode)}, encode {gb(encode)}{tiles}")
+        height, width = size.height // LATENT_PIXEL, size.width // LATENT_PIXEL
+        ways = [(way, Passage(vae, way, height, width).planned()) for way in (Way.DECODE, Way.ENCODE)]
+        lines.append("VAE: " + ", ".join(f"{way.value} {gb(part.bytes)}{part.describe()}" for way, part in ways))
     if clip is not None:
         lines.append(f"text encoder {gb(clip.patcher.model_size())}")
     return lines
@@ -87,7 +86,7 @@ class PlanNode(io.ComfyNode):
         if machine.streams and not plan.fits:
             raise InputError(plan.problem())
         *lines, verdict = plan.describe()
-        lines += beside_the_model(plan.size, machine.vram, vae, clip)
+        lines += beside_the_model(plan.size, vae, clip)
         lines += [*time_needed(model, plan.size, network.job), verdict]
         host.tell(cls.hidden.unique_id, *lines)
         return io.NodeOutput(model, "\n".join(lines))

@@ -1,6 +1,9 @@
 """The passes of a talking avatar: the key-frame pass, and one window after another that ends on its key frame.
 
 Source: talking_avatar_pipeline.py of the official code. `Settings.official` cuts the video to 8 bits as it does.
+
+Frames are finished and handed on as they come out of the VAE, a few at a time and on the device where they lie. What
+of a window is dropped at its end is not decoded.
 """
 
 from collections.abc import Callable
@@ -12,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from .avatar import KEY_COPIES, AvatarPlan, WindowPlan
-from .colour import match_colour
-from .errors import InputError
+from .colour import ColourMatch
+from .decoded import Decode, decoded
 from .extension_job import to_uint8
 from .images import cover_crop, to_rgb8, to_signed
 from .recipes import LATENT_FRAME
@@ -64,13 +67,14 @@ class Pass:
 class Tools:
     """What the host lends to a job; latents are in model space, pixels in [-1, 1].
 
-    encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].  decode: the way back.
+    encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
+    decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
     image_tokens: [1, 3, 224, 224] from `clip_pixels` -> CLIP's hidden state before the last block [1, 257, 1280].
     denoise: (pass, noise [1, 16, T, h, w]) -> latents like the noise.
     """
 
     encode: Callable[[torch.Tensor], torch.Tensor]
-    decode: Callable[[torch.Tensor], torch.Tensor]
+    decode: Decode
     image_tokens: Callable[[torch.Tensor], torch.Tensor]
     denoise: Callable[[Pass, torch.Tensor], torch.Tensor]
 
@@ -119,23 +123,37 @@ class Start:
 
 def run_key_pass(
     plan: AvatarPlan, portrait: Portrait, features: SpeechFeatures, tools: Tools, settings: Settings
-) -> tuple[torch.Tensor, Start]:
-    """The key-frame pass: (frames [1, 3, F, H, W] float32 in [-1, 1], what the first window starts from).
+) -> tuple[dict[int, torch.Tensor], Start]:
+    """The key-frame pass of a plan with windows: (their key frames, what the first window starts from).
 
+    Each key frame [1, 3, 1, H, W], colours matched, by its number (WindowPlan.key_frame).
     features: of plan.frames frames of speech.
-    Without plan.windows the frames are the video, for `finish`; with them, `pick_key_frame` picks each window's.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    window = plan.key_pass
-    frames = _sampled(plan, window, portrait.pixels, portrait.tokens, None, features, tools, generator)
-    if plan.single:
-        frames = match_colour(frames[:, :, : window.new_stop], portrait.pixels, settings.colour_match)
+    latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
+    match = ColourMatch(portrait.pixels, settings.colour_match)
+    wanted = {window.key_frame for window in plan.windows}
+    frames, done = {}, 0
+    for pixels in decoded(tools.decode, latents, stop=max(wanted) + 1):
+        for number in sorted(wanted.intersection(range(done, done + pixels.shape[2]))):
+            frames[number] = match(pixels[:, :, number - done : number - done + 1]).cpu()
+        done += pixels.shape[2]
     return frames, Start(portrait.pixels, generator.get_state())
 
 
-def pick_key_frame(frames: torch.Tensor, number: int, portrait: Portrait, settings: Settings) -> torch.Tensor:
-    """The key frame `number` (WindowPlan.key_frame) of `run_key_pass`'s frames, [1, 3, 1, H, W], colours matched."""
-    return match_colour(frames[:, :, number : number + 1], portrait.pixels, settings.colour_match)
+def run_single(
+    plan: AvatarPlan,
+    portrait: Portrait,
+    features: SpeechFeatures,
+    tools: Tools,
+    settings: Settings,
+    write: Callable[[torch.Tensor], object],
+) -> Start:
+    """The key-frame pass of a plan without windows, which is the whole video; see `run_window`."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
+    motion = _written(plan, plan.key_pass, latents, portrait, tools, settings, write)
+    return Start(motion, generator.get_state())
 
 
 def run_window(
@@ -147,20 +165,46 @@ def run_window(
     features: SpeechFeatures,
     tools: Tools,
     settings: Settings,
-) -> tuple[torch.Tensor, Start]:
-    """One window: (its new frames uint8 [new_frames, H, W, 3], what the next one starts from).
+    write: Callable[[torch.Tensor], object],
+) -> Start:
+    """Hands a window's new frames to `write`, uint8 [n, H, W, 3], a few at a time; what the next one starts from.
 
-    start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `pick_key_frame`.
+    start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `run_key_pass`.
     features: as in `run_key_pass`.  After the last window, `motion` of what is returned are the video's last frames.
+    Raises InputError for frames that are no numbers; some may have been written then.
     """
     generator = torch.Generator()
     generator.set_state(start.generator)
     first = window.motion == 1
     tokens = portrait.tokens if first else tools.image_tokens(clip_pixels(start.motion[:, :, :1]))
-    made = _sampled(plan, window, start.motion, tokens, key_frame, features, tools, generator)
-    made = match_colour(made[:, :, : window.new_stop], portrait.pixels, settings.colour_match)
-    motion = made[:, :, -plan.timing.motion :].clone()
-    return finish(made[:, :, window.new_start :], settings), Start(motion, generator.get_state())
+    latents = _sampled(plan, window, start.motion, tokens, key_frame, features, tools, generator)
+    motion = _written(plan, window, latents, portrait, tools, settings, write)
+    return Start(motion, generator.get_state())
+
+
+def _written(
+    plan: AvatarPlan,
+    window: WindowPlan,
+    latents: torch.Tensor,
+    portrait: Portrait,
+    tools: Tools,
+    settings: Settings,
+    write: Callable[[torch.Tensor], object],
+) -> torch.Tensor:
+    """Writes the new frames of a window; its last frames, [1, 3, n, H, W] on the CPU."""
+    match = ColourMatch(portrait.pixels, settings.colour_match)
+    # The frames before the new ones were shown by the window before; the motion may reach back into them.
+    held = min(window.new_start, window.new_stop - plan.timing.motion)
+    last, done = None, max(held, 0)
+    for pixels in decoded(tools.decode, latents, done, window.new_stop):
+        made = match(pixels)
+        new = made[:, :, max(0, window.new_start - done) :]
+        done += made.shape[2]
+        if new.shape[2]:
+            write(finish(new, settings).cpu())
+        last = made if last is None else torch.cat([last, made], dim=2)
+        last = last[:, :, -plan.timing.motion :]
+    return last.cpu().clone()
 
 
 def finish(frames: torch.Tensor, settings: Settings) -> torch.Tensor:
@@ -240,18 +284,11 @@ def _sampled(
     tools: Tools,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Frames of one run of the sampler, [1, 3, window frames, H, W] float32 in [-1, 1] on the CPU."""
+    """Latents of one run of the sampler, [1, 16, T, h, w]."""
     noise = torch.randn(plan.latent_shape, generator=generator)
     condition = window_condition(window, plan.timing.window, motion, key_frame, tools.encode)
     pin = None
     if window.motion > 1:
         pin = Pin(condition[:, -noise.shape[1] :, : window.motion_latents], generator)
     speech = features.windows(plan.speech_indices(window))
-    latents = tools.denoise(Pass(window, condition, tokens, speech, pin), noise)
-    pixels = tools.decode(latents).to("cpu", torch.float32).clamp(-1, 1)
-    if not torch.isfinite(pixels).all():
-        raise InputError(
-            "The window came out as no numbers (NaN or infinity): load the model in another precision, or choose "
-            "another attention; the windows before it are kept."
-        )
-    return pixels
+    return tools.denoise(Pass(window, condition, tokens, speech, pin), noise)

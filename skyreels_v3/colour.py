@@ -61,22 +61,36 @@ def match_colour(frames: torch.Tensor, reference: torch.Tensor, strength: float 
     one frame.
     Raises InputError for a strength outside 0 to 1, and for anything but one clip of three colours.
     """
-    _check(frames, "frames")
-    _check(reference, "reference")
-    if not 0 <= strength <= 1:
-        raise InputError(f"The strength of the colour match is {strength}, but it must be 0 (off) to 1 (full).")
-    if strength == 0:
-        return frames
-    target_mean, target_spread = _statistics(rgb_to_lab(_unit(reference[0]).to(frames.device)))
-    matched = torch.empty_like(frames)
-    for index in range(frames.shape[2]):
-        rgb = _unit(frames[0, :, index])
-        lab = rgb_to_lab(rgb)
-        mean, spread = _statistics(lab)
-        scale = target_spread / spread.clamp(min=FLAT)
-        moved = lab_to_rgb(lab.sub_(_as(mean, lab)).mul_(_as(scale, lab)).add_(_as(target_mean, lab)))
-        matched[0, :, index] = rgb.mul_(1 - strength).add_(moved, alpha=strength).mul_(2).sub_(1)
-    return matched
+    return ColourMatch(reference, strength)(frames)
+
+
+class ColourMatch:
+    """`match_colour` for frames that come a few at a time: the reference is looked at once."""
+
+    def __init__(self, reference: torch.Tensor, strength: float = 1.0):
+        _check(reference, "reference")
+        if not 0 <= strength <= 1:
+            raise InputError(f"The strength of the colour match is {strength}, but it must be 0 (off) to 1 (full).")
+        self.reference = reference
+        self.strength = strength
+        self.target = None
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        _check(frames, "frames")
+        if self.strength == 0:
+            return frames
+        if self.target is None:
+            self.target = _statistics(rgb_to_lab(_unit(self.reference[0]).to(frames.device)))
+        target_mean, target_spread = self.target
+        matched = torch.empty_like(frames)
+        for index in range(frames.shape[2]):
+            rgb = _unit(frames[0, :, index])
+            lab = rgb_to_lab(rgb)
+            mean, spread = _statistics(lab)
+            scale = target_spread / spread.clamp(min=FLAT)
+            moved = lab_to_rgb(lab.sub_(_as(mean, lab)).mul_(_as(scale, lab)).add_(_as(target_mean, lab)))
+            matched[0, :, index] = rgb.mul_(1 - self.strength).add_(moved, alpha=self.strength).mul_(2).sub_(1)
+        return matched
 
 
 def lab_distance(frames: torch.Tensor, reference: torch.Tensor) -> float:

@@ -2,6 +2,9 @@
 
 Source: single_shot_extension_pipeline.py and shot_switching_extension_pipeline.py of the official code. Where they
 lose quality (hand-over in 8 bits) the better way is the default and `Settings.official` is theirs.
+
+Frames are finished and handed on as they come out of the VAE, a few at a time and on the device where they lie: no
+roll is ever held whole, only the tail for the next one is.
 """
 
 from collections.abc import Callable
@@ -9,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .colour import match_colour
-from .errors import InputError
+from .colour import ColourMatch
+from .decoded import Decode, decoded
 from .extension import LATENT_CHANNELS, LONGEST_PREFIX, RollPlan
 from .recipes import LATENT_PIXEL
 from .script import CUT
@@ -20,12 +23,13 @@ from .script import CUT
 class Tools:
     """What the host lends to a roll; latents are in model space, pixels in [-1, 1].
 
-    encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].  decode: the way back.
+    encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
+    decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
     denoise: (roll, prefix latents [1, 16, P, h, w], noise [1, 16, T, h, w]) -> latents like the noise.
     """
 
     encode: Callable[[torch.Tensor], torch.Tensor]
-    decode: Callable[[torch.Tensor], torch.Tensor]
+    decode: Decode
     denoise: Callable[[RollPlan, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -63,40 +67,35 @@ class Tail:
         return {"frames": self.frames, "anchor": self.anchor}
 
 
-def run_roll(roll: RollPlan, tail: Tail, tools: Tools, settings: Settings) -> tuple[torch.Tensor, Tail]:
-    """The roll's new frames, uint8 [new_frames, H, W, 3], and the tail for the next roll."""
+def run_roll(
+    roll: RollPlan, tail: Tail, tools: Tools, settings: Settings, write: Callable[[torch.Tensor], object]
+) -> Tail:
+    """Hands the roll's new frames to `write`, uint8 [n, H, W, 3], a few at a time. Returns the tail for the next roll.
+
+    Raises InputError for frames that are no numbers; some may have been written then.
+    """
     prefix = tools.encode(signed(tail.frames[:, :, -roll.prefix_frames :]))
     height, width = tail.frames.shape[-2:]
     shape = (1, LATENT_CHANNELS, roll.latent_frames, height // LATENT_PIXEL, width // LATENT_PIXEL)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
     latents = tools.denoise(roll, prefix, noise)
-    pixels = _decoded(roll, prefix, latents, tools)[:, :, roll.new_start : roll.new_start + roll.new_frames]
-    pixels = pixels.to("cpu", torch.float32).clamp(-1, 1)
-    if not torch.isfinite(pixels).all():
-        raise InputError(
-            "The roll came out as no numbers (NaN or infinity): load the model in another precision, or choose "
-            "another attention; the rolls before it are kept."
-        )
-
     cut = roll.kind == CUT
-    if settings.colour_anchor and not cut:
-        pixels = match_colour(pixels, signed(tail.anchor), settings.colour_anchor)
-    # Half precision is 30 times finer than 8 bits, and half the disk of what waits there.
-    kept = pixels.half()
-    frames = to_uint8(pixels if settings.official else kept.float(), settings.official)
-    if settings.official:
-        kept = frames.permute(3, 0, 1, 2)[None]
-    anchor = kept[:, :, :1] if cut else tail.anchor
+    if not cut:  # a continued shot is decoded together with its prefix
+        latents = torch.cat([prefix.to(latents), latents], dim=2)
+    match = ColourMatch(signed(tail.anchor), 0.0 if cut else settings.colour_anchor)
     # A prefix must not reach across a cut: the shot before it is another picture.
-    history = kept if cut else torch.cat([_like(tail.frames, kept), kept], dim=2)
-    return frames, Tail(history[:, :, -LONGEST_PREFIX:].clone(), anchor.clone())
-
-
-def _decoded(roll: RollPlan, prefix: torch.Tensor, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
-    """All frames that the VAE makes of a roll; a continued shot is decoded together with its prefix."""
-    if roll.kind == CUT:
-        return tools.decode(latents)
-    return tools.decode(torch.cat([prefix.to(latents), latents], dim=2))
+    anchor, history = (None, None) if cut else (tail.anchor, tail.frames)
+    for pixels in decoded(tools.decode, latents, roll.new_start, roll.new_start + roll.new_frames, "roll"):
+        pixels = match(pixels)
+        # Half precision is 30 times finer than 8 bits, and half the disk of what waits there.
+        kept = pixels.half()
+        frames = to_uint8(pixels if settings.official else kept.float(), settings.official).cpu()
+        write(frames)
+        kept = frames.permute(3, 0, 1, 2)[None] if settings.official else kept.cpu()
+        anchor = kept[:, :, :1].clone() if anchor is None else anchor
+        history = kept if history is None else torch.cat([_like(history, kept), kept], dim=2)
+        history = history[:, :, -LONGEST_PREFIX:]
+    return Tail(history.clone(), anchor.clone())
 
 
 def signed(pixels: torch.Tensor) -> torch.Tensor:

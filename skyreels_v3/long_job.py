@@ -5,7 +5,9 @@ that the next one starts from; both are parts of a JobFolder, so that an interru
 window it meets.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -68,21 +70,23 @@ class LongJob:
                 writer.write(pixels)
         self.folder.commit(key, [_piece_name(key)], {"frames": writer.frames, "state": False})
 
-    def add_window(self, key: str, frames: torch.Tensor, state: State, before: int) -> None:
-        """Keeps a finished window. frames: uint8 [n, H, W, 3].  before: frames that earlier windows made.
+    @contextmanager
+    def window(self, key: str, frames: int, before: int) -> Iterator["WindowWriter"]:
+        """Keeps the window that the block makes: its frames are written as they come, its state at the end.
 
-        One that is done already, behind one that was damaged, is replaced.
+        frames: how many it will have.  before: frames that earlier windows made. A window that is done already, behind
+        one that was damaged, is replaced. Where the block fails nothing is kept.
         """
-        if self.folder.done(key):
-            self.drop_state(key)
-        shown = resample_indices(len(frames), self.made_rate, self.file_rate, before)
-        self.folder.put_tensors(_state_name(key), state)
-        files = [_state_name(key)]
-        if shown:
-            with self._writer(key) as writer:
-                for index in shown:
-                    writer.write(frames[index])
-            files.append(_piece_name(key))
+        shown = resample_indices(frames, self.made_rate, self.file_rate, before)
+        with ExitStack() as stack:
+            window = WindowWriter(lambda: stack.enter_context(self._writer(key)), shown)
+            yield window
+            if window.state is None or window.frames != frames:
+                raise ValueError(f"The window {key} has {window.frames} frames of {frames}, or no state.")
+            if self.folder.done(key):
+                self.drop_state(key)
+            self.folder.put_tensors(_state_name(key), window.state)
+        files = [_state_name(key), *([_piece_name(key)] if shown else [])]
         self.folder.commit(key, files, {"frames": len(shown), "state": True})
         give_back()  # else a job of hours holds what its windows left behind in the heap
 
@@ -105,6 +109,27 @@ class LongJob:
 
     def _writer(self, key: str) -> VideoWriter:
         return VideoWriter(self.folder.path(_piece_name(key)), *self.size, self.file_rate, self.codec)
+
+
+class WindowWriter:
+    """A window that is being made. last: its newest frame, uint8 [H, W, 3].  state: what the next one starts from."""
+
+    def __init__(self, opened: Callable[[], VideoWriter], shown: Sequence[int]):
+        """opened: opens the video, when there is something to write.  shown: which frames it shows, rising."""
+        self.opened = opened
+        self.shown = shown
+        self.video: VideoWriter | None = None
+        self.frames = 0
+        self.last: torch.Tensor | None = None
+        self.state: State | None = None
+
+    def write(self, frames: torch.Tensor) -> None:
+        """The next frames, uint8 [n, H, W, 3]; the file shows those that its rate asks for, some of them twice."""
+        first, self.frames = self.frames, self.frames + len(frames)
+        for index in self.shown[bisect_left(self.shown, first) : bisect_left(self.shown, self.frames)]:
+            self.video = self.video or self.opened()
+            self.video.write(frames[index - first])
+        self.last = frames[-1]
 
 
 def _piece_name(key: str) -> str:

@@ -7,6 +7,7 @@ file's name, so a golden file holds only results, and a header with `config`, `s
 import json
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +124,10 @@ class LinearVAE:
         x = (latents.movedim(1, -1) @ (self.matrix.T / 2)).unflatten(-1, (3, *PATCH))
         x = x.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return x[:, :, PATCH[0] - 1 :].clamp(-1, 1)
+
+    def pieces(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """`decode` a few frames at a time, as jobs take it; the pieces keep to no latent frame."""
+        yield from self.decode(latents).split(3, dim=2)
 
 
 def read(path: str | Path) -> Golden:

@@ -23,10 +23,9 @@ from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_a
 from pack.skyreels_v3.avatar_job import (
     Pass,
     Portrait,
-    finish,
-    pick_key_frame,
     pinned_euler,
     run_key_pass,
+    run_single,
     run_window,
     silent,
 )
@@ -247,13 +246,12 @@ def extension(golden: Golden, shot: str, lengths: Sequence[RollLength], segments
 
         return unipc(clean, noise, sigmas)
 
-    tools = Tools(golden.vae.encode, golden.vae.decode, denoise)
+    tools = Tools(golden.vae.encode, golden.vae.pieces, denoise)
     settings = Settings(seed=note["seed"], official=True)
     tail, made = Tail.of_source(golden.pixels()[-note["condition_frames"] :]), []
     for part, length in enumerate(lengths, start=1):
         roll = RollPlan(0, 1, shot, "", part, len(lengths), *length)
-        frames, tail = run_roll(roll, tail, tools, settings)
-        made.append(frames)
+        tail = run_roll(roll, tail, tools, settings, made.append)
     yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
 
 
@@ -302,15 +300,17 @@ def avatar_frames(golden: Golden, denoise: Callable[[Pass, torch.Tensor], torch.
     _, height, width, _ = golden.input_shapes["pixels"]
     features, clip = SpeechFeatures.of(golden.input("audio_features")), golden.input("clip")
     plan = plan_avatar((width, height), features.frames, width=width, height=height, timing=timing, steps=note["steps"])
-    tools = AvatarTools(golden.vae.encode, golden.vae.decode, lambda pixels: clip, denoise)
+    tools = AvatarTools(golden.vae.encode, golden.vae.pieces, lambda pixels: clip, denoise)
     settings = AvatarSettings(seed=note["seed"], official=True)
     portrait = Portrait.of(golden.pixels(), plan, tools)
-    frames, start = run_key_pass(plan, portrait, features, tools, settings)
-    made = [finish(frames, settings)] if plan.single else []
-    for window in plan.windows:
-        key_frame = pick_key_frame(frames, window.key_frame, portrait, settings)
-        new, start = run_window(plan, window, start, key_frame, portrait, features, tools, settings)
-        made.append(new)
+    made = []
+    if plan.single:
+        run_single(plan, portrait, features, tools, settings, made.append)
+    else:
+        frames, start = run_key_pass(plan, portrait, features, tools, settings)
+        for window in plan.windows:
+            key_frame = frames[window.key_frame]
+            start = run_window(plan, window, start, key_frame, portrait, features, tools, settings, made.append)
     yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
 
 

@@ -18,9 +18,9 @@ from pack.skyreels_v3.avatar_job import (
     Tools,
     clip_pixels,
     finish,
-    pick_key_frame,
     pinned_euler,
     run_key_pass,
+    run_single,
     run_window,
     silent,
     window_condition,
@@ -44,7 +44,7 @@ class Bench:
         self.passes, self.seen = [], []
 
     def tools(self) -> Tools:
-        return Tools(self.vae.encode, self.vae.decode, self.tokens, self.denoise)
+        return Tools(self.vae.encode, self.vae.pieces, self.tokens, self.denoise)
 
     def tokens(self, pixels):
         self.seen.append(pixels)
@@ -76,18 +76,19 @@ def run_all(bench, image, features, settings=Settings(seed=5), frames=50, restar
     features = SpeechFeatures.of(features[:, :frames])
     tools = bench.tools()
     portrait = Portrait.of(image, plan, tools)
-    keys, start = run_key_pass(plan, portrait, features, tools, settings)
-    if plan.single:
-        return plan, [finish(keys, settings)], start
     made = []
+    if plan.single:
+        start = run_single(plan, portrait, features, tools, settings, made.append)
+        return plan, [torch.cat(made)], start
+    keys, start = run_key_pass(plan, portrait, features, tools, settings)
     for index, window in enumerate(plan.windows):
         if index == restart_at:
             torch.randn(1000)
             start = Start(**{name: tensor.clone() for name, tensor in start.tensors().items()})
             portrait = Portrait.of(image, plan, tools)
-        key_frame = pick_key_frame(keys, window.key_frame, portrait, settings)
-        frames, start = run_window(plan, window, start, key_frame, portrait, features, tools, settings)
-        made.append(frames)
+        key_frame, parts = keys[window.key_frame], []
+        start = run_window(plan, window, start, key_frame, portrait, features, tools, settings, parts.append)
+        made.append(torch.cat(parts))
     return plan, made, start
 
 
@@ -204,7 +205,7 @@ def test_clip_pixels_are_stretched_and_not_smoothed():
 
 def test_no_numbers_stop_the_job(image, features):
     bench = Bench()
-    broken = dataclasses.replace(bench.tools(), decode=lambda latents: bench.vae.decode(latents) * float("nan"))
+    broken = dataclasses.replace(bench.tools(), decode=lambda latents: [bench.vae.decode(latents) * float("nan")])
     plan = plan_avatar((128, 96), 50, **SIZE, timing=TIMING)
     with pytest.raises(InputError, match="no numbers"):
         run_key_pass(plan, Portrait.of(image, plan, broken), SpeechFeatures.of(features), broken, Settings())

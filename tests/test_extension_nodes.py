@@ -98,7 +98,7 @@ def test_a_story_becomes_one_video(extend, models):
     assert "0 of 3 rolls were made before" in report
 
 
-def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, monkeypatch):
+def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_nodes, monkeypatch):
     events = []
 
     def noted(name, function):
@@ -108,16 +108,20 @@ def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, monkeyp
 
         return call
 
-    for owner, method in (("clip", "encode_from_tokens_scheduled"), ("vae", "decode")):
-        kind = type(models[owner])
-        monkeypatch.setattr(kind, method, noted(owner, getattr(kind, method)))
+    passage = pack_nodes.module("nodes.vae").Passage
+    for name, kind, method in (
+        ("clip", type(models["clip"]), "encode_from_tokens_scheduled"),
+        ("vae", passage, "run"),
+    ):
+        monkeypatch.setattr(kind, method, noted(name, getattr(kind, method)))
     extend("continue 6s: She walks on.\ncontinue 0.5s: She stops.", steps=1)
-    assert events == ["clip"] * 2 + ["vae"] * 3
+    assert events == ["clip"] * 2 + ["vae"] * 6, "an encode and a decode of each roll"
 
 
-def test_queued_again_nothing_is_made_twice(extend, models, monkeypatch):
+def test_queued_again_nothing_is_made_twice(extend, pack_nodes, monkeypatch):
     first, *_ = extend(STORY)
-    monkeypatch.setattr(type(models["vae"]), "decode", lambda *_: pytest.fail("nothing is left to decode"))
+    passage = pack_nodes.module("nodes.vae").Passage
+    monkeypatch.setattr(passage, "run", lambda *_: pytest.fail("nothing is left to decode"))
     again, _, report = extend(STORY)
     assert torch.equal(decoded(first)[0], decoded(again)[0])
     assert "3 of 3 rolls were made before" in report

@@ -39,7 +39,15 @@ def state(value):
 
 
 def add(job, key, count=3, before=0):
-    job.add_window(key, window(count, before), state(float(KEYS.index(key))), before)
+    add_window(job, key, window(count, before), state(float(KEYS.index(key))), before)
+
+
+def add_window(job, key, frames, given, before):
+    """A window whose frames come in pieces of two."""
+    with job.window(key, len(frames), before) as made:
+        for piece in frames.split(2):
+            made.write(piece)
+        made.state = given
 
 
 def shown(path):
@@ -61,7 +69,7 @@ def test_what_is_done_is_counted_from_the_first_window(folder):
 def test_a_state_comes_back_to_the_bit(folder):
     job = job_of(folder)
     given = {"frames": torch.randn(1, 3, 5, 8, 8).half(), "anchor": torch.arange(6, dtype=torch.uint8)}
-    job.add_window("one", window(3), given, 0)
+    add_window(job, "one", window(3), given, 0)
     back = job.state("one")
     assert back.keys() == given.keys()
     assert all(torch.equal(back[name], given[name]) and back[name].dtype == given[name].dtype for name in given)
@@ -103,7 +111,7 @@ def test_windows_that_are_made_again_replace_the_old_ones(folder):
         job = job_of(again)
         assert job.finished(KEYS) == 1
         add(job, "two", before=3)
-        job.add_window("three", window(3, 6), state(9.0), 6)
+        add_window(job, "three", window(3, 6), state(9.0), 6)
         assert job.finished(KEYS) == 3
         assert job.state("three")["anchor"].item() == 9
         out = again.folder.parent / "out.mp4"
@@ -133,7 +141,7 @@ def test_windows_at_other_rates_are_the_whole_at_that_rate(folder, tmp_path, rat
         add(job, key, count, before)
         before += count
     total = job.join(KEYS, tmp_path / "parts.mp4")
-    whole.add_window("whole", window(before), state(0.0), 0)
+    add_window(whole, "whole", window(before), state(0.0), 0)
     assert whole.join(["whole"], tmp_path / "whole.mp4") == total
     assert shown(tmp_path / "parts.mp4") == shown(tmp_path / "whole.mp4")
 
@@ -157,8 +165,8 @@ def test_the_lead_and_the_windows_become_one_video_to_the_bit(folder, tmp_path):
     job = job_of(folder)
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, HEIGHT, WIDTH, 3), dtype=np.uint8))
     job.add_lead("lead", (frame.numpy() for frame in noise[:4]))
-    job.add_window("one", noise[4:6], state(0.0), 0)
-    job.add_window("two", noise[6:], state(1.0), 2)
+    add_window(job, "one", noise[4:6], state(0.0), 0)
+    add_window(job, "two", noise[6:], state(1.0), 2)
     assert job.join(["lead", "one", "two"], tmp_path / "out.mp4") == 9
     source = FileSource(tmp_path / "out.mp4")
     assert source.info.frame_rate == 24
