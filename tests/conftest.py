@@ -24,6 +24,7 @@ MARKS = {
     "server_factory": "server",
     "server": "server",
     "stocked_server": "server",
+    "newest_page_server": "server",
     "page_factory": "browser",
 }
 
@@ -135,6 +136,22 @@ def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     packs = [*demo.TINY_PACKS, ROOT / "tests" / "packs" / "odd_inputs"]
     options = {"arguments": ["--preview-method", "latent2rgb"], "environment": demo.ENVIRONMENT}
     with Server(base, packs=packs, **options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def newest_page_server(stocked_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """The stocked server again, with the newest release of ComfyUI's page instead of the one its ComfyUI brings.
+
+    Both share models, input and output; settings of the page are its own.
+    """
+    import demo
+    from comfyui_server import Server
+    from frontend import newest_frontend
+
+    own = ["--user-directory", tmp_path_factory.mktemp("newest_page")]
+    options = {"arguments": [*newest_frontend().arguments, *own], "environment": demo.ENVIRONMENT}
+    with Server(stocked_server.base, **options) as running:  # its packs lie in the folder
         yield running
 
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 from playwright.sync_api import Browser, BrowserContext, Error, Playwright, Response, sync_playwright
 from playwright.sync_api import Page as Tab
@@ -23,6 +25,7 @@ from environment import SetupError, chromium_path
 
 READY = """() => window.app?.extensionManager && window.app.graph
     && Object.keys(LiteGraph.registered_node_types).length > 100"""
+RUN_COUNT = ".batch-count input"
 SETTLED = 1500  # milliseconds after the page is ready in which its extensions and its own start graph come in
 # What a first visit would otherwise lay over the graph.
 FIRST_VISIT = {
@@ -41,6 +44,7 @@ EXPECTED_ERRORS = (
     'Content Security Policy directive: "connect-src',
     "reading 'id')\n    at onChange",  # of the page that ComfyUI 0.3.75 brings, without any pack
     "graph accessed before initialization",  # of later ones
+    "Failed to fetch jobs: 404",  # later ones ask for a list of jobs, which ComfyUI has since 0.6
 )
 
 
@@ -194,6 +198,52 @@ class Page:
                 shown = "; ".join(self.toasts() + self.dialogs()) or "no message"
                 raise PageError(f"The page queued nothing when Run was pressed; it shows: {shown}")
         raise PageError(f"The run was not done within {timeout:.0f} s.")
+
+    def set_run_count(self, count: int) -> None:
+        """Type a number into the field beside Run."""
+        field = self.tab.locator(RUN_COUNT).first
+        field.click()
+        field.press("ControlOrMeta+a")
+        field.press_sequentially(str(count))
+        field.press("Tab")
+
+    def wait_until(self, true: Callable[[], bool], timeout: float = 120) -> None:
+        """Wait while the page works. Raises PageError when it takes longer than `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while not true():
+            if time.monotonic() > end:
+                raise PageError(f"What was waited for did not come within {timeout:.0f} s.")
+            self.tab.wait_for_timeout(200)
+
+    def blueprints(self) -> list[tuple[str, str]]:
+        """(name, pack) of the subgraph blueprints in the node library."""
+        script = """() => Object.values(LiteGraph.registered_node_types).map(type => type.nodeData)
+            .filter(data => data?.name?.startsWith("SubgraphBlueprint."))
+            .map(data => [data.display_name, data.python_module])"""
+        return [tuple(one) for one in self.tab.evaluate(script)]
+
+    def search_node(self, name: str) -> None:
+        """Double-click the empty middle of the canvas, type a name and take the first node that is found."""
+        self.tab.mouse.dblclick(self._size["width"] / 2, self._size["height"] / 2)
+        self.tab.wait_for_timeout(500)
+        self.tab.keyboard.type(name)
+        self.tab.wait_for_timeout(1000)
+        self.tab.keyboard.press("Enter")
+        self.tab.wait_for_timeout(1000)
+
+    def template_pictures(self, pack: str) -> dict[str, bool]:
+        """Open the template browser at a pack: each template's name, and whether its picture is shown."""
+        self.tab.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        dialog = self.tab.locator('[role="dialog"]:visible')
+        dialog.get_by_text(pack, exact=True).first.click()
+        self.tab.wait_for_timeout(1500)
+        script = """pictures => pictures.map(picture => [picture.src, picture.naturalWidth > 0])"""
+        found = dialog.locator("img").evaluate_all(script)
+        return {
+            unquote(source).rpartition("/")[2].removesuffix(".jpg"): shown
+            for source, shown in found
+            if f"/workflow_templates/{pack}/" in unquote(source)
+        }
 
     def toasts(self) -> list[str]:
         """The texts of the messages in the corner."""

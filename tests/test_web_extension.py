@@ -1,0 +1,320 @@
+"""What the pack adds to ComfyUI's page: the lines of a script and the boxes of two speakers, in both node styles.
+
+On the page that the tests' ComfyUI brings and on its newest release. Screenshots stay in test-artifacts/.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+import demo
+from comfyui_server import Server
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.speaker_masks import box_mask
+from page import Page
+
+ARTIFACTS = demo.ROOT / "test-artifacts"
+ROUTE = "/skyreels_v3/script"
+SIZE = (1500, 1250)
+EXTEND, AVATAR = "SkyReelsExtendVideo", "SkyReelsTalkingAvatar"
+GOOD = "# the park\ncontinue 6.5s: The rabbit looks up.\n\ncut 2s: [ZOOM_IN_CUT] Its face."
+BAD = "continue 5s: The rabbit looks up.\ncut 9s: [ZOOM_IN_CUT] Its face.\ncontinue 2s: It yawns."
+BOXES = ("0.05, 0.1, 0.45, 0.9", "0.55, 0.15, 0.95, 0.85")
+# Short runs of the workflow of two people, as in the tests of all workflows.
+SMALL = {"resolution": "custom", "width": 96, "height": 64, "steps": 1, **demo.SHORT_WINDOWS}
+
+SHOW_NODE = """type => {
+    const node = app.graph.nodes.find(n => n.type === type);
+    app.canvas.ds.scale = 0.9;
+    app.canvas.ds.offset = [250 - node.pos[0], 60 - node.pos[1]];
+    app.canvas.setDirty(true, true);
+}"""
+TEXT_BOX = """value => [...document.querySelectorAll("textarea")].find(b => b.value === value && b.offsetParent)"""
+WIDGET = """([type, name]) => app.graph.nodes.find(n => n.type === type).widgets.find(w => w.name === name).value"""
+SET = """([type, values]) => {
+    for (const [name, value] of Object.entries(values)) {
+        const widget = app.graph.nodes.find(n => n.type === type).widgets.find(w => w.name === name);
+        widget.value = value;
+        widget.callback?.(value);
+    }
+}"""
+SAVED = """type => JSON.stringify(app.graph.nodes.find(n => n.type === type).serialize())"""
+BUTTON = """type => {
+    const node = app.graph.nodes.find(n => n.type === type);
+    const {scale, offset} = app.canvas.ds, page = app.canvas.canvas.getBoundingClientRect();
+    const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + node.widgets.at(-1).y + 10];
+    return [(x + offset[0]) * scale + page.x, (y + offset[1]) * scale + page.y];
+}"""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("stocked_server", False),
+        ("stocked_server", True),
+        ("newest_page_server", False),
+        ("newest_page_server", True),
+    ],
+    ids=["classic canvas", "Nodes 2.0", "newest page, classic canvas", "newest page, Nodes 2.0"],
+)
+def page(request: pytest.FixtureRequest) -> Iterator[Page]:
+    server, nodes_2 = request.param
+    ARTIFACTS.mkdir(exist_ok=True)
+    with Page(request.getfixturevalue(server), nodes_2=nodes_2, size=SIZE) as opened:
+        opened.nodes_2 = nodes_2
+        opened.newest = server == "newest_page_server"
+        yield opened
+
+
+def picture(page: Page, name: str) -> None:
+    style = ("newest-" if page.newest else "") + ("nodes-2" if page.nodes_2 else "classic")
+    page.screenshot(ARTIFACTS / f"{name}-{style}.png")
+
+
+def load(page: Page, name: str, node_type: str) -> dict:
+    """Opens a workflow with one node in sight, and returns the workflow."""
+    workflow = json.loads(demo.workflow_files()[name].read_text(encoding="utf-8"))
+    page.load_workflow(workflow)
+    page.tab.evaluate(SHOW_NODE, node_type)
+    return workflow
+
+
+def saved(page: Page, node_type: str) -> dict:
+    return json.loads(page.tab.evaluate(SAVED, node_type))
+
+
+def of_type(workflow: dict, node_type: str) -> dict:
+    (node,) = [node for node in workflow["nodes"] if node["type"] == node_type]
+    return node
+
+
+def queued(page: Page, node_type: str) -> dict:
+    """The inputs that the page would queue for a node."""
+    (node,) = [node for node in page.api_prompt().values() if node["class_type"] == node_type]
+    return node["inputs"]
+
+
+def is_clean(page: Page) -> None:
+    assert page.toasts() == page.dialogs() == page.errors() == []
+
+
+def write_script(page: Page, text: str):
+    """Types a script where the artist does, and returns that box."""
+    old = page.tab.evaluate(WIDGET, [EXTEND, "script"])
+    page.tab.wait_for_function(TEXT_BOX, arg=old)
+    box = page.tab.evaluate_handle(TEXT_BOX, old).as_element()
+    box.fill(text)
+    return box
+
+
+def panel_says(page: Page, *words: str) -> str:
+    """Waits until the panel under the script says all of these, and returns its text."""
+    panel = page.tab.locator(".skyreels-script:visible")
+    for word in words:
+        panel.filter(has_text=word).wait_for()
+    return panel.inner_text()
+
+
+@pytest.mark.browser
+def test_a_script_is_checked_while_it_is_written(page: Page):
+    workflow = load(page, "storyboard_extension", EXTEND)
+    panel_says(page, "14 s new in 3 rolls")
+    values = of_type(workflow, EXTEND)["widgets_values"]
+    assert saved(page, EXTEND)["widgets_values"] == values
+
+    box = write_script(page, GOOD)
+    text = panel_says(page, "8.5 s new in 3 rolls")
+    rows = [line.split("\t") for line in text.splitlines() if line[:1].isdigit() and "\t" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["2", "continue", "0:00 – 0:06.5", "6.5 s", "2"],
+        ["4", "cut", "0:06.5 – 0:08.5", "2 s", "1"],
+    ]
+    picture(page, "script-right")
+    assert queued(page, EXTEND)["script"] == GOOD
+    assert saved(page, EXTEND)["widgets_values"] == [GOOD, *values[1:]]
+
+    box = write_script(page, BAD)
+    text = panel_says(page, "1 wrong line · 7 s new in 2 rolls")
+    assert "Wrong: Line 2 is a cut of 9 s, but a cut takes 2 to 5 s" in text
+    picture(page, "script-wrong")
+    page.tab.get_by_role("button", name="2", exact=True).and_(page.tab.get_by_title("Go to line 2")).click()
+    assert box.evaluate("b => b.value.slice(b.selectionStart, b.selectionEnd)") == BAD.splitlines()[1]
+
+    # A cut that has no model, and lengths of the official code.
+    write_script(page, GOOD)
+    page.tab.evaluate(
+        """type => {
+            const node = app.graph.nodes.find(n => n.type === type);
+            node.disconnectInput(node.inputs.findIndex(i => i.name === "shot_model"));
+            node.widgets.find(w => w.name === "official").value = true;
+        }""",
+        EXTEND,
+    )
+    panel_says(page, "Line 4 is a cut, but no shot model is connected", "as in the official code")
+    assert not [name for name in queued(page, EXTEND) if "skyreels" in name]
+
+    again = page.saved_workflow()
+    assert of_type(again, EXTEND)["widgets_values"][0] == GOOD
+    page.load_workflow(again)
+    page.tab.evaluate(SHOW_NODE, EXTEND)
+    panel_says(page, "no shot model is connected")
+    assert saved(page, EXTEND)["widgets_values"] == of_type(again, EXTEND)["widgets_values"]
+    is_clean(page)
+
+
+@pytest.mark.browser
+def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
+    workflow = load(page, "talking_avatar_two_people", AVATAR)
+    values = of_type(workflow, AVATAR)["widgets_values"]
+    assert saved(page, AVATAR)["widgets_values"][: len(values)] == values
+    page.tab.wait_for_timeout(300)
+
+    def open_picker():
+        if page.nodes_2:
+            page.tab.get_by_role("button", name="Draw the boxes of two speakers").click()
+        else:
+            page.tab.mouse.click(*page.tab.evaluate(BUTTON, AVATAR))
+        stage = page.tab.locator(".skyreels-stage")
+        stage.wait_for()
+        page.tab.wait_for_function("() => document.querySelector('.skyreels-stage img').naturalWidth > 0")
+        return stage.bounding_box()
+
+    def drag(stage: dict, *points: tuple[float, float]) -> None:
+        (x, y), *others = [(stage["x"] + u * stage["width"], stage["y"] + v * stage["height"]) for u, v in points]
+        page.tab.mouse.move(x, y)
+        page.tab.mouse.down()
+        for x, y in others:
+            page.tab.mouse.move(x, y, steps=3)
+        page.tab.mouse.up()
+
+    def boxes() -> list[list[float]]:
+        texts = [page.tab.evaluate(WIDGET, [AVATAR, name]) for name in ("box_1", "box_2")]
+        return [[float(side) for side in text.split(",") if text] for text in texts]
+
+    nodes = page.tab.evaluate("() => app.graph.nodes.length")
+    stage = open_picker()
+    drag(stage, (0.05, 0.1), (0.45, 0.9))
+    drag(stage, (0.95, 0.85), (0.5, 0.3), (0.55, 0.15))  # from its right lower corner, with a detour
+    page.tab.keyboard.press("Delete")  # of the page: it would remove the node
+    picture(page, "boxes-drawn")
+    page.tab.get_by_role("button", name="Apply").click()
+    wanted = [[float(side) for side in box.split(",")] for box in BOXES]
+    for box, other in zip(boxes(), wanted):
+        assert box == pytest.approx(other, abs=0.005)
+    assert page.tab.evaluate("() => app.graph.nodes.length") == nodes
+
+    drawn = boxes()
+    stage = open_picker()  # what was drawn is there again; moved, resized, moved by keys
+    drag(stage, (0.2, 0.5), (0.0, 0.5))
+    corner = page.tab.locator(".skyreels-box.skyreels-speaker-2 .skyreels-corner")
+    corner.hover()
+    page.tab.mouse.down()
+    page.tab.mouse.move(stage["x"] + 0.85 * stage["width"], stage["y"] + 0.75 * stage["height"], steps=3)
+    page.tab.mouse.up()
+    page.tab.keyboard.press("ArrowLeft")
+    page.tab.keyboard.press("Shift+ArrowDown")
+    page.tab.get_by_role("button", name="Apply").click()
+    left, right = boxes()
+    assert left == pytest.approx([0, drawn[0][1], 0.4, drawn[0][3]], abs=0.01), "moved up to the picture's edge"
+    assert right[:2] == pytest.approx([drawn[1][0] - 0.01, drawn[1][1]], abs=0.002)
+    assert right[2:] == pytest.approx([0.84, 0.76], abs=0.02)
+    picture(page, "boxes-applied")
+
+    open_picker()
+    page.tab.get_by_role("button", name="No boxes").click()
+    page.tab.keyboard.press("Escape")
+    assert boxes() == [left, right]
+
+    again = page.saved_workflow()
+    kept = of_type(again, AVATAR)["widgets_values"]
+    page.load_workflow(again)
+    assert boxes() == [left, right] and saved(page, AVATAR)["widgets_values"] == kept
+    assert kept[: len(values) - 2] == values[: len(values) - 2]
+    inputs = queued(page, AVATAR)
+    assert [inputs["box_1"], inputs["box_2"]] == kept[len(values) - 2 : len(values)]
+    if page.newest and page.nodes_2:  # one real run is enough: all queue the same
+        page.tab.evaluate(SET, [AVATAR, SMALL])
+        entry = page.run()
+        (ran,) = [node["inputs"] for node in entry["prompt"][2].values() if node["class_type"] == AVATAR]
+        assert [ran["box_1"], ran["box_2"]] == [inputs["box_1"], inputs["box_2"]]
+        assert page.server.output_files(entry)
+    is_clean(page)
+
+
+@pytest.mark.browser
+def test_the_picker_tells_what_it_lacks(page: Page):
+    load(page, "talking_avatar_two_people", AVATAR)
+    page.tab.evaluate(
+        """type => {
+            const node = app.graph.nodes.find(n => n.type === type);
+            node.disconnectInput(node.inputs.findIndex(i => i.name === "portrait"));
+            node.widgets.at(-1).callback();
+        }""",
+        AVATAR,
+    )
+    page.tab.get_by_role("dialog").filter(has_text="No portrait is connected").wait_for()
+    assert page.tab.get_by_role("button", name="Apply").count() == 0
+    page.tab.get_by_role("button", name="Cancel", exact=True).click()
+    is_clean(page)
+
+
+def test_a_server_without_the_route_has_plain_nodes(stocked_server: Server, page_factory):
+    page = page_factory(stocked_server, nodes_2=False, size=SIZE)
+    page.tab.context.route(f"**{ROUTE}", lambda route: route.fulfill(status=404))
+    page.reload()
+    workflow = load(page, "storyboard_extension", EXTEND)
+    page.tab.wait_for_timeout(800)
+    assert page.tab.locator(".skyreels-script").count() == 0
+    assert saved(page, EXTEND)["widgets_values"] == of_type(workflow, EXTEND)["widgets_values"]
+    is_clean(page)
+
+
+@pytest.mark.browser
+def test_the_page_and_the_node_read_boxes_alike(page: Page):
+    texts = [
+        *BOXES,
+        "0;0;1;1",
+        " 0.1 ,0.2,0.30,0.4 ",
+        "",
+        "1",
+        "0,0,1",
+        "0,0,1,1,1",
+        "a,b,c,d",
+        "0,,1,1",
+        "0.5,0,0.1,1",
+    ]
+    texts += ["0,0,2,1", "-0.1,0,1,1", "0,0,1e-1,1", "nan,0,1,1"]
+    read = """async texts => {
+        const {readBox, writeBox} = await import("/extensions/SkyReels-V3/js/box.js");
+        return texts.map(text => writeBox(readBox(text)));
+    }"""
+    for text, written in zip(texts, page.tab.evaluate(read, texts)):
+        try:
+            mask = box_mask(text, 100, 100)
+        except InputError:
+            assert written == "", text
+        else:
+            assert mask.equal(box_mask(written, 100, 100)), text
+
+
+@pytest.mark.browser
+def test_every_language_of_the_page_says_as_much(page: Page):
+    read = """async () => JSON.stringify((await import("/extensions/SkyReels-V3/js/texts.js")).TEXTS)"""
+    english, *others = json.loads(page.tab.evaluate(read)).values()
+
+    def form(texts: dict) -> dict:
+        return {key: sorted(part.split("}")[0] for part in text.split("{")[1:]) for key, text in texts.items()}
+
+    assert others and all(form(texts) == form(english) and all(texts.values()) for texts in others)
+
+
+def test_the_route_answers_what_it_is_asked(stocked_server: Server):
+    answer = stocked_server.post(ROUTE, {"text": BAD, "official": False, "model": True, "shot_model": True})
+    assert answer.ok and [bool(line["wrong"]) for line in answer.json()["lines"]] == [False, True, False]
+    assert (
+        "no single-shot model" in stocked_server.post(f"/api{ROUTE}", {"text": "x", "model": False}).json()["problem"]
+    )
+    for wrong in ({}, [], {"text": 5}, {"text": None}, "x"):
+        answer = stocked_server.post(ROUTE, wrong)
+        assert answer.status_code == 400 and "text of a script" in answer.json()["error"]
