@@ -2,16 +2,22 @@
 
 import itertools
 import json
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import graphs as graphs_of_artists
+
 import demo
 from comfyui_server import Interrupted, Server
 from workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prompt, unknown_types
 
+BENCHMARKS = demo.ROOT / "benchmarks"
 FILES = sorted(demo.WORKFLOWS.glob("*.json"))
 BLUEPRINTS = sorted((demo.ROOT / "subgraphs").glob("*.json"))
 OWN = "SkyReels"
@@ -98,6 +104,29 @@ def test_it_has_a_thumbnail(file: Path):
     assert picture.stat().st_size <= MOST_BYTES
     with Image.open(picture) as image:
         assert image.format == "JPEG" and image.width == image.height >= 384
+
+
+def test_what_it_asks_of_an_artist_is_recorded():
+    counted = [graphs_of_artists.count(file.stem, read(file)) for file in FILES]
+    assert graphs_of_artists.table(counted) in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    reference = next(one for one in counted if one.name == "reference_to_video")
+    # Three clicks to open, two for each image, one for the prompt, one to run.
+    assert (reference.media, reference.prompts, reference.clicks) == (2, 1, 3 + 4 + 1 + 1)
+
+
+def test_models_in_an_authors_own_folder_and_prompts_inside_of_subgraphs_are_counted():
+    loader = {"id": 1, "type": "UNETLoader", "widgets_values": ["wan\\model.safetensors"], "outputs": []}
+    text = {"id": 2, "type": "CLIPTextEncode", "widgets_values": ["A cat."], "inputs": []}
+    end = {"id": 3, "type": "SaveVideo", "inputs": [{"name": "a"}, {"name": "negative"}], "widgets_values": ["video"]}
+    inner = {"id": "sub", "nodes": [text], "links": [dict(id=1, origin_id=2, target_id=-20, target_slot=0)]}
+    for graph, prompts in (
+        ({"nodes": [loader, text, end], "links": [[1, 2, 0, 3, 0, "X"]]}, 1),
+        ({"nodes": [loader, text, end], "links": [[1, 2, 0, 3, 1, "X"]]}, 0),  # it is the negative one
+        ({"nodes": [loader, text, end], "links": []}, 0),  # it leads nowhere
+        ({"nodes": [loader, {"id": 4, "type": "sub"}], "links": [], "definitions": {"subgraphs": [inner]}}, 1),
+    ):
+        counted = graphs_of_artists.count("one", graph)
+        assert (counted.prompts, counted.models_to_choose) == (prompts, 1)
 
 
 def test_every_picture_has_a_workflow():
