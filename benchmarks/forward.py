@@ -1,8 +1,9 @@
 """One forward of the transformer, beside ComfyUI's WanModel and diffusers' with the same weights, in one process.
 
 Time is that of a step of a job of 8 steps: the pack makes the prompt's keys and values in the first and keeps them, the
-others make them in each. All run PyTorch's attention. The floor is the matrix products and attentions of a whole forward
-alone, into memory that is there already; only by leaving out some of them can a step go below. Nothing is measured unless all outputs agree.
+others make them in each. All run PyTorch's attention. The floor is the matrix products and attentions of a whole
+forward alone, into memory that is there already; only by leaving out some of them can a step go below. Nothing is
+measured unless all outputs agree.
 
 On the CPU: float32, a network of 4 layers. On a graphics card: bf16, the 14B network.
 """
