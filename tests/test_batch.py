@@ -244,7 +244,8 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (packs / "Waiting").mkdir()
     (packs / "Waiting" / "__init__.py").write_text(WAITING)
     archive = registry_archive.write(packs / PACK)
-    with Server(pack=False, packs=[packs / "Waiting", archive]) as server:
+    arguments = ["--max-upload-size", "1"]
+    with Server(pack=False, packs=[packs / "Waiting", archive], arguments=arguments) as server:
         yield server
 
 
@@ -286,6 +287,16 @@ def test_a_row_that_was_stopped_on_the_page_does_not_stop_the_rest(waiting: Serv
     waiting.interrupt()
     said = finished(running, 1)
     assert "001 cancelled" in said and "It was stopped in ComfyUI." in said and "1 done, 1 cancelled." in said
+
+
+@pytest.mark.server
+def test_a_file_that_is_too_large_to_be_copied_is_told(waiting: Server, tmp_path: Path):
+    write(tmp_path / "large.png", bytes(4_000_000))
+    load = {"class_type": "LoadImage", "inputs": {"image": "large.png"}}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "large"}}
+    workflow = write(tmp_path / "save.json", json.dumps({"1": load, "2": save}))
+    said = finished(batch(waiting, workflow, write(tmp_path / "rows.csv", "image\nlarge.png\n")), 1)
+    assert "large.png could not be copied to ComfyUI" in said and "put it into ComfyUI's folder input" in said
 
 
 @pytest.mark.server

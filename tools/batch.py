@@ -10,7 +10,7 @@ saved or exported for the API. Columns are called like inputs of nodes (prompt, 
 "Title of node.input" where several nodes have one of that name; `name` names a row's results, and a column that
 begins with # is yours. Empty cells leave what the workflow has. Files are looked for beside the table, then in
 ComfyUI's folder input. Results lie in a folder that is called like the table and carry their workflow: drop one onto
-the page to open it.
+the page to open it. Braces such as {red|blue}, of which the page picks one, are text here.
 
 A failed row is noted and the next one runs. Ctrl+C, a crash or a restart of ComfyUI lose nothing: the same command
 goes on where it stopped, with rows that were changed or that failed made again. What is done stands in a file beside
@@ -99,7 +99,7 @@ class Batch:
                         if not self._queue(active[-1], say):
                             active.pop()
                     away = False
-                except Away as error:
+                except (Away, Refused) as error:
                     if not away:
                         self.outages += 1
                         say(f"ComfyUI does not answer ({error}); waiting for it at {self.server.address}.")
@@ -287,6 +287,7 @@ def prepare(options: argparse.Namespace, server: ComfyUI) -> tuple[Template, lis
 
 
 def main(given: list[str] | None = None) -> int:
+    sys.stdout.reconfigure(errors="replace")  # names that an old console of Windows cannot show
     options = arguments(given)
     server = ComfyUI(options.server)
     try:

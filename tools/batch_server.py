@@ -44,7 +44,11 @@ class ComfyUI:
         head = f'--{border}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: {kind}'
         body = f"{head}\r\n\r\n".encode() + path.read_bytes() + f"\r\n--{border}--\r\n".encode()
         try:
-            answer = self._post("/upload/image", body, f"multipart/form-data; boundary={border}")
+            try:
+                answer = self._post("/upload/image", body, f"multipart/form-data; boundary={border}")
+            except Away as error:
+                self.queued()  # raises Away if it is; else it hung up on a file that is larger than it takes
+                raise Refused(f"{error}; it is larger than --max-upload-size of ComfyUI") from error
         except Refused as error:
             raise Refused(
                 f"{path.name} could not be copied to ComfyUI ({error}); put it into ComfyUI's folder input by hand and "
