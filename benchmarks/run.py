@@ -40,6 +40,7 @@ BENCHMARKS = (
     "streaming",
     "kernels",
     "attention",
+    "vae",
     "load",
     "precision",
     "lora",
