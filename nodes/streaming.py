@@ -11,7 +11,6 @@ The few layers outside of the blocks come ComfyUI's way everywhere. By itself Co
 its calls: several times a step for a long sequence, and in line with the computation on AMD before 0.33.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import comfy.model_management
@@ -32,16 +31,6 @@ def block_stream(blocks: nn.ModuleList, device: torch.device, options: dict) -> 
     if prefetch is not None:
         return prefetch
     return streamed([waiting_weights(part, device) for part in parts], host.queues(device))
-
-
-class Compiled(AbstractContextManager):
-    """A BlockStream of nothing, in a form that torch.compile can hand from one graph to the next."""
-
-    def __exit__(self, *_) -> None:
-        return None
-
-    def around(self, run: Callable) -> Callable:
-        return run
 
 
 def waiting_weights(part: nn.Module, device: torch.device) -> list[Weight]:
