@@ -176,6 +176,8 @@ def test_nothing_overlaps_and_every_group_holds_its_nodes(file: Path):
 @each_file
 def test_its_links_agree_with_its_nodes(file: Path):
     workflow = read(file)
+    ids = [node["id"] for graph in graphs(workflow) for node in graph["nodes"]]
+    assert len(ids) == len(set(ids))  # otherwise newer pages number the nodes of subgraphs anew
     for graph in graphs(workflow):
         nodes = {node["id"]: node for node in graph["nodes"]}
         for link, source, out, target, into, kind in map(as_list, graph["links"]):
