@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from environment import comfyui_path
 from golden import Golden, normal, pixels, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
+from pack.skyreels_v3 import causal_vae
 from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar, plan_windows
 from pack.skyreels_v3.avatar_job import (
     Pass,
@@ -363,19 +364,24 @@ def loudness(golden: Golden) -> Iterable[Check]:
 
 @kind("vae")
 def vae(golden: Golden) -> Iterable[Check]:
-    """The host's Wan VAE at the golden's width, between pixels and model space."""
+    """The host's Wan VAE at the golden's width, between pixels and model space: by itself, and as the pack runs it."""
     wanted = golden.tensors
     model = comfy("ldm.wan.vae").WanVAE(**golden.config)
     model.load_state_dict(golden.weights())
     space = comfy("latent_formats").Wan21()
     _, _, latents, height, width = wanted["latents"].shape
     clip = pixels(golden.stem, 4 * (latents - 1) + 1, 8 * height, 8 * width).float() / 127.5 - 1
-    encoded = space.process_in(model.encode(clip.permute(3, 0, 1, 2)[None]))
-    yield Check("latents", relative_error(encoded, wanted["latents"]), NETWORK)
+    clip = clip.permute(3, 0, 1, 2)[None]
+    yield Check("latents", relative_error(space.process_in(model.encode(clip)), wanted["latents"]), NETWORK)
+    pieces = causal_vae.encode(model, lambda start, stop: clip[:, :, start:stop], clip.shape[2])
+    encoded = space.process_in(torch.cat(list(pieces), dim=2))
+    yield Check("latents, the pack's way", relative_error(encoded, wanted["latents"]), NETWORK)
     _, _, frames, height, width = wanted["decoded"].shape
     noise = normal(f"{golden.stem}/in/latents", (1, 16, latent_frames(frames), height // 8, width // 8))
     decoded = model.decode(space.process_out(noise)).clamp(-1, 1)
     yield Check("decoded", relative_error(decoded, wanted["decoded"]), NETWORK)
+    decoded = torch.cat(list(causal_vae.decode(model, space.process_out(noise))), dim=2).clamp(-1, 1)
+    yield Check("decoded, the pack's way", relative_error(decoded, wanted["decoded"]), NETWORK)
 
 
 def frame_checks(got: torch.Tensor, wanted: torch.Tensor) -> Iterable[Check]:
