@@ -50,6 +50,7 @@ BENCHMARKS = (
     "kills",
     "drift",
     "avatar_memory",
+    "batch_queue",
     "fuzz",
 )
 
