@@ -1,5 +1,6 @@
 """What Talking Avatar runs: ComfyUI's models lent to the passes, and a folder that remembers them."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from .clip_vision import image_tokens
 from .condition import JobCondition, attach
 from .job import jobs_folder, leave_playable, model_stamps, result_path
 from .machine import machine_of
+from .pace import ahead
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, avatar_sampler
@@ -109,7 +111,9 @@ class AvatarJob:
         self.speakers = None
         if speech.people > 1:
             self.speakers = speaker_masks(masks, (width, height), self.plan.width, self.plan.height, boxes)
-        self.progress = JobProgress(node_id, "window", len(self.plan.passes), sampling.steps)
+        forwards = model, math.prod(self.plan.latent_shape[2:]) // 4, sampling.steps * len(sampling.branches)
+        passes = len(self.plan.passes)
+        self.progress = JobProgress(node_id, "window", passes, sampling.steps, ahead([forwards] * passes))
 
     def run(self, codec: str) -> tuple[Path, torch.Tensor, str]:
         """Makes what is not made yet. Returns the video's path, its last frames [n, H, W, 3] and a report."""

@@ -25,6 +25,7 @@ from . import host
 from .condition import KEY, JobCondition, attach
 from .job import file_stamps, jobs_folder, leave_playable, model_stamps, result_path
 from .machine import machine_of
+from .pace import ahead
 from .progress import JobProgress
 from .prompts import Prompts
 from .sampling import BranchGuider, skyreels_model, unipc_sampler
@@ -133,7 +134,7 @@ class ExtensionJob:
         plan, rolls = self.plan, self.plan.rolls
         tail = Tail(**job.state(keys[done - 1])) if done else Tail.of_source(self.past)
         before = sum(roll.new_frames for roll in rolls[:done])
-        progress = JobProgress(self.node_id, "roll", len(rolls), self.sampling.steps)
+        progress = JobProgress(self.node_id, "roll", len(rolls), self.sampling.steps, self._ahead())
         negative = [] if self.sampling.negative is None or done == len(rolls) else [self.sampling.negative]
         self.prompts.prepare([*(roll.prompt for roll in rolls[done:]), *negative])
         for index in range(done, len(rolls)):
@@ -149,6 +150,15 @@ class ExtensionJob:
             if index and rolls[index - 1].part < rolls[index - 1].parts:
                 job.drop_state(keys[index - 1])
         return tail
+
+    def _ahead(self) -> list[float] | None:
+        """Seconds that each roll's forwards take by what this machine measured before."""
+        forwards = self.sampling.steps * len(self.sampling.branches)
+        sizes = [(roll, self.plan.latent_shape(roll)) for roll in self.plan.rolls]
+        return ahead(
+            (self.models[roll.job], (frames + roll.prefix_latents) * height * width // 4, forwards)
+            for roll, (_, _, frames, height, width) in sizes
+        )
 
     def _denoiser(self, progress: JobProgress):
         def denoise(roll: RollPlan, prefix: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
