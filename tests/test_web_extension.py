@@ -40,6 +40,11 @@ SET = """([type, values]) => {
     }
 }"""
 SAVED = """type => JSON.stringify(app.graph.nodes.find(n => n.type === type).serialize())"""
+FITTED = """() => {
+    const lines = document.querySelector(".skyreels-lines");
+    const spare = lines.clientHeight - lines.firstChild.offsetHeight;
+    return 0 <= spare && spare < 8;
+}"""
 BUTTON = """type => {
     const node = app.graph.nodes.find(n => n.type === type);
     const {scale, offset} = app.canvas.ds, page = app.canvas.canvas.getBoundingClientRect();
@@ -130,6 +135,8 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
         ["2", "continue", "0:00 – 0:06.5", "6.5 s", "2"],
         ["4", "cut", "0:06.5 – 0:08.5", "2 s", "1"],
     ]
+    # As high as what it says, and no higher: it grew and shrank with the script.
+    page.tab.wait_for_function(FITTED)
     picture(page, "script-right")
     assert queued(page, EXTEND)["script"] == GOOD
     assert saved(page, EXTEND)["widgets_values"] == [GOOD, *values[1:]]

@@ -9,6 +9,7 @@ import { text } from "./texts.js";
 const LOOK_EVERY = 300; // milliseconds; also the pause between two questions to the server
 const MARGIN = 10; // pixels that the canvas leaves around the panel
 const MAX_HEIGHT = 190; // pixels: about eight lines; more are scrolled
+const PADDING = 9; // above and below, see skyreels.css
 const FIRST_HEIGHT = 60; // until there is something to measure
 
 /** Adds the panel to a new node, right behind its widget `script`. The saved workflow does not know of it. */
@@ -53,20 +54,23 @@ class ScriptPanel {
         this.seen = null;
         this.asking = false;
         this.summary = element("div", { className: "skyreels-summary", role: "status" });
-        this.lines = element("div", { className: "skyreels-lines" });
+        this.said = element("div"); // of its own height, whatever room there is for it
+        this.lines = element("div", { className: "skyreels-lines" }, this.said);
         this.lines.dataset.captureWheel = "true"; // Nodes 2.0 would zoom instead of scroll
-        this.lines.addEventListener("wheel", (event) => {
-            if (this.lines.scrollHeight > this.lines.clientHeight && !event.ctrlKey) event.stopPropagation();
-        });
         this.root = element("div", { className: "skyreels-script" }, this.summary, this.lines);
+        this.root.addEventListener("wheel", (event) => this.onWheel(event));
+        this.sizes = new ResizeObserver(() => this.fit()); // text wraps anew as the node is made wider or narrower
     }
 
     /** Looks at the script as long as the node is there. */
     follow() {
         const timer = setInterval(() => this.look(), LOOK_EVERY);
+        this.sizes.observe(this.said);
+        const sizes = this.sizes;
         const before = this.node.onRemoved;
         this.node.onRemoved = function () {
             clearInterval(timer);
+            sizes.disconnect();
             return before?.apply(this, arguments);
         };
     }
@@ -91,6 +95,16 @@ class ScriptPanel {
         if (checked) this.show(checked, linked);
     }
 
+    /** The wheel scrolls lines that do not fit; else it zooms, as everywhere on the canvas. */
+    onWheel(event) {
+        if (this.lines.scrollHeight > this.lines.clientHeight && !event.ctrlKey) {
+            event.stopPropagation();
+        } else if (this.root.closest(".dom-widget")) {
+            event.preventDefault();
+            app.canvas.processMouseWheel(event); // which does not hear of events on elements above it
+        }
+    }
+
     show(checked, linked) {
         const right = checked.lines.filter((line) => !line.wrong);
         const wrong = checked.lines.length - right.length;
@@ -98,8 +112,7 @@ class ScriptPanel {
         this.summary.classList.toggle("skyreels-wrong", wrong > 0);
         const notes = checked.notes.map((note) => said("hint", note, "skyreels-note"));
         const problem = checked.problem ? [said("wrong", checked.problem, "skyreels-wrong")] : [];
-        this.lines.replaceChildren(...problem, ...(checked.lines.length ? [this.table(checked.lines)] : []), ...notes);
-        this.fit();
+        this.said.replaceChildren(...problem, ...(checked.lines.length ? [this.table(checked.lines)] : []), ...notes);
     }
 
     table(lines) {
@@ -130,9 +143,9 @@ class ScriptPanel {
 
     /** Gives the panel the height of what it says; on the canvas the node grows where it must. */
     fit() {
-        const wanted = this.summary.offsetHeight + this.lines.scrollHeight + 8;
-        const height = Math.min(MAX_HEIGHT, Math.max(wanted, 24));
-        if (height === this.height) return;
+        const wanted = this.summary.offsetHeight + this.said.offsetHeight + PADDING;
+        const height = Math.min(MAX_HEIGHT, wanted);
+        if (height === this.height || wanted === PADDING) return; // the latter: not shown just now
         this.height = height;
         this.root.style.setProperty("--skyreels-height", `${height}px`);
         app.canvas?.setDirty(true, true);
