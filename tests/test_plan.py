@@ -174,7 +174,8 @@ def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
     """The same bytes as the model asks ComfyUI for."""
     module, nodes = pack_nodes.module("skyreels_v3.plan"), pack_nodes.module("nodes.plan")
     size = module.planned_size(model.model.job, 832, 480, 81, 2)
-    planned = module.Plan(nodes.network_of(model), size, pack_nodes.module("nodes.machine").machine_of(model.load_device))
+    machine = pack_nodes.module("nodes.machine").machine_of(model.load_device)
+    planned = module.Plan(nodes.network_of(model), size, machine)
     key = pack_nodes.module("nodes.condition").KEY
     shape, slots = [2, 16, 21, 60, 104], [1, 16, 4, 60, 104]
     assert planned.forward == model.model.memory_required(shape, {key: [slots]})
