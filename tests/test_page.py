@@ -1,19 +1,23 @@
-"""The workflows in ComfyUI's real page: they open clean, Run plays a video. Screenshots stay in test-artifacts/."""
+"""Workflows and blueprints in ComfyUI's real page: they open clean, Run plays a video, the browser shows thumbnails.
+
+Screenshots stay in test-artifacts/.
+"""
 
 import json
 
 import pytest
 
 import demo
-from comfyui_server import Server
+from comfyui_server import Server, checked
 from page import Page
 from workflow import to_prompt
 
 ARTIFACTS = demo.ROOT / "test-artifacts"
+BLUEPRINTS = sorted((demo.ROOT / "subgraphs").glob("*.json"))
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}, "version": 0.4}
 PAGES = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic canvas", "Nodes 2.0"])
 SIZE = (2560, 1200)  # a whole workflow stays readable
 # What is changed on the page before Run, so that the video is small and short: node type -> widget -> value.
-LEFT_OUT = {("storyboard_extension", False), ("talking_avatar_two_people", False)}
 TINY = {"resolution": "custom", "width": 96, "height": 64}
 AVATAR = {**TINY, "steps": 1, **demo.SHORT_WINDOWS}
 SMALL = {
@@ -27,9 +31,30 @@ SMALL = {
     },
     "talking_avatar": {"SkyReelsTalkingAvatar": AVATAR},
     "talking_avatar_two_people": {"SkyReelsTalkingAvatar": AVATAR},
+    "reference_extend_cut": {
+        "SkyReelsReferenceToVideo": {**TINY, "frames": 9},
+        "SkyReelsExtendVideo": {**TINY, "steps": 2, "script": "continue 0.2s: She waits.\ncut 2s: Her face."},
+    },
+    "short_film": {
+        "SkyReelsReferenceToVideo": {**TINY, "frames": 9},
+        "SkyReelsExtendVideo": {**TINY, "steps": 2, "script": "continue 0.2s: She looks up."},
+        "SkyReelsTalkingAvatar": AVATAR,
+    },
+    "prompt_batch": {"SkyReelsReferenceToVideo": {**TINY, "frames": 5}},
+    "reference_to_video_low_vram": {"SkyReelsReferenceToVideo": {**TINY, "frames": 9}},
+    "talking_avatar_low_vram": {"SkyReelsTalkingAvatar": AVATAR},
 }
-# One of the two extensions and avatars is enough on the classic canvas: they have the same nodes.
-OPENED = [(name, nodes_2) for name in SMALL for nodes_2 in (False, True) if (name, nodes_2) not in LEFT_OUT]
+# Once is enough for those that share their nodes with others; all are opened in both below.
+ONCE = {
+    "storyboard_extension": True,
+    "talking_avatar_two_people": True,
+    "reference_extend_cut": False,
+    "short_film": True,
+    "prompt_batch": True,
+    "reference_to_video_low_vram": False,
+    "talking_avatar_low_vram": True,
+}
+OPENED = [(name, nodes_2) for name in SMALL for nodes_2 in (False, True) if ONCE.get(name, nodes_2) == nodes_2]
 SET_WIDGETS = """([type, values]) => {
     for (const node of app.graph.nodes.filter(n => n.type === type))
         for (const [name, value] of Object.entries(values)) {
@@ -95,9 +120,11 @@ def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, page_fact
 @PAGES
 def test_a_workflow_that_was_saved_again_is_the_same(stocked_server: Server, page_factory, nodes_2: bool):
     page = page_factory(stocked_server, nodes_2=nodes_2)
-    for file in demo.workflow_files().values():
+    noise = page.errors()
+    for file in [*demo.workflow_files().values(), *BLUEPRINTS]:
         workflow = json.loads(file.read_text(encoding="utf-8"))
         page.load_workflow(workflow)
+        is_clean(page, noise)
         saved = page.saved_workflow()
         kept = ("id", "type", "widgets_values", "mode")
         assert [{key: node.get(key) for key in kept} for node in saved["nodes"]] == [
@@ -105,6 +132,67 @@ def test_a_workflow_that_was_saved_again_is_the_same(stocked_server: Server, pag
         ]
         assert sorted(saved["links"]) == sorted(workflow["links"])
         assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
+        subgraphs = [one.get("definitions", {}).get("subgraphs", []) for one in (saved, workflow)]
+        assert [[one["name"] for one in some] for some in subgraphs[:1]] == [[one["name"] for one in subgraphs[1]]]
+
+
+def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, page_factory):
+    page = page_factory(stocked_server, nodes_2=True)
+    page.load_workflow(json.loads(demo.workflow_files()["prompt_batch"].read_text(encoding="utf-8")))
+    page.tab.evaluate(SET_WIDGETS, ["SkyReelsReferenceToVideo", {**TINY, "frames": 5}])
+    page.tab.evaluate(SET_WIDGETS, ["SkyReelsSigmas", {"steps": 1}])
+    page.set_run_count(3)
+    before = set(stocked_server.get("/history"))
+    page.press_run()
+    page.wait_until(lambda: len(set(stocked_server.get("/history")) - before) == 3)
+    entries = [entry for key, entry in stocked_server.get("/history").items() if key not in before]
+    names = [path.name for entry in entries for path in stocked_server.output_files(checked(entry))]
+    assert [name.rpartition("_0000")[0] for name in names] == [
+        "SkyReels-V3_01_In_a_wooden_café_the_astronaut_in_the",
+        "SkyReels-V3_02_In_a_spaceship_the_astronaut_in_the",
+        "SkyReels-V3_03_On_a_park_bench_in_autumn_the_astronaut",
+    ]
+
+
+@PAGES
+def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, page_factory, nodes_2: bool):
+    page = page_factory(stocked_server, nodes_2=nodes_2)
+    noise = page.errors()
+    wanted = {file.stem for file in BLUEPRINTS}
+    page.wait_until(lambda: wanted <= {name for name, _ in page.blueprints()})
+    assert {name for name, pack in page.blueprints() if pack.endswith("SkyReels-V3")} == wanted
+    name = "SkyReels-V3 Images to Video" if nodes_2 else "SkyReels-V3 Video Extension"
+    page.load_workflow(EMPTY)
+    page.search_node(name)
+    (box,) = page.saved_workflow()["nodes"]
+    # Joined up as an artist would: what goes in on its left, Save Video on its right.
+    source = ("LoadImage", "image", "astronaut.png") if nodes_2 else ("LoadVideo", "file", "bigbuckbunny.mp4")
+    short = {"frames": 5, "seconds": 0.3} if nodes_2 else {"script": "continue 0.2s: The rabbit looks up."}
+    page.tab.evaluate(
+        """([id, source, values]) => {
+            const box = app.graph.getNodeById(id);
+            const load = LiteGraph.createNode(source[0]), save = LiteGraph.createNode("SaveVideo");
+            for (const [node, x] of [[load, -500], [save, 700]]) { node.pos = [x, 0]; app.graph.add(node); }
+            load.widgets.find(w => w.name === source[1]).value = source[2];
+            load.connect(0, box, 0);
+            box.connect(0, save, 0);
+            for (const widget of box.widgets) if (widget.name in values) widget.value = values[widget.name];
+        }""",
+        [box["id"], source, {**TINY, **short}],
+    )
+    entry = page.run()
+    page.fit_view()
+    page.screenshot(ARTIFACTS / f"blueprint-{'nodes-2' if nodes_2 else 'classic'}.png")
+    is_clean(page, noise)
+    (path,) = stocked_server.output_files(entry)
+    made = demo.probe(path)
+    assert (made.width, made.height) == (96, 64) and made.frames == (9 if nodes_2 else 132 + 5)
+
+
+def test_the_template_browser_shows_every_workflow_with_its_picture(stocked_server: Server, page_factory):
+    page = page_factory(stocked_server, size=(2000, 1600))  # cards out of sight have no picture yet
+    assert page.templates("SkyReels-V3") == {name: 512 for name in demo.workflow_files()}
+    page.screenshot(ARTIFACTS / "templates.png")
 
 
 def test_a_failed_run_is_told_on_the_page(stocked_server: Server, page_factory):

@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote
 
 from playwright.sync_api import Browser, BrowserContext, Error, Playwright, Response, sync_playwright
 from playwright.sync_api import Page as Tab
@@ -217,9 +216,10 @@ class Page:
 
     def blueprints(self) -> list[tuple[str, str]]:
         """(name, pack) of the subgraph blueprints in the node library."""
-        script = """() => Object.values(LiteGraph.registered_node_types).map(type => type.nodeData)
-            .filter(data => data?.name?.startsWith("SubgraphBlueprint."))
-            .map(data => [data.display_name, data.python_module])"""
+        script = """() => {
+            const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
+            return stores.get("subgraph").subgraphBlueprints.map(one => [one.display_name, one.python_module]);
+        }"""
         return [tuple(one) for one in self.tab.evaluate(script)]
 
     def search_node(self, name: str) -> None:
@@ -231,19 +231,18 @@ class Page:
         self.tab.keyboard.press("Enter")
         self.tab.wait_for_timeout(1000)
 
-    def template_pictures(self, pack: str) -> dict[str, bool]:
-        """Open the template browser at a pack: each template's name, and whether its picture is shown."""
+    def templates(self, pack: str) -> dict[str, int]:
+        """Open the template browser at a pack: the cards in sight, and how many pixels wide each one's picture is."""
         self.tab.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         dialog = self.tab.locator('[role="dialog"]:visible')
         dialog.get_by_text(pack, exact=True).first.click()
-        self.tab.wait_for_timeout(1500)
-        script = """pictures => pictures.map(picture => [picture.src, picture.naturalWidth > 0])"""
-        found = dialog.locator("img").evaluate_all(script)
-        return {
-            unquote(source).rpartition("/")[2].removesuffix(".jpg"): shown
-            for source, shown in found
-            if f"/workflow_templates/{pack}/" in unquote(source)
-        }
+        self.tab.wait_for_timeout(2500)
+        script = """pictures => pictures.map(picture => {
+            let card = picture;
+            while (!card.innerText?.trim()) card = card.parentElement;
+            return [card.innerText.trim().split("\\n")[0], picture.naturalWidth];
+        })"""
+        return dict(dialog.locator("img").evaluate_all(script))
 
     def toasts(self) -> list[str]:
         """The texts of the messages in the corner."""
