@@ -40,6 +40,7 @@ BENCHMARKS = (
     "streaming",
     "kernels",
     "attention",
+    "audio_attention",
     "vae",
     "load",
     "precision",
