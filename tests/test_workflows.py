@@ -233,6 +233,8 @@ def test_comfyui_has_the_blueprints(stocked_server: Server):
     entries = stocked_server.get("/global_subgraphs")
     ours = {entry["name"]: key for key, entry in entries.items() if entry["info"]["node_pack"].endswith("SkyReels-V3")}
     assert ours.keys() == {file.stem for file in BLUEPRINTS}
+    nodes = {node["display_name"] for node in stocked_server.object_info().values()}
+    assert not nodes & ours.keys()  # whoever searches must be able to tell them apart
     for file in BLUEPRINTS:
         assert json.loads(stocked_server.get(f"/global_subgraphs/{ours[file.stem]}")["data"]) == read(file)
 
