@@ -1,4 +1,4 @@
-# make demo    every workflow on a real ComfyUI with tiny checkpoints; prints the videos it wrote
+# make demo    the workflows on a real ComfyUI with tiny checkpoints; prints the videos it wrote
 # make test    style, then every test, the page in a browser included
 # make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
