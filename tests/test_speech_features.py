@@ -38,6 +38,7 @@ def test_the_key_follows_from_the_numbers(features):
 
 def test_a_cleared_folder_does_no_harm_and_nothing_stays(features, tmp_path):
     folder = tmp_path / "temp"
+    gc.collect()  # files that others left behind are closed at any time
     used = psutil.Process().num_fds() if hasattr(psutil.Process, "num_fds") else None
     stored = SpeechFeatures((person.unbind(1) for person in features), folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -46,7 +47,7 @@ def test_a_cleared_folder_does_no_harm_and_nothing_stays(features, tmp_path):
     del stored
     gc.collect()
     assert not folder.exists() or not list(folder.iterdir())
-    assert used is None or psutil.Process().num_fds() == used
+    assert used is None or psutil.Process().num_fds() <= used
 
 
 def test_a_folder_that_cannot_be_written_is_told(features, tmp_path):
