@@ -51,6 +51,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first: where several processes share the files, none is left with one."""
+    slow = ("test_web_extension.py", "test_page.py", "test_kernels.py", "test_extension_server.py", "test_workflows.py")
+    items.sort(key=lambda item: slow.index(item.path.name) if item.path.name in slow else len(slow))
+
+
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """ComfyUI imported into this process, on the CPU, with its own nodes but without those of this pack.

@@ -1,6 +1,7 @@
 """tools/batch.py: what it reads, and whole batches against a running ComfyUI, by a Python with nothing installed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,7 +164,10 @@ def batch(server: Server, *arguments) -> subprocess.Popen:
     archived = server.base / "custom_nodes" / PACK
     folder = archived if archived.exists() else demo.ROOT
     command = [sys.executable, "-S", "-E", folder / TOOL, *arguments, "--server", server.url]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Ctrl+C does nothing to what a shell has started in the background, nor to what that starts.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), **pipes, **heard)
 
 
 def finished(process: subprocess.Popen, code: int) -> str:
