@@ -9,7 +9,7 @@ from .scenes import Scene
 WALK = 0.24  # world units a second
 STEPS = 1.5  # double steps a second
 BLINK = 0.16  # seconds
-HOLDING = 1.1  # radians of the arm that holds something
+HOLDING = 1.35  # radians of the arm that holds something
 
 
 def start_x(scene: Scene, index: int) -> float:

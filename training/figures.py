@@ -91,13 +91,15 @@ def draw_figure(world: Pen, look: Look, pose: Pose, held: Callable[[Pen], None] 
             low=look.coat[1],
         )
         look.worn(pen, pose)
-    with paint():
-        _arm(pen, look, -1, pose.arms[0])
-    if held is not None:
-        held(hand_pen(world, pose))
-    with paint():
-        _arm(pen, look, 1, pose.arms[1])
+    for side, angle in zip((-1, 1), pose.arms):
+        with paint():
+            _arm(pen, look, side, angle)
     draw_head(head_pen(pen, pose), look, pose)
+    if held is not None:
+        hand = hand_pen(world, pose)
+        held(hand)
+        with paint(0.009):
+            hand.ellipse(0, 0, 0.027, 0.027, look.hand)
 
 
 def draw_head(head: Pen, look: Look, pose: Pose) -> None:

@@ -30,8 +30,8 @@ def _ball(pen: Pen, t: float) -> None:
 
 
 def _cup(pen: Pen, t: float) -> None:
-    pen.ellipse(0.082, 0.0, 0.046, 0.05, "19b5a5")
-    pen.ellipse(0.082, 0.0, 0.022, 0.026, INK, lined=False)
+    pen.ellipse(-0.082, 0.0, 0.046, 0.05, "19b5a5")
+    pen.ellipse(-0.082, 0.0, 0.022, 0.026, INK, lined=False)
     pen.polygon([(-0.065, -0.085), (0.065, -0.085), (0.08, 0.075), (-0.08, 0.075)], "22d3c0", 0.012, low="129488")
     pen.ellipse(0, 0.078, 0.085, 0.02, "f2fffd", lined=False)
     pen.ellipse(0, 0.076, 0.065, 0.012, "6b3d22", lined=False)
@@ -106,15 +106,15 @@ def _guitar(pen: Pen, t: float) -> None:
 THINGS: dict[str, Thing] = {
     thing.name: thing
     for thing in (
-        Thing("ball", _ball, (0.0, -0.09), 0.1),
-        Thing("cup", _cup, (0.082, 0.0), 0.097),
+        Thing("ball", _ball, (-0.07, -0.06), 0.1),
+        Thing("cup", _cup, (-0.105, 0.0), 0.097),
         Thing("kite", _kite, (0.0, -0.24), 0.26),
-        Thing("lamp", _lamp, (0.0, -0.08), 0.12, shines=True),
-        Thing("umbrella", _umbrella, (0.0, -0.12), 0.17),
-        Thing("fish", _fish, (0.0, -0.06), 0.09),
+        Thing("lamp", _lamp, (-0.03, -0.1), 0.12, shines=True),
+        Thing("umbrella", _umbrella, (-0.0, -0.15), 0.17),
+        Thing("fish", _fish, (-0.05, -0.055), 0.09),
         Thing("balloon", _balloon, (0.0, -0.19), 0.24),
-        Thing("flower", _flower, (0.0, -0.08), 0.14),
-        Thing("book", _book, (0.0, -0.08), 0.105),
+        Thing("flower", _flower, (0.0, -0.1), 0.14),
+        Thing("book", _book, (-0.08, -0.06), 0.105),
         Thing("guitar", _guitar, (0.0, 0.12), 0.15),
     )
 }

@@ -1,0 +1,66 @@
+"""Numbers of a clip: where its subject goes, and what becomes of its colours."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .lips import track
+
+
+@dataclass(frozen=True)
+class Path:
+    """x, y: of the head in every frame, in picture heights, y down, float32 [F].  zoom: of the camera, [F].
+
+    error: how badly the character fits, [F].  fps: frames a second.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    zoom: np.ndarray
+    error: np.ndarray
+    fps: float
+
+    @property
+    def velocity(self) -> tuple[float, float]:
+        """Picture heights a second, of the straight line that fits best."""
+        if len(self.x) < 2:
+            return 0.0, 0.0
+        t = np.arange(len(self.x)) / self.fps
+        return float(np.polyfit(t, self.x, 1)[0]), float(np.polyfit(t, self.y, 1)[0])
+
+    @property
+    def jumps(self) -> np.ndarray:
+        """How far the head moves from frame to frame, [F - 1]: a seam shows as a peak."""
+        return np.hypot(np.diff(self.x), np.diff(self.y))
+
+
+def path_of(frames: np.ndarray, name: str, fps: float = 24) -> Path:
+    """The way of a character's head through frames uint8 [F, H, W, 3]."""
+    heads = track(frames, name)
+    ratio = frames.shape[2] / frames.shape[1]
+    columns = [(head.x * ratio, head.y, head.zoom, head.error) for head in heads]
+    return Path(*np.array(columns, np.float32).T, fps)
+
+
+def colours(frames: np.ndarray) -> np.ndarray:
+    """Of every frame the mean of red, green and blue, their standard deviation and the saturation, float32 [F, 7]."""
+    pixels = frames.astype(np.float32).reshape(len(frames), -1, 3) / 255
+    saturation = (pixels.max(axis=2) - pixels.min(axis=2)).mean(axis=1, keepdims=True)
+    return np.concatenate([pixels.mean(axis=1), pixels.std(axis=1), saturation], axis=1)
+
+
+def colour_drift(frames: np.ndarray, part: int = 12) -> float:
+    """How far `colours` of the last `part` frames are from those of the first, root mean square."""
+    rows = colours(frames)
+    return float(np.sqrt(((rows[:part].mean(axis=0) - rows[-part:].mean(axis=0)) ** 2).mean()))
+
+
+def sync(mouth: np.ndarray, heard: np.ndarray, lags: int = 5) -> tuple[float, int]:
+    """The best correlation of two tracks [F] and the lag in frames where it is (above 0: the mouth is late)."""
+    scores = {}
+    for lag in range(-lags, lags + 1):
+        a = mouth[max(0, lag) : len(mouth) + min(0, lag)]
+        b = heard[max(0, -lag) : len(heard) + min(0, -lag)]
+        scores[lag] = float(np.corrcoef(a, b)[0, 1]) if a.std() > 1e-6 and b.std() > 1e-6 else 0.0
+    best = max(scores, key=lambda lag: (scores[lag], -abs(lag)))
+    return scores[best], best
