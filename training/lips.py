@@ -1,7 +1,7 @@
-"""How far a mouth is open in a frame: how much of the face below the nose has the mouth's colour.
+"""How far a mouth is open in a frame: how much of what changes in that face as it opens is there.
 
-Areas do not change with blur, and noise averages out over them. The same area in the renderer's own heads says how
-much openness it means for a character.
+The renderer's own heads say what changes, for every character at every size, and how much of it a level is. It is a
+sum over the lower face: noise averages out, and what stays the same (a beard, a collar) counts for nothing.
 """
 
 from functools import lru_cache
@@ -10,23 +10,24 @@ import numpy as np
 
 from .canvas import Canvas, View
 from .figures import Pose, draw_head
+from .lights import LIGHTS
 from .looks import LOOKS
 from .templates import Found, find
 
 ACROSS = np.linspace(-0.098, 0.098, 29, dtype=np.float32)  # from the head's middle, world units
 DOWN = np.linspace(-0.036, -0.15, 18, dtype=np.float32)
-MIDDLE = np.abs(ACROSS) <= 0.076  # where the mouth is; beside it, the face
 LEVELS = np.linspace(0, 1, 6)
-DRAWN = 150  # pixels per world unit of the heads that say what an area means
+STEP = 3  # pixels per world unit between the sizes that heads are drawn in for comparison
 SMOOTH = 2  # frames before and after that steady where the head is
 
 
 def openness(frame: np.ndarray, head: Found) -> float:
-    """0 closed to 1 open, of a head that was found. frame: uint8 [H, W, 3]. A little beyond is possible."""
+    """0 closed to 1 open, of a head that was found. frame: uint8 [H, W, 3]."""
     high, wide = frame.shape[:2]
-    patch = _sampled(frame.astype(np.float32) / 255, head.x * wide, head.y * high, head.zoom * high)
-    areas = _areas_of(head.name)
-    return float(np.interp(_dark(patch), areas, LEVELS, left=0.0, right=1.0))
+    unit = head.zoom * high
+    patch = _sampled(frame.astype(np.float32) / 255, head.x * wide, head.y * high, unit)
+    change, amounts = _scale(head.name, head.light, STEP * round(unit / STEP))
+    return float(np.interp(float((patch * change).sum()), amounts, LEVELS))
 
 
 def mouth_track(frames: np.ndarray, name: str, near: tuple[float, float] | None = None) -> np.ndarray:
@@ -59,12 +60,6 @@ def track(frames: np.ndarray, name: str, near: tuple[float, float] | None = None
     return heads
 
 
-def _dark(patch: np.ndarray) -> float:
-    """Mean share of the mouth's colour in the middle of a patch [h, w, 3], the face beside it being none."""
-    face = patch[:, ~MIDDLE].reshape(-1, 3).mean(axis=0)
-    return float(((face - patch[:, MIDDLE]) @ (face / max(1e-3, float(face @ face)))).mean())
-
-
 def _sampled(pixels: np.ndarray, x: float, y: float, unit: float) -> np.ndarray:
     """[h, w, 3] at ACROSS and DOWN from a head's middle in pixels; between pixels, and at the edge beyond it."""
     columns = np.clip(x + ACROSS * unit - 0.5, 0, pixels.shape[1] - 1.001)
@@ -76,13 +71,27 @@ def _sampled(pixels: np.ndarray, x: float, y: float, unit: float) -> np.ndarray:
     return upper * (1 - down) + lower * down
 
 
-@lru_cache(maxsize=32)
-def _areas_of(name: str) -> np.ndarray:
-    """What `_dark` says of a character's head at each of LEVELS, rising."""
-    side = round(0.6 * DRAWN)
-    areas = []
+@lru_cache(maxsize=512)
+def _scale(name: str, light: str, unit: int) -> tuple[np.ndarray, np.ndarray]:
+    """What changes in the face as its mouth opens [h, w, 3], and how much of it there is at each of LEVELS, rising.
+
+    The mean of the change is taken away, so that a lighter or darker picture changes nothing.
+    """
+    side = round(0.6 * unit) + 4
+    faces = []
     for level in LEVELS:
-        canvas = Canvas(side, side, View(0.0, 0.0, DRAWN / side))
+        canvas = Canvas(side, side, View(0.0, 0.0, unit / side), LIGHTS[light].near)
         draw_head(canvas.pen(), LOOKS[name], Pose(mouth=float(level)))
-        areas.append(_dark(_sampled(canvas.pixels.transpose(1, 2, 0), side / 2, side / 2, DRAWN)))
-    return np.maximum.accumulate(np.array(areas) + 1e-6 * np.arange(len(areas)))
+        pixels = _blurred(canvas.pixels.transpose(1, 2, 0))
+        faces.append(_sampled(pixels, side / 2, side / 2, unit))
+    change = faces[-1] - faces[0]
+    change = change - change.mean(axis=(0, 1))
+    amounts = np.array([float((face * change).sum()) for face in faces])
+    return change, np.maximum.accumulate(amounts + 1e-6 * np.arange(len(amounts)))
+
+
+def _blurred(pixels: np.ndarray) -> np.ndarray:
+    """As soft as frames are that went through a codec: about 0.7 pixels."""
+    for axis in (0, 1):
+        pixels = 0.5 * pixels + 0.25 * (np.roll(pixels, 1, axis) + np.roll(pixels, -1, axis))
+    return pixels

@@ -293,8 +293,8 @@ def _hood(head: Pen, pose: Pose) -> None:
 
 
 def _fringe(pen: Pen, pose: Pose) -> None:
-    pen.polygon([(-0.128, 0.01), (-0.135, 0.1), (-0.06, 0.135), (0.06, 0.135), (0.135, 0.1), (0.128, 0.01), (0.1, 0.075),
-                 (-0.08, 0.085)], "2a1c24", 0.012, lined=False)  # fmt: skip
+    pen.polygon([(-0.128, 0.01), (-0.135, 0.1), (-0.06, 0.135), (0.06, 0.135), (0.135, 0.1), (0.128, 0.01),
+                 (0.1, 0.075), (-0.08, 0.085)], "2a1c24", 0.012, lined=False)  # fmt: skip
     _blush(pen, "ee8a76")
 
 
@@ -334,7 +334,7 @@ LOOKS: dict[str, Look] = {
              voice=(230, 1.22), worn=_bow, back_of_head=_rabbit_ears, features=_rabbit_features),
         Look("dragon", ("9a5fe0", "7d41c4"), "d9b8f5", ("8a4fd0", "6f38b4"), "8a4fd0", "b98af0", "6f38b4", "4e2590",
              hips=0.112, voice=(90, 0.88), behind=_wings, worn=_dragon_belly, back_of_head=_horns, features=_snout),
-        Look("girl", ("8d5a3b", "7d4d31"), "8d5a3b", ("ffc928", "f0a41c"), "ffc928", "8d5a3b", "3f7fd6", "e23b3b",
+        Look("girl", ("9c6846", "8a5838"), "9c6846", ("ffc928", "f0a41c"), "ffc928", "9c6846", "3f7fd6", "e23b3b",
              head=(0.155, 0.142, 0.13), hips=0.125, voice=(210, 1.16), worn=_buttons, back_of_head=_hood,
              features=_fringe),
     )

@@ -23,6 +23,7 @@ ZOOMS = tuple(0.84 * 1.065**i for i in range(19))  # of the camera: 0.84 to 2.6
 # How much a template's own variety counts: without it plain ones are found everywhere, with all of it busy ones are.
 POWER = {"head": 0.5, "thing": 0.5}
 SHOWN = {"head": 0.62, "thing": 0.8}  # of a template that must lie inside the frame
+INSIDE = 0.975  # how much smaller than the truth the best fit is: it keeps off the edges, where frames are mixed
 FINE = 5  # lines of a template before it is shrunk, per pixel
 NEUTRAL = 0.5
 
@@ -59,23 +60,34 @@ def find(
     zooms: from, to, of those that are looked through.  names: look for these alone.
     """
     high, wide = frame.shape[:2]
-    best: dict[str, Found] = {}
     bank = _bank(kind, names)
-    for zoom in ZOOMS:
-        if not zooms[0] <= zoom <= zooms[1]:
-            continue
-        height = max(4, round(UNIT[kind] / zoom))
+    heights = sorted({max(4, round(UNIT[kind] / zoom)) for zoom in ZOOMS}, reverse=True)
+    heights = [height for height in heights if zooms[0] <= UNIT[kind] / height <= zooms[1]]
+    least, spots = [], []  # of every zoom: the lowest error of each template, and its place
+    for height in heights:
         width = max(4, round(height * wide / high))
         error = bank.errors(shrunk(frame, width, height))
-        flat = error.reshape(len(error), -1)
-        for index, place in enumerate(flat.argmin(axis=1)):
-            name, light = bank.names[index]
-            value = float(flat[index, place])
-            if name not in best or value < best[name].error:
-                y, x = divmod(int(place), error.shape[2])
-                x, y = _between(error[index, y], x) + bank.shift[0], _between(error[index, :, x], y) + bank.shift[1]
-                best[name] = Found(name, x / width, y / height, UNIT[kind] / height, value, light)
-    return sorted(best.values(), key=lambda found: found.error)
+        places = error.reshape(len(error), -1).argmin(axis=1)
+        rows, columns = np.divmod(places, error.shape[2])
+        least.append(error.reshape(len(error), -1)[np.arange(len(error)), places])
+        spots.append(
+            [
+                ((_between(e[y], x) + bank.shift[0]) / width, (_between(e[:, x], y) + bank.shift[1]) / height)
+                for e, y, x in zip(error, rows, columns)
+            ]
+        )
+    if not heights:
+        return []
+    least = np.stack(least)
+    found = []
+    for name in dict.fromkeys(name for name, _ in bank.names):
+        mine = [i for i, (other, _) in enumerate(bank.names) if other == name]
+        level, index = divmod(int(least[:, mine].argmin()), len(mine))
+        index = mine[index]
+        height = float(np.interp(_between(least[:, index], level), range(len(heights)), heights))
+        zoom = UNIT[kind] / (INSIDE * height)
+        found.append(Found(name, *spots[level][index], zoom, float(least[level, index]), bank.names[index][1]))
+    return sorted(found, key=lambda one: one.error)
 
 
 @dataclass(frozen=True)
