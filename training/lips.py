@@ -15,19 +15,30 @@ from .looks import LOOKS
 from .templates import Found, find
 
 ACROSS = np.linspace(-0.098, 0.098, 29, dtype=np.float32)  # from the head's middle, world units
-DOWN = np.linspace(-0.036, -0.15, 18, dtype=np.float32)
+DOWN = np.linspace(-0.01, -0.16, 20, dtype=np.float32)
 LEVELS = np.linspace(0, 1, 6)
-STEP = 3  # pixels per world unit between the sizes that heads are drawn in for comparison
+ZOOMS = (0.97, 1.0, 1.03)
+SHIFTS = tuple((0.008 * i, 0.008 * j) for i in (-1, 0, 1) for j in (-2, -1, 0, 1, 2))  # world units
+STEP = 2  # pixels per world unit between the sizes that heads are drawn in for comparison
 SMOOTH = 2  # frames before and after that steady where the head is
 
 
 def openness(frame: np.ndarray, head: Found) -> float:
     """0 closed to 1 open, of a head that was found. frame: uint8 [H, W, 3]."""
     high, wide = frame.shape[:2]
-    unit = head.zoom * high
-    patch = _sampled(frame.astype(np.float32) / 255, head.x * wide, head.y * high, unit)
-    change, amounts = _scale(head.name, head.light, STEP * round(unit / STEP))
-    return float(np.interp(float((patch * change).sum()), amounts, LEVELS))
+    pixels = frame.astype(np.float32) / 255
+    best, amount = np.inf, 0.0
+    # A head is found to a third of a pixel, and the mouth of a wide shot is five wide: the face is fitted again.
+    for zoom in ZOOMS:
+        unit = zoom * head.zoom * high
+        faces, change, amounts = _scale(head.name, head.light, STEP * round(unit / STEP))
+        for dx, dy in SHIFTS:
+            patch = _sampled(pixels, head.x * wide + dx * unit, head.y * high + dy * unit, unit)
+            patch = (patch - patch.mean(axis=(0, 1))).reshape(-1)
+            error = float(((faces - patch) ** 2).sum(axis=1).min())
+            if error < best:
+                best, amount = error, float(np.interp(float(patch @ change), amounts, LEVELS))
+    return amount
 
 
 def mouth_track(frames: np.ndarray, name: str, near: tuple[float, float] | None = None) -> np.ndarray:
@@ -72,22 +83,20 @@ def _sampled(pixels: np.ndarray, x: float, y: float, unit: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def _scale(name: str, light: str, unit: int) -> tuple[np.ndarray, np.ndarray]:
-    """What changes in the face as its mouth opens [h, w, 3], and how much of it there is at each of LEVELS, rising.
-
-    The mean of the change is taken away, so that a lighter or darker picture changes nothing.
+def _scale(name: str, light: str, unit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lower face at each of LEVELS [levels, values], what changes in it as it opens [values], and how much of the
+    change is there at each level, rising. Means are taken away, so that a lighter or darker picture changes nothing.
     """
     side = round(0.6 * unit) + 4
     faces = []
     for level in LEVELS:
         canvas = Canvas(side, side, View(0.0, 0.0, unit / side), LIGHTS[light].near)
         draw_head(canvas.pen(), LOOKS[name], Pose(mouth=float(level)))
-        pixels = _blurred(canvas.pixels.transpose(1, 2, 0))
-        faces.append(_sampled(pixels, side / 2, side / 2, unit))
+        face = _sampled(_blurred(canvas.pixels.transpose(1, 2, 0)), side / 2, side / 2, unit)
+        faces.append((face - face.mean(axis=(0, 1))).reshape(-1))
+    faces = np.stack(faces)
     change = faces[-1] - faces[0]
-    change = change - change.mean(axis=(0, 1))
-    amounts = np.array([float((face * change).sum()) for face in faces])
-    return change, np.maximum.accumulate(amounts + 1e-6 * np.arange(len(amounts)))
+    return faces, change, np.maximum.accumulate(faces @ change + 1e-6 * np.arange(len(faces)))
 
 
 def _blurred(pixels: np.ndarray) -> np.ndarray:

@@ -12,14 +12,17 @@ from .surroundings import place_of
 from .templates import Found, find
 
 ASIDE = 0.2  # heads nearer to each other, in the picture's height at zoom 1, are one
-THING_REACH = 0.66  # how far from a head's middle the object next to it may be, world units
+# Where an object's middle is, from the middle of a head: left, top, right, bottom in world units, y down.
+IN_HAND, LEFT_OF, RIGHT_OF = (0.12, -0.15, 0.48, 0.45), (-0.66, 0.15, -0.2, 0.75), (0.2, 0.15, 0.66, 0.75)
 THING_ZOOM = (0.93, 1.09)  # of the head's: what a hand holds stands where its owner stands
-FITS = {"head": 0.2, "thing": 0.21}  # errors above it: nothing is there
 
 
 @dataclass(frozen=True)
 class Sight:
-    """characters: best fit first.  thing: the object nearest to the first of them, or None.  place, time: of day."""
+    """characters: best fit first.  thing: the object that fits best beside the first of them, or None.
+
+    place, time: of day. What fits best is named even where nothing is there: its error says how well.
+    """
 
     characters: tuple[Found, ...]
     thing: Found | None
@@ -32,16 +35,14 @@ def look_at(frame: np.ndarray, people: int = 1) -> Sight:
     seen = characters(frame, people)
     things = objects(frame, seen[0] if seen else None)
     place, time, _ = place_of(frame)
-    return Sight(tuple(seen), things[0] if things and things[0].error < FITS["thing"] else None, place, time)
+    return Sight(tuple(seen), things[0] if things else None, place, time)
 
 
-def characters(frame: np.ndarray, people: int = 1, any_error: bool = False) -> list[Found]:
-    """The characters that fit best, one at a place. any_error: also where the fit is poor."""
+def characters(frame: np.ndarray, people: int = 1) -> list[Found]:
+    """The characters that fit best, one at a place."""
     kept: list[Found] = []
     ratio = frame.shape[1] / frame.shape[0]
     for found in find(frame, "head"):
-        if found.error > FITS["head"] and not any_error:
-            break
         apart = [abs(found.x - other.x) * ratio > ASIDE * other.zoom for other in kept]
         if all(apart):
             kept.append(found)
@@ -51,14 +52,16 @@ def characters(frame: np.ndarray, people: int = 1, any_error: bool = False) -> l
 
 
 def objects(frame: np.ndarray, near: Found | None = None) -> list[Found]:
-    """Every object, best fit first. near: a character; only what it can hold or stand beside is looked at."""
+    """Every object, best fit first. near: a character; what it holds or stands beside is looked for.
+
+    Without one, or where it stands so that nothing beside it is in the frame, the whole frame is searched.
+    """
     if near is None:
         return find(frame, "thing")
-    ratio = frame.shape[1] / frame.shape[0]
-    low, high = (share * near.zoom for share in THING_ZOOM)
-    found = find(frame, "thing", (low, high)) or find(frame, "thing", (0.8 * low, 1.2 * high))
-    return [
-        one
-        for one in found
-        if abs(one.x - near.x) * ratio < THING_REACH * near.zoom and one.y > near.y - 0.25 * near.zoom
+    across, down = near.zoom * frame.shape[0] / frame.shape[1], near.zoom
+    boxes = [
+        (near.x + left * across, near.y + top * down, near.x + right * across, near.y + bottom * down)
+        for left, top, right, bottom in (IN_HAND, LEFT_OF, RIGHT_OF)
     ]
+    zooms = tuple(share * near.zoom for share in THING_ZOOM)
+    return find(frame, "thing", zooms, boxes=boxes) or find(frame, "thing")

@@ -6,6 +6,7 @@ the mean squared difference of colours over what it covers, in relation to how v
 patch fits in many places by chance.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +22,7 @@ UNIT = {"head": 24, "thing": 48}  # pixels of a template per world unit
 BOXES = {"head": (0.25, 0.2, 0.28), "thing": (0.17, 0.2, 0.2)}  # half width, below and above the middle, world units
 ZOOMS = tuple(0.84 * 1.065**i for i in range(19))  # of the camera: 0.84 to 2.6
 # How much a template's own variety counts: without it plain ones are found everywhere, with all of it busy ones are.
-POWER = {"head": 0.5, "thing": 0.5}
+POWER = {"head": 0.35, "thing": 0.5}
 SHOWN = {"head": 0.62, "thing": 0.8}  # of a template that must lie inside the frame
 INSIDE = 0.975  # how much smaller than the truth the best fit is: it keeps off the edges, where frames are mixed
 FINE = 5  # lines of a template before it is shrunk, per pixel
@@ -53,11 +54,16 @@ def shrunk(frame: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def find(
-    frame: np.ndarray, kind: str, zooms: tuple[float, float] = (0.0, 9.0), names: tuple[str, ...] | None = None
+    frame: np.ndarray,
+    kind: str,
+    zooms: tuple[float, float] = (0.0, 9.0),
+    names: tuple[str, ...] | None = None,
+    boxes: Sequence[tuple[float, float, float, float]] = (),
 ) -> list[Found]:
     """The best place of every head or object (kind: "head", "thing"), best first. frame: uint8 [H, W, 3].
 
     zooms: from, to, of those that are looked through.  names: look for these alone.
+    boxes: left, top, right, bottom as shares of the frame; only middles inside one of them count.
     """
     high, wide = frame.shape[:2]
     bank = _bank(kind, names)
@@ -67,6 +73,13 @@ def find(
     for height in heights:
         width = max(4, round(height * wide / high))
         error = bank.errors(shrunk(frame, width, height))
+        if boxes:
+            across = (np.arange(error.shape[2]) + bank.shift[0]) / width
+            down = (np.arange(error.shape[1]) + bank.shift[1]) / height
+            allowed = np.zeros(error.shape[1:], bool)
+            for left, top, right, bottom in boxes:
+                allowed |= ((down >= top) & (down <= bottom))[:, None] & ((across >= left) & (across <= right))
+            error = np.where(allowed, error, np.inf)
         places = error.reshape(len(error), -1).argmin(axis=1)
         rows, columns = np.divmod(places, error.shape[2])
         least.append(error.reshape(len(error), -1)[np.arange(len(error)), places])
@@ -87,7 +100,7 @@ def find(
         height = float(np.interp(_between(least[:, index], level), range(len(heights)), heights))
         zoom = UNIT[kind] / (INSIDE * height)
         found.append(Found(name, *spots[level][index], zoom, float(least[level, index]), bank.names[index][1]))
-    return sorted(found, key=lambda one: one.error)
+    return sorted((one for one in found if np.isfinite(one.error)), key=lambda one: one.error)
 
 
 @dataclass(frozen=True)
