@@ -27,7 +27,7 @@ KEPT = 800  # patches of each place and light
 def place_of(frame: np.ndarray) -> tuple[str, str, float]:
     """Place, time of day and mean squared distance of its patches. frame: uint8 [H, W, 3]."""
     names, bank, sizes = _bank()
-    patches = _patches(shrunk(frame, *CELLS))
+    patches = _patches(shrunk(frame, *CELLS))[::2]  # they overlap: every other one says as much
     distance = sizes + (patches * patches).sum(axis=1, keepdims=True) - 2 * (patches @ bank.T)
     nearest = distance.reshape(len(patches), len(names), -1).min(axis=2)
     fit = np.minimum(nearest, CAP).mean(axis=0)

@@ -20,7 +20,7 @@ from .things import THINGS, draw_thing
 
 UNIT = {"head": 24, "thing": 48}  # pixels of a template per world unit
 BOXES = {"head": (0.25, 0.2, 0.28), "thing": (0.17, 0.2, 0.2)}  # half width, below and above the middle, world units
-ZOOMS = tuple(0.84 * 1.065**i for i in range(19))  # of the camera: 0.84 to 2.6
+ZOOMS = tuple(0.84 * 1.09**i for i in range(14))  # of the camera: 0.84 to 2.6
 # How much a template's own variety counts: without it plain ones are found everywhere, with all of it busy ones are.
 POWER = {"head": 0.35, "thing": 0.5}
 SHOWN = {"head": 0.62, "thing": 0.8}  # of a template that must lie inside the frame
