@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from .canvas import Pen
 
-HEIGHT = 0.66  # of a character without hat or ears, world units
 SHOULDER, ARM = (0.098, 0.285), 0.15  # where an arm begins, and its length
 NECK, HEAD = 0.325, 0.155  # height of the neck; of the head's middle above it
 EYE, MOUTH = (0.066, 0.022), -0.062  # from the head's middle

@@ -66,8 +66,7 @@ def character_image(scene: Scene, index: int, rng: random.Random, size: tuple[in
     middle = 0.4 if whole else NECK + HEAD
     zoom = rng.uniform(0.85, 1.15) if whole else rng.uniform(1.5, 2.0)
     canvas = _canvas(size, View(0.0, middle, zoom), rng, scene.place)
-    pen = canvas.pen().at(0, 0, flip=1)
-    draw_figure(pen, LOOKS[actor.character], pose)
+    draw_figure(canvas.pen(), LOOKS[actor.character], pose)
     return to_bytes(canvas.pixels)
 
 

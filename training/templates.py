@@ -26,7 +26,6 @@ POWER = {"head": 0.35, "thing": 0.5}
 SHOWN = {"head": 0.62, "thing": 0.8}  # of a template that must lie inside the frame
 INSIDE = 0.975  # how much smaller than the truth the best fit is: it keeps off the edges, where frames are mixed
 FINE = 5  # lines of a template before it is shrunk, per pixel
-NEUTRAL = 0.5
 
 
 @dataclass(frozen=True)
