@@ -42,19 +42,21 @@ def pause_before(modules) -> None:
         module.register_forward_pre_hook(pause)
 
 
-def in_turns(calls: Mapping[str, Call], rounds: int, seconds: float = float("inf")) -> dict[str, Timing]:
+def in_turns(
+    calls: Mapping[str, Call], rounds: int, seconds: float = float("inf"), least: int = LEAST_ROUNDS
+) -> dict[str, Timing]:
     """The times of calls that take turns, in inference mode. What waits does not count.
 
     Each call has a thread of its own, only one of which runs; every round begins with another one. No round is begun
-    that would probably end later than in `seconds`, but there are LEAST_ROUNDS, if so many are asked for. Raises what
-    a call raises.
+    that would probably end later than in `seconds`, but there are `least`, if so many are asked for. Raises what a
+    call raises.
     """
     turns = {name: _Turn(call) for name, call in calls.items()}
     names, began, last = list(turns), time.perf_counter(), 0.0
     try:
         for number in range(rounds):
             start = time.perf_counter()
-            if number >= LEAST_ROUNDS and start + last - began > seconds:
+            if number >= least and start + last - began > seconds:
                 break
             waiting = names[number % len(names) :] + names[: number % len(names)]
             for name in waiting:
