@@ -46,8 +46,8 @@ class AvatarWindow(io.ComfyNode):
                 *place_inputs(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the portrait and the speech."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
                 io.Latent.Output(display_name="latent", tooltip="Empty, of the window's size: for any sampler."),
             ],
             hidden=[io.Hidden.unique_id],

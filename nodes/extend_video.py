@@ -130,7 +130,7 @@ class ExtendVideo(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Video.Output(display_name="video"),
+                io.Video.Output(display_name="video", tooltip="As a file, with the source's sound: for Save Video."),
                 io.Image.Output(display_name="last_frames", tooltip="The last 25 frames at 24 a second."),
                 io.String.Output(display_name="report", tooltip="What was made, roll by roll."),
             ],

@@ -81,8 +81,8 @@ class ExtensionWindow(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the past of the clip."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
                 io.Latent.Output(display_name="latent", tooltip="Empty, of the new frames: for any sampler."),
                 io.Latent.Output(
                     display_name="prefix",

@@ -55,7 +55,7 @@ class JoinVideos(io.ComfyNode):
                 ),
                 *videos,
             ],
-            outputs=[io.Video.Output(display_name="video")],
+            outputs=[io.Video.Output(display_name="video", tooltip="As a file, with all sounds: for Save Video.")],
             hidden=[io.Hidden.unique_id],
         )
 

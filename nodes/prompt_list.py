@@ -56,7 +56,7 @@ class PromptList(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="prompt"),
+                io.String.Output(display_name="prompt", tooltip="The prompt of this run."),
                 io.String.Output(
                     display_name="file_name",
                     tooltip="For filename_prefix of Save Video: the number of the prompt and its first words.",

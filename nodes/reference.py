@@ -65,8 +65,8 @@ class ReferenceToVideo(io.ComfyNode):
                 *images,
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the reference images."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
                 io.Latent.Output(display_name="latent", tooltip="Empty, of the video's size: for any sampler."),
             ],
             hidden=[io.Hidden.unique_id],

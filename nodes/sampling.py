@@ -114,7 +114,7 @@ class Sigmas(io.ComfyNode):
                     tooltip="Below 1 keeps part of the latent that is sampled: only the last steps are taken.",
                 ),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas")],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod

@@ -157,7 +157,7 @@ class TalkingAvatar(io.ComfyNode):
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="With the recording, at its own rate and channels."),
-                io.Image.Output(display_name="last_frames"),
+                io.Image.Output(display_name="last_frames", tooltip="The last frames: for the start of something new."),
                 io.String.Output(display_name="report", tooltip="What was made, window by window."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],

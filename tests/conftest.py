@@ -28,6 +28,9 @@ MARKS = {
     "page_factory": "browser",
 }
 
+# Files that take minutes come first: where several processes share the files, none is left with one of them.
+SLOW = ("test_web_extension.py", "test_page.py", "test_kernels.py", "test_extension_server.py", "test_workflows.py")
+
 # Two threads wait for each other longer than a tiny model takes; set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing that a test imports may reach for the network.
@@ -39,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, mark in MARKS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,12 +53,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if isinstance(inside, str):
         report.sections.append(("Traceback in the server", inside))
     return report
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take minutes come first: where several processes share the files, none is left with one."""
-    slow = ("test_web_extension.py", "test_page.py", "test_kernels.py", "test_extension_server.py", "test_workflows.py")
-    items.sort(key=lambda item: slow.index(item.path.name) if item.path.name in slow else len(slow))
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,8 @@ def test_every_node_is_registered_with_words_for_people(ours: dict):
                 assert options.get("tooltip", "").endswith("."), f"{key}.{name} has no tooltip"
         for name, kind in zip(entry["output_name"], entry["output"]):
             assert name and name != kind, f"an output of {key} is called {name}"
+        told = entry["output_tooltips"]
+        assert len(told) == len(entry["output"]) and all(words and words.endswith(".") for words in told), key
 
 
 @pytest.mark.server
