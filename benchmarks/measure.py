@@ -6,6 +6,8 @@ Imports nothing heavy by itself, so that a process can measure what importing or
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import json
 import os
 import statistics
@@ -14,11 +16,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # for `pack` and `environment`
 
 Call = Callable[[], object]
+
+
+@functools.cache
+def benchmark(name: str) -> ModuleType:
+    """The benchmark `name`, from its file: ComfyUI puts modules of the same names (lora) on Python's path."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 ENOUGH_ROUNDS, ENOUGH_SECONDS = 5, 60  # on a busy machine a measurement ends after so many of both
 
 

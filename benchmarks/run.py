@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import importlib
 import json
 import os
 import platform
@@ -29,7 +28,7 @@ from pathlib import Path
 
 import aims
 import plots
-from measure import ROOT, device
+from measure import ROOT, benchmark, device
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS, PLOTS = HERE / "README.md", HERE / "results", HERE / "plots"
@@ -162,8 +161,7 @@ def measured_tables(record: dict) -> str:
         where = f"{record['results']['device']}; {where}"
     diffusers = f", diffusers {of['diffusers']}" if "diffusers" in of else ""
     return (
-        importlib.import_module(record["name"]).tables(record["results"])
-        + f"\n\nMeasured on {record['date']}: {where}; "
+        benchmark(record["name"]).tables(record["results"]) + f"\n\nMeasured on {record['date']}: {where}; "
         f"Python {of['python']}, torch {of['torch']}, ComfyUI {of['comfyui']}{diffusers}, pack {of['pack']}."
     )
 
@@ -215,7 +213,7 @@ def main() -> int:
     failed = []
     for name in options.only or BENCHMARKS:
         print(f"== {name}", flush=True)
-        if not options.quick and getattr(importlib.import_module(name), "CARD_ONLY", False) and not has_card():
+        if not options.quick and getattr(benchmark(name), "CARD_ONLY", False) and not has_card():
             print("Needs a graphics card; there is none here.", flush=True)
             continue
         try:
