@@ -97,6 +97,19 @@ def pack_nodes(comfyui: SimpleNamespace) -> PackNodes:
     return PackNodes({key: mappings[key] for key in mappings if key not in before}, str(link))
 
 
+@pytest.fixture(scope="session")
+def reference_prompt(pack_nodes: PackNodes) -> list:
+    """A conditioning of the reference job for latents of 8 x 12, always the same."""
+    import torch
+
+    condition = pack_nodes.module("nodes.condition")
+    job = pack_nodes.module("skyreels_v3.recipes").Job.REFERENCE
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(1, 512, 4096, generator=generator)
+    slots = torch.randn(1, 16, 4, 8, 12, generator=generator)
+    return condition.attach([[text, {}]], condition.JobCondition(job, slots))
+
+
 class PackNodes(dict):
     """Node id -> class. `module("skyreels_v3.sizes")` is a module of the copy that these nodes were loaded from.
 

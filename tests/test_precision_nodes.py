@@ -33,21 +33,16 @@ def load(pack_nodes):
 
 
 @pytest.fixture(scope="module")
-def forward(pack_nodes):
+def forward(reference_prompt):
     """forward(patcher) -> the model's output through ComfyUI's sampling of one step."""
     import comfy.sample
-
-    condition = pack_nodes.module("nodes.condition")
-    theirs = pack_nodes.module("skyreels_v3.recipes").Job.REFERENCE
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randn(1, 512, 4096, generator=generator)
-    slots = torch.randn(1, 16, 4, 8, 12, generator=generator)
-    positive = condition.attach([[text, {}]], condition.JobCondition(theirs, slots))
 
     def run(patcher):
         latent = torch.zeros(SHAPE)
         noise = comfy.sample.prepare_noise(latent, 5)
-        return comfy.sample.sample(patcher, noise, 1, 1.0, "euler", "simple", positive, positive, latent, seed=5)
+        return comfy.sample.sample(
+            patcher, noise, 1, 1.0, "euler", "simple", reference_prompt, reference_prompt, latent, seed=5
+        )
 
     return run
 

@@ -59,21 +59,16 @@ def with_lora(pack_nodes, comfyui):
 
 
 @pytest.fixture(scope="module")
-def sample(pack_nodes):
+def sample(reference_prompt):
     """sample(patcher, steps): what ComfyUI's sampler makes of fixed inputs."""
     import comfy.sample
-
-    condition = pack_nodes.module("nodes.condition")
-    theirs = pack_nodes.module("skyreels_v3.recipes").Job.REFERENCE
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randn(1, 512, 4096, generator=generator)
-    slots = torch.randn(1, 16, 4, 8, 12, generator=generator)
-    positive = condition.attach([[text, {}]], condition.JobCondition(theirs, slots))
 
     def sample(patcher, steps=1):
         latent = torch.zeros(SHAPE)
         noise = comfy.sample.prepare_noise(latent, 5)
-        return comfy.sample.sample(patcher, noise, steps, 1.0, "euler", "simple", positive, positive, latent, seed=5)
+        return comfy.sample.sample(
+            patcher, noise, steps, 1.0, "euler", "simple", reference_prompt, reference_prompt, latent, seed=5
+        )
 
     return sample
 
