@@ -81,21 +81,21 @@ def prepare_extension(base: Path, quick: bool) -> Prompt:
 
 def prepare_avatar(base: Path, quick: bool) -> Prompt:
     """Writes models and inputs below `base`."""
-    import demo
+    import stock
     from spoken import say
     from workflow import to_prompt
 
     (base / "input").mkdir()
     say(base / "input" / SPEECH, SENTENCE, "en+f3", 1.0 if quick else SPOKEN_SECONDS)
-    demo.prepare(base, [demo.DEMOS[AVATAR]])
-    workflow = json.loads(demo.workflow_files()[AVATAR].read_text(encoding="utf-8"))
+    stock.prepare(base, [AVATAR])
+    workflow = json.loads(stock.workflow_files()[AVATAR].read_text(encoding="utf-8"))
     changes = {"SkyReelsTalkingAvatar": AVATAR_INPUTS}
-    return lambda server: demo.changed(to_prompt(workflow, server.object_info()), changes)
+    return lambda server: stock.changed(to_prompt(workflow, server.object_info()), changes)
 
 
 def killed(prepare: Callable[[Path, bool], Prompt], kills: int, quick: bool) -> dict:
     """A job that runs undisturbed once and is killed so many times."""
-    import demo
+    import stock
     from comfyui_server import Server
 
     moments, runs = random.Random(SEED), []
@@ -103,7 +103,7 @@ def killed(prepare: Callable[[Path, bool], Prompt], kills: int, quick: bool) -> 
         base = Path(folder)
         prompt_for = prepare(base, quick)
         # Without a cache of nodes' results, which would give back the last run's video.
-        options = {"packs": demo.TINY_PACKS, "environment": demo.ENVIRONMENT, "arguments": ["--cache-none"]}
+        options = {"packs": stock.TINY_PACKS, "environment": stock.ENVIRONMENT, "arguments": ["--cache-none"]}
         with contextlib.closing(Server(base, **options)) as server:
             server.start(PATIENCE)
             prompt = prompt_for(server)

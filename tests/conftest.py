@@ -145,13 +145,13 @@ def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
     It sends previews and has the packs tiny_umt5, tiny_clip_vision and tests/packs/odd_inputs besides.
     """
-    import demo
+    import stock
     from comfyui_server import Server
 
     base = tmp_path_factory.mktemp("stocked")
-    demo.prepare(base, demo.DEMOS.values())
-    packs = [*demo.TINY_PACKS, ROOT / "tests" / "packs" / "odd_inputs"]
-    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": demo.ENVIRONMENT}
+    stock.prepare(base, stock.workflow_files())
+    packs = [*stock.TINY_PACKS, ROOT / "tests" / "packs" / "odd_inputs"]
+    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": stock.ENVIRONMENT}
     with Server(base, packs=packs, **options) as running:
         yield running
 
@@ -162,12 +162,12 @@ def newest_page_server(stocked_server, tmp_path_factory: pytest.TempPathFactory)
 
     Both share models, input and output; settings of the page are its own.
     """
-    import demo
+    import stock
     from comfyui_server import Server
     from frontend import newest_frontend
 
     own = ["--user-directory", tmp_path_factory.mktemp("newest_page")]
-    options = {"arguments": [*newest_frontend().arguments, *own], "environment": demo.ENVIRONMENT}
+    options = {"arguments": [*newest_frontend().arguments, *own], "environment": stock.ENVIRONMENT}
     with Server(stocked_server.base, **options) as running:  # its packs lie in the folder
         yield running
 

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-import demo
+import stock
 import video_clips
 from comfyui_server import Server
 from workflow import to_prompt
@@ -16,8 +16,8 @@ TINY = {"resolution": "custom", "width": 64, "height": 64}
 
 
 def prompt(server: Server, name: str, changes: dict) -> dict:
-    workflow = json.loads((demo.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    return demo.changed(to_prompt(workflow, server.object_info()), changes)
+    workflow = json.loads((stock.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    return stock.changed(to_prompt(workflow, server.object_info()), changes)
 
 
 def node(prompt: dict, node_type: str) -> dict:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import demo
 import locales
+import stock
 from comfyui_server import Server
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 SAME_IN_CHINESE = {"VAE", "CLIP", "LoRA", "Latent"}
-PAGES = sorted((demo.ROOT / "web" / "docs").glob("*/*.md"))  # web/docs/<node>/<language>.md
+PAGES = sorted((stock.ROOT / "web" / "docs").glob("*/*.md"))  # web/docs/<node>/<language>.md
 UPDATE = "run `python tools/locales.py --write`, commit locales/en, and translate what it lists"
 NODE = "SkyReelsReferenceToVideo"
 KEEPS_PACKS = (1, 37)  # versions of the page that certainly do: 1.32 loses what packs say once it loads its own Chinese
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_translation_is_told():
 @pytest.mark.server
 def test_comfyui_serves_every_language(stocked_server: Server):
     for page in PAGES:
-        path = page.relative_to(demo.ROOT / "web")
+        path = page.relative_to(stock.ROOT / "web")
         answer = stocked_server._web.get(f"{stocked_server.url}/extensions/SkyReels-V3/{path.as_posix()}", timeout=30)
         assert answer.content == page.read_bytes(), path
     served = stocked_server.get("/i18n")
@@ -119,7 +119,7 @@ def test_the_page_speaks_chinese(stocked_server: Server, page_factory):
         page = page_factory(stocked_server, settings={"Comfy.Locale": "zh"})
         version = tuple(map(int, page.tab.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__").split(".")[:2]))
         shown = page.tab.evaluate(SHOWN, NODE)
-        folder = demo.ROOT / "test-artifacts"
+        folder = stock.ROOT / "test-artifacts"
         folder.mkdir(exist_ok=True)
         page.fit_view()
         page.screenshot(folder / "chinese.png")

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-import demo
+import stock
 from comfyui_server import NodeFailed, Server
 from loras import lora_pairs, named, write_lora
 from test_extension_server import prompt as extension
@@ -32,9 +32,9 @@ def with_lora(prompt: dict, name: str, strength: float = 1.0) -> dict:
 
 @pytest.fixture
 def reference(stocked_server: Server) -> dict:
-    workflow = json.loads(demo.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
+    workflow = json.loads(stock.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
     small = {"resolution": "custom", "width": 64, "height": 64, "frames": 5}
-    return demo.changed(to_prompt(workflow, stocked_server.object_info()), {"SkyReelsReferenceToVideo": small})
+    return stock.changed(to_prompt(workflow, stocked_server.object_info()), {"SkyReelsReferenceToVideo": small})
 
 
 def put(server: Server, name: str, tensors: dict[str, torch.Tensor]) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-import demo
 import registry_archive
+import stock
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10, where pytest brings its forerunner
     import tomli as tomllib
 
-ROOT = demo.ROOT
+ROOT = stock.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FILES = registry_archive.files()
 # In a pack that ComfyUI starts: they install, or run text as code.
@@ -82,7 +82,7 @@ def test_its_tools_run_by_themselves(tmp_path: Path, tool: str):
 
 
 def test_its_workflows_name_this_version(tmp_path: Path):
-    for file in demo.workflow_files().values():
+    for file in stock.workflow_files().values():
         versions = {
             node["properties"]["ver"]
             for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
-import demo
+import stock
 from comfyui_server import Server
 from workflow import Graph
 
@@ -29,7 +29,7 @@ DROP = """async ([url, name]) => {
 
 def made(server: Server, name: str) -> tuple[Path, dict, dict]:
     """The video that a small variant of a workflow makes, with that workflow and its prompt."""
-    workflow = json.loads((demo.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    workflow = json.loads((stock.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     graph = Graph(workflow, server.object_info())
     for node in workflow["nodes"]:
         for field, value in CHANGES[name].get(node["type"], {}).items():

