@@ -11,7 +11,7 @@ from pack.training.cameras import view_at
 from pack.training.canvas import Canvas, View
 from pack.training.figures import Pose, draw_figure
 from pack.training.looks import CHARACTERS, LOOKS
-from pack.training.prompts import PHRASINGS, VOCABULARY, PromptError, read, write
+from pack.training.prompts import PHRASINGS, ROLES, UNNAMED, VOCABULARY, PromptError, read, roles, write
 from pack.training.references import references
 from pack.training.render import render, render_clip
 from pack.training.scenes import (
@@ -132,6 +132,48 @@ def test_the_vocabulary_is_small_and_known():
         read("On the beach by day.")
     with pytest.raises(PromptError, match="one or two different characters"):
         read("A fox and a king and a frog stands on the beach.")
+
+
+def test_names_can_be_left_to_pictures():
+    rng = random.Random(2)
+    for phrasing in (*range(PHRASINGS),) * 20:
+        scene = drawn_scene(rng)
+        named = {*(actor.character for actor in scene.actors), *scene.objects}
+        prompt = write(scene, phrasing, unnamed=named)
+        words = [word for word, _ in roles(prompt)]
+        assert named.isdisjoint(words) and {word for word in words if word.isalpha()} <= set(VOCABULARY)
+        with pytest.raises(PromptError, match="leaves open who"):
+            read(prompt)
+        first = scene.actors[0].character
+        one = write(scene, phrasing, unnamed={first})
+        assert one.count(" character") >= 1 and "second character" not in one and first not in one
+    scene = Scene((Actor("fox"), Actor("king", "waves", "lamp")), "room", subject="king", shot="close", thing="ball")
+    assert write(scene, unnamed={"king", "ball"}) == (
+        "A close shot of the second character. A fox stands and a second character waves, holding a lamp, in the room "
+        "by day. An object is between the fox and the second character."
+    )
+
+
+def test_every_word_has_its_role():
+    scene = Scene((Actor("fox", "walks left", "cup"), Actor("king", "waves")), "room", camera="zooms in", thing="ball")
+    said = {role: " ".join(word for word, of in roles(write(scene)) if of == role) for role in ROLES}
+    assert {role: words for role, words in said.items() if words} == {
+        "first character": "fox",
+        "first action": "walks left",
+        "first held": "cup",
+        "second character": "king",
+        "second action": "waves",
+        "thing": "ball",
+        "place": "room",
+        "time": "day",
+        "camera": "zooms in",
+    }
+    heard = dict(
+        roles("[ZOOM_IN_CUT] A close shot of the second character from the left side. A shiny character nods.")
+    )
+    assert heard["[ZOOM_IN_CUT]"] == "cut" and heard["close"] == "shot" and heard["left"] == "side"
+    assert heard["second"] == "subject" and heard["shiny"] == ""
+    assert set(UNNAMED) > {"character", "object"}
 
 
 def test_prompts_of_ones_own_are_understood_in_any_order():
