@@ -110,7 +110,7 @@ class Umt5(nn.Module):
 
 
 def distance_buckets(length: int) -> Tensor:
-    """int64 [N, N]: the bias that a word (row) has for another (column). Near places have their own, far ones share one."""
+    """int64 [N, N]: the bias of a word (row) for another (column). Near places have their own, far ones share one."""
     places = torch.arange(length)
     distance = places[None] - places[:, None]
     near, half = BUCKETS // 4, BUCKETS // 2
