@@ -1,0 +1,79 @@
+"""What the demo has made so far: of every workflow that it ran the videos and how long they took, with their inputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from cards import frames_of, loudness_of
+from demo_jobs import DEMOS, Demo
+
+MADE = "made.json"  # in the demo's folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the demo gave to a workflow and got from it.
+
+    folder: that of the demo.  videos: relative to it.  seconds: until they were there.
+    """
+
+    name: str
+    folder: Path
+    videos: tuple[str, ...]
+    seconds: float
+
+    @property
+    def demo(self) -> Demo:
+        return DEMOS[self.name]
+
+    @property
+    def pictures(self) -> list[Path]:
+        return self._inputs(".png")
+
+    @property
+    def clips(self) -> list[Path]:
+        return self._inputs(".mp4")
+
+    @property
+    def recordings(self) -> list[Path]:
+        """In the order in which they speak."""
+        return self._inputs(".wav")
+
+    def _inputs(self, ending: str) -> list[Path]:
+        return [self.folder / "input" / name for name in self.demo.inputs if name.endswith(ending)]
+
+    def frames(self, video: int = 0) -> list[Image.Image]:
+        return frames_of(self.folder / self.videos[video])
+
+    def parts(self) -> list[list[Image.Image]]:
+        """The frames of each part of the first video."""
+        frames, parts = self.frames(), []
+        for part in self.demo.parts:
+            parts.append(frames[: part.frames])
+            frames = frames[part.frames :]
+        return parts
+
+    def loudest(self, recording: int = 0) -> Image.Image:
+        """The frame of the spoken part, which is the last one, in which a recording is loudest."""
+        spoken, turns = self.parts()[-1], len(self.recordings)
+        spoken = spoken[recording * len(spoken) // turns : (recording + 1) * len(spoken) // turns]
+        heard = loudness_of(self.recordings[recording], len(spoken))
+        return spoken[heard.index(max(heard))]
+
+
+def runs(folder: Path) -> dict[str, Run]:
+    """Name of a workflow -> its last run."""
+    path = folder / MADE
+    made = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: Run(name, folder, tuple(one["videos"]), one["seconds"]) for name, one in made.items()}
+
+
+def note(run: Run) -> None:
+    """Keep a run, in place of an earlier one of the same workflow."""
+    made = {**runs(run.folder), run.name: run}
+    notes = {name: {"videos": one.videos, "seconds": one.seconds} for name, one in made.items()}
+    (run.folder / MADE).write_text(json.dumps(notes, indent=1), encoding="utf-8")

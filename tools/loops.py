@@ -1,0 +1,93 @@
+"""Looping pictures of videos for README.md: a video, enlarged, and below it what went in and what was asked."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from pathlib import Path
+
+from PIL import Image
+
+from cards import DIM, INK, PLATE, SCALE, VOICES, Card, loudness_of, picture_of
+from demo_runs import Run
+from demo_sheet import KINDS
+
+WIDTH, HIGH = 384, 256  # of the video
+HEIGHT = 358  # with what is below it
+TRACK = 268  # where the parts or the sound are shown, a line that the video goes along
+ASKED = 300  # top of what went in and what was asked
+BARS = 80
+INPUT_WIDE, INPUT_HIGH = 75, 50
+MOST_BYTES = 300_000
+QUALITIES = (80, 70, 60, 50, 40, 30)
+STEPS = (2, 3)  # every second frame is shown, or every third where the file would become too large
+REST = 700  # milliseconds for which the last frame stays
+
+
+def write_loop(path: Path, run: Run) -> Path:
+    """Write the first video of a run as an animated WebP of at most MOST_BYTES and return its path.
+
+    Raises ValueError where no quality makes it small enough.
+    """
+    for step in STEPS:
+        frames = run.frames()
+        pictures = [_drawn(run, frame, index) for index, frame in enumerate(frames) if index % step == 0]
+        times = [round(1000 * step / run.demo.fps)] * len(pictures)
+        times[-1] += REST
+        for quality in QUALITIES:
+            options = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
+            pictures[0].save(path, "WEBP", quality=quality, method=4, **options)
+            if path.stat().st_size <= MOST_BYTES:
+                return path
+    raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}: show fewer frames.")
+
+
+def _drawn(run: Run, frame: Image.Image, index: int) -> Image.Image:
+    card = Card(WIDTH, HEIGHT)
+    card.image.paste(frame.resize((SCALE * WIDTH, SCALE * HIGH), Image.Resampling.LANCZOS), (0, 0))
+    left = 8
+    for path in run.pictures:
+        card.picture(picture_of(path), left, ASKED, INPUT_WIDE, INPUT_HIGH)
+        left += INPUT_WIDE + 8
+    card.paragraph(_asked(run, index), left, ASKED, WIDTH - left - 8, 12)
+    if run.recordings:
+        _draw_sound(card, run, index)
+    else:
+        _draw_parts(card, run, index)
+    return card.finished()
+
+
+def _asked(run: Run, index: int) -> str:
+    """What the prompt says of a frame: of a script the line that it is made for."""
+    lines, parts = run.demo.prompt.split("\n"), [part for part in run.demo.parts if part.kind != "source"]
+    if len(lines) != len(parts):
+        return run.demo.prompt
+    start = run.demo.frames
+    for line, part in zip(reversed(lines), reversed(parts)):
+        start -= part.frames
+        if index >= start:
+            return line
+    return "the clip that goes on"
+
+
+def _draw_parts(card: Card, run: Run, index: int) -> None:
+    """The parts in their colours, with a mark at the frame."""
+    ends = list(accumulate(part.frames for part in run.demo.parts))
+    along = (WIDTH - 16) / ends[-1]
+    for part, end in zip(run.demo.parts, ends):
+        colour, word = KINDS[part.kind]
+        left, wide = 8 + (end - part.frames) * along, part.frames * along - 3
+        now = end - part.frames <= index < end
+        card.plate(left, TRACK + 16, wide, 5, colour if now else PLATE)
+        card.words(word, left + wide / 2, TRACK + 6, 11, colour if now else DIM, "mm")
+    x = 8 + (index + 0.5) * along
+    card.line(x, TRACK + 12, x, TRACK + 25, colour=INK, width=2)
+
+
+def _draw_sound(card: Card, run: Run, index: int) -> None:
+    """What is heard, of each speaker in a colour, with a mark at the frame."""
+    wide = (WIDTH - 16) / len(run.recordings)
+    for turn, (path, colour) in enumerate(zip(run.recordings, VOICES)):
+        bars = BARS // len(run.recordings)
+        card.sound(loudness_of(path, bars), 8 + turn * wide, TRACK, wide, 24, colour)
+    x = 8 + (index + 0.5) / run.demo.frames * (WIDTH - 16)
+    card.line(x, TRACK - 4, x, TRACK + 28, colour=INK, width=2)
