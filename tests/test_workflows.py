@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import graphs as graphs_of_artists
 
 import demo
+import demo_jobs
 import stock
 from comfyui_server import Interrupted, Server
 from workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prompt, unknown_types
@@ -23,6 +24,7 @@ FILES = sorted(stock.WORKFLOWS.glob("*.json"))
 BLUEPRINTS = sorted((stock.ROOT / "subgraphs").glob("*.json"))
 OWN = "SkyReels"
 LOADERS = {"CLIPLoader", "VAELoader", "CLIPVisionLoader", "AudioEncoderLoader"}
+MEDIA = ("image", "file", "audio")  # inputs that name a picture, a video or a recording
 MOST_BYTES = 60_000  # of a thumbnail
 # Sizes of nodes are without their title, which is above.
 TITLE = 30
@@ -274,6 +276,16 @@ def check(where: str, value, kind, options=None) -> None:
         assert isinstance(value, str), where
 
 
+def test_what_the_demo_changes_is_there(stocked_server: Server):
+    for name, one in demo_jobs.DEMOS.items():
+        prompt = to_prompt(read(stock.workflow_files()[name]), stocked_server.object_info())
+        for changes in (one.changes, *one.runs):
+            prompt = stock.changed(prompt, changes)
+        given = [node["inputs"].get(key) for node in prompt.values() for key in MEDIA]
+        # Nothing of the workflow's own is left; lists are links.
+        assert {value for value in given if isinstance(value, str)} == set(one.inputs), name
+
+
 def test_reference_to_video_runs_to_a_playable_video(stocked_server: Server):
     file = stock.workflow_files()["reference_to_video"]
     prompt = to_prompt(read(file), stocked_server.object_info())
@@ -289,6 +301,8 @@ def test_a_change_that_fits_no_node_is_told():
     prompt = {"1": {"class_type": "VAELoader", "inputs": {"vae_name": "a"}}}
     assert stock.changed(prompt, {"VAELoader": {"vae_name": "b"}})["1"]["inputs"] == {"vae_name": "b"}
     assert prompt["1"]["inputs"] == {"vae_name": "a"}
+    titled = {"1": {"class_type": "LoadImage", "inputs": {"image": "a"}, "_meta": {"title": "Portrait"}}}
+    assert stock.changed(titled, {"Portrait": {"image": "b"}})["1"]["inputs"] == {"image": "b"}
     with pytest.raises(KeyError, match="no node CLIPLoader"):
         stock.changed(prompt, {"CLIPLoader": {}})
     with pytest.raises(KeyError, match="VAELoader has no input type"):

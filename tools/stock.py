@@ -164,18 +164,22 @@ def make_once(path: Path, maker: Callable[[Path], Path]) -> None:
 
 
 def changed(prompt: dict, changes: dict[str, dict]) -> dict:
-    """A prompt in API form with other values: node type -> inputs. Raises KeyError for a node or input it lacks."""
+    """A prompt in API form with other values: node type or title -> inputs. Raises KeyError for one that it lacks."""
     changed_prompt = {key: {**node, "inputs": dict(node["inputs"])} for key, node in prompt.items()}
-    for node_type, values in changes.items():
-        nodes = [node for node in changed_prompt.values() if node["class_type"] == node_type]
+    for which, values in changes.items():
+        nodes = [node for node in changed_prompt.values() if which in (node["class_type"], _title(node))]
         if not nodes:
-            raise KeyError(f"The prompt has no node {node_type}.")
+            raise KeyError(f"The prompt has no node {which}.")
         for node in nodes:
             missing = values.keys() - node["inputs"].keys()
             if missing:
-                raise KeyError(f"{node_type} has no input {', '.join(sorted(missing))}.")
+                raise KeyError(f"{which} has no input {', '.join(sorted(missing))}.")
             node["inputs"].update(values)
     return changed_prompt
+
+
+def _title(node: dict) -> str | None:
+    return node.get("_meta", {}).get("title")
 
 
 def probe(path: Path) -> Video:
