@@ -72,7 +72,7 @@ def enter(base: Path) -> dict:
     import folder_paths
     import nodes
 
-    import tiny_clip_vision  # noqa: F401 - lets the stock CLIPVisionLoader open the tiny image encoder
+    import small_encoders  # noqa: F401 - lets the stock CLIPVisionLoader open the tiny image encoder
     from pack.nodes.load import load_patcher
 
     return {

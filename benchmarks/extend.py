@@ -86,7 +86,7 @@ def enter_comfyui(base: Path) -> None:
 
     args.base_directory = str(base)
     importlib.import_module("utils.extra_config")  # before `nodes` hides it behind comfy/utils.py
-    import tiny_umt5  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
+    import small_encoders  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
 
     for folder in ("output", "temp"):
         (base / folder).mkdir(exist_ok=True)

@@ -30,6 +30,7 @@ from ..skyreels_v3.long_job import LongJob
 from ..skyreels_v3.recipes import Job
 from ..skyreels_v3.schedule import job_sigmas
 from ..skyreels_v3.speaker_masks import speaker_masks
+from ..skyreels_v3.speech import check_features
 from ..skyreels_v3.video_source import Sound
 from . import host
 from .clip_vision import image_tokens
@@ -93,7 +94,9 @@ class AvatarJob:
         self.model = model
         self.prompts = Prompts(clip)
         self.texts = texts
-        self.tools = Tools(encoder(vae), decoder(vae), image_tokens(clip_vision), self._denoise)
+        params = model.model.params
+        check_features(speech.features.layers, speech.features.width, params.audio)
+        self.tools = Tools(encoder(vae), decoder(vae), image_tokens(clip_vision, params.image_dim), self._denoise)
         self.speech = speech
         self.settings = settings
         self.sampling = sampling

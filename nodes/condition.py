@@ -50,7 +50,7 @@ class JobCondition:
     """What one job gives the model besides the prompt, in model space.
 
     latents: [1, C, frames, height, width]: reference slots, prefix, or the avatar's mask and image channels.
-    image: CLIP tokens [1, 257, 1280].  speech: windows [people, video frames, around, layers, width].
+    image: CLIP tokens [1, 257, width].  speech: windows [people, video frames, around, layers, width].
     speakers: masks [people + 1, h, w], the last one the background.  These three for the avatar alone.
     """
 

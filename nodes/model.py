@@ -25,9 +25,11 @@ from ..skyreels_v3.pace import Forward
 from ..skyreels_v3.params import TransformerParams
 from ..skyreels_v3.recipes import RECIPES, Job
 from ..skyreels_v3.slices import SMALL, USUAL, Slices
+from ..skyreels_v3.speech import check_features
 from ..skyreels_v3.transformer import Runtime, SkyReelsTransformer
 from . import host
 from .attention import choose, distrust
+from .clip_vision import check_tokens
 from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
 from .lora_branches import attached
 from .machine import slices_here
@@ -287,4 +289,10 @@ class Model(comfy.model_base.BaseModel):
                 f"The latent is {noise.shape[-1] * 8} x {noise.shape[-2] * 8} pixels, but {node} prepared "
                 f"{width * 8} x {height * 8}: sample the latent that it puts out."
             )
+        if condition.image is not None and condition.speech is not None:
+            try:
+                check_tokens(condition.image.shape, self.params.image_dim)
+                check_features(*condition.speech.shape[-2:], self.params.audio)
+            except InputError as error:
+                return str(error)
         return None

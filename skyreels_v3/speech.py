@@ -114,21 +114,30 @@ class SpeechEncoder:
     width: int
 
     @classmethod
-    def of(cls, model, params: AudioParams = AudioParams()) -> "SpeechEncoder":  # noqa: B008 - frozen
-        """From a Wav2Vec2Model of ComfyUI (comfy.audio_encoders.wav2vec2).
+    def of(cls, model) -> "SpeechEncoder":
+        """From a Wav2Vec2Model of ComfyUI (comfy.audio_encoders.wav2vec2), in the layout of wav2vec2-base.
 
-        Raises InputError for another encoder, and for one whose features the avatar (`params`) was not trained on.
+        Raises InputError for another encoder, and for one in the layout of wav2vec2-large, which no avatar was trained
+        on. Whether the sizes are right is known where the avatar is: `check_features`.
         """
         if not hasattr(model, "feature_projection"):
             raise InputError(f"The audio encoder is {type(model).__name__}, but the avatar needs {ENCODER}.")
         layers, width = len(model.encoder.layers), model.masked_spec_embed.shape[0]
-        if (layers, width) != (params.layers, params.width):
-            raise InputError(
-                f"The audio encoder makes {layers} layers of {width} features, but the avatar was trained on "
-                f"{params.layers} of {params.width}: load {ENCODER}."
-            )
+        if model.encoder.do_stable_layer_norm:
+            raise InputError(_unlike(f"The audio encoder makes {layers} layers of {width} features", AudioParams()))
         convolutions = [_convolution(layer) for layer in model.feature_extractor.conv_layers]
         return cls(convolutions, model.feature_projection, partial(_layer_outputs, model.encoder), layers, width)
+
+
+def check_features(layers: int, width: int, params: AudioParams) -> None:
+    """Raises InputError for features, so many layers of such a width, that the avatar was not trained on."""
+    if (layers, width) != (params.layers, params.width):
+        raise InputError(_unlike(f"The speech has {layers} layers of {width} features", params))
+
+
+def _unlike(given: str, params: AudioParams) -> str:
+    needed = f"{params.layers} of {params.width}"
+    return f"{given}, but the avatar was trained on {needed}: load {ENCODER}."
 
 
 def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> Iterator[torch.Tensor]:

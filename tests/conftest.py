@@ -143,7 +143,7 @@ def server() -> Iterator:
 def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """One running server with this pack and every model and input that the workflows ask for, shared by all tests.
 
-    It sends previews and has the packs tiny_umt5, tiny_clip_vision and tests/packs/odd_inputs besides.
+    It sends previews and has the packs small_encoders and tests/packs/odd_inputs besides.
     """
     import stock
     from comfyui_server import Server

@@ -345,7 +345,7 @@ def wav2vec2(golden: Golden) -> Iterable[Check]:
     for layer in model.encoder.layers:
         layer.feed_forward = parts.FeedForward(width, config["intermediate_size"] / width, **options)
     model.load_state_dict(weights)
-    encoder = SpeechEncoder.of(model.eval(), AudioParams(layers=layers, width=width))
+    encoder = SpeechEncoder.of(model.eval())
     features = torch.stack(list(speech_features(waveform, encoder)), dim=1)
     yield Check("features", relative_error(features, golden.tensors["features"]), NETWORK)
 

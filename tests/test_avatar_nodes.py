@@ -8,6 +8,8 @@ import torch
 
 from golden import normal
 from pack.skyreels_v3.recipes import Job
+from pack.training.vit import Vit
+from pack.training.wav2vec2 import Wav2Vec2
 from test_extension_nodes import decoded
 from tiny_models import write_text_encoder, write_transformer, write_vae
 
@@ -35,7 +37,7 @@ def models(comfyui, pack_nodes, tmp_path_factory):
     """The stock loaders' CLIP and VAE, the tiny A2V model, and ComfyUI's own encoders of images at a small size."""
     import comfy.clip_vision
 
-    import tiny_umt5  # noqa: F401, it needs the real ComfyUI, which is there only now
+    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     folder = tmp_path_factory.mktemp("models")
     write_vae(folder / "vae" / "avatar_vae.safetensors")
@@ -85,10 +87,10 @@ def speak(pack_nodes):
     Speech = pack_nodes.module("nodes.speech").Speech
     SpeechFeatures = pack_nodes.module("skyreels_v3.speech_features").SpeechFeatures
 
-    def make(seconds, people=1, channels=1):
+    def make(seconds, people=1, channels=1, width=768):
         audio = sound(seconds, channels=channels)
         frames = -(-audio["waveform"].shape[-1] * 25 // audio["sample_rate"])
-        features = SpeechFeatures.of(normal("speech", (people, frames, 12, 768)))
+        features = SpeechFeatures.of(normal("speech", (people, frames, 12, width)))
         return Speech(features, audio["waveform"], audio["sample_rate"], 200.0)
 
     return make
@@ -220,7 +222,52 @@ def test_models_of_other_jobs_are_refused(pack_nodes, talk, speak, tmp_path):
         talk(speak(0.4), model=other)
 
 
-def test_another_audio_encoder_is_refused(pack_nodes):
+def test_another_audio_encoder_is_refused(pack_nodes, models):
+    from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
+
     clone = pack_nodes.ready("SkyReelsSpeech")
     with pytest.raises(ValueError, match="the avatar needs wav2vec2-chinese-base"):
         clone.execute(object(), sound(1.0), "together", 0.0, 200.0)
+    large = load_audio_encoder_from_sd(_narrow_large())
+    with pytest.raises(
+        ValueError, match="makes 2 layers of 32 features, but the avatar was trained on 12 of 768: load"
+    ):
+        clone.execute(large, sound(1.0), "together", 0.0, 200.0)
+
+
+def test_encoders_that_the_avatar_was_not_trained_with_are_told_before_any_work(pack_nodes, models, talk, speak):
+    import comfy.clip_vision
+    import comfy.sample
+
+    speech = "speech has 12 layers of 32 features, but the avatar was trained on 12 of 768: load wav2vec2-chinese-base"
+    with pytest.raises(ValueError, match=speech):
+        talk(speak(0.4, width=32))
+    narrow = comfy.clip_vision.load_clipvision_from_sd(_narrow_vit())
+    image = "makes 1 x 257 x 32 numbers of an image, but 1 x 257 x 1280 are needed: load clip_vision_h"
+    with pytest.raises(ValueError, match=image):
+        talk(speak(0.4), clip_vision=narrow)
+    # Avatar Window does not know the model: what samples its conditioning tells.
+    text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She talks."))
+    clone = pack_nodes.ready("SkyReelsAvatarWindow")
+    for vision, width, words in ((narrow, 768, image), (models["clip_vision"], 32, speech)):
+        with torch.inference_mode():
+            given = (text, models["vae"], vision, portrait(), speak(4.0, width=width))
+            positive, negative, latent = clone.execute(*given, 0.5, **SIZE).args
+            noise = comfy.sample.prepare_noise(latent["samples"], 1)
+            with pytest.raises(ValueError, match=words):
+                comfy.sample.sample(
+                    models["model"], noise, 1, 1.0, "euler", "simple", positive, negative, latent["samples"], seed=1
+                )
+
+
+def _narrow_vit() -> dict[str, torch.Tensor]:
+    return {key: normal(key, tuple(weight.shape)) for key, weight in Vit(32, 2, 2, 32, 14, 257).state_dict().items()}
+
+
+def _narrow_large() -> dict[str, torch.Tensor]:
+    """Two narrow layers in the layout of wav2vec2-large: its convolutions have norms and biases."""
+    weights = Wav2Vec2(32, 2, 2, 32).state_dict()
+    for index in range(7):
+        layer = f"feature_extractor.conv_layers.{index}"
+        weights |= {f"{layer}.{name}": torch.ones(32) for name in ("layer_norm.weight", "layer_norm.bias", "conv.bias")}
+    return weights

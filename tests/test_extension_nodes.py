@@ -32,7 +32,7 @@ STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0
 @pytest.fixture(scope="module")
 def models(comfyui, pack_nodes, tmp_path_factory):
     """The stock loaders' CLIP and VAE and both extension models, all tiny."""
-    import tiny_umt5  # noqa: F401, it needs the real ComfyUI, which is there only now
+    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     folder = tmp_path_factory.mktemp("models")
     write_vae(folder / "vae" / "extension_vae.safetensors")

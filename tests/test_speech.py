@@ -12,7 +12,14 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.loudness import integrated_loudness, loudness_gain
 from pack.skyreels_v3.params import AudioParams
 from pack.skyreels_v3.speakers import Recording, in_turns, mixed, speech_of
-from pack.skyreels_v3.speech import SpeechEncoder, convolved, prepare_speech, speech_features, video_frames
+from pack.skyreels_v3.speech import (
+    SpeechEncoder,
+    check_features,
+    convolved,
+    prepare_speech,
+    speech_features,
+    video_frames,
+)
 
 
 def tone(seconds: float, rate: int = 16000, frequency: float = 440.0, level: float = 0.5) -> torch.Tensor:
@@ -35,6 +42,8 @@ class Layer(nn.Module):
 
 class Transformer(nn.Module):
     """A transformer of layers that have all the parts and little in them."""
+
+    do_stable_layer_norm = False
 
     def __init__(self, width: int, layers: int):
         super().__init__()
@@ -61,9 +70,6 @@ class Wav2Vec2(nn.Module):
         )
         self.feature_projection = nn.Linear(6, width)
         self.encoder = Transformer(width, layers)
-
-
-SMALL = AudioParams(layers=3, width=8)
 
 
 @pytest.fixture
@@ -147,7 +153,7 @@ def test_frames_of_video():
 
 def test_convolutions_in_parts_are_those_of_the_whole(model):
     samples = torch.randn(1, 16000 * 3 + 77)
-    encoder = SpeechEncoder.of(model, SMALL)
+    encoder = SpeechEncoder.of(model)
     x = samples[:, None]
     for layer in model.feature_extractor.conv_layers:
         x = layer(x)
@@ -159,10 +165,10 @@ def test_convolutions_in_parts_are_those_of_the_whole(model):
 
 def test_features_are_resampled_before_the_transformer(model):
     samples = torch.randn(16000)
-    features = list(speech_features(samples, SpeechEncoder.of(model, SMALL)))
+    features = list(speech_features(samples, SpeechEncoder.of(model)))
     assert len(features) == 3
     assert all(layer.shape == (25, 8) and layer.dtype == torch.float32 for layer in features)
-    whole = convolved(samples[None], SpeechEncoder.of(model, SMALL).convolutions)
+    whole = convolved(samples[None], SpeechEncoder.of(model).convolutions)
     x = model.feature_projection(F.interpolate(whole, size=25, mode="linear", align_corners=True).transpose(1, 2))
     x = model.encoder.layer_norm(x + model.encoder.pos_conv_embed(x))
     for index, layer in enumerate(model.encoder.layers):
@@ -177,11 +183,16 @@ def test_features_are_resampled_before_the_transformer(model):
 def test_encoders_of_another_kind_are_told(model):
     with pytest.raises(InputError, match="The audio encoder is Linear, but the avatar needs wav2vec2-chinese-base"):
         SpeechEncoder.of(nn.Linear(2, 2))
+    model.encoder.do_stable_layer_norm = True
     with pytest.raises(InputError, match="makes 3 layers of 8 features, but the avatar was trained on 12 of 768"):
         SpeechEncoder.of(model)
+    model.encoder.do_stable_layer_norm = False
+    check_features(3, 8, AudioParams(layers=3, width=8))
+    with pytest.raises(InputError, match="speech has 3 layers of 8 features, but the avatar was trained on 12 of 768"):
+        check_features(3, 8, AudioParams())
     model.feature_projection.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match="no numbers"):
-        list(speech_features(torch.randn(16000), SpeechEncoder.of(model, SMALL)))
+        list(speech_features(torch.randn(16000), SpeechEncoder.of(model)))
 
 
 def test_people_speak_in_turns():

@@ -27,8 +27,7 @@ WORKFLOWS = ROOT / "workflows"
 # One thread: the tensors are tiny, and where the machine is busy, threads that wait for each other take three times
 # as long and more.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-TINY_UMT5 = ROOT / "tools" / "tiny_umt5"  # lets the stock CLIPLoader open the tiny text encoder
-TINY_PACKS = [TINY_UMT5, ROOT / "tools" / "tiny_clip_vision"]  # and the stock CLIPVisionLoader the tiny image encoder
+TINY_PACKS = [ROOT / "tools" / "small_encoders"]  # lets the stock loaders open the tiny text and image encoders
 
 # Nodes whose first field names a file: where it lies below ComfyUI's folder.
 PLACES = {

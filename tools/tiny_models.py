@@ -3,9 +3,8 @@ weights.
 
     write_transformer(path, job)    the four SkyReels-V3 transformers, in one file or in shards
     write_vae(path)                 a narrow Wan 2.1 VAE that the stock VAELoader opens: see tiny_vae.py
-    write_text_encoder(path)        a narrow umt5 for the stock CLIPLoader (type wan), beside the pack
-    tiny_umt5
-    write_clip_vision(path)         a shallow ViT-H for the stock CLIPVisionLoader, beside the pack tiny_clip_vision
+    write_text_encoder(path)        a shallow umt5 for the stock CLIPLoader (type wan), beside the pack small_encoders
+    write_clip_vision(path)         a shallow ViT-H for the stock CLIPVisionLoader, beside the same pack
     write_audio_encoder(path)       wav2vec2-chinese-base for the stock AudioEncoderLoader, at its real size
 
 `python tools/tiny_models.py FOLDER` writes one of each.
@@ -135,7 +134,6 @@ def _config(params: TransformerParams, dialect: str) -> dict:
 
 
 TEXT_WIDTH = 4096  # of umt5-xxl
-TEXT_MARK = "encoder.block.23.layer.1.DenseReluDense.wi_1.weight"  # ComfyUI tells the encoder by its width
 TEXT_BUCKETS = 32  # of relative positions
 
 # Enough English for a sentencepiece model whose pieces are whole words of prompts; other text falls back to
@@ -172,9 +170,8 @@ def write_text_encoder(
 ) -> Path:
     """Write a umt5 in bf16 (6 MB) with the real text width and return the path.
 
-    The stock CLIPLoader opens it with type wan where the pack `tiny_umt5` is in custom_nodes: 512 x 4096 features.
-    Of the last of the 24 real layers it has only the weight that ComfyUI looks for: at this width all 24 would take
-    some seconds a prompt.
+    The stock CLIPLoader opens it with type wan where the pack `small_encoders` is in custom_nodes: 512 x 4096 features.
+    All 24 real layers would take some seconds a prompt at this width.
     """
     path = Path(path)
     tokenizer = _sentencepiece_model()
@@ -188,7 +185,6 @@ def write_text_encoder(
         shapes |= {f"{feed}.DenseReluDense.{name}.weight": (d_ff, TEXT_WIDTH) for name in ("wi_0", "wi_1")}
         shapes[f"{feed}.DenseReluDense.wo.weight"] = (TEXT_WIDTH, d_ff)
         shapes[f"{attention}.layer_norm.weight"] = shapes[f"{feed}.layer_norm.weight"] = (TEXT_WIDTH,)
-    shapes[TEXT_MARK] = (d_ff, TEXT_WIDTH)
     weights = {key: random_weight(key, shape, seed).bfloat16() for key, shape in shapes.items()}
     # Embeddings are looked up, not summed over: at unit scale words differ as much as the layers change them.
     weights["shared.weight"] *= TEXT_WIDTH**0.5
@@ -224,31 +220,32 @@ def _vocabulary(tokenizer: bytes) -> int:
     return sentencepiece.SentencePieceProcessor(model_proto=tokenizer).get_piece_size()
 
 
+IMAGE_WIDTH, IMAGE_SIZE, IMAGE_PATCH, IMAGE_PROJECTION = 1280, 224, 14, 1024  # of ViT-H
+IMAGE_LAYERS, IMAGE_INNER = 2, 32
+
+
 def write_clip_vision(path: Path, seed: int = 0) -> Path:
     """Write a ViT-H in fp16 (31 MB) with the real width and tokens, but 2 layers, and return the path.
 
-    The stock CLIPVisionLoader opens it where the pack `tiny_clip_vision` is in custom_nodes: 257 x 1280.
+    The stock CLIPVisionLoader opens it where the pack `small_encoders` is in custom_nodes: 257 x 1280.
     """
     path = Path(path)
-    config = json.loads((Path(__file__).parent / "tiny_clip_vision" / "config.json").read_text(encoding="utf-8"))
-    width, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
-    tokens = (config["image_size"] // patch) ** 2 + 1
+    width, inner, patch, tokens = IMAGE_WIDTH, IMAGE_INNER, IMAGE_PATCH, (IMAGE_SIZE // IMAGE_PATCH) ** 2 + 1
     shapes = {
         "vision_model.embeddings.class_embedding": (width,),
-        "vision_model.embeddings.patch_embedding.weight": (width, config["num_channels"], patch, patch),
+        "vision_model.embeddings.patch_embedding.weight": (width, 3, patch, patch),
         "vision_model.embeddings.position_embedding.weight": (tokens, width),
-        "visual_projection.weight": (config["projection_dim"], width),
+        "visual_projection.weight": (IMAGE_PROJECTION, width),
         **_affine("vision_model.pre_layrnorm", width),
         **_affine("vision_model.post_layernorm", width),
     }
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(IMAGE_LAYERS):
         block = f"vision_model.encoder.layers.{layer}"
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             shapes |= _affine(f"{block}.self_attn.{name}", width, width)
         shapes |= _affine(f"{block}.mlp.fc1", inner, width) | _affine(f"{block}.mlp.fc2", width, inner)
         shapes |= _affine(f"{block}.layer_norm1", width) | _affine(f"{block}.layer_norm2", width)
     weights = {key: random_weight(key, shape, seed).half() for key, shape in shapes.items()}
-    weights["tiny_clip_vision"] = torch.ones(1)  # what the pack knows the file by
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path)
     return path

@@ -1,6 +1,9 @@
 """Train the three small encoders that the nano models see and hear with.
 
-python training/encoders.py text      the text encoder: nano/text_encoder.safetensors
+python training/encoders.py            all of them
+python training/encoders.py text       the text encoder: nano/text_encoder.safetensors
+python training/encoders.py speech     the speech encoder: nano/audio_encoder.safetensors
+python training/encoders.py image      the image encoder: nano/clip_vision.safetensors
 """
 
 import argparse
@@ -9,9 +12,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
-from pack.training import text_encoder
+from pack.training import image_encoder, speech_encoder, text_encoder
 
-ENCODERS = {"text": text_encoder}
+ENCODERS = {"text": text_encoder, "speech": speech_encoder, "image": image_encoder}
 
 
 def main() -> None:

@@ -56,10 +56,16 @@ class Speech:
         return _track(self.sounds, times, mouth=True).astype(np.float32)
 
 
-def say(voice: str, seconds: float, seed: int, turns: list[tuple[float, float]] | None = None) -> Speech:
-    """Speech of a character. turns: from, to in seconds where it speaks; the rest is silence. None: all the time."""
+def say(
+    voice: str | tuple[float, float], seconds: float, seed: int, turns: list[tuple[float, float]] | None = None
+) -> Speech:
+    """Speech of a character, or of a voice of any pitch in hertz and size of body.
+
+    turns: from, to in seconds where it speaks; the rest is silence. None: all the time.
+    """
     sounds = _written(random.Random(f"{voice} {seed}"), turns or [(0.15, seconds - 0.1)])
-    return Speech(_sung(sounds, seconds, *LOOKS[voice].voice, seed), sounds, seconds)
+    pitch, size = LOOKS[voice].voice if isinstance(voice, str) else voice
+    return Speech(_sung(sounds, seconds, pitch, size, seed), sounds, seconds)
 
 
 def take_turns(seconds: float, seed: int) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
