@@ -6,17 +6,15 @@ A test that asks for one of these fixtures is marked `host`, `server` or `browse
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
-from environment import SetupError, comfyui_path
+from comfyui_process import PackNodes, load_pack, open_comfyui
+from downloads import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = {
@@ -57,44 +55,20 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """ComfyUI imported into this process, on the CPU, with its own nodes but without those of this pack.
-
-    Has `path`; `base`, a fresh folder with models, input, output, temp, custom_nodes; and ComfyUI's modules
-    `folder_paths` and `nodes`. Other modules can be imported as inside ComfyUI (`import comfy.sample`).
-    """
+    """ComfyUI imported into this process, without this pack's nodes: see tools/comfyui_process.py."""
     try:
-        host = comfyui_path()
+        return open_comfyui(tmp_path_factory.mktemp("comfyui"))
     except SetupError as error:
         pytest.fail(str(error), pytrace=False)
-    # In front of everything, and without the checkout, which has a folder `nodes` as ComfyUI has a module.
-    sys.path[:] = [str(host), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
-    from comfy.cli_args import args
-
-    base = tmp_path_factory.mktemp("comfyui")
-    for folder in ("models", "input", "output", "temp", "user", "custom_nodes"):
-        (base / folder).mkdir()
-    args.base_directory = str(base)
-    args.cpu = True  # before comfy.model_management is imported, which looks for a GPU at once
-
-    # First the package utils/: `nodes` puts the folder comfy/ in front of it, which has a utils.py.
-    importlib.import_module("utils.extra_config")
-    import folder_paths
-    import nodes
-
-    asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-    return SimpleNamespace(path=host, base=base, folder_paths=folder_paths, nodes=nodes)
 
 
 @pytest.fixture(scope="session")
 def pack_nodes(comfyui: SimpleNamespace) -> PackNodes:
     """The nodes of this pack, loaded into this process as ComfyUI loads them."""
-    link = comfyui.base / "custom_nodes" / "SkyReels-V3"
-    link.symlink_to(ROOT, target_is_directory=True)
-    before = set(comfyui.nodes.NODE_CLASS_MAPPINGS)
-    if not asyncio.run(comfyui.nodes.load_custom_node(str(link))):
-        pytest.fail("ComfyUI could not load this pack; the reason is in its log.", pytrace=False)
-    mappings = comfyui.nodes.NODE_CLASS_MAPPINGS
-    return PackNodes({key: mappings[key] for key in mappings if key not in before}, str(link))
+    try:
+        return load_pack(comfyui)
+    except SetupError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -108,26 +82,6 @@ def reference_prompt(pack_nodes: PackNodes) -> list:
     text = torch.randn(1, 512, 4096, generator=generator)
     slots = torch.randn(1, 16, 4, 8, 12, generator=generator)
     return condition.attach([[text, {}]], condition.JobCondition(job, slots))
-
-
-class PackNodes(dict):
-    """Node id -> class. `module("skyreels_v3.sizes")` is a module of the copy that these nodes were loaded from.
-
-    That copy is not `pack.skyreels_v3.sizes`: classes and state of the two differ.
-    """
-
-    def __init__(self, classes: dict[str, type], package: str):
-        super().__init__(classes)
-        self._package = package.replace(".", "_x_")  # as ComfyUI names it
-
-    def ready(self, node_id: str, **hidden) -> type:
-        """A node as ComfyUI hands it to a run, with its hidden inputs (prompt ...); call its `execute`."""
-        hidden = {"unique_id": "1", **hidden}
-        # Two names: 0.3.75 and newer releases.
-        return self[node_id].PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
-
-    def module(self, name: str) -> ModuleType:
-        return importlib.import_module(f"{self._package}.{name}")
 
 
 @pytest.fixture(scope="session")
