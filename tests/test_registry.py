@@ -48,7 +48,7 @@ def test_the_archive_holds_what_artists_need_and_no_more():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages - {"tests", "training"} <= folders
     assert {"workflows", "web", "locales", "tools"} <= folders
-    assert not folders & {"tests", "training", "benchmarks", "demo", ".ci", "build", ".venv"}
+    assert not folders & {"tests", "training", "nano", "benchmarks", "demo", ".ci", "build", ".venv"}
     tools = {file for file in FILES if file.startswith("tools/")}
     assert {"tools/batch.py", "tools/inspect_model.py", "tools/workflow.py"} <= tools
     assert sum((ROOT / file).stat().st_size for file in FILES) < 5_000_000
