@@ -1,0 +1,50 @@
+"""Flow matching: noisy latents between clean ones and noise, and the network learns the way from one to the other.
+
+x = (1 - sigma) clean + sigma noise, and the velocity is noise - clean. Source: Lipman et al., 2210.02747; the shift of
+noise levels: 2403.03206.
+"""
+
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..skyreels_v3.recipes import RECIPES, Job
+from ..skyreels_v3.schedule import TRAIN_STEPS, shifted
+from ..skyreels_v3.transformer import SkyReelsTransformer
+from .jobs import Batch
+from .network import forward
+
+SHIFT = 3.0  # of the levels trained on: between what small pictures need and what the jobs' few steps stop at
+
+
+def drawn_levels(count: int, rng: random.Random, shift: float = SHIFT) -> Tensor:
+    """Noise levels [count] in (0, 1), one from each of `count` equal parts, so that every batch has all kinds."""
+    parts = [(i + rng.random()) / count for i in range(count)]
+    rng.shuffle(parts)
+    return shifted(torch.tensor(parts).clamp(1e-3, 1), shift)
+
+
+def timesteps(sigma: Tensor, job: Job) -> Tensor:
+    """What the network is told of a level: a whole number where the job's sampler cuts it."""
+    steps = sigma * TRAIN_STEPS
+    return steps.floor() if RECIPES[job].integer_timesteps else steps
+
+
+def at(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Latents at noise levels [B]."""
+    return torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
+
+
+def velocity(model: SkyReelsTransformer, batch: Batch, noisy: Tensor, sigma: Tensor, job: Job) -> Tensor:
+    """What the network says of noisy latents [B, 16, T, h, w] at levels [B]; float32."""
+    with torch.autocast(noisy.device.type, torch.bfloat16):
+        return forward(model, batch.segments(noisy), timesteps(sigma, job), batch.text, batch.image, batch.speech)
+
+
+def losses_of(model: SkyReelsTransformer, batch: Batch, job: Job, rng: random.Random) -> dict[str, Tensor]:
+    sigma = drawn_levels(len(batch.clean), rng)
+    noise = torch.randn_like(batch.clean)
+    said = velocity(model, batch, at(batch.clean, noise, sigma), sigma, job)
+    return {"loss": F.mse_loss(said, noise - batch.clean)}

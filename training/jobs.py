@@ -1,0 +1,151 @@
+"""The four jobs as a transformer learns them: batches of clean latents and all that is given beside them.
+
+What a model is told is varied as it will be when it is used: prompts in several phrasings, often without names, so that
+who it is comes from the pictures; empty reference slots, silence and an empty prompt now and then, so that guidance has
+something to lean on; images and clips of several lengths; prefixes of several lengths.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..skyreels_v3.avatar import AROUND, around_frames
+from ..skyreels_v3.context import (
+    Segment,
+    avatar_segments,
+    extension_segments,
+    reference_segments,
+    shot_segments,
+)
+from ..skyreels_v3.recipes import Job
+from .network import Speech, Text, text_of
+from .prompts import PHRASINGS, write
+from .text_encoder import encode
+
+TOKENS = 2400  # of a batch, about
+UNNAMED = 0.7  # of the reference job's prompts
+EMPTY = 0.1  # of the prompts, and of the references, and of the speech
+IMAGES = 0.15  # of the reference job's batches
+CHUNKS_OF = {Job.REFERENCE: "world", Job.EXTENSION: "world", Job.SHOT: "shot", Job.AVATAR: "talk"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """clean: latents [B, 16, T, h, w] that are to be made.  segments: noisy latents like them -> the sequence."""
+
+    clean: Tensor
+    segments: Callable[[Tensor], list[Segment]]
+    text: Text
+    image: Tensor | None = None
+    speech: Speech | None = None
+
+    def untold(self) -> "Batch":
+        """The same without a prompt and in silence: what guidance leads away from."""
+        text = text_of(encode([""]) * len(self.clean))
+        speech = self.speech and replace(self.speech, windows=torch.zeros_like(self.speech.windows))
+        return replace(self, text=text, speech=speech)
+
+
+class Library:
+    """Chunks of latents in memory. folder: of the files.  share: (kind, number of it) of those that are kept back."""
+
+    def __init__(self, folder: Path, kinds: tuple[str, ...]):
+        files = {kind: sorted(folder.glob(f"{kind}-*.pt")) for kind in kinds}
+        self.chunks = {kind: [torch.load(f, weights_only=False) for f in found] for kind, found in files.items()}
+
+    def draw(self, kind: str, rng: random.Random, tokens: Callable[[dict], int]) -> tuple[dict, list[int]]:
+        """A chunk and which of its samples, as many as a batch holds. tokens: of one sample of a chunk."""
+        chunk = rng.choice(self.chunks[kind])
+        count = max(1, min(len(chunk["told"]), TOKENS // tokens(chunk)))
+        return chunk, rng.sample(range(len(chunk["told"])), count)
+
+
+def _plane(chunk: dict) -> int:
+    """Tokens of a latent frame."""
+    return chunk["video"].shape[3] * chunk["video"].shape[4] // 4
+
+
+def _texts(prompts: list[str], rng: random.Random) -> Text:
+    return text_of(encode(["" if rng.random() < EMPTY else prompt for prompt in prompts]))
+
+
+def _picked(tensor: Tensor, chosen: list[int]) -> Tensor:
+    return tensor[chosen].float()
+
+
+def reference_batch(library: Library, rng: random.Random) -> Batch:
+    frames = 1 if rng.random() < IMAGES else rng.choice((7, 7, 7, 13))
+    chunk, chosen = library.draw("world", rng, lambda chunk: (frames + 4) * _plane(chunk))
+    references = _picked(chunk["references"], chosen)
+    prompts = []
+    for row, i in enumerate(chosen):
+        scene, shown = chunk["told"][i]
+        unnamed = {name for _, name in shown} if rng.random() < UNNAMED else set()
+        if rng.random() < EMPTY:
+            references[row] = 0
+            unnamed = set()
+        prompts.append(write(scene, rng.randrange(PHRASINGS), unnamed=unnamed))
+    # Reference slots stand in the time axis: [B, 16, 4, h, w].
+    slots = references.transpose(1, 2)
+    return Batch(
+        _picked(chunk["video"], chosen)[:, :, :frames],
+        lambda noisy: reference_segments(noisy, slots),
+        _texts(prompts, rng),
+    )
+
+
+def extension_batch(library: Library, rng: random.Random) -> Batch:
+    before = rng.choice((7, 7, 7, 7, 5, 3, 1))
+    new = rng.choice((6, 13 - before))
+    chunk, chosen = library.draw("world", rng, lambda chunk: (before + new) * _plane(chunk))
+    video = _picked(chunk["video"], chosen)
+    prompts = [write(chunk["told"][i][0], rng.randrange(PHRASINGS)) for i in chosen]
+    return Batch(
+        video[:, :, before : before + new],
+        lambda noisy: extension_segments(noisy, video[:, :, :before]),
+        _texts(prompts, rng),
+    )
+
+
+def shot_batch(library: Library, rng: random.Random) -> Batch:
+    frames = rng.choice((13, 13, 7))
+    chunk, chosen = library.draw("shot", rng, lambda chunk: (frames + chunk["prefix"].shape[2]) * _plane(chunk))
+    prefix = _picked(chunk["prefix"], chosen)
+    told = [chunk["told"][i] for i in chosen]
+    prompts = [write(scene, rng.randrange(PHRASINGS), cut) for scene, cut in told]
+    return Batch(
+        _picked(chunk["video"], chosen)[:, :, :frames],
+        lambda noisy: shot_segments(noisy, prefix),
+        _texts(prompts, rng),
+    )
+
+
+def avatar_batch(library: Library, rng: random.Random) -> Batch:
+    chunk, chosen = library.draw("talk", rng, lambda chunk: chunk["video"].shape[2] * _plane(chunk))
+    video, condition = _picked(chunk["video"], chosen), _picked(chunk["condition"], chosen)
+    features = _picked(chunk["speech"], chosen)  # [B, people, F, layers, width]
+    people, frames = features.shape[1:3]
+    around = around_frames(0, frames, frames, AROUND)
+    windows = features.flatten(0, 1)[:, around]
+    silent = torch.rand(len(chosen), generator=torch.Generator().manual_seed(rng.randrange(1 << 30))) < EMPTY
+    windows[silent.repeat_interleave(people)] = 0
+    prompts = [write(chunk["told"][i][0], rng.randrange(PHRASINGS)) for i in chosen]
+    return Batch(
+        video,
+        lambda noisy: avatar_segments(noisy, condition),
+        _texts(prompts, rng),
+        _picked(chunk["image"], chosen),
+        Speech(windows, people, _picked(chunk["masks"], chosen) if people > 1 else None),
+    )
+
+
+BATCHES: dict[Job, Callable[[Library, random.Random], Batch]] = {
+    Job.REFERENCE: reference_batch,
+    Job.EXTENSION: extension_batch,
+    Job.SHOT: shot_batch,
+    Job.AVATAR: avatar_batch,
+}

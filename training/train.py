@@ -1,0 +1,156 @@
+"""Trains the nano models, everything in one command, on a processor in hours. A run that is stopped goes on.
+
+    python training/train.py                    what is not there yet: clips, autoencoder, latents, transformers
+    python training/train.py --only base shot   some of the stages, in their order
+    python training/train.py --steps 0.1        with a tenth of the steps, to try it
+
+What it needs and makes lies in training/runs; finished checkpoints go to nano/.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
+from pack.skyreels_v3.recipes import Job
+from pack.skyreels_v3.transformer import SkyReelsTransformer
+from pack.training import distil, flow, network
+from pack.training.autoencoder import Autoencoder
+from pack.training.clips import COUNTS, write_chunks
+from pack.training.jobs import BATCHES, CHUNKS_OF, Library
+from pack.training.latents import write_latents
+from pack.training.nano import NANO, avatar_from, new_transformer, params_of
+from pack.training.optimiser import Optimiser
+from pack.training.resumable import run
+from pack.training.train_autoencoder import train as train_autoencoder
+
+RUNS = Path(__file__).parent / "runs"
+RATE = 0.02
+BASE_STEPS = 12000
+JOB_STEPS = {Job.REFERENCE: 4000, Job.EXTENSION: 2500, Job.SHOT: 3000, Job.AVATAR: 8000}
+# What the base learns: the three jobs of one network. The easiest of them least.
+MIX = {Job.REFERENCE: 4, Job.EXTENSION: 1, Job.SHOT: 2}
+DISTIL_STEPS = 800
+STAGES = (
+    "clips",
+    "autoencoder",
+    "latents",
+    "base",
+    *(job.value for job in Job),
+    *(f"{job.value}-distilled" for job in Job),
+)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def autoencoder(runs: Path) -> Autoencoder:
+    model = Autoencoder()
+    model.load_state_dict(torch.load(runs / "autoencoder.pt"))
+    return model.eval()
+
+
+def compiled() -> None:
+    """Half the time of a step, where there is a compiler."""
+    network._block = torch.compile(network._block, dynamic=True)
+
+
+def matched(
+    runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, int], library: Library, steps: int, stable: bool
+) -> SkyReelsTransformer:
+    """Flow matching to `steps` steps. jobs: and how often.  stable: the rate stays; others train on from here."""
+
+    def loss_of(step: int) -> dict[str, torch.Tensor]:
+        rng = random.Random(f"{name} {step}")
+        job = rng.choices(list(jobs), list(jobs.values()))[0]
+        return flow.losses_of(model, BATCHES[job](library, rng), job, rng)
+
+    optimiser = Optimiser(model, RATE if stable else RATE / 2)
+    run(runs / f"{name}.pt", model, optimiser, steps, loss_of, 0.0 if stable else 0.6, say=lambda s: say(f"{name} {s}"))
+    return model
+
+
+def base(runs: Path, steps: int) -> SkyReelsTransformer:
+    library = Library(runs / "latents", ("world", "shot"))
+    return matched(runs, "base", new_transformer(NANO), MIX, library, steps, stable=True)
+
+
+def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransformer:
+    """The model with the weights of a run."""
+    model.load_state_dict(torch.load(runs / f"{name}.pt", weights_only=False)["model"])
+    return model
+
+
+def job_model(runs: Path, job: Job, steps: int) -> SkyReelsTransformer:
+    """The base, trained on for one job until the rate is down."""
+    start = trained(runs, "base", new_transformer(NANO))
+    model = avatar_from(start) if job is Job.AVATAR else start
+    library = Library(runs / "latents", (CHUNKS_OF[job],))
+    return matched(runs, job.value, model, {job: 1}, library, steps, stable=False)
+
+
+def distilled(runs: Path, job: Job, steps: int) -> SkyReelsTransformer:
+    """The job's model, taught to do with the official steps and without guidance."""
+    teacher = trained(runs, job.value, new_transformer(params_of(job))).requires_grad_(False).eval()
+    student = trained(runs, job.value, new_transformer(params_of(job)))
+    library, name = Library(runs / "latents", (CHUNKS_OF[job],)), f"{job.value}-distilled"
+
+    def loss_of(step: int) -> dict[str, torch.Tensor]:
+        rng = random.Random(f"{name} {step}")
+        return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
+
+    optimiser = Optimiser(student, RATE / 10)
+    run(runs / f"{name}.pt", student, optimiser, steps, loss_of, 0.6, say=lambda s: say(f"{name} {s}"))
+    return student
+
+
+def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
+    clips, latents = runs / "clips", runs / "latents"
+
+    def encode_all() -> None:
+        vae = autoencoder(runs)
+        # some of every kind first: what trains meanwhile sees them all
+        tasks = sorted((number / count, kind, number) for kind, count in COUNTS.items() for number in range(count))
+        for _, kind, number in tasks:
+            say(f"latents {write_latents(vae, clips, latents, kind, number).name}")
+
+    def make_autoencoder() -> None:
+        if not (runs / "autoencoder.pt").exists():
+            torch.save(train_autoencoder(clips, runs, say=say).state_dict(), runs / "autoencoder.pt")
+
+    return {
+        "clips": lambda: [say(f"clips {path.name}") for path in write_chunks(clips)],
+        "autoencoder": make_autoencoder,
+        "latents": encode_all,
+        "base": lambda: base(runs, int(BASE_STEPS * share)),
+        **{job.value: lambda job=job: job_model(runs, job, int(JOB_STEPS[job] * share)) for job in Job},
+        **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, int(DISTIL_STEPS * share)) for job in Job},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--steps", type=float, default=1.0, help="share of the steps")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--no-compile", action="store_true", help="where there is no compiler")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if not options.no_compile:
+        compiled()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    made = stages(options.runs, options.steps)
+    for stage in STAGES:
+        if stage in options.only:
+            made[stage]()
+
+
+if __name__ == "__main__":
+    main()
