@@ -200,20 +200,15 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-        """Makes latents of this mean and deviation [16] per channel zero and one, the pictures staying what they are.
+        """Makes `encode` give (latents - mean) / deviation [16] per channel of what it gave. `decode` stays as it is.
 
         Without it the autoencoder's own scale would have to be told to everyone who opens the file.
         """
-        mean, deviation = mean.to(self.mean)[:, None, None, None], deviation.to(self.mean)[:, None, None, None]
-        # of what conv1 gives, y: (y - MEAN) / STD is to become ((y - MEAN) / STD - mean) / deviation
+        mean, deviation = (x.to(self.conv1.bias) for x in (mean, deviation))
+        scale, own = self.deviation.flatten(), self.mean.flatten()
+        # of what conv1 gives, y, (y - MEAN) / STD is to become ((y - MEAN) / STD - mean) / deviation
         rows = deviation.new_ones(2 * LATENTS)
-        rows[:LATENTS] = 1 / deviation.flatten()
+        rows[:LATENTS] = 1 / deviation
         self.conv1.weight.mul_(rows[:, None, None, None, None])
-        own, shift = self.mean.flatten(), (mean / deviation * self.deviation).flatten()
         bias = self.conv1.bias
-        bias[:LATENTS] = (bias[:LATENTS] - own) * rows[:LATENTS] + own - shift
-        # what conv2 is given is x * STD + MEAN of the new latents; it needs those of the old ones
-        old = self.conv2.weight[:, :, 0, 0, 0].clone()
-        grown = deviation.flatten()
-        self.conv2.bias.add_(old @ (own - own * grown + mean.flatten() * self.deviation.flatten()))
-        self.conv2.weight.copy_((old * grown)[:, :, None, None, None])
+        bias[:LATENTS] = (bias[:LATENTS] - own) / deviation + own - mean / deviation * scale

@@ -29,6 +29,7 @@ from .text_encoder import encode
 TOKENS = 2400  # of a batch, about
 UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
+LOOK_AGAIN = 200  # batches until the folder is looked at again
 IMAGES = 0.15  # of the reference job's batches
 CHUNKS_OF = {Job.REFERENCE: "world", Job.EXTENSION: "world", Job.SHOT: "shot", Job.AVATAR: "talk"}
 
@@ -51,17 +52,26 @@ class Batch:
 
 
 class Library:
-    """Chunks of latents in memory. folder: of the files.  share: (kind, number of it) of those that are kept back."""
+    """Chunks of latents in memory. folder: of their files, those that come later included.  kinds: of CHUNKS_OF."""
 
     def __init__(self, folder: Path, kinds: tuple[str, ...]):
-        files = {kind: sorted(folder.glob(f"{kind}-*.pt")) for kind in kinds}
-        self.chunks = {kind: [torch.load(f, weights_only=False) for f in found] for kind, found in files.items()}
+        self.folder, self.draws = folder, 0
+        self.chunks: dict[str, dict[Path, dict]] = {kind: {} for kind in kinds}
 
     def draw(self, kind: str, rng: random.Random, tokens: Callable[[dict], int]) -> tuple[dict, list[int]]:
         """A chunk and which of its samples, as many as a batch holds. tokens: of one sample of a chunk."""
-        chunk = rng.choice(self.chunks[kind])
+        if self.draws % LOOK_AGAIN == 0:
+            self._look()
+        self.draws += 1
+        chunk = rng.choice(list(self.chunks[kind].values()))
         count = max(1, min(len(chunk["told"]), TOKENS // tokens(chunk)))
         return chunk, rng.sample(range(len(chunk["told"])), count)
+
+    def _look(self) -> None:
+        for kind, chunks in self.chunks.items():
+            for file in sorted(self.folder.glob(f"{kind}-*.pt")):
+                if file not in chunks:
+                    chunks[file] = torch.load(file, weights_only=False)
 
 
 def _plane(chunk: dict) -> int:

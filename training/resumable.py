@@ -28,8 +28,8 @@ class Progress:
 
 def factor_of(step: int, steps: int, cool_down: float) -> float:
     """Of the learning rate: up in the first steps, down to nothing over the last `cool_down` of all."""
-    down = (1 - step / steps) / cool_down
-    return min(1.0, (step + 1) / WARM_UP, down if cool_down else 1.0)
+    down = (1 - step / steps) / cool_down if cool_down else 1.0
+    return min(1.0, (step + 1) / WARM_UP, down)
 
 
 def run(

@@ -121,7 +121,7 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
 
     def make_autoencoder() -> None:
         if not (runs / "autoencoder.pt").exists():
-            torch.save(train_autoencoder(clips, runs, say=say).state_dict(), runs / "autoencoder.pt")
+            torch.save(train_autoencoder(clips, runs, share, say=say).state_dict(), runs / "autoencoder.pt")
 
     return {
         "clips": lambda: [say(f"clips {path.name}") for path in write_chunks(clips)],

@@ -1,4 +1,4 @@
-"""Trains the autoencoder on the drawn world: first on single frames, which is fast, then on clips.
+"""Trains the autoencoder on the drawn world: on single frames, which is fast, then on short clips, then on longer ones.
 
 Losses: error of the frames, absolute and squared, and of their edges. The latents' noise of training is what makes
 near latents decode to near pictures, as a diffusion model needs; they are held at a deviation of one by dividing by
@@ -6,8 +6,9 @@ their own.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,25 +19,40 @@ from .optimiser import Optimiser
 from .resumable import extra_of, run
 
 NOISE = 0.1  # added to latents of deviation one
-RATE = 0.02
 SIDE = 48  # pixels of a crop
-IMAGES, CLIPS = (8, 1), (2, 5)  # crops of a batch and their frames
-STEPS = (1500, 3000)  # with images, with clips
+
+
+class Stage(NamedTuple):
+    """crops: of a batch.  frames: of a crop, 4n + 1, drawn for each batch.  rate: of learning, falling."""
+
+    name: str
+    crops: int
+    frames: tuple[int, ...]
+    rate: float
+    steps: int
+
+
+STAGES = (
+    Stage("images", 8, (1,), 0.02, 1500),
+    Stage("clips", 2, (5,), 0.01, 3000),
+    # What a convolution over time hands on piles up: only long clips show it.
+    Stage("long", 1, (9, 17, 33), 0.005, 600),
+)
 FOLLOW = 0.05  # of the latents' running mean and deviation towards a batch's
 CLIPS_KEPT, FROM_THEM = 144, 300  # clips in memory, and batches until others are read
 
 
-def crops(folder: Path, chunks: int, seed: int, batch: int, frames: int) -> Iterator[torch.Tensor]:
-    """Endless crops [batch, 3, frames, SIDE, SIDE] of clips, in -1..1. frames: 4n + 1."""
-    rng = random.Random(seed)
+def crops(folder: Path, chunks: int, stage: Stage) -> Iterator[torch.Tensor]:
+    """Endless crops [crops, 3, frames, SIDE, SIDE] of clips, in -1..1."""
+    rng = random.Random(stage.name)
     while True:
         clips = []
         while len(clips) < CLIPS_KEPT:
             samples = read_chunk(folder, "world", rng.randrange(chunks))
             clips += [np.concatenate([sample.clip.prefix, sample.clip.frames]) for sample in samples]
         for _ in range(FROM_THEM):
-            parts = []
-            for clip in rng.sample(clips, batch):
+            parts, frames = [], rng.choice(stage.frames)
+            for clip in rng.sample(clips, stage.crops):
                 t, y, x = (rng.randint(0, size - part) for size, part in zip(clip.shape, (frames, SIDE, SIDE)))
                 parts.append(clip[t : t + frames, y : y + SIDE, x : x + SIDE])
             yield torch.from_numpy(np.stack(parts)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
@@ -64,17 +80,15 @@ def losses_of(made: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor
 
 
 def train(
-    clips: Path, folder: Path, steps: tuple[int, int] = STEPS, chunks: int = COUNTS["world"], say=print
+    clips: Path, folder: Path, share: float = 1.0, chunks: int = COUNTS["world"], say: Callable[[str], None] = print
 ) -> Autoencoder:
-    """Train, or go on, and return the autoencoder. folder: of the states."""
+    """Train, or go on, and return the autoencoder. folder: of the states.  share: of the steps."""
     torch.manual_seed(0)
-    model = Autoencoder()
-    level = Level()
-    stages = (("images", IMAGES, steps[0]), ("clips", CLIPS, steps[1]))
-    for seed, (stage, shape, count) in enumerate(stages):
-        file = folder / f"autoencoder-{stage}.pt"
+    model, level = Autoencoder(), Level()
+    for stage in STAGES:
+        file = folder / f"autoencoder-{stage.name}.pt"
         level = Level(**(extra_of(file) or vars(level)))
-        batches = crops(clips, chunks, seed, *shape)
+        batches = crops(clips, chunks, stage)
 
         def loss_of(_: int, batches=batches, level=level) -> dict[str, torch.Tensor]:
             frames = next(batches)
@@ -83,7 +97,8 @@ def train(
                 made = model.decode(latents + NOISE * torch.randn_like(latents)).float()
             return losses_of(made, frames)
 
-        optimiser = Optimiser(model, RATE if seed == 0 else RATE / 2)
-        run(file, model, optimiser, count, loss_of, cool_down=0.6, extra=lambda level=level: vars(level), say=say)
+        optimiser = Optimiser(model, stage.rate)
+        steps, kept = int(stage.steps * share), lambda level=level: vars(level)
+        run(file, model, optimiser, steps, loss_of, 0.6, kept, say=lambda s, n=stage.name: say(f"autoencoder {n} {s}"))
     model.standardise(level.mean.flatten(), level.deviation.flatten())
     return model.eval()
