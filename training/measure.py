@@ -1,0 +1,94 @@
+"""What the nano models can do, in numbers with bounds.
+
+    python training/measure.py --quick          within a minute on two cores; the last line is JSON
+    python training/measure.py                  more samples, every precision and setting: training/report/report.md
+    python training/measure.py --models FOLDER  of other checkpoints than nano/
+
+A control is measured with each: what was made for another trial. A measure counts only where its control fails.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# Without this folder, whose files have names that other packages use too; with tools/, for `pack`.
+sys.path[:] = [str(HERE.parent / "tools"), *(entry for entry in sys.path if Path(entry or ".").resolve() != HERE)]
+# Of the studios' processes, which take them over; read when torch and tqdm are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from pack.training.bounds import MEASURES  # noqa: E402
+from pack.training.filming import Crew, Results, Take  # noqa: E402
+from pack.training.report import VARIANTS, write_report  # noqa: E402
+from pack.training.studio import NANO, missing_files  # noqa: E402
+from pack.training.trials import trials  # noqa: E402
+
+MINUTE = 60  # rolls
+ROUNDS = 4  # of the full report
+
+
+def as_json(results: Results, seconds: float) -> dict:
+    """Every measure with its bound, and what its control is. passed: all of them, and no control."""
+    measures = {}
+    for measure in MEASURES:
+        value = results.values.get(measure.name, float("nan"))
+        control = results.controls.get(measure.name, float("nan"))
+        measures[measure.name] = {
+            "value": _number(value),
+            "bound": measure.rule,
+            "pass": measure.passes(value),
+            "control": _number(control),
+            "control_fails": not measure.passes(control),
+        }
+    passed = all(one["pass"] and one["control_fails"] for one in measures.values())
+    return {"pass": passed, "seconds": round(seconds, 1), "measures": measures}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if value != value else round(value, 4)
+
+
+def full(crew: Crew) -> tuple[list[Take], dict[str, Results]]:
+    """The takes of the large set, and the results of every variant, on the quick set, by its name."""
+    takes = crew.film(trials(ROUNDS, MINUTE))
+    few = trials()
+    variants = {}
+    for variant in VARIANTS:
+        print(f"{variant.name} ...", file=sys.stderr, flush=True)
+        # Twins are of one job, so both stay or go.
+        chosen = [trial for trial in few if isinstance(trial, variant.jobs)]
+        variants[variant.name] = Results.of(crew.film(chosen, variant.settings))
+    return takes, variants
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of trials, no report")
+    parser.add_argument("--models", type=Path, default=NANO, help="the folder of the checkpoints")
+    parser.add_argument("--report", type=Path, default=HERE / "report", help="the folder of the report")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    options = parser.parse_args()
+    if missing := missing_files(options.models):
+        print(f"{options.models} lacks {', '.join(missing)}: train them first.", file=sys.stderr)
+        return 2
+    started = time.perf_counter()
+    with Crew(options.models, options.workers) as crew:
+        if options.quick:
+            takes = crew.film(trials())
+        else:
+            takes, variants = full(crew)
+    results = Results.of(takes)
+    said = as_json(results, time.perf_counter() - started)
+    if not options.quick:
+        write_report(options.report, takes, results, variants)
+    print(json.dumps(said))
+    return 0 if said["pass"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

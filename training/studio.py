@@ -1,0 +1,208 @@
+"""Where the nano models are filmed: a real ComfyUI in this process, its loaders and nodes, and those of this pack.
+
+Nothing is made ready for the occasion but the small encoders, which the stock loaders open beside the development pack
+of tools/.
+"""
+
+import importlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..skyreels_v3.recipes import Job
+from .render import SIZE
+from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
+from .voices import RATE
+
+ENCODERS_PACK = "small_encoders"  # of tools/
+# Kind of ComfyUI's model folders -> the loader, its method's other inputs.
+LOADERS = {
+    "text_encoders": ("CLIPLoader", ("wan",)),
+    "vae": ("VAELoader", ()),
+    "clip_vision": ("CLIPVisionLoader", ()),
+    "audio_encoders": ("AudioEncoderLoader", ()),
+}
+FILES = {
+    "text_encoders": "text_encoder.safetensors",
+    "vae": "vae.safetensors",
+    "clip_vision": "clip_vision.safetensors",
+    "audio_encoders": "audio_encoder.safetensors",
+}
+MODELS = {job: f"{job.value}.safetensors" for job in Job}
+NANO = Path(__file__).resolve().parents[1] / "nano"
+FRAME = {"resolution": "custom", "width": SIZE[0], "height": SIZE[1]}
+AVATAR_TIMING = {"motion": 5, "drop": 4}  # the nano windows are short: fewer frames stand still on the key frame
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is varied. precision: of Load Model.  steps: None as the job's recipe says.
+
+    official: rolls handed on in 8 bits, as in the official code.  colour_anchor: 0 to 1, of Extend Video.
+    colour_match: 0 to 1, of Talking Avatar.
+    """
+
+    precision: str = "auto"
+    steps: int | None = None
+    official: bool = False
+    colour_anchor: float = 0.0
+    colour_match: float = 1.0
+
+
+def missing_files(models: Path) -> list[str]:
+    """What a folder of models lacks."""
+    return [name for name in (*MODELS.values(), *FILES.values()) if not (models / name).exists()]
+
+
+class Studio:
+    """Makes the clips of trials. models: a folder with MODELS and FILES, as `nano/`. One a process."""
+
+    def __init__(self, models: Path = NANO):
+        if missing := missing_files(models):
+            raise FileNotFoundError(f"{models} lacks {', '.join(missing)}.")
+        self.comfyui, self.pack = _host()
+        self._models = models
+        for kind in FILES:
+            self.comfyui.folder_paths.add_model_folder_path(kind, str(models), is_default=True)
+        self.comfyui.folder_paths.filename_list_cache.clear()
+        self._load = lru_cache(maxsize=8)(self._load_model)
+        self._tools = {kind: self.run(loader, FILES[kind], *rest)[0] for kind, (loader, rest) in LOADERS.items()}
+
+    def make(self, trial: Trial, settings: Settings = Settings()) -> np.ndarray:
+        """The new frames, uint8 [F, H, W, 3]."""
+        kinds = {ReferenceTrial: self._reference, ExtensionTrial: self._extend, ShotTrial: self._extend}
+        # Folders of its own: a job that was made before would otherwise be taken from there.
+        with tempfile.TemporaryDirectory(dir=self.comfyui.base) as folder, torch.inference_mode():  # as ComfyUI does
+            self.comfyui.folder_paths.set_output_directory(f"{folder}/output")
+            self.comfyui.folder_paths.set_temp_directory(f"{folder}/temp")
+            return {**kinds, AvatarTrial: self._talk}[type(trial)](trial, settings)
+
+    def run(self, node_id: str, *values, **inputs) -> Sequence:
+        """A node's outputs. Nodes of the old kind take their inputs in order too."""
+        node = self.comfyui.nodes.NODE_CLASS_MAPPINGS[node_id]
+        if hasattr(node, "PREPARE_CLASS_CLONE"):
+            hidden = {"unique_id": "1", "prompt": None}
+            clone = node.PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})  # of 0.3.75 and of newer ones
+            return clone.execute(*values, **inputs).args
+        return getattr(node(), node.FUNCTION)(*values, **inputs)
+
+    def _load_model(self, job: Job, precision: str):
+        load = self.pack.module("nodes.load").load_patcher
+        return load(str(self._models / MODELS[job]), job.value, precision)
+
+    def _reference(self, trial: ReferenceTrial, settings: Settings) -> np.ndarray:
+        model, vae = self._load(Job.REFERENCE, settings.precision), self._tools["vae"]
+        (text,) = self.run("CLIPTextEncode", self._tools["text_encoders"], trial.prompt)
+        images = {f"image_{i}": image(given.image) for i, given in enumerate(trial.references, start=1)}
+        length = {"seconds": 1.0, "frames": trial.frames, "batch_size": 1}
+        positive, _, latent = self.run("SkyReelsReferenceToVideo", text, vae, **FRAME, **length, **images)
+        (noise,) = self.run("RandomNoise", trial.seed)
+        (guider,) = self.run("SkyReelsGuider", model, positive)
+        (sampler,) = self.run("SkyReelsUniPCSampler")
+        (sigmas,) = self.run("SkyReelsSigmas", model, settings.steps or 0)
+        sampled, _ = self.run("SamplerCustomAdvanced", noise, guider, sampler, sigmas, latent)
+        (frames,) = self.run("VAEDecode", vae, sampled)
+        return to_bytes(frames)
+
+    def _extend(self, trial: ExtensionTrial | ShotTrial, settings: Settings) -> np.ndarray:
+        cut = isinstance(trial, ShotTrial)
+        job = Job.SHOT if cut else Job.EXTENSION
+        recipe = self._recipe(job)
+        lines = [f"cut {CUT_SECONDS}s: {trial.prompt}"] if cut else [f"continue 1s: {trial.prompt}"] * trial.rolls
+        video, *_ = self.run(
+            "SkyReelsExtendVideo",
+            clip=self._tools["text_encoders"],
+            vae=self._tools["vae"],
+            source=image(trial.prefix),
+            script="\n".join(lines),
+            **FRAME,
+            fit="crop",
+            seed=trial.seed,
+            steps=settings.steps or recipe.steps,
+            shift=recipe.shift,
+            sampler="unipc (official)",
+            guidance=1.0,
+            negative="",
+            colour_anchor=settings.colour_anchor,
+            output="new only",
+            output_rate="as the source",
+            codec="lossless",
+            official=settings.official,
+            frame_rate=24.0,
+            **{"shot_model" if cut else "model": self._load(job, settings.precision)},
+        )
+        frames = video_frames(video)
+        return frames if cut else frames[: trial.rolls * ROLL]  # official rolls are longer than asked for
+
+    def _talk(self, trial: AvatarTrial, settings: Settings) -> np.ndarray:
+        recipe = self._recipe(Job.AVATAR)
+        names = ("audio", "audio_2")
+        sound = {
+            name: {"waveform": torch.from_numpy(one.wave)[None, None], "sample_rate": RATE}
+            for name, one in zip(names, trial.speech, strict=False)
+        }
+        (speech, _) = self.run(
+            "SkyReelsSpeech", self._tools["audio_encoders"], **sound, speakers="together", delay=0.0, max_seconds=60.0
+        )
+        people = len(trial.speech)
+        masks = {f"mask_{i + 1}": torch.from_numpy(trial.masks[i])[None] for i in range(people if people > 1 else 0)}
+        video, *_ = self.run(
+            "SkyReelsTalkingAvatar",
+            model=self._load(Job.AVATAR, settings.precision),
+            clip=self._tools["text_encoders"],
+            vae=self._tools["vae"],
+            clip_vision=self._tools["clip_vision"],
+            portrait=image(trial.portrait),
+            speech=speech,
+            prompt=trial.prompt,
+            connection_prompt=trial.prompt,
+            **FRAME,
+            seed=trial.seed,
+            steps=settings.steps or recipe.steps,
+            shift=recipe.shift,
+            text_guidance=1.0,
+            audio_guidance=1.0,
+            negative="",
+            colour_match=settings.colour_match,
+            window=trial.window,
+            **AVATAR_TIMING,
+            codec="lossless",
+            **masks,
+        )
+        return video_frames(video)
+
+    def _recipe(self, job: Job):
+        recipes = self.pack.module("skyreels_v3.recipes")
+        return recipes.RECIPES[recipes.Job(job.value)]
+
+
+@lru_cache(maxsize=1)
+def _host():
+    """ComfyUI with this pack and the packs that let it open small encoders."""
+    from comfyui_process import load_pack, open_comfyui
+
+    # On two cores decoding takes most of the time; in bfloat16 (--bf16-vae) it is some times faster.
+    comfyui = open_comfyui(Path(tempfile.mkdtemp(prefix="skyreels-nano-")), bf16_vae=True)
+    importlib.import_module(ENCODERS_PACK)
+    return comfyui, load_pack(comfyui)
+
+
+def image(pixels: np.ndarray) -> torch.Tensor:
+    """IMAGE [F, H, W, 3] float32 of uint8 [H, W, 3] or [F, H, W, 3]."""
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    return torch.from_numpy(pixels.astype(np.float32) / 255)
+
+
+def to_bytes(frames: torch.Tensor) -> np.ndarray:
+    """uint8 [F, H, W, 3] of an IMAGE."""
+    return (frames.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def video_frames(video) -> np.ndarray:
+    """uint8 [F, H, W, 3] of a VIDEO."""
+    return to_bytes(video.get_components().images)
