@@ -12,7 +12,7 @@ from ..skyreels_v3.transformer import SkyReelsTransformer
 SIZES = {"dim": 192, "ffn_dim": 448, "num_heads": 3, "num_layers": 6, "text_dim": 64}
 NANO = TransformerParams(**SIZES)
 NANO_AVATAR = TransformerParams(
-    **SIZES, in_dim=36, image_dim=64, audio=AudioParams(width=32, hidden=64, tokens=8, dim=128)
+    **SIZES, in_dim=36, image_dim=64, audio=AudioParams(width=32, hidden=48, tokens=8, dim=64)
 )
 CONDITION = 20  # channels of the avatar's mask and image
 SILENT_AT_FIRST = ("self_attn.o", "cross_attn.o", "ffn.2", "audio_cross_attn.proj", "head.head")

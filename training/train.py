@@ -114,9 +114,11 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
 
     def encode_all() -> None:
         vae = autoencoder(runs)
-        # some of every kind first: what trains meanwhile sees them all
-        tasks = sorted((number / count, kind, number) for kind, count in COUNTS.items() for number in range(count))
-        for _, kind, number in tasks:
+        # What the base needs first, some of both kinds: it can train meanwhile.
+        tasks = [
+            (kind == "talk", number / count, kind, number) for kind, count in COUNTS.items() for number in range(count)
+        ]
+        for *_, kind, number in sorted(tasks):
             say(f"latents {write_latents(vae, clips, latents, kind, number).name}")
 
     def make_autoencoder() -> None:
