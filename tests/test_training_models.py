@@ -1,6 +1,9 @@
 """The networks of the training are those of the pack and of ComfyUI, and a training goes on where it stopped."""
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -188,3 +191,29 @@ def test_a_teacher_arrives_where_its_velocity_leads(monkeypatch):
     clean = numbers(2, 16, 1, 4, 4)
     losses = distil.losses_of(model, model, batch_of(clean), Job.SHOT, random.Random(1))
     assert losses["loss"] < 1e-9
+
+
+TWO = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from pack.training import parallel
+
+def work(folder):
+    model = torch.nn.Linear(2, 1)
+    (model.weight.sum() * (1 + parallel.rank())).backward()  # the bias has no gradient
+    parallel.share_gradients(model)
+    torch.save((model.weight.grad, model.bias.grad), f"{folder}/{parallel.rank()}")
+
+if __name__ == "__main__":
+    parallel.launch(2, work, sys.argv[2])
+"""
+
+
+def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO, encoding="utf-8")
+    tools = Path(__file__).resolve().parents[1] / "tools"
+    subprocess.run([sys.executable, script, tools, tmp_path], check=True)
+    for rank in range(2):
+        weight, bias = torch.load(tmp_path / str(rank))
+        assert weight.tolist() == [[1.5, 1.5]] and bias.tolist() == [0.0]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from . import parallel
 from .optimiser import Optimiser
 
 SAVE_SECONDS = 60.0
@@ -57,12 +58,14 @@ def run(
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         progress = Progress(**state["progress"])
-        torch.manual_seed(progress.step)
+    torch.manual_seed(progress.step * parallel.workers() + parallel.rank())
     begin = saved = time.monotonic()
     sums: dict[str, float] = {}
 
     def save() -> None:
         nonlocal saved
+        if parallel.rank():
+            return
         done = {**vars(progress), "seconds": progress.seconds + time.monotonic() - begin}
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "progress": done}
         torch.save({**state, "extra": extra() if extra else None}, file.with_suffix(".unfinished"))
@@ -72,6 +75,7 @@ def run(
     while progress.step < min(steps, stop or steps):
         losses = loss_of(progress.step)
         losses["loss"].backward()
+        parallel.share_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(factor_of(progress.step, steps, cool_down))
         progress.step += 1
@@ -84,7 +88,8 @@ def run(
                 raise ArithmeticError(f"The loss is {sums['loss']} at step {progress.step}: lower the rate.")
             seconds = progress.seconds + time.monotonic() - begin
             progress.log.append({"step": progress.step, "seconds": round(seconds, 1), **sums})
-            say(json.dumps({k: round(v, 5) for k, v in progress.log[-1].items()}))
+            if not parallel.rank():
+                say(json.dumps({k: round(v, 5) for k, v in progress.log[-1].items()}))
             sums = {}
         if time.monotonic() - saved > SAVE_SECONDS:
             save()

@@ -8,6 +8,7 @@ What it needs and makes lies in training/runs; finished checkpoints go to nano/.
 """
 
 import argparse
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.transformer import SkyReelsTransformer
-from pack.training import distil, flow, network
+from pack.training import distil, flow, network, parallel
 from pack.training.autoencoder import Autoencoder
 from pack.training.clips import COUNTS, write_chunks
 from pack.training.jobs import BATCHES, CHUNKS_OF, Library
@@ -28,6 +29,7 @@ from pack.training.optimiser import Optimiser
 from pack.training.resumable import run
 from pack.training.train_autoencoder import train as train_autoencoder
 
+ALONE = ("clips", "autoencoder")  # stages of one process
 RUNS = Path(__file__).parent / "runs"
 RATE = 0.02
 BASE_STEPS = 12000
@@ -66,7 +68,7 @@ def matched(
     """Flow matching to `steps` steps. jobs: and how often.  stable: the rate stays; others train on from here."""
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
-        rng = random.Random(f"{name} {step}")
+        rng = random.Random(f"{name} {step} {parallel.rank()}")
         job = rng.choices(list(jobs), list(jobs.values()))[0]
         return flow.losses_of(model, BATCHES[job](library, rng), job, rng)
 
@@ -101,7 +103,7 @@ def distilled(runs: Path, job: Job, steps: int) -> SkyReelsTransformer:
     library, name = Library(runs / "latents", (CHUNKS_OF[job],)), f"{job.value}-distilled"
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
-        rng = random.Random(f"{name} {step}")
+        rng = random.Random(f"{name} {step} {parallel.rank()}")
         return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
 
     optimiser = Optimiser(student, RATE / 10)
@@ -118,7 +120,7 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
         tasks = [
             (kind == "talk", number / count, kind, number) for kind, count in COUNTS.items() for number in range(count)
         ]
-        for *_, kind, number in sorted(tasks):
+        for *_, kind, number in sorted(tasks)[parallel.rank() :: parallel.workers()]:
             say(f"latents {write_latents(vae, clips, latents, kind, number).name}")
 
     def make_autoencoder() -> None:
@@ -135,23 +137,28 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
     }
 
 
+def work(stage: str, runs: Path, share: float, with_compiler: bool) -> None:
+    """One stage, in each of the processes that do it."""
+    if stage in ALONE:
+        torch.set_num_threads(1)
+    elif with_compiler:
+        compiled()
+    stages(runs, share)[stage]()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--steps", type=float, default=1.0, help="share of the steps")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that train together")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--no-compile", action="store_true", help="where there is no compiler")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if not options.no_compile:
-        compiled()
     options.runs.mkdir(parents=True, exist_ok=True)
-    made = stages(options.runs, options.steps)
     for stage in STAGES:
         if stage in options.only:
-            made[stage]()
+            together = options.workers if stage not in ALONE else 1
+            parallel.launch(together, work, stage, options.runs, options.steps, not options.no_compile)
 
 
 if __name__ == "__main__":
