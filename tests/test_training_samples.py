@@ -10,7 +10,6 @@ import torch
 from pack.skyreels_v3.avatar import KEY_COPIES
 from pack.skyreels_v3.extension import CUT_PREFIX_FRAMES, LONGEST_PREFIX
 from pack.skyreels_v3.reference import encode_references, plan_reference
-from pack.training.batches import TOKENS, batches, drawn_shape
 from pack.training.looks import CHARACTERS
 from pack.training.render import SIZE
 from pack.training.samples import (
@@ -127,19 +126,3 @@ def test_an_avatar_sample_has_everyone_with_their_speech(people):
             assert (frames[0] == sample.portrait).all()
         else:
             assert (frames[:motion] == sample.frames[:motion]).all()
-
-
-def test_batches_have_one_shape_each_and_go_on_where_they_stopped():
-    rng = random.Random(0)
-    shapes = [drawn_shape(rng) for _ in range(200)]
-    assert all(shape.count * shape.tokens <= TOKENS or shape.count == 1 for shape in shapes)
-    assert 20 < sum(shape.frames == 1 for shape in shapes) < 70
-    assert len({(shape.width, shape.height) for shape in shapes}) >= 4
-
-    def make(rng, frames, size):
-        return frames, size, rng.random()
-
-    first = list(itertools.islice(batches(make, seed=1), 6))
-    again = list(itertools.islice(batches(make, seed=1, start=4), 2))
-    assert again == first[4:]
-    assert all(sample[:2] == (shape.frames, (shape.width, shape.height)) for shape, group in first for sample in group)
