@@ -65,7 +65,7 @@ class Studio:
     def __init__(self, models: Path = NANO):
         if missing := missing_files(models):
             raise FileNotFoundError(f"{models} lacks {', '.join(missing)}.")
-        self.comfyui, self.pack = _host()
+        self.comfyui, self.pack, _ = _host()
         self._models = models
         for kind in FILES:
             self.comfyui.folder_paths.add_model_folder_path(kind, str(models), is_default=True)
@@ -183,13 +183,14 @@ class Studio:
 
 @lru_cache(maxsize=1)
 def _host():
-    """ComfyUI with this pack and the packs that let it open small encoders."""
+    """ComfyUI with this pack and the one that lets it open small encoders; its folder goes when the process ends."""
     from comfyui_process import load_pack, open_comfyui
 
     # On two cores decoding takes most of the time; in bfloat16 (--bf16-vae) it is some times faster.
-    comfyui = open_comfyui(Path(tempfile.mkdtemp(prefix="skyreels-nano-")), bf16_vae=True)
+    folder = tempfile.TemporaryDirectory(prefix="skyreels-nano-", ignore_cleanup_errors=True)
+    comfyui = open_comfyui(Path(folder.name), bf16_vae=True)
     importlib.import_module(ENCODERS_PACK)
-    return comfyui, load_pack(comfyui)
+    return comfyui, load_pack(comfyui), folder
 
 
 def image(pixels: np.ndarray) -> torch.Tensor:
