@@ -137,7 +137,7 @@ def test_an_interrupted_job_goes_on_with_the_next_roll(stocked_server: Server, u
 def test_a_killed_server_loses_only_the_roll_it_met(server_factory, tmp_path: Path, undisturbed: np.ndarray):
     stock.prepare(tmp_path, ["storyboard_extension"])
     put_clip(tmp_path)
-    server = server_factory(base=tmp_path, packs=[stock.TINY_UMT5], environment=stock.ENVIRONMENT)
+    server = server_factory(base=tmp_path, packs=stock.TINY_PACKS, environment=stock.ENVIRONMENT)
     story = prompt(server)
     # In the middle of sampling, and right after a roll's end: while its piece is written or the next one is encoded.
     for said, steps in (("roll 2 of 4", 4), ("roll 3 of 4", 0)):
