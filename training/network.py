@@ -216,6 +216,7 @@ def _read(cross: Attention, x: Tensor, step: _Step) -> tuple[Tensor, Tensor]:
     return _attended(q, k, v.unflatten(-1, (cross.heads, -1)), step.counts), q
 
 
+@torch.compiler.disable
 def _speaker_positions(q: Tensor, k: Tensor, avatar: _Avatar) -> Tensor | None:
     """Rotary positions [B, L] of the video's tokens where two people speak, None for one."""
     speech = avatar.speech

@@ -60,6 +60,7 @@ def autoencoder(runs: Path) -> Autoencoder:
 def compiled() -> None:
     """Half the time of a step, where there is a compiler."""
     network._block = torch.compile(network._block, dynamic=True)
+    network._avatar_block = torch.compile(network._avatar_block, dynamic=True)
 
 
 def matched(
