@@ -17,7 +17,8 @@ import torch
 from ..formats.encoding import Encoding
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.params import HEAD_DIM
+from ..skyreels_v3.params import HEAD_DIM, TransformerParams
+from ..skyreels_v3.recipes import Job
 from .checkpoint import Checkpoint
 from .header import read_header
 from .jobs import METADATA_JOB
@@ -137,18 +138,12 @@ class SavePlan:
                 encoding = Encoding(FP8)
             elif encoding is not None and encoding.kind != INT8:
                 raise InputError(f"A LoRA cannot be merged into weights that are stored as {encoding.kind}: {INSTEAD}.")
-            planned.append(_Planned(name, encoding, dtype, config=encoding and _config(encoding)))
+            planned.append(_Planned(name, encoding, dtype, config=encoding and comfy_config(encoding)))
         return planned
 
     def _metadata(self) -> dict[str, str]:
-        params = self.checkpoint.params
-        metadata = {"format": "pt", METADATA_JOB: self.checkpoint.job.value}
-        if params.dim != params.num_heads * HEAD_DIM:
-            metadata["num_heads"] = str(params.num_heads)
         layers = {one.layer: one.config for one in self.weights if one.config is not None}
-        if layers:
-            metadata[METADATA] = json.dumps({"format_version": "1.0", "layers": layers})
-        return metadata
+        return metadata_of(self.checkpoint.params, self.checkpoint.job, layers)
 
     def _tensors(self, planned: _Planned, device: torch.device | str) -> dict[str, torch.Tensor]:
         """Everything of one weight: key in the file -> tensor."""
@@ -163,7 +158,7 @@ class SavePlan:
                 pack = format.pack_tensorwise if planned.encoding.kind == FP8 else format.pack
                 tensors = {f"{planned.layer}.{part}": tensor for part, tensor in pack(weight).items()}
         if planned.config is not None:
-            tensors[f"{planned.layer}.comfy_quant"] = torch.tensor(list(_json(planned.config)), dtype=torch.uint8)
+            tensors[f"{planned.layer}.comfy_quant"] = marker_of(planned.config)
         return tensors
 
     def _weight(self, planned: _Planned, device: torch.device | str) -> torch.Tensor:
@@ -193,7 +188,7 @@ def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: tor
     said, input_scale = beside.of(layer, stored)
     if input_scale is not None:
         copied[f"{layer}.input_scale"] = input_scale
-    return _Planned(name, encoding, dtype, copied, {**_config(encoding), **said})
+    return _Planned(name, encoding, dtype, copied, {**comfy_config(encoding), **said})
 
 
 class _Beside:
@@ -229,7 +224,7 @@ class _Beside:
         return said, self.parts.get(f"{own}.input_scale")
 
 
-def _config(encoding: Encoding) -> dict:
+def comfy_config(encoding: Encoding) -> dict:
     """What ComfyUI must know of a layer."""
     config: dict = {"format": COMFY_NAMES[encoding.kind]}
     if encoding.rotation:
@@ -248,6 +243,21 @@ def _is_comfy(stored: StoredWeight) -> bool:
 
 def _json(config: dict) -> bytes:
     return json.dumps(config).encode()
+
+
+def marker_of(config: dict) -> torch.Tensor:
+    """A layer's `comfy_quant`, uint8, of its configuration."""
+    return torch.tensor(list(_json(config)), dtype=torch.uint8)
+
+
+def metadata_of(params: TransformerParams, job: Job, layers: Mapping[str, dict]) -> dict[str, str]:
+    """The header of a file. layers: quantised layer -> configuration."""
+    metadata = {"format": "pt", METADATA_JOB: job.value}
+    if params.dim != params.num_heads * HEAD_DIM:
+        metadata["num_heads"] = str(params.num_heads)
+    if layers:
+        metadata[METADATA] = json.dumps({"format_version": "1.0", "layers": layers})
+    return metadata
 
 
 def _bytes_of(part: Part) -> torch.Tensor:

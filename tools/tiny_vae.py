@@ -19,29 +19,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-LATENTS = 16
+from pack.training.autoencoder import LATENTS, MEAN, MULTIPLIERS, STD
+
 COLOURS, SLOTS = 3, 4  # four frames to a latent frame
 SIGNALS = COLOURS * SLOTS
 CONSTANT = 10.0  # channel 0; pictures are in -1..1, so norms change by some per cent at most
 NOISE = 0.02  # of the residual branches' last layers
 LATENT_SCALE = 2.0  # pictures have a deviation of about 0.5
-MULTIPLIERS = (1, 2, 4, 4)
-
-# Of Wan 2.1's latents, as in the official VAE; also in the golden `vae`.
-MEAN = [
-    float(x)
-    for x in """
-    -0.7571 -0.7089 -0.9113 0.1075 -0.1745 0.9653 -0.1517 1.5508
-    0.4134 -0.0715 0.5517 -0.3632 -0.1922 -0.9497 0.2503 -0.2921
-""".split()
-]
-STD = [
-    float(x)
-    for x in """
-    2.8184 1.4541 2.3275 2.6558 1.2196 1.7708 2.6052 2.0743
-    3.2687 2.1526 2.8652 1.5579 1.6382 1.1253 2.8251 1.916
-""".split()
-]
 
 
 class _Weights(dict):

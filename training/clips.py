@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from .files import whole
 from .references import Reference, references
 from .samples import AvatarSample, ExtensionSample, ShotSample, avatar_sample, extension_sample, shot_sample
 
@@ -61,9 +62,8 @@ def chunk_file(folder: Path, kind: str, number: int) -> Path:
 def write_chunk(folder: Path, task: tuple[str, int]) -> Path:
     path = chunk_file(folder, *task)
     if not path.exists():
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_bytes(pickle.dumps(chunk_samples(*task)))
-        unfinished.rename(path)
+        with whole(path) as unfinished:
+            unfinished.write_bytes(pickle.dumps(chunk_samples(*task)))
     return path
 
 

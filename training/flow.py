@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..skyreels_v3.recipes import RECIPES, Job
-from ..skyreels_v3.schedule import TRAIN_STEPS, shifted
+from ..skyreels_v3.schedule import shifted, timesteps_of
 from ..skyreels_v3.transformer import SkyReelsTransformer
 from .jobs import Batch
 from .network import forward
@@ -26,12 +26,6 @@ def drawn_levels(count: int, rng: random.Random, shift: float = SHIFT) -> Tensor
     return shifted(torch.tensor(parts).clamp(1e-3, 1), shift)
 
 
-def timesteps(sigma: Tensor, job: Job) -> Tensor:
-    """What the network is told of a level: a whole number where the job's sampler cuts it."""
-    steps = sigma * TRAIN_STEPS
-    return steps.floor() if RECIPES[job].integer_timesteps else steps
-
-
 def at(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Latents at noise levels [B]."""
     return torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
@@ -39,8 +33,9 @@ def at(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 def velocity(model: SkyReelsTransformer, batch: Batch, noisy: Tensor, sigma: Tensor, job: Job) -> Tensor:
     """What the network says of noisy latents [B, 16, T, h, w] at levels [B]; float32."""
+    timesteps = timesteps_of(sigma, RECIPES[job].integer_timesteps)
     with torch.autocast(noisy.device.type, torch.bfloat16):
-        return forward(model, batch.segments(noisy), timesteps(sigma, job), batch.text, batch.image, batch.speech)
+        return forward(model, batch.segments(noisy), timesteps, batch.text, batch.image, batch.speech)
 
 
 def losses_of(model: SkyReelsTransformer, batch: Batch, job: Job, rng: random.Random) -> dict[str, Tensor]:

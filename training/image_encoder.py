@@ -19,9 +19,10 @@ from .looks import CHARACTERS
 from .render import render
 from .samples import LATEST, people_masks, signed
 from .scenes import BACKGROUNDS, TIMES, drawn_scene
+from .shipped import FILES, NANO
 from .vit import Vit
 
-FILE = Path(__file__).resolve().parents[1] / "nano" / "clip_vision.safetensors"
+FILE = NANO / FILES["clip_vision"]
 SIZES = {"width": 64, "heads": 4, "layers": 3, "inner": 128, "patch": 14, "tokens": 257}
 SIDE = CLIP_SIZE // SIZES["patch"]  # patches in a row
 COLOURS = 2  # colours in a row of a patch that a token has to know

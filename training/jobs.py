@@ -6,7 +6,7 @@ something to lean on; images and clips of several lengths; prefixes of several l
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ TOKENS = 2400  # of a batch, about
 UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
-IMAGES = 0.15  # of the reference job's batches
+IMAGES = 0.4  # of the reference job's batches: who is who is learnt from many more of them in the same time
 CHUNKS_OF = {Job.REFERENCE: "world", Job.EXTENSION: "world", Job.SHOT: "shot", Job.AVATAR: "talk"}
 
 
@@ -54,7 +54,7 @@ class Batch:
 class Library:
     """Chunks of latents in memory. folder: of their files, those that come later included.  kinds: of CHUNKS_OF."""
 
-    def __init__(self, folder: Path, kinds: tuple[str, ...]):
+    def __init__(self, folder: Path, kinds: Collection[str]):
         self.folder, self.draws = folder, 0
         self.chunks: dict[str, dict[Path, dict]] = {kind: {} for kind in kinds}
 

@@ -21,6 +21,7 @@ from ..skyreels_v3.reference import SLOTS
 from . import image_encoder, speech_encoder
 from .autoencoder import Autoencoder
 from .clips import WorldSample, read_chunk
+from .files import whole
 from .samples import AvatarSample, ShotSample, signed
 
 TOGETHER = 4  # clips that are encoded at once
@@ -89,7 +90,6 @@ def write_latents(vae: Autoencoder, clips: Path, folder: Path, kind: str, number
     path = folder / f"{kind}-{number:03}.pt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        torch.save(MAKERS[kind](vae, read_chunk(clips, kind, number)), unfinished)
-        unfinished.rename(path)
+        with whole(path) as unfinished:
+            torch.save(MAKERS[kind](vae, read_chunk(clips, kind, number)), unfinished)
     return path

@@ -24,7 +24,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 from pack.training.bounds import MEASURES  # noqa: E402
 from pack.training.filming import Crew, Results, Take  # noqa: E402
 from pack.training.report import VARIANTS, write_report  # noqa: E402
-from pack.training.studio import NANO, missing_files  # noqa: E402
+from pack.training.shipped import NANO, missing_files  # noqa: E402
 from pack.training.trials import trials  # noqa: E402
 
 MINUTE = 60  # rolls

@@ -1,4 +1,4 @@
-"""The nano transformers: their sizes, how they start, how they are written."""
+"""The nano transformers: their sizes and how they start."""
 
 import math
 
@@ -14,7 +14,7 @@ NANO = TransformerParams(**SIZES)
 NANO_AVATAR = TransformerParams(
     **SIZES, in_dim=36, image_dim=64, audio=AudioParams(width=32, hidden=48, tokens=8, dim=64)
 )
-CONDITION = 20  # channels of the avatar's mask and image
+CONDITION = NANO_AVATAR.in_dim - NANO.in_dim  # channels of the avatar's mask and image
 SILENT_AT_FIRST = ("self_attn.o", "cross_attn.o", "ffn.2", "audio_cross_attn.proj", "head.head")
 
 
@@ -50,7 +50,6 @@ def avatar_from(base: SkyReelsTransformer, seed: int = 0) -> SkyReelsTransformer
     with torch.no_grad():
         model.patch_embedding.weight[:, :-CONDITION] = base.patch_embedding.weight
         model.patch_embedding.weight[:, -CONDITION:] *= 1 / math.sqrt(2)
-        for block in model.blocks:  # no one has looked at pictures or listened yet
-            nn.init.zeros_(block.audio_cross_attn.proj.weight)
+        for block in model.blocks:  # no one has looked at pictures yet
             nn.init.zeros_(block.cross_attn.v_img.weight)
     return model

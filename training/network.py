@@ -19,10 +19,9 @@ from .. import kernels
 from ..skyreels_v3.audio_condition import AudioAttention, SpeakerMap, position_table
 from ..skyreels_v3.block import Attention, Block
 from ..skyreels_v3.context import Layout, Segment, layout_of
+from ..skyreels_v3.memory import TEXT_TOKENS
 from ..skyreels_v3.rope import rotary_table
 from ..skyreels_v3.transformer import SkyReelsTransformer, sinusoidal_embedding
-
-TEXT_PLACES = 512  # of a prompt
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def text_of(prompts: Sequence[Tensor]) -> Text:
     for i, prompt in enumerate(prompts):
         features[i, : len(prompt)] = prompt
         counts[i, ..., : len(prompt)] = 0
-        counts[i, ..., -1] = math.log(TEXT_PLACES - len(prompt))
+        counts[i, ..., -1] = math.log(TEXT_TOKENS - len(prompt))
     return Text(features, counts)
 
 

@@ -20,7 +20,7 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(ITERATIONS):
         product = x @ x.transpose(1, 2)
-        x = a * x + (b * product + c * product @ product) @ x
+        x = torch.baddbmm(x, torch.baddbmm(product, product, product, beta=b, alpha=c), x, beta=a)
     return (x.transpose(1, 2) if tall else x).float()
 
 

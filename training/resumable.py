@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from . import parallel
+from .files import whole
 from .optimiser import Optimiser
 
 SAVE_SECONDS = 60.0
@@ -41,16 +41,13 @@ def run(
     loss_of: Callable[[int], dict[str, torch.Tensor]],
     cool_down: float = 0.4,
     extra: Callable[[], dict] | None = None,
-    after: Callable[[int], None] | None = None,
     say: Callable[[str], None] = print,
     stop: int | None = None,
-) -> Progress:
-    """Train to `steps` steps and return what was logged. file: of the state; a run that is there goes on.
-
-    stop: the step to stop at for now.
+) -> None:
+    """Train to `steps` steps. file: of the state; a run that is there goes on.
 
     loss_of: step -> named losses, of which "loss" is followed down.  cool_down: share of the steps in which the rate
-    falls.  extra: state of the caller's, kept beside (see `extra_of`).  after: called after each step.
+    falls.  extra: state of the caller's, kept beside (see `extra_of`).  stop: the step to stop at for now.
     """
     progress = Progress()
     if file.exists():
@@ -68,8 +65,8 @@ def run(
             return
         done = {**vars(progress), "seconds": progress.seconds + time.monotonic() - begin}
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "progress": done}
-        torch.save({**state, "extra": extra() if extra else None}, file.with_suffix(".unfinished"))
-        os.replace(file.with_suffix(".unfinished"), file)
+        with whole(file) as unfinished:
+            torch.save({**state, "extra": extra() if extra else None}, unfinished)
         saved = time.monotonic()
 
     while progress.step < min(steps, stop or steps):
@@ -79,8 +76,6 @@ def run(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(factor_of(progress.step, steps, cool_down))
         progress.step += 1
-        if after is not None:
-            after(progress.step)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / LOG_STEPS
         if progress.step % LOG_STEPS == 0:
@@ -94,7 +89,6 @@ def run(
         if time.monotonic() - saved > SAVE_SECONDS:
             save()
     save()
-    return progress
 
 
 def extra_of(file: Path) -> dict | None:

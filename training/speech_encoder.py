@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from ..skyreels_v3.avatar import FPS
 from ..skyreels_v3.speech import SpeechEncoder, prepare_speech, speech_features
+from .shipped import FILES, NANO
 from .voices import CONSONANTS, RATE, VOWELS, Speech, say, take_turns
 from .wav2vec2 import Wav2Vec2
 
-FILE = Path(__file__).resolve().parents[1] / "nano" / "audio_encoder.safetensors"
+FILE = NANO / FILES["audio_encoders"]
 SIZES = {"width": 32, "heads": 2, "layers": 12, "conv_width": 32}
 LETTERS = ("", *VOWELS, *CONSONANTS)
 PITCHES, BODIES = (80.0, 420.0), (0.8, 1.5)  # of voices: hertz, and how high the formants lie

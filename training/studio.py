@@ -16,6 +16,7 @@ import torch
 
 from ..skyreels_v3.recipes import Job
 from .render import SIZE
+from .shipped import FILES, MODELS, NANO, missing_files
 from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
 from .voices import RATE
 
@@ -27,14 +28,6 @@ LOADERS = {
     "clip_vision": ("CLIPVisionLoader", ()),
     "audio_encoders": ("AudioEncoderLoader", ()),
 }
-FILES = {
-    "text_encoders": "text_encoder.safetensors",
-    "vae": "vae.safetensors",
-    "clip_vision": "clip_vision.safetensors",
-    "audio_encoders": "audio_encoder.safetensors",
-}
-MODELS = {job: f"{job.value}.safetensors" for job in Job}
-NANO = Path(__file__).resolve().parents[1] / "nano"
 FRAME = {"resolution": "custom", "width": SIZE[0], "height": SIZE[1]}
 AVATAR_TIMING = {"motion": 5, "drop": 4}  # the nano windows are short: fewer frames stand still on the key frame
 
@@ -52,11 +45,6 @@ class Settings:
     official: bool = False
     colour_anchor: float = 0.0
     colour_match: float = 1.0
-
-
-def missing_files(models: Path) -> list[str]:
-    """What a folder of models lacks."""
-    return [name for name in (*MODELS.values(), *FILES.values()) if not (models / name).exists()]
 
 
 class Studio:

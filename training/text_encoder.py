@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from .looks import CHARACTERS
 from .prompts import PHRASINGS, ROLES, UNNAMED, VOCABULARY, roles, write
 from .scenes import ACTIONS, CAMERAS, CUTS, SHOTS, cut_scene, drawn_scene, possible_cuts
+from .shipped import FILES, NANO
 from .things import OBJECTS
 from .umt5 import Umt5
 from .words import END, MARKS, PAD, sentencepiece_model
 
-FILE = Path(__file__).resolve().parents[1] / "nano" / "text_encoder.safetensors"
+FILE = NANO / FILES["text_encoders"]
 SIZES = {"width": 64, "layers": 2, "heads": 4, "head_width": 16, "inner": 128}
 STEPS, BATCH, RATE = 2500, 48, 3e-3
 TOGETHER = 64  # prompts that are encoded at once

@@ -1,15 +1,16 @@
 """Trains the nano models, everything in one command, on a processor in hours. A run that is stopped goes on.
 
-    python training/train.py                    what is not there yet: clips, autoencoder, latents, transformers
+    python training/train.py                    what is not there yet, to the finished checkpoints in nano/
     python training/train.py --only base shot   some of the stages, in their order
     python training/train.py --steps 0.1        with a tenth of the steps, to try it
 
-What it needs and makes lies in training/runs; finished checkpoints go to nano/.
+What it needs and makes on the way lies in training/runs.
 """
 
 import argparse
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.transformer import SkyReelsTransformer
-from pack.training import distil, flow, network, parallel
+from pack.training import distil, flow, image_encoder, network, parallel, shipped, speech_encoder, text_encoder
 from pack.training.autoencoder import Autoencoder
 from pack.training.clips import COUNTS, write_chunks
+from pack.training.export import write_autoencoder, write_transformer
 from pack.training.jobs import BATCHES, CHUNKS_OF, Library
 from pack.training.latents import write_latents
 from pack.training.nano import NANO, avatar_from, new_transformer, params_of
@@ -29,21 +31,24 @@ from pack.training.optimiser import Optimiser
 from pack.training.resumable import run
 from pack.training.train_autoencoder import train as train_autoencoder
 
-ALONE = ("clips", "autoencoder")  # stages of one process
+ALONE = ("encoders", "clips", "autoencoder", "export")  # stages of one process
 RUNS = Path(__file__).parent / "runs"
-RATE = 0.02
+RATE = 0.012
+COOL_DOWN = 0.6  # of a job's steps: the rate falls; the base's stays, for others to train on from it
 BASE_STEPS = 12000
 JOB_STEPS = {Job.REFERENCE: 4000, Job.EXTENSION: 2500, Job.SHOT: 3000, Job.AVATAR: 8000}
-# What the base learns: the three jobs of one network. The easiest of them least.
+# What the base learns: the three jobs of one network. Going on is learnt soonest, who is shown in a picture last.
 MIX = {Job.REFERENCE: 4, Job.EXTENSION: 1, Job.SHOT: 2}
 DISTIL_STEPS = 800
 STAGES = (
+    "encoders",
     "clips",
     "autoencoder",
     "latents",
     "base",
     *(job.value for job in Job),
     *(f"{job.value}-distilled" for job in Job),
+    "export",
 )
 
 
@@ -63,24 +68,17 @@ def compiled() -> None:
     network._avatar_block = torch.compile(network._avatar_block, dynamic=True)
 
 
-def matched(
-    runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, int], library: Library, steps: int, stable: bool
-) -> SkyReelsTransformer:
-    """Flow matching to `steps` steps. jobs: and how often.  stable: the rate stays; others train on from here."""
+def matched(runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, int], steps: int, cool_down: float):
+    """Flow matching to `steps` steps. jobs: and how often.  cool_down: share of the steps in which the rate falls."""
+    library = Library(runs / "latents", {CHUNKS_OF[job] for job in jobs})
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         job = rng.choices(list(jobs), list(jobs.values()))[0]
         return flow.losses_of(model, BATCHES[job](library, rng), job, rng)
 
-    optimiser = Optimiser(model, RATE if stable else RATE / 2)
-    run(runs / f"{name}.pt", model, optimiser, steps, loss_of, 0.0 if stable else 0.6, say=lambda s: say(f"{name} {s}"))
-    return model
-
-
-def base(runs: Path, steps: int) -> SkyReelsTransformer:
-    library = Library(runs / "latents", ("world", "shot"))
-    return matched(runs, "base", new_transformer(NANO), MIX, library, steps, stable=True)
+    optimiser = Optimiser(model, RATE)
+    run(runs / f"{name}.pt", model, optimiser, steps, loss_of, cool_down, say=lambda s: say(f"{name} {s}"))
 
 
 def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransformer:
@@ -89,27 +87,25 @@ def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransf
     return model
 
 
-def job_model(runs: Path, job: Job, steps: int) -> SkyReelsTransformer:
+def job_model(runs: Path, job: Job, steps: int) -> None:
     """The base, trained on for one job until the rate is down."""
     start = trained(runs, "base", new_transformer(NANO))
     model = avatar_from(start) if job is Job.AVATAR else start
-    library = Library(runs / "latents", (CHUNKS_OF[job],))
-    return matched(runs, job.value, model, {job: 1}, library, steps, stable=False)
+    matched(runs, job.value, model, {job: 1}, steps, COOL_DOWN)
 
 
-def distilled(runs: Path, job: Job, steps: int) -> SkyReelsTransformer:
+def distilled(runs: Path, job: Job, steps: int) -> None:
     """The job's model, taught to do with the official steps and without guidance."""
     teacher = trained(runs, job.value, new_transformer(params_of(job))).requires_grad_(False).eval()
     student = trained(runs, job.value, new_transformer(params_of(job)))
-    library, name = Library(runs / "latents", (CHUNKS_OF[job],)), f"{job.value}-distilled"
+    library, name = Library(runs / "latents", {CHUNKS_OF[job]}), f"{job.value}-distilled"
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
 
     optimiser = Optimiser(student, RATE / 10)
-    run(runs / f"{name}.pt", student, optimiser, steps, loss_of, 0.6, say=lambda s: say(f"{name} {s}"))
-    return student
+    run(runs / f"{name}.pt", student, optimiser, steps, loss_of, COOL_DOWN, say=lambda s: say(f"{name} {s}"))
 
 
 def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
@@ -128,14 +124,34 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
         if not (runs / "autoencoder.pt").exists():
             torch.save(train_autoencoder(clips, runs, share, say=say).state_dict(), runs / "autoencoder.pt")
 
+    def make_encoders() -> None:
+        for encoder in (text_encoder, speech_encoder, image_encoder):
+            if not encoder.FILE.exists():
+                say(f"{encoder.FILE.stem} {encoder.train()}")
+
     return {
+        "encoders": make_encoders,
         "clips": lambda: [say(f"clips {path.name}") for path in write_chunks(clips)],
         "autoencoder": make_autoencoder,
         "latents": encode_all,
-        "base": lambda: base(runs, int(BASE_STEPS * share)),
+        "base": lambda: matched(runs, "base", new_transformer(NANO), MIX, int(BASE_STEPS * share), cool_down=0),
         **{job.value: lambda job=job: job_model(runs, job, int(JOB_STEPS[job] * share)) for job in Job},
         **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, int(DISTIL_STEPS * share)) for job in Job},
+        "export": lambda: export(runs),
     }
+
+
+def export(runs: Path) -> None:
+    """The checkpoints in nano/, and in runs/exact as they were before they were packed."""
+    exact = runs / "exact"
+    exact.mkdir(exist_ok=True)
+    for job in Job:
+        model = trained(runs, f"{job.value}-distilled", new_transformer(params_of(job)))
+        say(f"export {write_transformer(model, job, shipped.NANO / shipped.MODELS[job]).name}")
+        write_transformer(model, job, exact / shipped.MODELS[job], packed=False)
+    write_autoencoder(autoencoder(runs), shipped.NANO / shipped.FILES["vae"])
+    for name in shipped.FILES.values():
+        shutil.copyfile(shipped.NANO / name, exact / name)
 
 
 def work(stage: str, runs: Path, share: float, with_compiler: bool) -> None:
