@@ -8,7 +8,7 @@ import pytest
 from pack.training import measure as command
 from pack.training.bounds import MEASURES
 from pack.training.filming import Results, film_twins
-from pack.training.report import VARIANTS, write_report
+from pack.training.report import PRECISIONS, SETTINGS, write_report
 from pack.training.scores import Clip, singles, summary
 from pack.training.studio import Settings
 from pack.training.trials import AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, swapped, trials
@@ -87,7 +87,7 @@ def test_black_and_noise_fail(takes, kind):
 def test_a_report_is_written(takes, results, tmp_path):
     few = [next(take for take in takes if isinstance(take.trial, kind)) for kind in (ReferenceTrial, ShotTrial)]
     few += [next(take for take in takes if isinstance(take.trial, kind)) for kind in (ExtensionTrial, AvatarTrial)]
-    write_report(tmp_path, few, results, {variant.name: results for variant in VARIANTS})
+    write_report(tmp_path, few, results, {variant.name: results for variant in (*PRECISIONS, *SETTINGS)})
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(measure.what in text for measure in MEASURES)
     assert all(take.trial.prompt in text for take in few)

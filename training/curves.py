@@ -54,8 +54,7 @@ def charts(found: Mapping[str, Log]) -> dict[str, dict]:
     made["autoencoder"] = {"title": "Autoencoder", "curves": {"": joined}, "up": "dB of crops, with the latents' noise"}
     video = [Job.REFERENCE, Job.EXTENSION, Job.SHOT]
     groups = {
-        "base": ("The three jobs together", ["base"]),
-        "jobs": ("Each job on its own", [job.value for job in video]),
+        "video": ("Reference, extension and cuts in one network", ["video"]),
         "avatar": ("Avatar", ["avatar"]),
         "distilled": ("Distillation", [f"{job.value}-distilled" for job in video]),
         "avatar-distilled": ("Distillation of the avatar", ["avatar-distilled"]),

@@ -26,7 +26,7 @@ from .network import Speech, Text, text_of
 from .prompts import PHRASINGS, write
 from .text_encoder import encode
 
-TOKENS = 2400  # of a batch, about
+TOKENS = 4800  # of a batch, about
 UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
@@ -36,19 +36,23 @@ CHUNKS_OF = {Job.REFERENCE: "world", Job.EXTENSION: "world", Job.SHOT: "shot", J
 
 @dataclass(frozen=True)
 class Batch:
-    """clean: latents [B, 16, T, h, w] that are to be made.  segments: noisy latents like them -> the sequence."""
+    """clean: latents [B, 16, T, h, w] that are to be made.  segments: noisy latents like them -> the sequence.
+
+    unseen: the same without references, None where there are none.
+    """
 
     clean: Tensor
     segments: Callable[[Tensor], list[Segment]]
     text: Text
     image: Tensor | None = None
     speech: Speech | None = None
+    unseen: Callable[[Tensor], list[Segment]] | None = None
 
     def untold(self) -> "Batch":
-        """The same without a prompt and in silence: what guidance leads away from."""
+        """The same without prompt and references and in silence: what guidance leads away from."""
         text = text_of(encode([""]) * len(self.clean))
         speech = self.speech and replace(self.speech, windows=torch.zeros_like(self.speech.windows))
-        return replace(self, text=text, speech=speech)
+        return replace(self, text=text, speech=speech, segments=self.unseen or self.segments)
 
 
 class Library:
@@ -95,16 +99,18 @@ def reference_batch(library: Library, rng: random.Random) -> Batch:
     for row, i in enumerate(chosen):
         scene, shown = chunk["told"][i]
         unnamed = {name for _, name in shown} if rng.random() < UNNAMED else set()
-        if rng.random() < EMPTY:
+        if rng.random() < 2 * EMPTY:
             references[row] = 0
             unnamed = set()
-        prompts.append(write(scene, rng.randrange(PHRASINGS), unnamed=unnamed))
+        is_told = references[row].any() or rng.random() < 0.5
+        prompts.append(write(scene, rng.randrange(PHRASINGS), unnamed=unnamed) if is_told else "")
     # Reference slots stand in the time axis: [B, 16, 4, h, w].
     slots = references.transpose(1, 2)
     return Batch(
         _picked(chunk["video"], chosen)[:, :, :frames],
         lambda noisy: reference_segments(noisy, slots),
         _texts(prompts, rng),
+        unseen=lambda noisy: reference_segments(noisy, torch.zeros_like(slots)),
     )
 
 

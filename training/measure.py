@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from pack.training.bounds import MEASURES  # noqa: E402
-from pack.training.filming import Crew, Results, Take  # noqa: E402
-from pack.training.report import VARIANTS, write_report  # noqa: E402
+from pack.training.filming import Crew, Results  # noqa: E402
+from pack.training.report import PRECISIONS, SETTINGS, Variant, write_report  # noqa: E402
 from pack.training.shipped import NANO, missing_files  # noqa: E402
 from pack.training.trials import trials  # noqa: E402
 
@@ -53,35 +54,38 @@ def _number(value: float) -> float | None:
     return None if value != value else round(value, 4)
 
 
-def full(crew: Crew) -> tuple[list[Take], dict[str, Results]]:
-    """The takes of the large set, and the results of every variant, on the quick set, by its name."""
-    takes = crew.film(trials(ROUNDS, MINUTE))
-    few = trials()
-    variants = {}
-    for variant in VARIANTS:
+def compared(crew: Crew, variants: Sequence[Variant]) -> dict[str, Results]:
+    """The results of every variant, on the quick set, by its name."""
+    few, found = trials(), {}
+    for variant in variants:
         print(f"{variant.name} ...", file=sys.stderr, flush=True)
         # Twins are of one job, so both stay or go.
         chosen = [trial for trial in few if isinstance(trial, variant.jobs)]
-        variants[variant.name] = Results.of(crew.film(chosen, variant.settings))
-    return takes, variants
+        found[variant.name] = Results.of(crew.film(chosen, variant.settings))
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of trials, no report")
     parser.add_argument("--models", type=Path, default=NANO, help="the folder of the checkpoints")
+    parser.add_argument(
+        "--exact", type=Path, default=HERE / "runs" / "exact", help="them before they were packed, to pack otherwise"
+    )
     parser.add_argument("--report", type=Path, default=HERE / "report", help="the folder of the report")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     options = parser.parse_args()
-    if missing := missing_files(options.models):
-        print(f"{options.models} lacks {', '.join(missing)}: train them first.", file=sys.stderr)
-        return 2
+    for folder in [options.models] if options.quick else [options.models, options.exact]:
+        if missing := missing_files(folder):
+            print(f"{folder} lacks {', '.join(missing)}: train them first.", file=sys.stderr)
+            return 2
     started = time.perf_counter()
     with Crew(options.models, options.workers) as crew:
-        if options.quick:
-            takes = crew.film(trials())
-        else:
-            takes, variants = full(crew)
+        takes = crew.film(trials() if options.quick else trials(ROUNDS, MINUTE))
+        variants = {} if options.quick else compared(crew, SETTINGS)
+    if not options.quick:
+        with Crew(options.exact, options.workers) as crew:
+            variants |= compared(crew, PRECISIONS)
     results = Results.of(takes)
     said = as_json(results, time.perf_counter() - started)
     if not options.quick:

@@ -28,12 +28,10 @@ class Variant:
     jobs: tuple[type[Trial], ...] = (Trial,)
 
 
-PRECISIONS = ("bf16", "fp8", "int8", "nf4")
-OWN = "our defaults"
+PRECISIONS = tuple(Variant(precision, Settings(precision=precision)) for precision in ("bf16", "fp8", "int8", "nf4"))
 EXTENSION = (ExtensionTrial, ShotTrial)
-VARIANTS = (
-    *(Variant(precision, Settings(precision=precision)) for precision in PRECISIONS),
-    Variant(OWN, Settings()),
+SETTINGS = (
+    Variant("our defaults", Settings()),
     Variant("half the steps", Settings(steps=4), (ReferenceTrial, *EXTENSION)),
     Variant("twice the steps", Settings(steps=16), (ReferenceTrial, *EXTENSION)),
     Variant("official seam", Settings(official=True), EXTENSION),
@@ -53,12 +51,12 @@ published checkpoints; they say what our nodes do to a model that is known.
 
 
 def write_report(folder: Path, takes: Sequence[Take], results: Results, variants: dict[str, Results]) -> None:
-    """report.md and a sheet of each job into `folder`. variants: name of each of VARIANTS -> its results."""
+    """report.md and a sheet of each job into `folder`. variants: name of PRECISIONS and SETTINGS -> results."""
     folder.mkdir(parents=True, exist_ok=True)
     truth = summary(singles(take.trial, Clip(take.trial.truth())) for take in takes)
     text = HEAD.format(clips=len(takes)) + "## All measures\n\n" + measures_table(results, truth)
-    text += "\n## How the weights are kept\n\n" + variants_table({name: variants[name] for name in PRECISIONS})
-    rest = {name: found for name, found in variants.items() if name not in PRECISIONS}
+    text += "\n## How the weights are kept\n\n" + variants_table({one.name: variants[one.name] for one in PRECISIONS})
+    rest = {one.name: variants[one.name] for one in SETTINGS}
     text += "\n## Settings\n\nEmpty where a setting changes nothing.\n\n" + variants_table(rest)
     for kind, (name, title) in SHEETS.items():
         mine = [take for take in takes if isinstance(take.trial, kind)][:ROWS]

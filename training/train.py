@@ -1,8 +1,8 @@
 """Trains the nano models, everything in one command, on a processor in hours. A run that is stopped goes on.
 
-    python training/train.py                    what is not there yet, to the finished checkpoints in nano/
-    python training/train.py --only base shot   some of the stages, in their order
-    python training/train.py --steps 0.1        with a tenth of the steps, to try it
+    python training/train.py                       what is not there yet, to the finished checkpoints in nano/
+    python training/train.py --only video avatar   some of the stages, in their order
+    python training/train.py --steps 0.1           with a tenth of the steps, to try it
 
 What it needs and makes on the way lies in training/runs.
 """
@@ -34,19 +34,19 @@ from pack.training.train_autoencoder import train as train_autoencoder
 ALONE = ("encoders", "clips", "autoencoder", "export")  # stages of one process
 RUNS = Path(__file__).parent / "runs"
 RATE = 0.012
-COOL_DOWN = 0.6  # of a job's steps: the rate falls; the base's stays, for others to train on from it
-BASE_STEPS = 12000
-JOB_STEPS = {Job.REFERENCE: 4000, Job.EXTENSION: 2500, Job.SHOT: 3000, Job.AVATAR: 8000}
-# What the base learns: the three jobs of one network. Going on is learnt soonest, who is shown in a picture last.
-MIX = {Job.REFERENCE: 4, Job.EXTENSION: 1, Job.SHOT: 2}
-DISTIL_STEPS = 800
+# The jobs of the network "video". Going on is learnt soonest, who is shown in a picture last.
+MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
+NETWORKS = {Job.REFERENCE: "video", Job.EXTENSION: "video", Job.SHOT: "video", Job.AVATAR: "avatar"}
+STEPS = {"video": 22000, "avatar": 2700}
+COOL_DOWN = {"video": 0.25, "avatar": 0.6, "distilled": 0.6}  # share of the steps in which the rate falls
+DISTIL_STEPS = 280
 STAGES = (
     "encoders",
     "clips",
     "autoencoder",
     "latents",
-    "base",
-    *(job.value for job in Job),
+    "video",
+    "avatar",
     *(f"{job.value}-distilled" for job in Job),
     "export",
 )
@@ -68,8 +68,8 @@ def compiled() -> None:
     network._avatar_block = torch.compile(network._avatar_block, dynamic=True)
 
 
-def matched(runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, int], steps: int, cool_down: float):
-    """Flow matching to `steps` steps. jobs: and how often.  cool_down: share of the steps in which the rate falls."""
+def matched(runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, int], share: float) -> None:
+    """Flow matching. jobs: and how often.  share: of the steps."""
     library = Library(runs / "latents", {CHUNKS_OF[job] for job in jobs})
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
@@ -77,8 +77,8 @@ def matched(runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, i
         job = rng.choices(list(jobs), list(jobs.values()))[0]
         return flow.losses_of(model, BATCHES[job](library, rng), job, rng)
 
-    optimiser = Optimiser(model, RATE)
-    run(runs / f"{name}.pt", model, optimiser, steps, loss_of, cool_down, say=lambda s: say(f"{name} {s}"))
+    file, steps = runs / f"{name}.pt", int(STEPS[name] * share)
+    run(file, model, Optimiser(model, RATE), steps, loss_of, COOL_DOWN[name], say=lambda s: say(f"{name} {s}"))
 
 
 def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransformer:
@@ -87,25 +87,23 @@ def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransf
     return model
 
 
-def job_model(runs: Path, job: Job, steps: int) -> None:
-    """The base, trained on for one job until the rate is down."""
-    start = trained(runs, "base", new_transformer(NANO))
-    model = avatar_from(start) if job is Job.AVATAR else start
-    matched(runs, job.value, model, {job: 1}, steps, COOL_DOWN)
+def avatar(runs: Path, share: float) -> None:
+    """From what the other jobs have learnt."""
+    matched(runs, "avatar", avatar_from(trained(runs, "video", new_transformer(NANO))), {Job.AVATAR: 1}, share)
 
 
-def distilled(runs: Path, job: Job, steps: int) -> None:
-    """The job's model, taught to do with the official steps and without guidance."""
-    teacher = trained(runs, job.value, new_transformer(params_of(job))).requires_grad_(False).eval()
-    student = trained(runs, job.value, new_transformer(params_of(job)))
+def distilled(runs: Path, job: Job, share: float) -> None:
+    """A job's model: taught to do with the official steps and without guidance."""
+    teacher = trained(runs, NETWORKS[job], new_transformer(params_of(job))).requires_grad_(False).eval()
+    student = trained(runs, NETWORKS[job], new_transformer(params_of(job)))
     library, name = Library(runs / "latents", {CHUNKS_OF[job]}), f"{job.value}-distilled"
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
 
-    optimiser = Optimiser(student, RATE / 10)
-    run(runs / f"{name}.pt", student, optimiser, steps, loss_of, COOL_DOWN, say=lambda s: say(f"{name} {s}"))
+    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS * share), Optimiser(student, RATE / 10)
+    run(file, student, optimiser, steps, loss_of, COOL_DOWN["distilled"], say=lambda s: say(f"{name} {s}"))
 
 
 def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
@@ -134,9 +132,9 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
         "clips": lambda: [say(f"clips {path.name}") for path in write_chunks(clips)],
         "autoencoder": make_autoencoder,
         "latents": encode_all,
-        "base": lambda: matched(runs, "base", new_transformer(NANO), MIX, int(BASE_STEPS * share), cool_down=0),
-        **{job.value: lambda job=job: job_model(runs, job, int(JOB_STEPS[job] * share)) for job in Job},
-        **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, int(DISTIL_STEPS * share)) for job in Job},
+        "video": lambda: matched(runs, "video", new_transformer(NANO), MIX, share),
+        "avatar": lambda: avatar(runs, share),
+        **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, share) for job in Job},
         "export": lambda: export(runs),
     }
 
