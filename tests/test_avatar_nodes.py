@@ -8,8 +8,8 @@ import torch
 
 from golden import normal
 from pack.skyreels_v3.recipes import Job
-from pack.training.vit import Vit
-from pack.training.wav2vec2 import Wav2Vec2
+from pack.training.models.vit import Vit
+from pack.training.models.wav2vec2 import Wav2Vec2
 from test_extension_nodes import decoded
 from tiny_models import write_text_encoder, write_transformer, write_vae
 

@@ -13,7 +13,7 @@ from demo_jobs import DEMOS, MAIN
 from demo_runs import Run, note, runs
 from demo_sheet import write_sheet
 from loops import HEIGHT, MOST_BYTES, WIDTH, write_loop
-from pack.training.prompts import VOCABULARY, roles
+from pack.training.world.prompts import VOCABULARY, roles
 from stock import probe, workflow_files
 from thumbnails import CARDS, SIDE, write_thumbnail
 from video_clips import clip

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 
 from pack.skyreels_v3.avatar_job import CLIP_SIZE
-from pack.training import image_encoder, speech_encoder, text_encoder
-from pack.training.prompts import PHRASINGS, VOCABULARY, write
-from pack.training.scenes import CUTS, cut_scene, drawn_scene, possible_cuts
-from pack.training.voices import RATE
+from pack.training.models import image_encoder, speech_encoder, text_encoder
+from pack.training.world.prompts import PHRASINGS, VOCABULARY, write
+from pack.training.world.scenes import CUTS, cut_scene, drawn_scene, possible_cuts
+from pack.training.world.voices import RATE
 
 NANO = Path(__file__).resolve().parents[1] / "nano"
 CLOSE = 1e-4  # of features of about unit variance, in float32

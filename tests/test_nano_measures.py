@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pack.training import measure as command
-from pack.training.bounds import MEASURES
-from pack.training.filming import Results, film_twins
-from pack.training.report import PRECISIONS, SETTINGS, write_report
-from pack.training.scores import Clip, singles, summary
-from pack.training.studio import Settings
-from pack.training.trials import AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, swapped, trials
+from pack.training.measures.bounds import MEASURES
+from pack.training.measures.filming import Results, film_twins
+from pack.training.measures.report import PRECISIONS, SETTINGS, write_report
+from pack.training.measures.scores import Clip, singles, summary
+from pack.training.measures.studio import Settings
+from pack.training.measures.trials import AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, swapped, trials
 from test_training_measures import degraded
 
 BOUNDS = {measure.name: measure for measure in MEASURES}

@@ -8,15 +8,15 @@ import torch
 
 from pack.skyreels_v3.context import SHOT_PREFIX_POSITION
 from pack.skyreels_v3.recipes import Job
-from pack.training import jobs
-from pack.training.autoencoder import Autoencoder
-from pack.training.clips import WorldSample
-from pack.training.flow import losses_of
-from pack.training.jobs import BATCHES, CHUNKS_OF, Library
-from pack.training.latents import shot_latents, talk_latents, world_latents
-from pack.training.nano import new_transformer, params_of
-from pack.training.references import references
-from pack.training.samples import avatar_sample, extension_sample, shot_sample
+from pack.training.data import jobs
+from pack.training.data.clips import WorldSample
+from pack.training.data.jobs import BATCHES, CHUNKS_OF, Library
+from pack.training.data.latents import shot_latents, talk_latents, world_latents
+from pack.training.methods.flow import losses_of
+from pack.training.models.autoencoder import Autoencoder
+from pack.training.models.nano import new_transformer, params_of
+from pack.training.world.references import references
+from pack.training.world.samples import avatar_sample, extension_sample, shot_sample
 
 SIZE, COUNT = (48, 32), 3
 PLANE = (4, 6)

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pack.training.lips import mouth_track
-from pack.training.motion import colour_drift, colours, path_of, sync
-from pack.training.render import render, render_clip
-from pack.training.scenes import Actor, Scene, drawn_scene
-from pack.training.seeing import characters, look_at, objects
-from pack.training.surroundings import place_of
-from pack.training.things import OBJECTS
-from pack.training.voices import say
+from pack.training.measures.lips import mouth_track
+from pack.training.measures.motion import colour_drift, colours, path_of, sync
+from pack.training.measures.seeing import characters, look_at, objects
+from pack.training.measures.surroundings import place_of
+from pack.training.world.render import render, render_clip
+from pack.training.world.scenes import Actor, Scene, drawn_scene
+from pack.training.world.things import OBJECTS
+from pack.training.world.voices import say
 
 RIGHT = 0.98
 

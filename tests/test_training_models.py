@@ -18,14 +18,14 @@ from pack.skyreels_v3.context import (
 )
 from pack.skyreels_v3.recipes import RECIPES, Job
 from pack.skyreels_v3.schedule import job_sigmas
-from pack.training import distil
-from pack.training.autoencoder import LATENTS, Autoencoder
-from pack.training.flow import drawn_levels, losses_of
-from pack.training.jobs import Batch
-from pack.training.nano import NANO, avatar_from, new_transformer, params_of
-from pack.training.network import Speech, forward, text_of
-from pack.training.optimiser import Optimiser, orthogonal
-from pack.training.resumable import run
+from pack.training.data.jobs import Batch
+from pack.training.methods import distil
+from pack.training.methods.flow import drawn_levels, losses_of
+from pack.training.methods.optimiser import Optimiser, orthogonal
+from pack.training.methods.resumable import run
+from pack.training.models.autoencoder import LATENTS, Autoencoder
+from pack.training.models.nano import NANO, avatar_from, new_transformer, params_of
+from pack.training.models.network import Speech, forward, text_of
 from tiny_models import random_weight
 
 HEIGHT, WIDTH, FRAMES = 4, 6, 3
@@ -196,7 +196,7 @@ def test_a_teacher_arrives_where_its_velocity_leads(monkeypatch):
 TWO = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
-from pack.training import parallel
+from pack.training.methods import parallel
 
 def work(folder):
     model = torch.nn.Linear(2, 1)

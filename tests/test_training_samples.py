@@ -10,9 +10,9 @@ import torch
 from pack.skyreels_v3.avatar import KEY_COPIES
 from pack.skyreels_v3.extension import CUT_PREFIX_FRAMES, LONGEST_PREFIX
 from pack.skyreels_v3.reference import encode_references, plan_reference
-from pack.training.looks import CHARACTERS
-from pack.training.render import SIZE
-from pack.training.samples import (
+from pack.training.world.looks import CHARACTERS
+from pack.training.world.render import SIZE
+from pack.training.world.samples import (
     avatar_sample,
     extension_sample,
     given_frames,
@@ -21,8 +21,8 @@ from pack.training.samples import (
     shot_sample,
     signed,
 )
-from pack.training.scenes import Actor, Scene
-from pack.training.voices import RATE, say, take_turns
+from pack.training.world.scenes import Actor, Scene
+from pack.training.world.voices import RATE, say, take_turns
 
 SMALL = (48, 32)
 

@@ -6,15 +6,16 @@ import random
 import numpy as np
 import pytest
 
-from pack.training.acting import actor_x
-from pack.training.cameras import view_at
-from pack.training.canvas import Canvas, View
-from pack.training.figures import Pose, draw_figure
-from pack.training.looks import CHARACTERS, LOOKS
-from pack.training.prompts import PHRASINGS, ROLES, UNNAMED, VOCABULARY, PromptError, read, roles, write
-from pack.training.references import references
-from pack.training.render import render, render_clip
-from pack.training.scenes import (
+from pack.training.measures.templates import shrunk
+from pack.training.world.acting import actor_x
+from pack.training.world.cameras import view_at
+from pack.training.world.canvas import Canvas, View
+from pack.training.world.figures import Pose, draw_figure
+from pack.training.world.looks import CHARACTERS, LOOKS
+from pack.training.world.prompts import PHRASINGS, ROLES, UNNAMED, VOCABULARY, PromptError, read, roles, write
+from pack.training.world.references import references
+from pack.training.world.render import render, render_clip
+from pack.training.world.scenes import (
     ACTIONS,
     BACKGROUNDS,
     CAMERAS,
@@ -27,8 +28,7 @@ from pack.training.scenes import (
     drawn_scene,
     possible_cuts,
 )
-from pack.training.templates import shrunk
-from pack.training.things import OBJECTS, THINGS, draw_thing
+from pack.training.world.things import OBJECTS, THINGS, draw_thing
 
 
 def picture(draw, light=None) -> np.ndarray:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import demo_world as world
 from pack.skyreels_v3.avatar import FPS as AVATAR_FPS
 from pack.skyreels_v3.extension import FPS
-from pack.training.prompts import write
+from pack.training.world.prompts import write
 from stock import Video
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from pack.skyreels_v3.extension import FPS
-from pack.training.prompts import write
-from pack.training.references import character_image, object_image
-from pack.training.render import SIZE, render, render_clip
-from pack.training.scenes import Actor, Scene, cut_scene
-from pack.training.voices import RATE, say
+from pack.training.world.prompts import write
+from pack.training.world.references import character_image, object_image
+from pack.training.world.render import SIZE, render, render_clip
+from pack.training.world.scenes import Actor, Scene, cut_scene
+from pack.training.world.voices import RATE, say
 
 WIDTH, HEIGHT = SIZE  # of the videos
 LARGER = 4  # times that the inputs are: they are drawn, so they can be of any size, as an artist's are

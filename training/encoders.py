@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
-from pack.training import image_encoder, speech_encoder, text_encoder
+from pack.training.models import image_encoder, speech_encoder, text_encoder
 
 ENCODERS = {"text": text_encoder, "speech": speech_encoder, "image": image_encoder}
 

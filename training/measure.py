@@ -22,11 +22,11 @@ sys.path[:] = [str(HERE.parent / "tools"), *(entry for entry in sys.path if Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from pack.training.bounds import MEASURES  # noqa: E402
-from pack.training.filming import Crew, Results  # noqa: E402
-from pack.training.report import PRECISIONS, SETTINGS, Variant, write_report  # noqa: E402
-from pack.training.shipped import NANO, missing_files  # noqa: E402
-from pack.training.trials import trials  # noqa: E402
+from pack.training.measures.bounds import MEASURES  # noqa: E402
+from pack.training.measures.filming import Crew, Results  # noqa: E402
+from pack.training.measures.report import PRECISIONS, SETTINGS, Variant, write_report  # noqa: E402
+from pack.training.measures.trials import trials  # noqa: E402
+from pack.training.models.shipped import NANO, missing_files  # noqa: E402
 
 MINUTE = 60  # rolls
 ROUNDS = 4  # of the full report

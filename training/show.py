@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
-from pack.training.looks import CHARACTERS
-from pack.training.prompts import read, write
-from pack.training.render import render, render_clip
-from pack.training.samples import avatar_sample, extension_sample, reference_sample, shot_sample
-from pack.training.scenes import BACKGROUNDS, TIMES, Actor, Scene, drawn_scene
-from pack.training.things import OBJECTS
+from pack.training.world.looks import CHARACTERS
+from pack.training.world.prompts import read, write
+from pack.training.world.render import render, render_clip
+from pack.training.world.samples import avatar_sample, extension_sample, reference_sample, shot_sample
+from pack.training.world.scenes import BACKGROUNDS, TIMES, Actor, Scene, drawn_scene
+from pack.training.world.things import OBJECTS
 
 COLUMNS = 6
 FPS = 25

@@ -20,16 +20,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.transformer import SkyReelsTransformer
-from pack.training import distil, flow, image_encoder, network, parallel, shipped, speech_encoder, text_encoder
-from pack.training.autoencoder import Autoencoder
-from pack.training.clips import COUNTS, write_chunks
-from pack.training.export import write_autoencoder, write_transformer
-from pack.training.jobs import BATCHES, CHUNKS_OF, Library
-from pack.training.latents import write_latents
-from pack.training.nano import NANO, avatar_from, new_transformer, params_of
-from pack.training.optimiser import Optimiser
-from pack.training.resumable import run
-from pack.training.train_autoencoder import train as train_autoencoder
+from pack.training.data.clips import COUNTS, write_chunks
+from pack.training.data.jobs import BATCHES, CHUNKS_OF, Library
+from pack.training.data.latents import write_latents
+from pack.training.methods import distil, flow, parallel
+from pack.training.methods.optimiser import Optimiser
+from pack.training.methods.resumable import run
+from pack.training.methods.train_autoencoder import train as train_autoencoder
+from pack.training.models import image_encoder, network, shipped, speech_encoder, text_encoder
+from pack.training.models.autoencoder import Autoencoder
+from pack.training.models.export import write_autoencoder, write_transformer
+from pack.training.models.nano import NANO, avatar_from, new_transformer, params_of
 
 ALONE = ("encoders", "clips", "autoencoder", "export")  # stages of one process
 RUNS = Path(__file__).parent / "runs"

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .autoencoder import Autoencoder
-from .clips import COUNTS, read_chunk
+from ..data.clips import COUNTS, read_chunk
+from ..models.autoencoder import Autoencoder
 from .optimiser import Optimiser
 from .resumable import extra_of, run
 

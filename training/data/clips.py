@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..world.references import Reference, references
+from ..world.samples import AvatarSample, ExtensionSample, ShotSample, avatar_sample, extension_sample, shot_sample
 from .files import whole
-from .references import Reference, references
-from .samples import AvatarSample, ExtensionSample, ShotSample, avatar_sample, extension_sample, shot_sample
 
 PER_CHUNK = 24  # samples, all of one size and length
 # width, height and how often. Most are of the size that is measured; the others keep a model from knowing only it.

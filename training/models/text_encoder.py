@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .looks import CHARACTERS
-from .prompts import PHRASINGS, ROLES, UNNAMED, VOCABULARY, roles, write
-from .scenes import ACTIONS, CAMERAS, CUTS, SHOTS, cut_scene, drawn_scene, possible_cuts
+from ..world.looks import CHARACTERS
+from ..world.prompts import PHRASINGS, ROLES, UNNAMED, VOCABULARY, roles, write
+from ..world.scenes import ACTIONS, CAMERAS, CUTS, SHOTS, cut_scene, drawn_scene, possible_cuts
+from ..world.things import OBJECTS
 from .shipped import FILES, NANO
-from .things import OBJECTS
 from .umt5 import Umt5
 from .words import END, MARKS, PAD, sentencepiece_model
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..skyreels_v3.avatar import FPS as AVATAR_FPS
-from ..skyreels_v3.extension import CUT_PREFIX_FRAMES, FPS, PREFIX_FRAMES
-from .looks import CHARACTERS
-from .prompts import write
-from .references import Reference, character_image, object_image, place_image
-from .render import render, render_clip
-from .samples import people_masks
-from .scenes import BACKGROUNDS, TIMES, Actor, Scene, cut_scene
-from .things import OBJECTS
-from .voices import RATE, Speech, say
+from ...skyreels_v3.avatar import FPS as AVATAR_FPS
+from ...skyreels_v3.extension import CUT_PREFIX_FRAMES, FPS, PREFIX_FRAMES
+from ..world.looks import CHARACTERS
+from ..world.prompts import write
+from ..world.references import Reference, character_image, object_image, place_image
+from ..world.render import render, render_clip
+from ..world.samples import people_masks
+from ..world.scenes import BACKGROUNDS, TIMES, Actor, Scene, cut_scene
+from ..world.things import OBJECTS
+from ..world.voices import RATE, Speech, say
 
 ROLL = 24  # new frames of a roll: a line `continue 1s`
 CUT_SECONDS = 2  # the shortest cut

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..skyreels_v3.avatar_job import CLIP_SIZE, clip_pixels
-from .looks import CHARACTERS
-from .render import render
-from .samples import LATEST, people_masks, signed
-from .scenes import BACKGROUNDS, TIMES, drawn_scene
+from ...skyreels_v3.avatar_job import CLIP_SIZE, clip_pixels
+from ..world.looks import CHARACTERS
+from ..world.render import render
+from ..world.samples import LATEST, people_masks, signed
+from ..world.scenes import BACKGROUNDS, TIMES, drawn_scene
 from .shipped import FILES, NANO
 from .vit import Vit
 

@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .canvas import Canvas, View
-from .lights import LIGHTS
-from .places import PLACES
+from ..world.canvas import Canvas, View
+from ..world.lights import LIGHTS
+from ..world.places import PLACES
 from .templates import shrunk
 
 CELLS = (24, 16)  # width, height that a frame is looked at in

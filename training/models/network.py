@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import kernels
-from ..skyreels_v3.audio_condition import AudioAttention, SpeakerMap, position_table
-from ..skyreels_v3.block import Attention, Block
-from ..skyreels_v3.context import Layout, Segment, layout_of
-from ..skyreels_v3.memory import TEXT_TOKENS
-from ..skyreels_v3.rope import rotary_table
-from ..skyreels_v3.transformer import SkyReelsTransformer, sinusoidal_embedding
+from ... import kernels
+from ...skyreels_v3.audio_condition import AudioAttention, SpeakerMap, position_table
+from ...skyreels_v3.block import Attention, Block
+from ...skyreels_v3.context import Layout, Segment, layout_of
+from ...skyreels_v3.memory import TEXT_TOKENS
+from ...skyreels_v3.rope import rotary_table
+from ...skyreels_v3.transformer import SkyReelsTransformer, sinusoidal_embedding
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..skyreels_v3.avatar import WindowPlan
-from ..skyreels_v3.avatar_job import clip_pixels, window_condition
-from ..skyreels_v3.reference import SLOTS
-from . import image_encoder, speech_encoder
-from .autoencoder import Autoencoder
+from ...skyreels_v3.avatar import WindowPlan
+from ...skyreels_v3.avatar_job import clip_pixels, window_condition
+from ...skyreels_v3.reference import SLOTS
+from ..models import image_encoder, speech_encoder
+from ..models.autoencoder import Autoencoder
+from ..world.samples import AvatarSample, ShotSample, signed
 from .clips import WorldSample, read_chunk
 from .files import whole
-from .samples import AvatarSample, ShotSample, signed
 
 TOGETHER = 4  # clips that are encoded at once
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..skyreels_v3.recipes import Job
-from .render import SIZE
-from .shipped import FILES, MODELS, NANO, missing_files
+from ...skyreels_v3.recipes import Job
+from ..models.shipped import FILES, MODELS, NANO, missing_files
+from ..world.render import SIZE
+from ..world.voices import RATE
 from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
-from .voices import RATE
 
 ENCODERS_PACK = "small_encoders"  # of tools/
 # Kind of ComfyUI's model folders -> the loader, its method's other inputs.

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..skyreels_v3.recipes import Job
-from ..skyreels_v3.schedule import job_sigmas
-from ..skyreels_v3.transformer import SkyReelsTransformer
+from ...skyreels_v3.recipes import Job
+from ...skyreels_v3.schedule import job_sigmas
+from ...skyreels_v3.transformer import SkyReelsTransformer
+from ..data.jobs import Batch
 from .flow import at, velocity
-from .jobs import Batch
 
 SMALL_STEP = 0.12  # of the noise level: the teacher takes as many as it needs to stay below
 MOST = 5  # small steps of one

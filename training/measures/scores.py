@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..skyreels_v3.extension import FPS
-from .acting import actor_x
-from .cameras import view_at
+from ...skyreels_v3.extension import FPS
+from ..world.acting import actor_x
+from ..world.cameras import view_at
 from .lips import mouth_track
 from .motion import colour_drift, path_of, sync
 from .seeing import objects

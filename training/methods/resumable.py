@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ..data.files import whole
 from . import parallel
-from .files import whole
 from .optimiser import Optimiser
 
 SAVE_SECONDS = 60.0

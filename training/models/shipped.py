@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ..skyreels_v3.recipes import Job
+from ...skyreels_v3.recipes import Job
 
-NANO = Path(__file__).resolve().parents[1] / "nano"
+NANO = Path(__file__).resolve().parents[2] / "nano"
 MODELS = {job: f"{job.value}.safetensors" for job in Job}
 # Kind of ComfyUI's model folders -> file.
 FILES = {

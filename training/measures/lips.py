@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from .canvas import Canvas, View
-from .figures import Pose, draw_head
-from .lights import LIGHTS
-from .looks import LOOKS
+from ..world.canvas import Canvas, View
+from ..world.figures import Pose, draw_head
+from ..world.lights import LIGHTS
+from ..world.looks import LOOKS
 from .templates import Found, find
 
 ACROSS = np.linspace(-0.098, 0.098, 29, dtype=np.float32)  # from the head's middle, world units

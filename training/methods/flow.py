@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..skyreels_v3.recipes import RECIPES, Job
-from ..skyreels_v3.schedule import shifted, timesteps_of
-from ..skyreels_v3.transformer import SkyReelsTransformer
-from .jobs import Batch
-from .network import forward
+from ...skyreels_v3.recipes import RECIPES, Job
+from ...skyreels_v3.schedule import shifted, timesteps_of
+from ...skyreels_v3.transformer import SkyReelsTransformer
+from ..data.jobs import Batch
+from ..models.network import forward
 
 SHIFT = 3.0  # of the levels trained on: between what small pictures need and what the jobs' few steps stop at
 

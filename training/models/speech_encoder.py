@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..skyreels_v3.avatar import FPS
-from ..skyreels_v3.speech import SpeechEncoder, prepare_speech, speech_features
+from ...skyreels_v3.avatar import FPS
+from ...skyreels_v3.speech import SpeechEncoder, prepare_speech, speech_features
+from ..world.voices import CONSONANTS, RATE, VOWELS, Speech, say, take_turns
 from .shipped import FILES, NANO
-from .voices import CONSONANTS, RATE, VOWELS, Speech, say, take_turns
 from .wav2vec2 import Wav2Vec2
 
 FILE = NANO / FILES["audio_encoders"]

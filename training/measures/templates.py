@@ -12,11 +12,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from .canvas import Canvas, View
-from .figures import Pose, draw_head
-from .lights import LIGHTS
-from .looks import LOOKS
-from .things import THINGS, draw_thing
+from ..world.canvas import Canvas, View
+from ..world.figures import Pose, draw_head
+from ..world.lights import LIGHTS
+from ..world.looks import LOOKS
+from ..world.things import THINGS, draw_thing
 
 UNIT = {"head": 24, "thing": 48}  # pixels of a template per world unit
 BOXES = {"head": (0.25, 0.2, 0.28), "thing": (0.17, 0.2, 0.2)}  # half width, below and above the middle, world units

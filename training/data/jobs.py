@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..skyreels_v3.avatar import AROUND, around_frames
-from ..skyreels_v3.context import (
+from ...skyreels_v3.avatar import AROUND, around_frames
+from ...skyreels_v3.context import (
     Segment,
     avatar_segments,
     extension_segments,
     reference_segments,
     shot_segments,
 )
-from ..skyreels_v3.recipes import Job
-from .network import Speech, Text, text_of
-from .prompts import PHRASINGS, write
-from .text_encoder import encode
+from ...skyreels_v3.recipes import Job
+from ..models.network import Speech, Text, text_of
+from ..models.text_encoder import encode
+from ..world.prompts import PHRASINGS, write
 
 TOKENS = 4800  # of a batch, about
 UNNAMED = 0.7  # of the reference job's prompts

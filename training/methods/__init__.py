@@ -1,0 +1,1 @@
+"""How networks learn: flow matching, distillation, optimiser, runs that go on, several processes."""
