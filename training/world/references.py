@@ -62,9 +62,9 @@ def character_image(scene: Scene, index: int, rng: random.Random, size: tuple[in
     actor = replace(scene.actors[index], action=rng.choice(ACTIONS), holds=None)
     alone = Scene((actor,), scene.place, seed=rng.randrange(1 << 16))
     pose = replace(pose_at(alone, 0, rng.uniform(*LATER)), x=rng.uniform(-0.1, 0.1), y=0.0)
-    whole = rng.random() < 0.6
+    whole = rng.random() < 0.4
     middle = 0.4 if whole else NECK + HEAD
-    zoom = rng.uniform(0.85, 1.15) if whole else rng.uniform(1.5, 2.0)
+    zoom = rng.uniform(1.0, 1.2) if whole else rng.uniform(1.5, 2.0)
     canvas = _canvas(size, View(0.0, middle, zoom), rng, scene.place)
     draw_figure(canvas.pen(), LOOKS[actor.character], pose)
     return to_bytes(canvas.pixels)
