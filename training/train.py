@@ -38,8 +38,8 @@ RATE = 0.012
 # The jobs of the network "video". Going on is learnt soonest, who is shown in a picture last.
 MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
 NETWORKS = {Job.REFERENCE: "video", Job.EXTENSION: "video", Job.SHOT: "video", Job.AVATAR: "avatar"}
-STEPS = {"video": 22000, "avatar": 2700}
-COOL_DOWN = {"video": 0.25, "avatar": 0.6, "distilled": 0.6}  # share of the steps in which the rate falls
+STEPS = {"video": 19500, "avatar": 2700}
+COOL_DOWN = {"video": 0.2, "avatar": 0.6, "distilled": 0.6}  # share of the steps in which the rate falls
 DISTIL_STEPS = 280
 STAGES = (
     "encoders",
