@@ -173,7 +173,7 @@ def test_a_training_that_is_stopped_goes_on_as_if_it_was_not(tmp_path):
     torch.testing.assert_close(parted, whole, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("job", Job)
+@pytest.mark.parametrize("job", distil.GUIDANCE)
 def test_a_student_is_asked_for_its_jobs_own_steps(job):
     sigmas = job_sigmas(job)
     rng = random.Random(0)

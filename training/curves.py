@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `p
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # for `charts`
 from charts import lines
 
-from pack.skyreels_v3.recipes import Job
+from pack.training.methods.distil import GUIDANCE
 
 RUNS, OUT = Path(__file__).parent / "runs", Path(__file__).parent / "curves"
 POINTS = 60  # of a curve
@@ -52,12 +52,10 @@ def charts(found: Mapping[str, Log]) -> dict[str, dict]:
         joined += curve(log, "decibel", before) if log else []
         before += log[-1]["step"] if log else 0
     made["autoencoder"] = {"title": "Autoencoder", "curves": {"": joined}, "up": "dB of crops, with the latents' noise"}
-    video = [Job.REFERENCE, Job.EXTENSION, Job.SHOT]
     groups = {
         "video": ("Reference, extension and cuts in one network", ["video"]),
         "avatar": ("Avatar", ["avatar"]),
-        "distilled": ("Distillation", [f"{job.value}-distilled" for job in video]),
-        "avatar-distilled": ("Distillation of the avatar", ["avatar-distilled"]),
+        "distilled": ("Distillation", [f"{job.value}-distilled" for job in GUIDANCE]),
     }
     for name, (title, runs) in groups.items():
         curves = {run.removesuffix("-distilled"): curve(found[run], "loss") for run in runs if found.get(run)}

@@ -40,7 +40,7 @@ MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
 NETWORKS = {Job.REFERENCE: "video", Job.EXTENSION: "video", Job.SHOT: "video", Job.AVATAR: "avatar"}
 STEPS = {"video": 19500, "avatar": 2700}
 COOL_DOWN = {"video": 0.2, "avatar": 0.6, "distilled": 0.6}  # share of the steps in which the rate falls
-DISTIL_STEPS = 280
+DISTIL_STEPS = 500
 STAGES = (
     "encoders",
     "clips",
@@ -48,7 +48,7 @@ STAGES = (
     "latents",
     "video",
     "avatar",
-    *(f"{job.value}-distilled" for job in Job),
+    *(f"{job.value}-distilled" for job in distil.GUIDANCE),
     "export",
 )
 
@@ -103,7 +103,7 @@ def distilled(runs: Path, job: Job, share: float) -> None:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
 
-    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS * share), Optimiser(student, RATE / 10)
+    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS * share), Optimiser(student, RATE / 6)
     run(file, student, optimiser, steps, loss_of, COOL_DOWN["distilled"], say=lambda s: say(f"{name} {s}"))
 
 
@@ -135,7 +135,7 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
         "latents": encode_all,
         "video": lambda: matched(runs, "video", new_transformer(NANO), MIX, share),
         "avatar": lambda: avatar(runs, share),
-        **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, share) for job in Job},
+        **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, share) for job in distil.GUIDANCE},
         "export": lambda: export(runs),
     }
 
@@ -145,7 +145,8 @@ def export(runs: Path) -> None:
     exact = runs / "exact"
     exact.mkdir(exist_ok=True)
     for job in Job:
-        model = trained(runs, f"{job.value}-distilled", new_transformer(params_of(job)))
+        name = f"{job.value}-distilled" if job in distil.GUIDANCE else NETWORKS[job]
+        model = trained(runs, name, new_transformer(params_of(job)))
         say(f"export {write_transformer(model, job, shipped.NANO / shipped.MODELS[job]).name}")
         write_transformer(model, job, exact / shipped.MODELS[job], packed=False)
     write_autoencoder(autoencoder(runs), shipped.NANO / shipped.FILES["vae"])

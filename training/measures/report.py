@@ -44,8 +44,8 @@ HEAD = """# What the nano models can do
 
 Made by `python training/measure.py` on a processor: {clips} clips of 96 x 64, sampled with the settings that the large
 models are distilled for. Shuffled is the control: every clip is measured against what was asked of another one, its
-twin (training/trials.py). The truth is what the renderer draws of the same scenes. No number says anything about the
-published checkpoints; they say what our nodes do to a model that is known.
+twin (training/measures/trials.py). The truth is what the renderer draws of the same scenes. No number says anything
+about the published checkpoints; they say what our nodes do to a model that is known.
 
 """
 
