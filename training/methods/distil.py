@@ -21,8 +21,7 @@ from .flow import at, velocity
 
 SMALL_STEP = 0.12  # of the noise level: the teacher takes as many as it needs to stay below
 MOST = 5  # small steps of one
-# Of the jobs that are distilled. The avatar, which is told so much by portrait and speech, does with four unguided steps
-# as it is.
+# Of the jobs that are distilled. The avatar, told so much by portrait and speech, does with four unguided steps as is.
 GUIDANCE = {Job.REFERENCE: 3.0, Job.EXTENSION: 1.0, Job.SHOT: 2.0}
 
 
