@@ -96,6 +96,12 @@ def test_comfyui_serves_every_language(stocked_server: Server):
             assert value == text
 
 
+@pytest.mark.parametrize("language", locales.languages())
+def test_every_node_has_a_help_page(language: str):
+    english = {page.stem for page in (stock.ROOT / "web" / "docs").glob("*.md")}
+    assert {page.parent.name for page in PAGES if page.stem == language} == english
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_a_help_page_says_as_much_as_the_english_one(page: Path):
     """The same headings, tables and code; and the names that the node has in that language."""
