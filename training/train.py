@@ -40,7 +40,7 @@ MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
 NETWORKS = {Job.REFERENCE: "video", Job.EXTENSION: "video", Job.SHOT: "video", Job.AVATAR: "avatar"}
 STEPS = {"video": 19500, "avatar": 2700}
 COOL_DOWN = {"video": 0.2, "avatar": 0.6, "distilled": 0.6}  # share of the steps in which the rate falls
-DISTIL_STEPS = 500
+DISTIL_STEPS = {Job.REFERENCE: 600, Job.EXTENSION: 200, Job.SHOT: 400}
 STAGES = (
     "encoders",
     "clips",
@@ -103,7 +103,7 @@ def distilled(runs: Path, job: Job, share: float) -> None:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
 
-    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS * share), Optimiser(student, RATE / 6)
+    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS[job] * share), Optimiser(student, RATE / 6)
     run(file, student, optimiser, steps, loss_of, COOL_DOWN["distilled"], say=lambda s: say(f"{name} {s}"))
 
 
