@@ -54,6 +54,7 @@ def charts(found: Mapping[str, Log]) -> dict[str, dict]:
     made["autoencoder"] = {"title": "Autoencoder", "curves": {"": joined}, "up": "dB of crops, with the latents' noise"}
     groups = {
         "video": ("Reference, extension and cuts in one network", ["video"]),
+        "own": ("Each of them on its own", [job.value for job in GUIDANCE]),
         "avatar": ("Avatar", ["avatar"]),
         "distilled": ("Distillation", [f"{job.value}-distilled" for job in GUIDANCE]),
     }

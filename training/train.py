@@ -35,19 +35,22 @@ from pack.training.models.nano import NANO, avatar_from, new_transformer, params
 ALONE = ("encoders", "clips", "autoencoder", "export")  # stages of one process
 RUNS = Path(__file__).parent / "runs"
 RATE = 0.012
-# The jobs of the network "video". Going on is learnt soonest, who is shown in a picture last.
+# What "video" is trained on. Going on is learnt soonest, who is shown in a picture last.
 MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
-NETWORKS = {Job.REFERENCE: "video", Job.EXTENSION: "video", Job.SHOT: "video", Job.AVATAR: "avatar"}
-STEPS = {"video": 19500, "avatar": 2700}
-COOL_DOWN = {"video": 0.2, "avatar": 0.6, "distilled": 0.6}  # share of the steps in which the rate falls
-DISTIL_STEPS = {Job.REFERENCE: 600, Job.EXTENSION: 200, Job.SHOT: 400}
+# Of "video", of each job's own network, which begins from it, and of its distillation.
+VIDEO_STEPS = 19500
+STEPS = {Job.REFERENCE: 1500, Job.EXTENSION: 400, Job.SHOT: 700, Job.AVATAR: 2640}
+DISTIL_STEPS = {Job.REFERENCE: 400, Job.EXTENSION: 150, Job.SHOT: 250}
+# A network of a job that "video" knows begins at a lower rate. Share of the steps in which the rate falls.
+OWN_RATE, DISTIL_RATE = RATE / 2, RATE / 6
+COOL_DOWN = {"video": 0.2, "avatar": 0.6, "own": 1.0, "distilled": 0.6}
 STAGES = (
     "encoders",
     "clips",
     "autoencoder",
     "latents",
     "video",
-    "avatar",
+    *(job.value for job in Job),
     *(f"{job.value}-distilled" for job in distil.GUIDANCE),
     "export",
 )
@@ -69,8 +72,16 @@ def compiled() -> None:
     network._avatar_block = torch.compile(network._avatar_block, dynamic=True)
 
 
-def matched(runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, int], share: float) -> None:
-    """Flow matching. jobs: and how often.  share: of the steps."""
+def matched(
+    runs: Path,
+    name: str,
+    model: SkyReelsTransformer,
+    jobs: dict[Job, int],
+    steps: int,
+    rate: float = RATE,
+    cool_down: float = COOL_DOWN["own"],
+) -> None:
+    """Flow matching. jobs: and how often."""
     library = Library(runs / "latents", {CHUNKS_OF[job] for job in jobs})
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
@@ -78,8 +89,8 @@ def matched(runs: Path, name: str, model: SkyReelsTransformer, jobs: dict[Job, i
         job = rng.choices(list(jobs), list(jobs.values()))[0]
         return flow.losses_of(model, BATCHES[job](library, rng), job, rng)
 
-    file, steps = runs / f"{name}.pt", int(STEPS[name] * share)
-    run(file, model, Optimiser(model, RATE), steps, loss_of, COOL_DOWN[name], say=lambda s: say(f"{name} {s}"))
+    file, optimiser = runs / f"{name}.pt", Optimiser(model, rate)
+    run(file, model, optimiser, steps, loss_of, cool_down, say=lambda s: say(f"{name} {s}"))
 
 
 def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransformer:
@@ -88,22 +99,31 @@ def trained(runs: Path, name: str, model: SkyReelsTransformer) -> SkyReelsTransf
     return model
 
 
-def avatar(runs: Path, share: float) -> None:
-    """From what the other jobs have learnt."""
-    matched(runs, "avatar", avatar_from(trained(runs, "video", new_transformer(NANO))), {Job.AVATAR: 1}, share)
+def video(runs: Path, share: float) -> None:
+    """One network for all jobs that are told by pictures and words."""
+    matched(runs, "video", new_transformer(NANO), MIX, int(VIDEO_STEPS * share), cool_down=COOL_DOWN["video"])
+
+
+def own(runs: Path, job: Job, share: float) -> None:
+    """A job's own network, from what "video" has learnt."""
+    model, steps = trained(runs, "video", new_transformer(NANO)), int(STEPS[job] * share)
+    if job is Job.AVATAR:  # speech is new to it
+        matched(runs, job.value, avatar_from(model), {job: 1}, steps, cool_down=COOL_DOWN["avatar"])
+    else:
+        matched(runs, job.value, model, {job: 1}, steps, OWN_RATE)
 
 
 def distilled(runs: Path, job: Job, share: float) -> None:
     """A job's model: taught to do with the official steps and without guidance."""
-    teacher = trained(runs, NETWORKS[job], new_transformer(params_of(job))).requires_grad_(False).eval()
-    student = trained(runs, NETWORKS[job], new_transformer(params_of(job)))
+    teacher = trained(runs, job.value, new_transformer(params_of(job))).requires_grad_(False).eval()
+    student = trained(runs, job.value, new_transformer(params_of(job)))
     library, name = Library(runs / "latents", {CHUNKS_OF[job]}), f"{job.value}-distilled"
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
 
-    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS[job] * share), Optimiser(student, RATE / 6)
+    file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS[job] * share), Optimiser(student, DISTIL_RATE)
     run(file, student, optimiser, steps, loss_of, COOL_DOWN["distilled"], say=lambda s: say(f"{name} {s}"))
 
 
@@ -133,8 +153,8 @@ def stages(runs: Path, share: float) -> dict[str, Callable[[], object]]:
         "clips": lambda: [say(f"clips {path.name}") for path in write_chunks(clips)],
         "autoencoder": make_autoencoder,
         "latents": encode_all,
-        "video": lambda: matched(runs, "video", new_transformer(NANO), MIX, share),
-        "avatar": lambda: avatar(runs, share),
+        "video": lambda: video(runs, share),
+        **{job.value: lambda job=job: own(runs, job, share) for job in Job},
         **{f"{job.value}-distilled": lambda job=job: distilled(runs, job, share) for job in distil.GUIDANCE},
         "export": lambda: export(runs),
     }
@@ -145,7 +165,7 @@ def export(runs: Path) -> None:
     exact = runs / "exact"
     exact.mkdir(exist_ok=True)
     for job in Job:
-        name = f"{job.value}-distilled" if job in distil.GUIDANCE else NETWORKS[job]
+        name = f"{job.value}-distilled" if job in distil.GUIDANCE else job.value
         model = trained(runs, name, new_transformer(params_of(job)))
         say(f"export {write_transformer(model, job, shipped.NANO / shipped.MODELS[job]).name}")
         write_transformer(model, job, exact / shipped.MODELS[job], packed=False)

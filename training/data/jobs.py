@@ -30,6 +30,7 @@ TOKENS = 4800  # of a batch, about
 UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
+PAST_NOISE = 0.2  # the most in an extension's past: over several rolls that is the model's own, and never perfect
 IMAGES = 0.4  # of the reference job's batches: who is who is learnt from many more of them in the same time
 CHUNKS_OF = {Job.REFERENCE: "world", Job.EXTENSION: "world", Job.SHOT: "shot", Job.AVATAR: "talk"}
 
@@ -120,9 +121,12 @@ def extension_batch(library: Library, rng: random.Random) -> Batch:
     chunk, chosen = library.draw("world", rng, lambda chunk: (before + new) * _plane(chunk))
     video = _picked(chunk["video"], chosen)
     prompts = [write(chunk["told"][i][0], rng.randrange(PHRASINGS)) for i in chosen]
+    past = video[:, :, :before]
+    if rng.random() < 0.5:
+        past = torch.lerp(past, torch.randn_like(past), PAST_NOISE * rng.random())
     return Batch(
         video[:, :, before : before + new],
-        lambda noisy: extension_segments(noisy, video[:, :, :before]),
+        lambda noisy: extension_segments(noisy, past),
         _texts(prompts, rng),
     )
 

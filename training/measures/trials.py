@@ -154,7 +154,7 @@ def _who(rng: random.Random) -> Iterator[Trial]:
     place, time, action = rng.choice(BACKGROUNDS), rng.choice(("day", "dusk")), rng.choice(("stands", "waves"))
     names, things, seed = rng.sample(CHARACTERS, 2), rng.sample(OBJECTS, 2), rng.randrange(1 << 16)
     for name, thing in zip(names, things):
-        scene = Scene((Actor(name, action, thing),), place, time, seed=seed)
+        scene = Scene((Actor(name, action, thing),), place, time, shot="medium", subject=name, seed=seed)
         yield _reference(scene, rng, seed, {"character", "object"}, ("object",))
 
 
@@ -163,7 +163,7 @@ def _where(rng: random.Random) -> Iterator[Trial]:
     names, places, times = rng.sample(CHARACTERS, 2), rng.sample(_PLACES, 2), rng.sample(TIMES, 2)
     seed = rng.randrange(1 << 16)
     for name, place, time in zip(names, places, times):
-        scene = Scene((Actor(name, "stands"),), place, time, seed=seed)
+        scene = Scene((Actor(name, "stands"),), place, time, shot="medium", subject=name, seed=seed)
         yield _reference(scene, rng, seed, {"character", "place", "time"}, ("place",))
 
 
@@ -171,7 +171,7 @@ def _walk(rng: random.Random) -> Iterator[Trial]:
     """To the left and to the right, by night and by day."""
     name, places, seed = rng.choice(CHARACTERS), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
     for place, time, way in zip(places, ("night", "day"), ("left", "right")):
-        scene = Scene((Actor(name, f"walks {way}"),), place, time, seed=seed)
+        scene = Scene((Actor(name, f"walks {way}"),), place, time, shot="medium", subject=name, seed=seed)
         yield _reference(scene, rng, seed, {"place", "time", "action"})
 
 
@@ -179,7 +179,9 @@ def _camera(rng: random.Random) -> Iterator[Trial]:
     """Pans, because where a head is can be read more exactly than how large it is."""
     name, place, seed = rng.choice(CHARACTERS), rng.choice(BACKGROUNDS), rng.randrange(1 << 16)
     for way in ("left", "right"):
-        scene = Scene((Actor(name, "stands"),), place, "day", camera=f"pans {way}", seed=seed)
+        scene = Scene(
+            (Actor(name, "stands"),), place, "day", camera=f"pans {way}", shot="medium", subject=name, seed=seed
+        )
         yield _reference(scene, rng, seed, {"camera"})
 
 
@@ -217,7 +219,7 @@ def _walk_on(rng: random.Random) -> Iterator[Trial]:
     """Someone who walks goes on doing so."""
     name, places, seed = rng.choice(CHARACTERS), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
     for place, way in zip(places, ("left", "right")):
-        scene = Scene((Actor(name, f"walks {way}"),), place, seed=seed)
+        scene = Scene((Actor(name, f"walks {way}"),), place, shot="medium", subject=name, seed=seed)
         yield _extension(scene, seed, {"seam", "motion", "picture"})
 
 
@@ -225,7 +227,7 @@ def _long(rng: random.Random, rolls: int) -> Iterator[Trial]:
     """Ten rolls of someone who stays; the twin is one roll, which serves as the control."""
     names, places, seed = rng.sample(CHARACTERS, 2), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
     for name, place, time, count in zip(names, places, ("day", "dusk"), (rolls, 1)):
-        scene = Scene((Actor(name, "waves"),), place, time, seed=seed)
+        scene = Scene((Actor(name, "waves"),), place, time, shot="medium", subject=name, seed=seed)
         yield _extension(scene, seed, {"seam", "picture", *(["long"] if count > 1 else [])}, count)
 
 
