@@ -1,4 +1,4 @@
-# make demo    the workflows on a real ComfyUI with tiny checkpoints; prints the videos it wrote
+# make demo    four short videos by the nano models on a real ComfyUI, and one picture of what was made
 # make test    style, then every test, the page in a browser included
 # make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON

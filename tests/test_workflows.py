@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import graphs as graphs_of_artists
 
-import demo
 import demo_jobs
 import stock
 from comfyui_server import Interrupted, Server
@@ -62,7 +61,7 @@ def boxes(workflow: dict) -> dict[str, tuple[float, float, float, float]]:
 
 
 def test_every_workflow_is_in_the_demo():
-    assert demo.DEMOS.keys() == stock.workflow_files().keys() == {file.stem for file in FILES}
+    assert demo_jobs.DEMOS.keys() == stock.workflow_files().keys() == {file.stem for file in FILES}
 
 
 @each_file

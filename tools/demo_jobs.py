@@ -127,7 +127,7 @@ DEMOS: dict[str, Demo] = {
     ),
     "video_extension": Demo(
         title="A clip goes on",
-        look="The walk goes on, and the street with it.",
+        look="The walk goes on, and the beach with it.",
         prompt=WALK,
         inputs=("walk.mp4",),
         changes={"LoadVideo": {"file": "walk.mp4"}, "SkyReelsExtendVideo": {**SIZE, "script": WALK}},

@@ -29,13 +29,13 @@ SOURCE_FRAMES = 49
 SPEECH, TURN = 3.4, 1.7  # seconds: the windows of 33 frames end there
 
 # Who and what is shown say the pictures, all the rest the prompt.
-SHOWN = Scene((Actor(HERO, "waves", THING),), "snow", seed=3)
+SHOWN = Scene((Actor(HERO, "waves", THING),), "snow", shot="medium", subject=HERO, seed=3)
 SHOWN_CLOSER = cut_scene(SHOWN, "ZOOM_IN_CUT")
 SHOWN_SPEAKER = replace(SHOWN_CLOSER, actors=(Actor(HERO, "talks", THING),))
 ELSEWHERE = tuple(replace(SHOWN, place=place, time=time) for place, time in (("beach", "day"), ("space", "night")))
-CLIP = Scene((Actor(HERO, "waves", THING),), "forest", seed=5)
+CLIP = Scene((Actor(HERO, "waves", THING),), "forest", shot="medium", subject=HERO, seed=5)
 CLOSER = cut_scene(CLIP, "ZOOM_IN_CUT")
-WALK = Scene((Actor(HERO, "walks right", THING),), "city", "dusk", seed=2)
+WALK = Scene((Actor(HERO, "walks right", THING),), "beach", "day", shot="medium", subject=HERO, seed=2)
 SPEAKER = Scene((Actor(HERO, "talks"),), "stage", shot="medium", subject=HERO, seed=4)
 TALK = Scene((Actor(HERO, "talks"), Actor(FRIEND, "talks")), "beach", seed=6)
 
@@ -93,7 +93,7 @@ def _speech(voice: str, seconds: float, seed: int, pause: tuple[float, float] | 
 
 # Files in input/.
 INPUTS: dict[str, Callable[[Path], None]] = {
-    f"{HERO}.png": _picture(lambda: character_image(SHOWN, 0, random.Random(6), INPUT_SIZE)),
+    f"{HERO}.png": _picture(lambda: character_image(SHOWN, 0, random.Random(3), INPUT_SIZE)),
     f"{THING}.png": _picture(lambda: object_image(THING, random.Random(1), INPUT_SIZE)),
     "clip.mp4": _clip(CLIP),
     "walk.mp4": _clip(WALK),

@@ -86,8 +86,8 @@ def summary(every: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def _character(trial: Trial, clip: Clip) -> float:
-    name = trial.scene.actors[0].character
-    return _share(heads[0].name == name and heads[0].error < ABSENT for heads in clip.heads)
+    """Whether it is somebody else; how well it fits says `_likeness`."""
+    return _share(heads[0].name == trial.scene.actors[0].character for heads in clip.heads)
 
 
 def _likeness(trial: Trial, clip: Clip) -> float:
