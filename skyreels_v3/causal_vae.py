@@ -15,6 +15,8 @@ from .errors import InputError
 from .recipes import LATENT_FRAME
 
 PAST = 2  # frames before its own that a convolution in time looks at
+# Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
+SMALL = 20480
 Convolve = Callable[[torch.nn.Module, torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
@@ -29,7 +31,26 @@ def convolved(x, weight, bias, stride, padding) -> torch.Tensor:
     """The convolution that x [1, C, ...] asks for; see `convolve`."""
     if x.ndim == 4:
         return F.conv2d(x, weight, bias, stride, padding)
-    return F.conv3d(x, weight[:, :, -x.shape[2] :], bias, stride, padding)
+    weight = weight[:, :, -x.shape[2] :]
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] * x.shape[2] * x.shape[3] <= SMALL:
+        return _frame_by_frame(x, weight, bias, stride, padding)
+    return F.conv3d(x, weight, bias, stride, padding)
+
+
+def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
+    """The same as convolutions in 2 dimensions: a quarter of the time where torch has no fast one in 3."""
+    taps, made = weight.unbind(2), None
+    frames = range(0, x.shape[2] - len(taps) + 1, stride[0])
+    for index, frame in enumerate(frames):
+        y = F.conv2d(x[:, :, frame], taps[0], bias, stride[1:], padding[1:])
+        for later, tap in enumerate(taps[1:], start=1):
+            y += F.conv2d(x[:, :, frame + later], tap, None, stride[1:], padding[1:])
+        if made is None:
+            last = y.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last_3d if last else torch.contiguous_format
+            made = torch.empty((*y.shape[:2], len(frames), *y.shape[2:]), memory_format=layout)
+        made[:, :, index] = y
+    return made
 
 
 class _Layers:

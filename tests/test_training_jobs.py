@@ -11,12 +11,12 @@ from pack.skyreels_v3.recipes import Job
 from pack.training.data import jobs
 from pack.training.data.clips import WorldSample
 from pack.training.data.jobs import BATCHES, CHUNKS_OF, PAST_NOISE, Library
-from pack.training.data.latents import shot_latents, talk_latents, world_latents
+from pack.training.data.latents import reference_latents, shot_latents, talk_latents, world_latents
 from pack.training.methods.flow import losses_of
 from pack.training.models.autoencoder import Autoencoder
 from pack.training.models.nano import new_transformer, params_of
 from pack.training.world.references import references
-from pack.training.world.samples import avatar_sample, extension_sample, shot_sample
+from pack.training.world.samples import avatar_sample, extension_sample, reference_sample, shot_sample
 
 SIZE, COUNT = (48, 32), 3
 PLANE = (4, 6)
@@ -29,6 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = [extension_sample(rng, size=SIZE) for _ in range(COUNT)]
     world = [WorldSample(clip, tuple(references(clip.scene, rng, SIZE, 2))) for clip in clips]
     torch.save(world_latents(vae, world), folder / "world-000.pt")
+    begun = [reference_sample(rng, 25, SIZE) for _ in range(COUNT)]
+    torch.save(reference_latents(vae, begun), folder / "reference-000.pt")
     torch.save(shot_latents(vae, [shot_sample(rng, 49, 9, SIZE) for _ in range(COUNT)]), folder / "shot-000.pt")
     for people in (1, 2):
         talk = [avatar_sample(rng, 33, people, SIZE) for _ in range(COUNT)]
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(folder: Path, job: Job, seeds: int = 12):
-    library = Library(folder, (CHUNKS_OF[job],))
+    library = Library(folder, CHUNKS_OF[job])
     return [BATCHES[job](library, random.Random(seed)) for seed in range(seeds)]
 
 

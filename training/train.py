@@ -39,7 +39,7 @@ RATE = 0.012
 MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
 # Of "video", of each job's own network, which begins from it, and of its distillation.
 VIDEO_STEPS = 19500
-STEPS = {Job.REFERENCE: 1500, Job.EXTENSION: 400, Job.SHOT: 700, Job.AVATAR: 2640}
+STEPS = {Job.REFERENCE: 4500, Job.EXTENSION: 400, Job.SHOT: 700, Job.AVATAR: 2640}
 DISTIL_STEPS = {Job.REFERENCE: 400, Job.EXTENSION: 80, Job.SHOT: 140}
 # A network of a job that "video" knows begins at a lower rate. Share of the steps in which the rate falls.
 OWN_RATE, DISTIL_RATE = RATE / 2, RATE / 6
@@ -82,7 +82,7 @@ def matched(
     cool_down: float = COOL_DOWN["own"],
 ) -> None:
     """Flow matching. jobs: and how often."""
-    library = Library(runs / "latents", {CHUNKS_OF[job] for job in jobs})
+    library = Library(runs / "latents", {kind for job in jobs for kind in CHUNKS_OF[job]})
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
@@ -117,7 +117,7 @@ def distilled(runs: Path, job: Job, share: float) -> None:
     """A job's model: taught to do with the official steps and without guidance."""
     teacher = trained(runs, job.value, new_transformer(params_of(job))).requires_grad_(False).eval()
     student = trained(runs, job.value, new_transformer(params_of(job)))
-    library, name = Library(runs / "latents", {CHUNKS_OF[job]}), f"{job.value}-distilled"
+    library, name = Library(runs / "latents", CHUNKS_OF[job]), f"{job.value}-distilled"
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")

@@ -1,6 +1,7 @@
 """Rendering what the four jobs are trained on, once, into files: a run reads them many times.
 
-    world     clips of 49 frames with references: the reference job, the extension and the autoencoder learn from them
+    world     clips of 49 frames with references, from anywhere in a scene: all jobs and the autoencoder learn from them
+    reference clips of 25 frames with references, from the beginning of a scene, where what the prompt says happens
     shot      a prefix and the shot after the cut
     talk      windows of one or two people who speak
 
@@ -16,16 +17,26 @@ from functools import partial
 from pathlib import Path
 
 from ..world.references import Reference, references
-from ..world.samples import AvatarSample, ExtensionSample, ShotSample, avatar_sample, extension_sample, shot_sample
+from ..world.samples import (
+    AvatarSample,
+    ExtensionSample,
+    ReferenceSample,
+    ShotSample,
+    avatar_sample,
+    extension_sample,
+    reference_sample,
+    shot_sample,
+)
 from .files import whole
 
 PER_CHUNK = 24  # samples, all of one size and length
 # width, height and how often. Most are of the size that is measured; the others keep a model from knowing only it.
 SIZES = {(96, 64): 8, (64, 96): 1, (80, 80): 1, (128, 80): 2}
+REFERENCE_FRAMES = 25
 TALK_FRAMES = {33: 6, 49: 1, 81: 1}  # and how often
 CUT_FRAMES, CUT_PREFIXES = 49, (9, 9, 17, 25)  # 2 s, the shortest cut, and what of the past is given
 PAIRS = 4  # of so many chunks one is of two people
-COUNTS = {"world": 128, "shot": 80, "talk": 100}  # chunks
+COUNTS = {"world": 90, "reference": 96, "shot": 54, "talk": 64}  # chunks
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,17 @@ def _drawn(rng: random.Random, chances: dict):
     return rng.choices(list(chances), list(chances.values()))[0]
 
 
-def chunk_samples(kind: str, number: int) -> list[WorldSample] | list[ShotSample] | list[AvatarSample]:
+def chunk_samples(
+    kind: str, number: int
+) -> list[WorldSample] | list[ReferenceSample] | list[ShotSample] | list[AvatarSample]:
     """The samples of a chunk: kind of COUNTS."""
     rng = random.Random(f"{kind} {number}")
     size = _drawn(rng, SIZES)
     if kind == "world":
         clips = [extension_sample(rng, size=size) for _ in range(PER_CHUNK)]
         return [WorldSample(clip, tuple(references(clip.scene, rng, size))) for clip in clips]
+    if kind == "reference":
+        return [reference_sample(rng, REFERENCE_FRAMES, size) for _ in range(PER_CHUNK)]
     if kind == "shot":
         prefix = rng.choice(CUT_PREFIXES)
         return [shot_sample(rng, CUT_FRAMES, prefix, size) for _ in range(PER_CHUNK)]

@@ -31,8 +31,14 @@ UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
 PAST_NOISE = 0.2  # the most in an extension's past: over several rolls that is the model's own, and never perfect
-IMAGES = 0.4  # of the reference job's batches: who is who is learnt from many more of them in the same time
-CHUNKS_OF = {Job.REFERENCE: "world", Job.EXTENSION: "world", Job.SHOT: "shot", Job.AVATAR: "talk"}
+IMAGES = 0.15  # of the reference job's batches: who is who is learnt from many more of them in the same time
+BEGINNINGS = 0.75  # of the reference job's batches, from clips that begin where the prompt does
+CHUNKS_OF = {
+    Job.REFERENCE: ("reference", "world"),
+    Job.EXTENSION: ("world",),
+    Job.SHOT: ("shot",),
+    Job.AVATAR: ("talk",),
+}  # kinds of data/clips.py
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,9 @@ def _picked(tensor: Tensor, chosen: list[int]) -> Tensor:
 
 
 def reference_batch(library: Library, rng: random.Random) -> Batch:
-    frames = 1 if rng.random() < IMAGES else rng.choice((7, 7, 7, 13))
-    chunk, chosen = library.draw("world", rng, lambda chunk: (frames + 4) * _plane(chunk))
+    kind, lengths = ("reference", (7,)) if rng.random() < BEGINNINGS else ("world", (7, 13))
+    frames = 1 if rng.random() < IMAGES else rng.choice(lengths)
+    chunk, chosen = library.draw(kind, rng, lambda chunk: (frames + 4) * _plane(chunk))
     references = _picked(chunk["references"], chosen)
     prompts = []
     for row, i in enumerate(chosen):

@@ -2,7 +2,8 @@
 
 Each chunk of clips.py becomes one file of tensors whose first axis is the sample:
 
-    world   video [n, 16, 13, h, w], references [n, 4, 16, h, w] (empty slots zero)
+    world, reference
+            video [n, 16, 13 or 7, h, w], references [n, 4, 16, h, w] (empty slots zero)
     shot    video [n, 16, 13, h, w] and the prefix [n, 16, p, h, w] of the shot before
     talk    video [n, 16, T, h, w], condition [n, 20, T, h, w], image [n, 257, 64], speech [n, people, F, 12, 32],
             masks [n, people + 1, H, W]
@@ -20,7 +21,9 @@ from ...skyreels_v3.avatar_job import clip_pixels, window_condition
 from ...skyreels_v3.reference import SLOTS
 from ..models import image_encoder, speech_encoder
 from ..models.autoencoder import Autoencoder
-from ..world.samples import AvatarSample, ShotSample, signed
+from ..world.references import Reference
+from ..world.samples import AvatarSample, ReferenceSample, ShotSample, signed
+from ..world.scenes import Scene
 from .clips import WorldSample, read_chunk
 from .files import whole
 
@@ -39,13 +42,25 @@ def _pixels(clips: list[np.ndarray]) -> torch.Tensor:
 
 
 def world_latents(vae: Autoencoder, samples: list[WorldSample]) -> dict:
-    video = encoded(vae, _pixels([np.concatenate([s.clip.prefix, s.clip.frames]) for s in samples]))
-    references = video.new_zeros(len(samples), SLOTS, video.shape[1], *video.shape[3:])
-    for i, sample in enumerate(samples):
-        images = encoded(vae, _pixels([one.image[None] for one in sample.references]))
-        references[i, : len(images)] = images[:, :, 0]
-    told = [(s.clip.scene, tuple((one.kind, one.name) for one in s.references)) for s in samples]
-    return {"video": video, "references": references, "told": told}
+    clips = [np.concatenate([s.clip.prefix, s.clip.frames]) for s in samples]
+    return _referenced(vae, clips, [s.clip.scene for s in samples], [s.references for s in samples])
+
+
+def reference_latents(vae: Autoencoder, samples: list[ReferenceSample]) -> dict:
+    clips, scenes = [s.frames for s in samples], [s.scene for s in samples]
+    return _referenced(vae, clips, scenes, [s.references for s in samples])
+
+
+def _referenced(
+    vae: Autoencoder, clips: list[np.ndarray], scenes: list[Scene], references: list[tuple[Reference, ...]]
+) -> dict:
+    video = encoded(vae, _pixels(clips))
+    slots = video.new_zeros(len(clips), SLOTS, video.shape[1], *video.shape[3:])
+    for slot, shown in zip(slots, references):
+        images = encoded(vae, _pixels([one.image[None] for one in shown]))
+        slot[: len(images)] = images[:, :, 0]
+    told = [(scene, tuple((one.kind, one.name) for one in shown)) for scene, shown in zip(scenes, references)]
+    return {"video": video, "references": slots, "told": told}
 
 
 def shot_latents(vae: Autoencoder, samples: list[ShotSample]) -> dict:
@@ -82,7 +97,7 @@ def _heard(wave: np.ndarray, frames: int) -> torch.Tensor:
     return torch.cat([features, features[-1:].expand(frames - len(features), -1, -1)]).bfloat16()
 
 
-MAKERS = {"world": world_latents, "shot": shot_latents, "talk": talk_latents}
+MAKERS = {"world": world_latents, "reference": reference_latents, "shot": shot_latents, "talk": talk_latents}
 
 
 def write_latents(vae: Autoencoder, clips: Path, folder: Path, kind: str, number: int) -> Path:

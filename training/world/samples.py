@@ -25,6 +25,7 @@ from .render import SIZE, render, render_clip
 from .scenes import Scene, cut_scene, drawn_scene, possible_cuts
 from .voices import Speech, say, take_turns
 
+CLOSER = ("wide", "medium", "medium", "close")  # where a picture has to say who it is, it has to be seen
 LATEST = 6.0  # seconds of a scene at which a clip begins
 KEY_LATER = (1.0, 8.0)  # seconds after a window that the frame it ends on may be from
 TALKING = ("stands", "talks")  # what an avatar does beside speaking
@@ -94,7 +95,7 @@ def signed(frames: np.ndarray) -> torch.Tensor:
 
 def reference_sample(rng: random.Random, frames: int = 25, size: tuple[int, int] = SIZE) -> ReferenceSample:
     """frames: 4n + 1; 1 is an image."""
-    scene = drawn_scene(rng)
+    scene = drawn_scene(rng, shots=CLOSER, things=0.7)
     clip = render_clip(scene, frames, FPS, rng.uniform(0, 1), size)
     return ReferenceSample(scene, _prompt(scene, rng), clip, tuple(references(scene, rng, size)))
 
