@@ -63,6 +63,27 @@ def test_decoded_as_comfyui_does(own, vae, latents):
     assert error(got, wanted) < 1e-5
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride"),
+    [
+        ((12, 5, 16, 24), (3, 3, 3), 1),
+        ((12, 6, 9, 7), (3, 1, 1), 2),
+        ((12, 2, 9, 7), (3, 3, 3), 1),  # fewer frames than the kernel has: the last part of it
+        ((96, 4, 64, 8), (3, 3, 3), 1),  # large enough for torch's own
+    ],
+)
+def test_small_frames_are_convolved_as_large_ones_are(own, shape, kernel, stride, layout):
+    convolved, generator = own.host.convolved, torch.Generator().manual_seed(2)
+    x = torch.randn(1, *shape, generator=generator).contiguous(memory_format=layout)
+    weight, bias = torch.randn(8, shape[0], *kernel, generator=generator), torch.randn(8, generator=generator)
+    padding = (0, kernel[1] // 2, kernel[2] // 2)
+    wanted = F.conv3d(x, weight[:, :, -shape[1] :], bias, (stride, 1, 1), padding)
+    got = convolved(x, weight, bias, (stride, 1, 1), padding)
+    assert got.shape == wanted.shape and error(got, wanted) < 1e-6
+    assert got.is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize("frames", [1, 5, FRAMES])
 def test_encoded_as_comfyui_does(own, vae, frames):
     video = picture(frames)

@@ -25,6 +25,7 @@ from pack.training.data.jobs import BATCHES, CHUNKS_OF, Library
 from pack.training.data.latents import write_latents
 from pack.training.methods import distil, flow, parallel
 from pack.training.methods.optimiser import Optimiser
+from pack.training.methods.own_past import with_own_past
 from pack.training.methods.resumable import run
 from pack.training.methods.train_autoencoder import train as train_autoencoder
 from pack.training.models import image_encoder, network, shipped, speech_encoder, text_encoder
@@ -39,7 +40,7 @@ RATE = 0.012
 MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
 # Of "video", of each job's own network, which begins from it, and of its distillation.
 VIDEO_STEPS = 19500
-STEPS = {Job.REFERENCE: 4500, Job.EXTENSION: 400, Job.SHOT: 700, Job.AVATAR: 2640}
+STEPS = {Job.REFERENCE: 4500, Job.EXTENSION: 1000, Job.SHOT: 700, Job.AVATAR: 2640}
 DISTIL_STEPS = {Job.REFERENCE: 400, Job.EXTENSION: 80, Job.SHOT: 140}
 # A network of a job that "video" knows begins at a lower rate. Share of the steps in which the rate falls.
 OWN_RATE, DISTIL_RATE = RATE / 2, RATE / 6
@@ -81,13 +82,16 @@ def matched(
     rate: float = RATE,
     cool_down: float = COOL_DOWN["own"],
 ) -> None:
-    """Flow matching. jobs: and how often."""
+    """Flow matching. jobs: and how often. An extension that is the only one learns from its own past too."""
     library = Library(runs / "latents", {kind for job in jobs for kind in CHUNKS_OF[job]})
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
         job = rng.choices(list(jobs), list(jobs.values()))[0]
-        return flow.losses_of(model, BATCHES[job](library, rng), job, rng)
+        batch = BATCHES[job](library, rng)
+        if jobs.keys() == {Job.EXTENSION}:
+            batch = with_own_past(model, batch, rng)
+        return flow.losses_of(model, batch, job, rng)
 
     file, optimiser = runs / f"{name}.pt", Optimiser(model, rate)
     run(file, model, optimiser, steps, loss_of, cool_down, say=lambda s: say(f"{name} {s}"))
@@ -121,7 +125,10 @@ def distilled(runs: Path, job: Job, share: float) -> None:
 
     def loss_of(step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{name} {step} {parallel.rank()}")
-        return distil.losses_of(student, teacher, BATCHES[job](library, rng), job, rng)
+        batch = BATCHES[job](library, rng)
+        if job is Job.EXTENSION:
+            batch = with_own_past(student, batch, rng)
+        return distil.losses_of(student, teacher, batch, job, rng)
 
     file, steps, optimiser = runs / f"{name}.pt", int(DISTIL_STEPS[job] * share), Optimiser(student, DISTIL_RATE)
     run(file, student, optimiser, steps, loss_of, COOL_DOWN["distilled"], say=lambda s: say(f"{name} {s}"))

@@ -30,7 +30,6 @@ TOKENS = 4800  # of a batch, about
 UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
-PAST_NOISE = 0.2  # the most in an extension's past: over several rolls that is the model's own, and never perfect
 IMAGES = 0.15  # of the reference job's batches: who is who is learnt from many more of them in the same time
 BEGINNINGS = 0.75  # of the reference job's batches, from clips that begin where the prompt does
 CHUNKS_OF = {
@@ -45,7 +44,7 @@ CHUNKS_OF = {
 class Batch:
     """clean: latents [B, 16, T, h, w] that are to be made.  segments: noisy latents like them -> the sequence.
 
-    unseen: the same without references, None where there are none.
+    unseen: the same without references, None where there are none.  past: of an extension, [B, 16, P, h, w].
     """
 
     clean: Tensor
@@ -54,6 +53,7 @@ class Batch:
     image: Tensor | None = None
     speech: Speech | None = None
     unseen: Callable[[Tensor], list[Segment]] | None = None
+    past: Tensor | None = None
 
     def untold(self) -> "Batch":
         """The same without prompt and references and in silence: what guidance leads away from."""
@@ -128,14 +128,12 @@ def extension_batch(library: Library, rng: random.Random) -> Batch:
     chunk, chosen = library.draw("world", rng, lambda chunk: (before + new) * _plane(chunk))
     video = _picked(chunk["video"], chosen)
     prompts = [write(chunk["told"][i][0], rng.randrange(PHRASINGS)) for i in chosen]
-    past = video[:, :, :before]
-    if rng.random() < 0.5:
-        past = torch.lerp(past, torch.randn_like(past), PAST_NOISE * rng.random())
-    return Batch(
-        video[:, :, before : before + new],
-        lambda noisy: extension_segments(noisy, past),
-        _texts(prompts, rng),
-    )
+    return going_on(video[:, :, before : before + new], video[:, :, :before], _texts(prompts, rng))
+
+
+def going_on(clean: Tensor, past: Tensor, text: Text) -> Batch:
+    """An extension of `past` [B, 16, P, h, w]."""
+    return Batch(clean, lambda noisy: extension_segments(noisy, past), text, past=past)
 
 
 def shot_batch(library: Library, rng: random.Random) -> Batch:
