@@ -1,4 +1,4 @@
-"""Scaled dot-product attention without a mask, by PyTorch, which chooses among cuDNN, FlashAttention 2 and others.
+"""Scaled dot-product attention, by PyTorch, which chooses among cuDNN, FlashAttention 2 and others.
 
 attention_backends.py has those of other packages, which are called like it.
 """
@@ -7,12 +7,17 @@ import torch
 import torch.nn.functional as F
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, precise: bool = False) -> torch.Tensor:
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, precise: bool = False, places: torch.Tensor | None = None
+) -> torch.Tensor:
     """softmax(q k^T / sqrt(d)) v.
 
     q: [B, L, heads, d].  k, v: [B, M, heads, d].  Returns [B, L, heads * d].
     precise: keeps this call out of 8-bit attention, for the few keys of the prompt, an image or speech: rounding them
     costs exactness and saves no time.
+    places: float32 [M], the logarithm of how many keys each one stands for; None for one. Only here, not in the others.
     """
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    mask = None if places is None else places.to(q)[None, None, None]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)

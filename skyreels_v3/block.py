@@ -51,7 +51,7 @@ class Step:
     """What every block needs of one forward.
 
     noisy, clean: modulation at the sampler's timestep [B or 1, 6, D] and at timestep 0 [1, 6, D] or None, float32.
-    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, 512, D].  image: [B, 257, D] or None.
+    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  places: of its keys, see kernels.attention.  image: [B, 257, D] or None.
     audio: [B or 1, frames, people * tokens, width] or None.  speakers: where the people are, None for one.
     keep: for what is made of text, image and audio alone.
     """
@@ -61,6 +61,7 @@ class Step:
     clean: torch.Tensor | None
     table: torch.Tensor
     text: torch.Tensor
+    places: torch.Tensor | None
     image: torch.Tensor | None
     audio: torch.Tensor | None
     speakers: SpeakerMap | None
@@ -180,12 +181,16 @@ class CrossAttention(Attention):
             self.v_img = operations.Linear(dim, dim, **options)
             self.norm_k_img = operations.RMSNorm(dim, eps=eps, **options)
 
-    def forward(self, x: torch.Tensor, keys: list, runtime: Runtime) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, keys: list, step: Step) -> torch.Tensor:
         """x [B, n, D], keys and values as `keys` makes them -> [B, n, D]."""
-        q = self._normed(self.q(x), self.norm_q, runtime)
-        out, *others = (runtime.attention(q, k, v, precise=True) for k, v in keys)
+        q = self._normed(self.q(x), self.norm_q, step.runtime)
+        prompt, *others = keys
+        if step.places is None:
+            out = step.runtime.attention(q, *prompt, precise=True)
+        else:
+            out = kernels.attention(q, *prompt, places=step.places)
         for other in others:
-            out += other
+            out += step.runtime.attention(q, *other, precise=True)
         return self.o(out)
 
     def keys(self, step: Step) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -248,7 +253,7 @@ class Block(nn.Module):
                 del attended
             gates = [(span, row[:, 2]) for span, row in inner]
             y = self._added_and_normed(own, y, gates, self.norm3, self.cross_attn.q, runtime)
-            y = self.cross_attn(y, prompt, runtime)
+            y = self.cross_attn(y, prompt, step)
             if speech is not None:
                 ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
                 y = self._added_and_normed(own, y, ungated, self.norm_x, layer, runtime)

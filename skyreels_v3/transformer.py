@@ -18,6 +18,7 @@ from .context import Layout, Segment, layout_of
 from .errors import InputError
 from .kept import compute
 from .params import TransformerParams
+from .prompt_places import joined
 from .rope import RotaryTables
 
 
@@ -124,12 +125,14 @@ class SkyReelsTransformer(nn.Module):
 
         keep = compute if runtime.kept is None else runtime.kept.of(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
+        prompt = keep("text", lambda: self._prompt(text))
         step = Step(
             layout=layout,
             noisy=noisy,
             clean=clean,
             table=self.rotary.get(layout, x.device),
-            text=keep("text", lambda: self.text_embedding(text)),
+            text=prompt[0],
+            places=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else keep("image", lambda: self.img_emb(image)),
             audio=None if audio is None else keep("audio", lambda: self.audio_proj(audio)),
             speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
@@ -142,6 +145,11 @@ class SkyReelsTransformer(nn.Module):
             x = runtime.around_block(index, lambda x, block=block, wanted=wanted: block(x, step, wanted), x)
 
         return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
+
+    def _prompt(self, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The prompt at the model's width, and `places` of its keys where not every one stands for itself."""
+        text, *places = joined(text) or (text,)
+        return self.text_embedding(text), *places
 
     def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
         """Time embedding [B or 1, D] and modulation rows [B or 1, 6, D], clean ones or None; all float32."""

@@ -1,0 +1,59 @@
+"""The empty places of a prompt, joined into one that counts as many: the same numbers from fewer keys."""
+
+import pytest
+import torch
+
+from pack.skyreels_v3 import transformer
+from pack.skyreels_v3.context import avatar_segments, extension_segments
+from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.prompt_places import joined
+
+
+def prompts(*lengths, width=32):
+    text = torch.randn(len(lengths), 512, width, generator=torch.Generator().manual_seed(1))
+    for prompt, length in zip(text, lengths, strict=True):
+        prompt[length:] = 0
+    return text
+
+
+@pytest.mark.parametrize(("lengths", "places"), [((7,), 8), ((7, 90), 91), ((0,), 1), ((1,), 2)])
+def test_empty_places_are_one_that_counts_as_many(lengths, places):
+    text = prompts(*lengths)
+    features, counts = joined(text)
+    assert torch.equal(features, text[:, :places])
+    assert counts[:-1].eq(0).all() and counts.exp().sum() == pytest.approx(512, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [511, 512])
+def test_a_full_prompt_stays_as_it_is(length):
+    assert joined(prompts(length)) is None
+
+
+def test_a_graphics_card_attends_to_all_places():
+    assert joined(prompts(7).to("meta")) is None
+
+
+@pytest.mark.parametrize("lengths", [(7,), (40, 300), (0, 512)])
+@pytest.mark.parametrize("avatar", [False, True])
+def test_the_output_is_that_of_all_places(monkeypatch, lengths, avatar):
+    torch.manual_seed(0)
+    audio = AudioParams(width=32, layers=3, dim=32) if avatar else None
+    params = TransformerParams(
+        dim=128, ffn_dim=256, num_heads=2, num_layers=2, text_dim=32, in_dim=36 if avatar else 16,
+        image_dim=24 if avatar else None, audio=audio,
+    )  # fmt: skip
+    network = transformer.SkyReelsTransformer(params)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    video, given = torch.randn(len(lengths), 16, 3, 8, 8), {}
+    segments = extension_segments(video, torch.randn(len(lengths), 16, 2, 8, 8))
+    if avatar:
+        segments = avatar_segments(video, torch.randn(len(lengths), 20, 3, 8, 8))
+        given = {"image": torch.randn(len(lengths), 257, 24), "audio": torch.randn(1, 9, 5, 3, 32)}
+    with torch.inference_mode():
+        timestep = torch.full((len(lengths),), 500.0)
+        few = network(segments, timestep, prompts(*lengths), **given)
+        monkeypatch.setattr(transformer, "joined", lambda text: None)
+        wanted = network(segments, timestep, prompts(*lengths), **given)
+    assert (few - wanted).norm() / wanted.norm() < 1e-5
+    assert not torch.equal(few, wanted) or 512 in lengths
