@@ -2,9 +2,9 @@
 
 Time is that of a step of a job of 8 steps: the pack makes the prompt's keys and values in the first and keeps them, the
 others make them in each. The prompt has 128 tokens and zeros after them up to 512, as ComfyUI's text encoder gives it;
-on a processor the pack attends to the zeros as one. All run PyTorch's attention. The floor is the matrix products and attentions of a whole
-forward alone, into memory that is there already; only by leaving out some of them can a step go below. Nothing is
-measured unless all outputs agree.
+on a processor the pack attends to the zeros as one. All run PyTorch's attention. The floor is the matrix products and
+attentions of a whole forward alone, into memory that is there already; only by leaving out some of them can a step go
+below. Nothing is measured unless all outputs agree.
 
 On the CPU: float32, a network of 4 layers. On a graphics card: bf16, the 14B network.
 """

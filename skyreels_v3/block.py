@@ -51,7 +51,8 @@ class Step:
     """What every block needs of one forward.
 
     noisy, clean: modulation at the sampler's timestep [B or 1, 6, D] and at timestep 0 [1, 6, D] or None, float32.
-    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  places: of its keys, see kernels.attention.  image: [B, 257, D] or None.
+    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  places: of its keys, see kernels.attention, or None.
+    image: [B, 257, D] or None.
     audio: [B or 1, frames, people * tokens, width] or None.  speakers: where the people are, None for one.
     keep: for what is made of text, image and audio alone.
     """
