@@ -22,7 +22,7 @@ from .flow import at, velocity
 SMALL_STEP = 0.12  # of the noise level: the teacher takes as many as it needs to stay below
 MOST = 5  # small steps of one
 # Of the jobs that are distilled. The avatar, told so much by portrait and speech, does with four unguided steps as is.
-GUIDANCE = {Job.REFERENCE: 3.0, Job.EXTENSION: 1.0, Job.SHOT: 2.0}
+GUIDANCE = {Job.REFERENCE: 2.0, Job.EXTENSION: 1.0, Job.SHOT: 2.0}
 
 
 def interval(job: Job, rng: random.Random) -> tuple[float, float]:
