@@ -23,7 +23,7 @@ test:
 	@$(PYTHON) tools/environment.py --browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -ra --durations=10 -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -ra --durations=10 -n auto --dist loadfile $(ARGS)
 
 bench: environment
 	@$(PYTHON) tools/environment.py --bench

@@ -33,7 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(world_latents(vae, world), folder / "world-000.pt")
     begun = [reference_sample(rng, 25, SIZE) for _ in range(COUNT)]
     begun = [replace(sample, references=sample.references[:2]) for sample in begun]
-    torch.save(reference_latents(vae, begun), folder / "reference-000.pt")
+    for kind in ("reference", "object"):
+        torch.save(reference_latents(vae, begun), folder / f"{kind}-000.pt")
     torch.save(shot_latents(vae, [shot_sample(rng, 49, 9, SIZE) for _ in range(COUNT)]), folder / "shot-000.pt")
     for people in (1, 2):
         talk = [avatar_sample(rng, 33, people, SIZE) for _ in range(COUNT)]

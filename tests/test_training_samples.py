@@ -16,6 +16,7 @@ from pack.training.world.samples import (
     avatar_sample,
     extension_sample,
     given_frames,
+    object_sample,
     reference_sample,
     rolls,
     shot_sample,
@@ -75,6 +76,14 @@ def test_reference_samples_go_through_the_jobs_own_code():
     assert slots.shape == (1, 16, 4, 8, 12)
     pixels = signed(sample.frames)
     assert pixels.shape == (1, 3, 9, 64, 96) and -1 <= pixels.min() < pixels.max() <= 1
+
+
+def test_an_object_is_shown_close_with_a_picture_of_it():
+    for seed in range(6):
+        sample = object_sample(random.Random(seed), 1, SMALL)
+        assert sample.scene.subject == sample.scene.thing and sample.scene.shot == "close"
+        (shown,) = [one.name for one in sample.references if one.kind == "object"]
+        assert shown == sample.scene.thing and "close shot of the" in sample.prompt.lower()
 
 
 def test_an_extension_goes_on_where_its_prefix_ends():

@@ -2,6 +2,7 @@
 
     world     clips of 49 frames with references, from anywhere in a scene: all jobs and the autoencoder learn from them
     reference clips of 25 frames with references, from the beginning of a scene, where what the prompt says happens
+    object    the same of an object, close
     shot      a prefix and the shot after the cut
     talk      windows of one or two people who speak
 
@@ -24,6 +25,7 @@ from ..world.samples import (
     ShotSample,
     avatar_sample,
     extension_sample,
+    object_sample,
     reference_sample,
     shot_sample,
 )
@@ -36,7 +38,7 @@ REFERENCE_FRAMES = 25
 TALK_FRAMES = {33: 6, 49: 1, 81: 1}  # and how often
 CUT_FRAMES, CUT_PREFIXES = 49, (9, 9, 17, 25)  # 2 s, the shortest cut, and what of the past is given
 PAIRS = 4  # of so many chunks one is of two people
-COUNTS = {"world": 90, "reference": 96, "shot": 54, "talk": 64}  # chunks
+COUNTS = {"world": 90, "reference": 96, "object": 32, "shot": 54, "talk": 64}  # chunks
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def chunk_samples(
         return [WorldSample(clip, tuple(references(clip.scene, rng, size))) for clip in clips]
     if kind == "reference":
         return [reference_sample(rng, REFERENCE_FRAMES, size) for _ in range(PER_CHUNK)]
+    if kind == "object":
+        return [object_sample(rng, REFERENCE_FRAMES, size) for _ in range(PER_CHUNK)]
     if kind == "shot":
         prefix = rng.choice(CUT_PREFIXES)
         return [shot_sample(rng, CUT_FRAMES, prefix, size) for _ in range(PER_CHUNK)]

@@ -31,9 +31,10 @@ UNNAMED = 0.7  # of the reference job's prompts
 EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
 IMAGES = 0.15  # of the reference job's batches: who is who is learnt from many more of them in the same time
-BEGINNINGS = 0.75  # of the reference job's batches, from clips that begin where the prompt does
+# Kinds of clips that the reference job's batches are of: how often, and latent frames.
+REFERENCE_KINDS = {"reference": (0.6, (7,)), "object": (0.15, (7,)), "world": (0.25, (7, 13))}
 CHUNKS_OF = {
-    Job.REFERENCE: ("reference", "world"),
+    Job.REFERENCE: tuple(REFERENCE_KINDS),
     Job.EXTENSION: ("world",),
     Job.SHOT: ("shot",),
     Job.AVATAR: ("talk",),
@@ -99,7 +100,8 @@ def _picked(tensor: Tensor, chosen: list[int]) -> Tensor:
 
 
 def reference_batch(library: Library, rng: random.Random) -> Batch:
-    kind, lengths = ("reference", (7,)) if rng.random() < BEGINNINGS else ("world", (7, 13))
+    kind = rng.choices(list(REFERENCE_KINDS), [share for share, _ in REFERENCE_KINDS.values()])[0]
+    lengths = REFERENCE_KINDS[kind][1]
     frames = 1 if rng.random() < IMAGES else rng.choice(lengths)
     chunk, chosen = library.draw(kind, rng, lambda chunk: (frames + 4) * _plane(chunk))
     references = _picked(chunk["references"], chosen)

@@ -2,7 +2,7 @@
 
 Each chunk of clips.py becomes one file of tensors whose first axis is the sample:
 
-    world, reference
+    world, reference, object
             video [n, 16, 13 or 7, h, w], references [n, 4, 16, h, w] (empty slots zero)
     shot    video [n, 16, 13, h, w] and the prefix [n, 16, p, h, w] of the shot before
     talk    video [n, 16, T, h, w], condition [n, 20, T, h, w], image [n, 257, 64], speech [n, people, F, 12, 32],
@@ -97,7 +97,13 @@ def _heard(wave: np.ndarray, frames: int) -> torch.Tensor:
     return torch.cat([features, features[-1:].expand(frames - len(features), -1, -1)]).bfloat16()
 
 
-MAKERS = {"world": world_latents, "reference": reference_latents, "shot": shot_latents, "talk": talk_latents}
+MAKERS = {
+    "world": world_latents,
+    "reference": reference_latents,
+    "object": reference_latents,
+    "shot": shot_latents,
+    "talk": talk_latents,
+}
 
 
 def write_latents(vae: Autoencoder, clips: Path, folder: Path, kind: str, number: int) -> Path:

@@ -20,6 +20,7 @@ from .trials import ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial
 
 LOOKS = 3  # frames of a clip that are looked at
 ABSENT = 0.14  # a head that fits worse than this is none: empty places have such errors
+FOLLOWED = 0.3  # a head that fits worse cannot be followed: one that walks or is passed by a camera is blurred
 COARSE = (24, 16)  # cells of a frame, where single pixels do not count
 NOWHERE = 1.0  # in place of a distance or an error where nobody is to be found
 NEAR = 6  # frames on each side of a seam
@@ -95,7 +96,7 @@ def _likeness(trial: Trial, clip: Clip) -> float:
     return float(np.median([next(head.error for head in heads if head.name == name) for heads in clip.heads]))
 
 
-def _object(trial: Trial, clip: Clip) -> float:
+def _held(trial: Trial, clip: Clip) -> float:
     return _share(bool(things) and things[0].name == trial.scene.objects[0] for things in clip.things)
 
 
@@ -114,7 +115,7 @@ def _moved(trial: ReferenceTrial | ExtensionTrial, clip: Clip) -> float:
     true = [(actor_x(trial.scene, 0, t) - view.x) * view.zoom for t, view in zip(times, views)]
     way = float(np.polyfit(times, true, 1)[0])
     path = path_of(clip.frames, trial.scene.actors[0].character, FPS)
-    return path.velocity[0] / way if np.median(path.error) < ABSENT else 0.0
+    return path.velocity[0] / way if np.median(path.error) < FOLLOWED else 0.0
 
 
 def _framing(trial: Trial, clip: Clip) -> float:
@@ -207,7 +208,8 @@ def _share(right: Iterable[bool]) -> float:
 # Name -> of which job, asked for what, of one clip.
 _MEASURES: dict[str, tuple[type[Trial], str, Callable[[Trial, Clip], float]]] = {
     "reference.character": (ReferenceTrial, "character", _character),
-    "reference.object": (ReferenceTrial, "object", _object),
+    "reference.object": (ReferenceTrial, "object", _subject),
+    "reference.held": (ReferenceTrial, "held", _held),
     "reference.place": (ReferenceTrial, "place", _place),
     "reference.likeness": (ReferenceTrial, "character", _likeness),
     "prompt.time": (ReferenceTrial, "time", _time),

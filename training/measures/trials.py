@@ -137,7 +137,7 @@ def trials(rounds: int = 1, rolls: int = ROLLS, seed: int = 0) -> list[Trial]:
             asked += kind(rng)
         asked += [*_walk_on(rng), *_long(rng, rolls if number == 0 else 1)]
         asked += _cuts(rng, number)
-        asked += [*_speakers(rng, SECONDS[number > 0]), *_silence(rng), *_two(rng)]
+        asked += [*_speakers(rng, SECONDS[number > 0]), *_silence(rng), *_two(rng), *_thing(rng)]
     return asked
 
 
@@ -155,7 +155,7 @@ def _who(rng: random.Random) -> Iterator[Trial]:
     names, things, seed = rng.sample(CHARACTERS, 2), rng.sample(OBJECTS, 2), rng.randrange(1 << 16)
     for name, thing in zip(names, things):
         scene = Scene((Actor(name, action, thing),), place, time, shot="medium", subject=name, seed=seed)
-        yield _reference(scene, rng, seed, {"character", "object"}, ("object",))
+        yield _reference(scene, rng, seed, {"character", "held"}, ("object",))
 
 
 def _where(rng: random.Random) -> Iterator[Trial]:
@@ -192,6 +192,19 @@ def _shot(rng: random.Random) -> Iterator[Trial]:
         yield _reference(scene, rng, seed, {"character", "shot"})
 
 
+def _thing(rng: random.Random) -> Iterator[Trial]:
+    """One prompt, word for word, and other objects, close: in a hand they are few pixels."""
+    name, place, things, seed = (
+        rng.choice(CHARACTERS),
+        rng.choice(_PLACES),
+        rng.sample(OBJECTS, 2),
+        rng.randrange(1 << 16),
+    )
+    for thing in things:
+        scene = Scene((Actor(name),), place, thing=thing, shot="close", subject=thing, seed=seed)
+        yield _reference(scene, rng, seed, {"object"}, ("object",))
+
+
 def _reference(
     scene: Scene, rng: random.Random, seed: int, asked: set[str], pictures: Sequence[str] = ()
 ) -> ReferenceTrial:
@@ -199,7 +212,7 @@ def _reference(
     name = scene.actors[0].character
     given = [Reference("character", name, character_image(scene, 0, rng))]
     if "object" in pictures:
-        thing = scene.actors[0].holds
+        thing = scene.objects[0]
         given.append(Reference("object", thing, object_image(thing, rng)))
     if "place" in pictures:
         given.append(Reference("place", scene.place, place_image(scene.place, rng, time=scene.time)))

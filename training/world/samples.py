@@ -5,7 +5,7 @@ themselves (skyreels_v3): 24 frames a second, 25 for the avatar, 4n + 1 frames, 
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from .canvas import Canvas
 from .figures import draw_figure
 from .looks import LOOKS
 from .prompts import PHRASINGS, write
-from .references import Reference, references
+from .references import MOST, Reference, references
 from .render import SIZE, render, render_clip
 from .scenes import Scene, cut_scene, drawn_scene, possible_cuts
+from .things import OBJECTS
 from .voices import Speech, say, take_turns
 
 CLOSER = ("wide", "medium", "medium", "close")  # where a picture has to say who it is, it has to be seen
@@ -98,6 +99,16 @@ def reference_sample(rng: random.Random, frames: int = 25, size: tuple[int, int]
     scene = drawn_scene(rng, shots=CLOSER, things=0.7)
     clip = render_clip(scene, frames, FPS, rng.uniform(0, 1), size)
     return ReferenceSample(scene, _prompt(scene, rng), clip, tuple(references(scene, rng, size)))
+
+
+def object_sample(rng: random.Random, frames: int = 25, size: tuple[int, int] = SIZE) -> ReferenceSample:
+    """A close shot of an object on the ground, and a picture of it: in a hand it is too small to be learnt from."""
+    thing = rng.choice(OBJECTS)
+    scene = drawn_scene(rng, people=1, cameras=("still",), things=0.0)
+    scene = replace(scene, thing=thing, shot="close", subject=thing)
+    clip = render_clip(scene, frames, FPS, rng.uniform(0, 1), size)
+    shown = [one for one in references(scene, rng, size, MOST) if one.kind == "object" or rng.random() < 0.5]
+    return ReferenceSample(scene, _prompt(scene, rng), clip, tuple(shown))
 
 
 def extension_sample(
