@@ -57,7 +57,6 @@ MEASURES = (
         0.04,
         True,
         3,
-        held=False,
     ),
     Measure("cut.subject", CUTS, "share of frames with the right character or object", 0.4),
     Measure("cut.place", CUTS, "share of frames in the same place", 0.75),

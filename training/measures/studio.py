@@ -36,14 +36,14 @@ AVATAR_TIMING = {"motion": 5, "drop": 4}  # the nano windows are short: fewer fr
 class Settings:
     """What is varied. precision: of Load Model.  steps: None as the job's recipe says.
 
-    official: rolls handed on in 8 bits, as in the official code.  colour_anchor: 0 to 1, of Extend Video.
-    colour_match: 0 to 1, of Talking Avatar.
+    official: rolls handed on in 8 bits, as in the official code.  colour_anchor: 0 to 1, of Extend Video; None as the
+    trial asks.  colour_match: 0 to 1, of Talking Avatar.
     """
 
     precision: str = "auto"
     steps: int | None = None
     official: bool = False
-    colour_anchor: float = 0.0
+    colour_anchor: float | None = None
     colour_match: float = 1.0
 
 
@@ -101,6 +101,7 @@ class Studio:
         cut = isinstance(trial, ShotTrial)
         job = Job.SHOT if cut else Job.EXTENSION
         recipe = self._recipe(job)
+        anchor = 0.0 if cut else trial.colour_anchor
         lines = [f"cut {CUT_SECONDS}s: {trial.prompt}"] if cut else [f"continue 1s: {trial.prompt}"] * trial.rolls
         video, *_ = self.run(
             "SkyReelsExtendVideo",
@@ -116,7 +117,7 @@ class Studio:
             sampler="unipc (official)",
             guidance=1.0,
             negative="",
-            colour_anchor=settings.colour_anchor,
+            colour_anchor=anchor if settings.colour_anchor is None else settings.colour_anchor,
             output="new only",
             output_rate="as the source",
             codec="lossless",

@@ -27,6 +27,7 @@ WINDOW = 33  # frames of the avatar
 PAIR_WINDOW = 49
 SECONDS = ((WINDOW - 1) / AVATAR_FPS, 3.2)  # of speech: one window, and several with key frames
 ROLLS = 10
+ANCHOR = 0.5  # of colours, over many rolls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +66,12 @@ class ReferenceTrial(Trial):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtensionTrial(Trial):
-    """prefix [25, H, W, 3], from `start` seconds on, goes on for so many rolls."""
+    """prefix [25, H, W, 3], from `start` seconds on, goes on for so many rolls. colour_anchor: of Extend Video."""
 
     prefix: np.ndarray
     start: float
     rolls: int = 1
+    colour_anchor: float = 0.0
 
     @property
     def begin(self) -> float:
@@ -237,18 +239,24 @@ def _walk_on(rng: random.Random) -> Iterator[Trial]:
 
 
 def _long(rng: random.Random, rolls: int) -> Iterator[Trial]:
-    """Ten rolls of someone who stays; the twin is one roll, which serves as the control."""
+    """Ten rolls of someone who stays, with the anchor that our page advises; the twin is one roll, as the control."""
     names, places, seed = rng.sample(CHARACTERS, 2), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
     for name, place, time, count in zip(names, places, ("day", "dusk"), (rolls, 1)):
         scene = Scene((Actor(name, "waves"),), place, time, shot="medium", subject=name, seed=seed)
-        yield _extension(scene, seed, {"seam", "picture", *(["long"] if count > 1 else [])}, count)
+        yield _extension(scene, seed, {"seam", "picture", *(["long"] if count > 1 else [])}, count, ANCHOR)
 
 
-def _extension(scene: Scene, seed: int, asked: set[str], rolls: int = 1) -> ExtensionTrial:
+def _extension(scene: Scene, seed: int, asked: set[str], rolls: int = 1, anchor: float = 0.0) -> ExtensionTrial:
     start = 0.4
-    prefix = render_clip(scene, PREFIX_FRAMES, FPS, start)
     return ExtensionTrial(
-        scene=scene, prompt=write(scene), seed=seed, asked=frozenset(asked), prefix=prefix, start=start, rolls=rolls
+        scene=scene,
+        prompt=write(scene),
+        seed=seed,
+        asked=frozenset(asked),
+        prefix=render_clip(scene, PREFIX_FRAMES, FPS, start),
+        start=start,
+        rolls=rolls,
+        colour_anchor=anchor,
     )
 
 
