@@ -40,8 +40,8 @@ RATE = 0.012
 MIX = {Job.REFERENCE: 4, Job.EXTENSION: 2, Job.SHOT: 3}
 # Of "video", of each job's own network, which begins from it, and of its distillation.
 VIDEO_STEPS = 19500
-STEPS = {Job.REFERENCE: 4800, Job.EXTENSION: 800, Job.SHOT: 700, Job.AVATAR: 2640}
-DISTIL_STEPS = {Job.REFERENCE: 300, Job.EXTENSION: 80, Job.SHOT: 140}
+STEPS = {Job.REFERENCE: 5600, Job.EXTENSION: 800, Job.SHOT: 700, Job.AVATAR: 2640}
+DISTIL_STEPS = {Job.REFERENCE: 240, Job.EXTENSION: 80, Job.SHOT: 140}
 # A network of a job that "video" knows begins at a lower rate. Share of the steps in which the rate falls.
 OWN_RATE, DISTIL_RATE = RATE / 2, RATE / 6
 COOL_DOWN = {"video": 0.2, "avatar": 0.6, "own": 1.0, "distilled": 0.6}

@@ -32,7 +32,7 @@ EMPTY = 0.1  # of the prompts, and of the references, and of the speech
 LOOK_AGAIN = 200  # batches until the folder is looked at again
 IMAGES = 0.15  # of the reference job's batches: who is who is learnt from many more of them in the same time
 # Kinds of clips that the reference job's batches are of: how often, and latent frames.
-REFERENCE_KINDS = {"reference": (0.6, (7,)), "object": (0.15, (7,)), "world": (0.25, (7, 13))}
+REFERENCE_KINDS = {"reference": (0.5, (7,)), "object": (0.3, (7,)), "world": (0.2, (7, 13))}
 CHUNKS_OF = {
     Job.REFERENCE: tuple(REFERENCE_KINDS),
     Job.EXTENSION: ("world",),

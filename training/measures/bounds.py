@@ -36,8 +36,8 @@ class Measure:
 
 MEASURES = (
     Measure("reference.character", CONSISTENCY, "share of frames whose best fit is the character of the picture", 0.6),
-    Measure("reference.object", CONSISTENCY, "share of frames with the object of the picture, close", 0.6),
-    Measure("reference.held", CONSISTENCY, "the same of an object in a hand", 0.6, held=False),
+    Measure("reference.object", CONSISTENCY, "share of frames whose best fit is the object of the picture", 0.4),
+    Measure("reference.held", CONSISTENCY, "the same of an object in a hand", 0.4, held=False),
     Measure("reference.place", CONSISTENCY, "share of frames in the place of the prompt and the picture", 0.75),
     Measure("reference.likeness", CONSISTENCY, "how badly the head fits the character, 0 is perfect", 0.15, True, 3),
     Measure("prompt.time", FOLLOWING, "share of frames at the right time of day", 0.75),
@@ -60,7 +60,7 @@ MEASURES = (
     ),
     Measure("cut.subject", CUTS, "share of frames with the right character or object", 0.4),
     Measure("cut.place", CUTS, "share of frames in the same place", 0.75),
-    Measure("cut.framing", CUTS, "error of the new framing, in doublings", 0.6, True),
+    Measure("cut.framing", CUTS, "error of the new framing, in doublings", 0.4, True),
     Measure("avatar.character", CONSISTENCY, "share of frames whose best fit is the person of the portrait", 0.75),
     Measure("lips.correlation", SYNC, "correlation of mouth and speech, within one frame", 0.6),
     Measure("lips.lag", SYNC, "frames by which the mouth is early or late", 1.0, True, 1),

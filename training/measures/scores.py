@@ -20,7 +20,7 @@ from .trials import ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial
 
 LOOKS = 3  # frames of a clip that are looked at
 ABSENT = 0.14  # a head that fits worse than this is none: empty places have such errors
-FOLLOWED = 0.3  # a head that fits worse cannot be followed: one that walks or is passed by a camera is blurred
+LOST = 0.3  # whoever fits worse cannot be followed either: one who walks, is far away or passed by a camera is blurred
 COARSE = (24, 16)  # cells of a frame, where single pixels do not count
 NOWHERE = 1.0  # in place of a distance or an error where nobody is to be found
 NEAR = 6  # frames on each side of a seam
@@ -115,13 +115,13 @@ def _moved(trial: ReferenceTrial | ExtensionTrial, clip: Clip) -> float:
     true = [(actor_x(trial.scene, 0, t) - view.x) * view.zoom for t, view in zip(times, views)]
     way = float(np.polyfit(times, true, 1)[0])
     path = path_of(clip.frames, trial.scene.actors[0].character, FPS)
-    return path.velocity[0] / way if np.median(path.error) < FOLLOWED else 0.0
+    return path.velocity[0] / way if np.median(path.error) < LOST else 0.0
 
 
 def _framing(trial: Trial, clip: Clip) -> float:
     true = [view_at(trial.scene, i / FPS).zoom for i in clip.moments]
     seen = [heads[0] for heads in clip.heads]
-    if np.median([head.error for head in seen]) > ABSENT:
+    if np.median([head.error for head in seen]) > LOST:
         return NOWHERE
     return float(np.median([abs(np.log2(head.zoom / zoom)) for head, zoom in zip(seen, true)]))
 
