@@ -41,7 +41,7 @@ def extension(card: Card, run: Run) -> None:
     source, *new = run.parts()
     strip(card, spread(source, 3), GAP, 104)
     card.arrow(SIDE / 2, 124, 26)
-    card.picture(middle(new[-1]), GAP, 156, WIDE, SIDE - 156 - GAP)
+    card.picture(new[0][-1], GAP, 156, WIDE, SIDE - 156 - GAP)
 
 
 def storyboard(card: Card, run: Run) -> None:
