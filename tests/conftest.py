@@ -27,7 +27,11 @@ MARKS = {
 }
 
 # Files that take minutes come first: where several processes share the files, none is left with one of them.
-SLOW = ("test_web_extension.py", "test_page.py", "test_kernels.py", "test_extension_server.py", "test_workflows.py")
+SLOW = (
+    *("test_page.py", "test_web_extension.py", "test_nano_checkpoints.py", "test_extension_server.py"),
+    *("test_workflows.py", "test_host_tools.py", "test_kernels.py", "test_extension_nodes.py", "test_avatar_server.py"),
+    *("test_composition.py", "test_lora_nodes.py", "test_results.py", "test_batch.py", "test_nano_measures.py"),
+)
 
 # Two threads wait for each other longer than a tiny model takes; set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -60,7 +60,7 @@ MEASURES = (
     ),
     Measure("cut.subject", CUTS, "share of frames with the right character or object", 0.4),
     Measure("cut.place", CUTS, "share of frames in the same place", 0.75),
-    Measure("cut.framing", CUTS, "error of the new framing, in doublings", 0.4, True),
+    Measure("cut.framing", CUTS, "error of the new framing, in doublings", 0.6, True),
     Measure("avatar.character", CONSISTENCY, "share of frames whose best fit is the person of the portrait", 0.75),
     Measure("lips.correlation", SYNC, "correlation of mouth and speech, within one frame", 0.6),
     Measure("lips.lag", SYNC, "frames by which the mouth is early or late", 1.0, True, 1),

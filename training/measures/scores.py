@@ -20,6 +20,7 @@ from .trials import ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial
 
 LOOKS = 3  # frames of a clip that are looked at
 ABSENT = 0.14  # a head that fits worse than this is none: empty places have such errors
+UNSURE = 0.18  # how large a head is can still be told; in noise the best fit is 0.19
 LOST = 0.3  # whoever fits worse cannot be followed either: one who walks, is far away or passed by a camera is blurred
 COARSE = (24, 16)  # cells of a frame, where single pixels do not count
 NOWHERE = 1.0  # in place of a distance or an error where nobody is to be found
@@ -121,7 +122,7 @@ def _moved(trial: ReferenceTrial | ExtensionTrial, clip: Clip) -> float:
 def _framing(trial: Trial, clip: Clip) -> float:
     true = [view_at(trial.scene, i / FPS).zoom for i in clip.moments]
     seen = [heads[0] for heads in clip.heads]
-    if np.median([head.error for head in seen]) > LOST:
+    if np.median([head.error for head in seen]) > UNSURE:
         return NOWHERE
     return float(np.median([abs(np.log2(head.zoom / zoom)) for head, zoom in zip(seen, true)]))
 
