@@ -125,11 +125,8 @@ def kept(node: dict) -> tuple:
     return node["id"], node["type"], values, node.get("mode")
 
 
-@pytest.mark.parametrize(
-    ("server", "nodes_2"),
-    [("stocked_server", False), ("stocked_server", True), ("newest_page_server", True)],
-    ids=["host's page, classic canvas", "host's page, Nodes 2.0", "newest page, Nodes 2.0"],
-)
+@pytest.mark.parametrize("server", ["stocked_server", "newest_page_server"], ids=["host's page", "newest page"])
+@PAGES
 def test_a_workflow_that_was_saved_again_is_the_same(request, page_factory, server: str, nodes_2: bool):
     page = page_factory(request.getfixturevalue(server), nodes_2=nodes_2)
     noise = page.errors()

@@ -30,7 +30,7 @@ from pack.training.models.shipped import NANO, missing_files  # noqa: E402
 
 MINUTE = 60  # rolls
 ROUNDS = 4  # of the full report
-LATER = {"action", "camera"}  # asked for in the full report alone: no model does it yet
+LATER = {"action", "camera"}  # asked for in the full report alone: no model does it reliably yet
 
 
 def as_json(results: Results, seconds: float) -> dict:

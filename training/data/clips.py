@@ -1,6 +1,6 @@
 """Rendering what the four jobs are trained on, once, into files: a run reads them many times.
 
-    world     clips of 49 frames with references, from anywhere in a scene: all jobs and the autoencoder learn from them
+    world     clips of 49 frames with references, from anywhere in a scene: reference, extension, autoencoder
     reference clips of 25 frames with references, from the beginning of a scene, where what the prompt says happens
     object    the same of an object, close
     shot      a prefix and the shot after the cut

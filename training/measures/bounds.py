@@ -37,7 +37,7 @@ class Measure:
 MEASURES = (
     Measure("reference.character", CONSISTENCY, "share of frames whose best fit is the character of the picture", 0.6),
     Measure("reference.object", CONSISTENCY, "share of frames whose best fit is the object of the picture", 0.4),
-    Measure("reference.held", CONSISTENCY, "the same of an object in a hand", 0.4, held=False),
+    Measure("reference.held", CONSISTENCY, "the same of an object in a hand", 0.6, held=False),
     Measure("reference.place", CONSISTENCY, "share of frames in the place of the prompt and the picture", 0.75),
     Measure("reference.likeness", CONSISTENCY, "how badly the head fits the character, 0 is perfect", 0.15, True, 3),
     Measure("prompt.time", FOLLOWING, "share of frames at the right time of day", 0.75),

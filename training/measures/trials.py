@@ -196,12 +196,8 @@ def _shot(rng: random.Random) -> Iterator[Trial]:
 
 def _thing(rng: random.Random) -> Iterator[Trial]:
     """One prompt, word for word, and other objects, close: in a hand they are few pixels."""
-    name, place, things, seed = (
-        rng.choice(CHARACTERS),
-        rng.choice(_PLACES),
-        rng.sample(OBJECTS, 2),
-        rng.randrange(1 << 16),
-    )
+    name, place = rng.choice(CHARACTERS), rng.choice(_PLACES)
+    things, seed = rng.sample(OBJECTS, 2), rng.randrange(1 << 16)
     for thing in things:
         scene = Scene((Actor(name),), place, thing=thing, shot="close", subject=thing, seed=seed)
         yield _reference(scene, rng, seed, {"object"}, ("object",))
