@@ -4,7 +4,8 @@
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
 # make clean   remove what these made in this checkout (the cache folder stays)
 #
-# A first run needs python3 (3.11) and make, and sets up the rest in a few minutes.
+# A first run needs python3 (3.10 to 3.13) and make, and sets up the rest: in about a minute where uv is there or comes
+# from PyPI, in some where pip does it. make PYTHON=python3.12 ... takes another Python.
 # COMFYUI_PATH=/path/to/ComfyUI uses an existing ComfyUI. ARGS passes options on: make test ARGS="-k avatar".
 
 PYTHON ?= python3

@@ -11,10 +11,12 @@ import pytest
 
 import downloads
 import environment
-from downloads import SetupError, cache_folder, call, check_sha256, unpack
+import torch_addons
+from browser import check_chromium
+from downloads import SetupError, cache_folder, call, check_sha256, is_whole, unpack
 
 TOOLS = Path(environment.__file__).parent
-BEFORE_VENV = ("environment.py", "downloads.py", "browser.py")
+BEFORE_VENV = ("environment.py", "downloads.py", "browser.py", "installing.py")
 
 
 @pytest.fixture
@@ -76,6 +78,20 @@ def test_a_broken_archive_leaves_nothing_that_looks_whole(archive: Path, tmp_pat
     assert not (tmp_path / "host").exists()
 
 
+def test_what_is_missing_or_cut_off_in_the_cache_is_noticed(archive: Path, tmp_path: Path):
+    host = tmp_path / "host"
+    assert not is_whole(host)
+    unpack(archive, "inside/host/", host)
+    assert is_whole(host)
+    (host / "comfy" / "compiled.pyc").touch()
+    assert is_whole(host), "files that came later are none of its concern"
+    (host / "main.py").write_text("pr")
+    assert not is_whole(host)
+    unpack(archive, "inside/host/", host)
+    (host / "comfy" / "sd.py").unlink()
+    assert not is_whole(host)
+
+
 def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("SKYREELS_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
@@ -114,6 +130,10 @@ def test_a_missing_comfyui_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("SKYREELS_CACHE", str(tmp_path))
     with pytest.raises(SetupError, match=r"There is no ComfyUI in .*: run `python3 tools/environment.py`"):
         environment.comfyui_path()
+    (tmp_path / environment.COMFYUI.folder).mkdir()
+    downloads.contents(tmp_path / environment.COMFYUI.folder).write_text("5 main.py\n")
+    with pytest.raises(SetupError, match="Files of the ComfyUI are missing or cut off in "):
+        environment.comfyui_path()
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(SetupError, match="is not a ComfyUI folder"):
         environment.comfyui_path()
@@ -122,6 +142,9 @@ def test_a_missing_comfyui_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(SetupError, match=r"too old: 0\.3\.75 or newer is needed"):
         environment.comfyui_path()
     (tmp_path / "comfy_api" / "latest").mkdir(parents=True)
+    with pytest.raises(SetupError, match=r"has no requirements\.txt"):
+        environment.comfyui_path()
+    (tmp_path / "requirements.txt").touch()
     assert environment.comfyui_path() == tmp_path
 
 
@@ -160,3 +183,73 @@ def test_what_runs_before_there_is_a_venv_needs_only_python(name: str):
     code = f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import {name.removesuffix('.py')}"
     # -I -S: no packages of the environment, of the user or of this checkout
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+
+
+def test_a_python_without_wheels_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(environment, "NEWEST", (3, 9))
+    with pytest.raises(SetupError, match=r"This is Python 3\.\d+\.\d+, but one from 3\.10 to 3\.13 is needed"):
+        environment.prepare()
+
+
+@pytest.fixture
+def broken_comfyui(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ComfyUI, by its files, that lacks a module. The Python is that of the tests."""
+    host = checkout / "host"
+    (host / "comfy_api" / "latest").mkdir(parents=True)
+    (host / "comfy").mkdir()
+    (host / "comfy" / "cli_args.py").touch()
+    (host / "main.py").write_text("import no_such_module\n")
+    monkeypatch.setenv("COMFYUI_PATH", str(host))
+    monkeypatch.setattr(environment, "ROOT", TOOLS.parent)
+    monkeypatch.setattr(environment, "venv_python", lambda: Path(sys.executable))
+    monkeypatch.setattr(environment, "STARTED", checkout / "started")
+    return host
+
+
+def test_a_comfyui_that_does_not_start_is_one_sentence(broken_comfyui: Path):
+    with pytest.raises(SetupError) as caught:
+        environment.check_start(broken_comfyui)
+    assert str(caught.value) == (
+        f"Starting the ComfyUI in {broken_comfyui} failed: error: ModuleNotFoundError: No module named "
+        "'no_such_module'. Start it by hand to see why, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
+    )
+    assert not environment.STARTED.exists()
+
+
+def test_a_comfyui_that_has_started_is_not_started_again(broken_comfyui: Path, monkeypatch: pytest.MonkeyPatch):
+    started = []
+    monkeypatch.setattr(environment, "call", lambda command, *_: started.append(command))
+    for _ in range(2):
+        environment.check_start(broken_comfyui)
+    assert len(started) == 1
+    (broken_comfyui / "requirements.txt").write_text("scipy\n")
+    environment.check_start(broken_comfyui)
+    assert len(started) == 2
+
+
+def test_a_browser_that_opens_nothing_is_one_sentence(tmp_path: Path):
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\necho 'libnss3.so: cannot open shared object file' >&2\nexit 127\n")
+    with pytest.raises(SetupError, match=r"chromium does not open a page \(Permission denied\)\. Install Chromium"):
+        check_chromium(program)
+    program.chmod(0o755)
+    with pytest.raises(SetupError, match=r"does not open a page \(libnss3\.so: cannot open shared object file\)\. "):
+        check_chromium(program)
+
+
+def test_mending_leaves_the_installers_own_copy_alone(tmp_path: Path):
+    """uv links files from its cache, where others' environments have them from."""
+    package, cached = tmp_path / "torchvision", tmp_path / "cached.py"
+    package.mkdir()
+    text = "import functools\n\n\n@functools.cache\n@torch.library.register_fake('torchvision::nms')\ndef nms(): ...\n"
+    cached.write_text(text)
+    (package / "_meta_registrations.py").hardlink_to(cached)
+    torch_addons.guard_torchvision(package)
+    assert "_register_fake_if_loaded('torchvision::nms')" in (package / "_meta_registrations.py").read_text()
+    assert cached.read_text() == text
+
+
+def test_what_a_fresh_python_cannot_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "broken_addon.py").write_text("raise OSError('libcuda.so is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert torch_addons.import_errors(["json", "broken_addon"]) == {"broken_addon": "OSError: libcuda.so is missing"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from downloads import SetupError, call, step
@@ -16,6 +18,7 @@ NAMES = (
     "microsoft-edge",
     "chrome",
 )
+BY_HAND = "Install Chromium or Google Chrome, or set SKYREELS_CHROMIUM to the program, and run it again."
 
 
 def chromium_path() -> Path | None:
@@ -42,16 +45,34 @@ def chromium_path() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def install_chromium() -> None:
-    """Install Chromium from the system's packages. Raises SetupError where that is not possible."""
-    by_hand = "Install Chromium or Google Chrome, or set SKYREELS_CHROMIUM to the program, and run it again."
+def check_chromium(program: Path) -> None:
+    """Open an empty page. Raises SetupError with one sentence where the program does not."""
+    # --version would do, but on Windows it opens a window.
+    options = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--dump-dom", "about:blank"]
+    try:
+        done = subprocess.run([program, *options], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        shown, said = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+        lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+        why = "" if "<html>" in shown else re.sub(r"^\[[^]]*\] ?", "", lines[-1])
+    except OSError as error:
+        why = error.strerror
+    except subprocess.TimeoutExpired:
+        why = "it showed nothing for a minute"
+    if why:
+        raise SetupError(f"The browser {program} does not open a page ({why.rstrip('.')}). {BY_HAND}")
+
+
+def install_chromium() -> Path:
+    """Install Chromium from the system's packages and return it. Raises SetupError where that is not possible."""
     as_root = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
     if not shutil.which("apt-get") or (as_root and not shutil.which("sudo")):
-        raise SetupError(f"The tests of ComfyUI's page need a browser, and none was found. {by_hand}")
+        raise SetupError(f"The tests of ComfyUI's page need a browser, and none was found. {BY_HAND}")
     as_root += ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     with step("Chromium"):
-        call([*as_root, "update"], "Reading the list of system packages", by_hand)
+        call([*as_root, "update"], "Reading the list of system packages", BY_HAND)
         install = [*as_root, "install", "-y", "--no-install-recommends", "chromium", "fonts-liberation"]
-        call(install, "Installing Chromium", by_hand)
-    if not chromium_path():
-        raise SetupError(f"Chromium was installed from the system's packages but cannot be found. {by_hand}")
+        call(install, "Installing Chromium", BY_HAND)
+    program = chromium_path()
+    if not program:
+        raise SetupError(f"Chromium was installed from the system's packages but cannot be found. {BY_HAND}")
+    return program

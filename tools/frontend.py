@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from downloads import SetupError, Wheel, cache_folder, call, only_one
+from downloads import SetupError, Wheel, cache_folder, call, contents, is_whole, only_one
 from environment import fetch, venv_python
 
 NAME = "comfyui-frontend-package"
@@ -42,7 +42,7 @@ def newest_frontend() -> Frontend:
     with only_one(cache_folder()):
         try:
             wheel = newest_wheel()
-            if not (cache_folder() / wheel.folder).is_dir():
+            if not is_whole(cache_folder() / wheel.folder):
                 fetch(wheel)
         except SetupError:
             there = in_cache()
@@ -52,6 +52,7 @@ def newest_frontend() -> Frontend:
         for old in in_cache():
             if old.version != wheel.version:
                 shutil.rmtree(old.folder, ignore_errors=True)
+                contents(old.folder).unlink(missing_ok=True)
         return Frontend(wheel.version, cache_folder() / wheel.folder)
 
 

@@ -10,13 +10,22 @@ second run finds nothing to do.
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def import_error(name: str) -> str:
-    """The last line of what a fresh Python says when it cannot import the module; "" when it can."""
-    done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+def import_errors(names: Sequence[str]) -> dict[str, str]:
+    """Of each module that a fresh Python cannot import: the last line of what it says."""
+    code = (
+        "import sys\nfor name in sys.argv[1:]:\n"
+        "    try: __import__(name)\n"
+        "    except BaseException as error: print(name, f'{type(error).__name__}: {error}'.splitlines()[-1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
+    if done.returncode:  # it ended without a word of Python's
+        return dict.fromkeys(names, f"exit status {done.returncode}")
+    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    return {line[0]: line[-1] for line in lines if line[0] in names}
 
 
 def folder(name: str) -> Path:
@@ -40,7 +49,10 @@ def guard_torchvision(package: Path) -> None:
         "        return torch.library.register_fake(name)\n"
         "    return lambda function: function"
     )
-    file.write_text(guarded.replace(anchor, function + anchor, 1), encoding="utf-8")
+    # A new file in its place: the old one may be one and the same with that in uv's cache, which others install from.
+    mended = file.with_suffix(".mended")
+    mended.write_text(guarded.replace(anchor, function + anchor, 1), encoding="utf-8")
+    mended.replace(file)
 
 
 def put_aside_torchaudio(package: Path) -> None:
@@ -50,18 +62,16 @@ def put_aside_torchaudio(package: Path) -> None:
 
 
 def main() -> int:
-    failed = []
-    for name, mend in (("torchvision", guard_torchvision), ("torchaudio", put_aside_torchaudio)):
-        if not import_error(name):
-            continue
-        mend(folder(name))
-        error = import_error(name)
-        if error:
-            failed.append(f"{name} cannot be imported beside this torch ({error})")
-        else:
-            print(f"({name} runs without its CUDA parts)", end=" ")
+    mends = {"torchvision": guard_torchvision, "torchaudio": put_aside_torchaudio}
+    broken = import_errors(list(mends))
+    for name in broken:
+        mends[name](folder(name))
+    failed = import_errors(list(broken)) if broken else {}
+    for name in broken.keys() - failed.keys():
+        print(f"({name} runs without its CUDA parts)", end=" ")
     if failed:
-        print(f"error: {'; '.join(failed)}.", file=sys.stderr)
+        reasons = "; ".join(f"{name} cannot be imported beside this torch ({why})" for name, why in failed.items())
+        print(f"error: {reasons}.", file=sys.stderr)
     return bool(failed)
 
 
