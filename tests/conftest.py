@@ -16,6 +16,14 @@ import pytest
 from comfyui_process import PackNodes, load_pack, open_comfyui
 from downloads import SetupError
 
+# Hooks: no test starts where the browser or ComfyUI is missing.
+from needs import (  # noqa: F401
+    pytest_collection_finish,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = {
     "comfyui": "host",

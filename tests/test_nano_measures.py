@@ -14,6 +14,7 @@ from pack.training.measures.studio import Settings
 from pack.training.measures.trials import AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, swapped, trials
 from test_training_measures import degraded
 
+pytestmark = pytest.mark.host  # they are filmed on it
 BOUNDS = {measure.name: measure for measure in MEASURES}
 
 
