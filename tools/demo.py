@@ -4,7 +4,7 @@
     .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/; "all" for all
 
 The inputs are drawn by `training/`. What it needs and makes lies in `demo/`, which git ignores: the videos, and
-`what_was_made.png`, which shows of each what went in and what came out.
+`what_was_made.png`, which shows of each what went in and what came out. It is there as soon as the first is made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from comfyui_server import Server, ServerError
@@ -45,7 +46,7 @@ MODELS = {
 
 
 def prepare(checkpoints: Path) -> None:
-    """Put checkpoints and drawn inputs where ComfyUI looks for them below FOLDER, in place of those of earlier runs.
+    """Put checkpoints where ComfyUI looks for them below FOLDER, and take away what earlier runs needed.
 
     Raises SetupError for a checkpoint that is not there.
     """
@@ -58,7 +59,6 @@ def prepare(checkpoints: Path) -> None:
     for name, place in MODELS.items():
         (FOLDER / "models" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoints / name, FOLDER / "models" / place)
-    draw_inputs(FOLDER / "input")
 
 
 @contextlib.contextmanager
@@ -81,10 +81,10 @@ def run(server: Server, name: str) -> bool:
     start = time.monotonic()
     prompt, paths = changed(prompt, demo.changes), []
     for turn in demo.runs:
-        paths += server.output_files(server.wait(_follow(server, changed(prompt, turn))))
+        for path in server.output_files(server.wait(_follow(server, changed(prompt, turn)))):
+            print(f"  {path.relative_to(ROOT)}: {probe(path)}")
+            paths.append(path)
     seconds = time.monotonic() - start
-    for path in paths:
-        print(f"  {path.relative_to(ROOT)}: {probe(path)}")
     print(f"  took {seconds:.0f} s")
     note(Run(name, FOLDER, tuple(path.relative_to(FOLDER).as_posix() for path in paths), seconds))
     if tuple(map(probe, paths)) == demo.videos:
@@ -109,20 +109,36 @@ def _follow(server: Server, prompt: dict) -> str:
     return prompt_id
 
 
-def run_all(names: Sequence[str], checkpoints: Path = NANO) -> list[str]:
+def run_all(names: Sequence[str], checkpoints: Path = NANO, after_first: Callable[[], None] | None = None) -> list[str]:
     """Run these workflows on a server of their own; the names of those that made what was planned.
 
+    after_first: is called when the first one has run.
     Raises SetupError, ServerError or WorkflowError.
     """
-    with timed("Nano checkpoints, and pictures, clips and speech, drawn"):
-        prepare(checkpoints)
+    prepare(checkpoints)
     server = Server(FOLDER, packs=TINY_PACKS, environment=ENVIRONMENT)
     try:
-        with timed("ComfyUI"):
+        with timed("ComfyUI, and meanwhile pictures, clips and speech, drawn"), ThreadPoolExecutor(1) as other:
+            drawing = other.submit(draw_inputs, FOLDER / "input")
             server.start()
-        return [name for name in names if run(server, name)]
+            drawing.result()
+        good = []
+        for name in names:
+            good += [name] if run(server, name) else []
+            if name == names[0] and after_first:
+                after_first()
+        return good
     finally:
         server.close()
+
+
+def show_first(names: Sequence[str]) -> None:
+    """Draw the sheet with the first workflow alone, so that one sees early that it works, and say what will follow."""
+    write_sheet(SHEET, [runs(FOLDER)[names[0]]])
+    print(f"\nTo look at already: {SHEET.relative_to(ROOT)}")
+    if names[1:]:
+        titles = ", ".join(f"{DEMOS[name].title} ({name})" for name in names[1:])
+        print(f"It will also show: {titles}")
 
 
 def main() -> int:
@@ -137,8 +153,9 @@ def main() -> int:
     if unknown:
         print(f"There is no {', '.join(unknown)} in workflows/: it has {', '.join(DEMOS)}.", file=sys.stderr)
         return 1
+    sys.stdout.reconfigure(line_buffering=True)  # each line when it is said, into a pipe as well
     try:
-        good = run_all(names, options.checkpoints)
+        good = run_all(names, options.checkpoints, lambda: show_first(names))
         with timed("\nThe sheet"):
             write_sheet(SHEET, [runs(FOLDER)[name] for name in names])
     except (SetupError, ServerError, WorkflowError) as error:
