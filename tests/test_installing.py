@@ -113,7 +113,7 @@ def test_pip_does_what_uv_cannot_and_says_so(stand_in: Path, tmp_path: Path):
 def test_a_torch_that_is_not_for_this_machine_is_one_sentence(stand_in: Path):
     (stand_in.parent / "fail").touch()
     with pytest.raises(
-        SetupError, match=r"There is no torch==0\.0\.1 for Python 3\.\d+\.\d+ on .* 64 bits from 3\.10 to"
+        SetupError, match=r"pip finds no torch==0\.0\.1 for Python 3\.\d+\.\d+ on .* 64 bits from 3\.10 to"
     ):
         Installer(Path(sys.executable)).install("Installing torch", "torch==0.0.1", torch=True)
 

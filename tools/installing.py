@@ -110,12 +110,12 @@ class Installer:
                 except SetupError:  # such as the stand-in of a version manager
                     continue
                 return Path(found)
-        self._pip("Getting uv", "uv")
+        self._pip("Getting uv", "uv", needs="")
         call([beside, "--version"], "Starting uv", "")
         return beside
 
-    def _pip(self, what: str, *arguments) -> None:
-        call([self.python, "-m", "pip", "--no-input", "install", "-q", *arguments], what, NEEDS)
+    def _pip(self, what: str, *arguments, needs: str = NEEDS) -> None:
+        call([self.python, "-m", "pip", "--no-input", "install", "-q", *arguments], what, needs)
 
     def install(self, what: str, *arguments, torch: bool = False) -> str:
         """Install what `pip install` would by these arguments; a note for the user, mostly "".
@@ -137,12 +137,14 @@ class Installer:
         try:
             self._pip(what, *arguments)
         except SetupError as error:
-            if torch and "No matching distribution" in str(error):
+            # The second is what pip says where a constraint names the package as well.
+            if torch and ("No matching distribution" in str(error) or "ResolutionImpossible" in str(error)):
                 wanted = " and ".join(name for name in map(str, arguments) if "==" in name)
                 raise SetupError(
-                    f"There is no {wanted} for Python {platform.python_version()} on {platform.system()} "
-                    f"{platform.machine()} in the package index: a Python of 64 bits from 3.10 to 3.13 on Linux, "
-                    "Windows or a Mac with Apple silicon is needed (make PYTHON=python3.12 ...)."
+                    f"pip finds no {wanted} for Python {platform.python_version()} on {platform.system()} "
+                    f"{platform.machine()}: a Python of 64 bits from 3.10 to 3.13 on Linux, Windows or a Mac with Apple "
+                    "silicon is needed (make PYTHON=python3.12 ...), and in pip's configuration, if there is any, an "
+                    "index that has it and no constraint against it."
                 ) from error
             raise
         return note
