@@ -18,6 +18,7 @@ __all__ = ["has_int8_matmul", "int8_linear", "int8_matmul", "is_power_of_4", "qu
 
 # Rows of x that are worked on at a time: bounds their float32 copies and the int32 result.
 CHUNK_ROWS = 4096
+EXACT_COLUMNS = 1024  # products of int8 that float32 sums without rounding: 1024 x 128 x 128 = 2^24
 
 
 def _sample(x, weight, scale, bias=None, rotation=0, gelu=False):
@@ -72,6 +73,12 @@ def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a b^T, exactly.  a: [M, K] int8.  b: [N, K] int8.  Returns [M, N] int32."""
     if a.device.type == "cuda":
         return _aligned_matmul(a, b)
+    return _matmul(a, b)
+
+
+def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if a.device.type == "cpu" and not _has_int8_units():
+        return _matmul_by_floats(a, b)
     return torch._int_mm(a, b.t())
 
 
@@ -87,10 +94,33 @@ def has_int8_matmul(device: torch.device) -> bool:
         return False
 
 
+@cache
+def _has_int8_units() -> bool:
+    """Whether this processor multiplies int8 (AVX-512 VNNI), and oneDNN makes use of it.
+
+    Without, torch takes a plain loop, 100 times slower than float32. Where oneDNN alone is told to do without
+    (ONEDNN_MAX_CPU_ISA), its sums of two products stick at 16 bits, so large numbers are tried.
+    """
+    names = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_cpu_support_vnni")  # older torch has the last ones
+    if not any(getattr(torch.cpu, name, bool)() for name in names):
+        return False
+    large = torch.full((32, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(large, -large.t()) == -64 * 127 * 127).all())
+
+
+def _matmul_by_floats(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """As int8_matmul, in float32, as many columns at a time as are summed exactly."""
+    total = None
+    for some_a, some_b in zip(a.split(EXACT_COLUMNS, dim=1), b.split(EXACT_COLUMNS, dim=1)):
+        part = (some_a.float() @ some_b.float().t()).int()
+        total = part if total is None else total.add_(part)
+    return total
+
+
 def _aligned_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """As int8_matmul, in the sizes that cuBLAS and hipBLASLt take: more than 16 rows, otherwise multiples of 8."""
     columns = -a.shape[1] % 8
     more_a, more_b = (0, columns, 0, max(0, 32 - len(a))), (0, columns, 0, -len(b) % 8)
     padded_a = F.pad(a, more_a) if any(more_a) else a
     padded_b = F.pad(b, more_b) if any(more_b) else b
-    return torch._int_mm(padded_a, padded_b.t())[: len(a), : len(b)]
+    return _matmul(padded_a, padded_b)[: len(a), : len(b)]

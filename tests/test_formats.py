@@ -97,6 +97,14 @@ def test_what_ggml_wrote_comes_back(kind, error):
     )
 
 
+@pytest.fixture
+def exact_int8(monkeypatch):
+    """ComfyUI takes torch's product, which is wrong where oneDNN is told to do without the processor's int8 units."""
+    if not kernel._has_int8_units():
+        monkeypatch.setattr(torch, "_int_mm", lambda a, b: a.int() @ b.int())
+
+
+@pytest.mark.usefixtures("exact_int8")
 @pytest.mark.parametrize("rows, columns", [(7, 64), (3, 320), (130, 1024)])
 def test_int8_is_comfyuis(rows, columns):
     weight, x, width = normal("weight", (rows, columns)), normal("x", (33, columns)), rotation_for(columns)
@@ -111,6 +119,7 @@ def test_int8_is_comfyuis(rows, columns):
     assert relative_error(format.linear(x, parts, rows, bias), theirs) < 1e-6
 
 
+@pytest.mark.usefixtures("exact_int8")
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_int8_with_one_scale(shape):
     weight, x = normal("weight", (7, 96)), normal("x", (5, 96))
@@ -354,6 +363,17 @@ def test_products_of_int8_are_exact(m, n, k):
     wanted = a.int() @ b.int().t()
     assert equal(kernel.int8_matmul(a, b), wanted)
     assert equal(kernel._aligned_matmul(a, b), wanted)
+    assert equal(kernel._matmul_by_floats(a, b), wanted)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_products_of_the_largest_int8_are_exact(units, monkeypatch):
+    """oneDNN without int8 units sums two products in 16 bits; float32 is exact up to 2^24 alone."""
+    if not units:
+        monkeypatch.setattr(kernel, "_has_int8_units", lambda: False)
+    rows = torch.tensor([127, -127, -128, 1], dtype=torch.int8)[:, None].expand(4, 5120).contiguous()
+    rows[:, ::7] = -127
+    assert equal(kernel.int8_matmul(rows, rows), rows.int() @ rows.int().t())
 
 
 def test_where_int8_is_not_multiplied_only_the_weight_is_int8(monkeypatch):
