@@ -94,8 +94,13 @@ class Studio:
         (sampler,) = self.run("SkyReelsUniPCSampler")
         (sigmas,) = self.run("SkyReelsSigmas", model, settings.steps or 0)
         sampled, _ = self.run("SamplerCustomAdvanced", noise, guider, sampler, sigmas, latent)
-        (frames,) = self.run("VAEDecode", vae, sampled)
-        return to_bytes(frames)
+        return self._decoded(sampled["samples"])
+
+    def _decoded(self, latents: torch.Tensor) -> np.ndarray:
+        """VAEDecode's frames, but by this pack's way through the VAE, in 0.4 of its time on a processor."""
+        vae = self.pack.module("nodes.vae")
+        pieces = vae.decoder(self._tools["vae"])(vae.LATENT_FORMAT.process_in(latents))
+        return to_bytes(torch.cat(list(pieces), dim=2)[0].movedim(0, -1) / 2 + 0.5)
 
     def _extend(self, trial: ExtensionTrial | ShotTrial, settings: Settings) -> np.ndarray:
         cut = isinstance(trial, ShotTrial)
@@ -175,9 +180,8 @@ def _host():
     """ComfyUI with this pack and the one that lets it open small encoders; its folder goes when the process ends."""
     from comfyui_process import load_pack, open_comfyui
 
-    # On two cores decoding takes most of the time; in bfloat16 (--bf16-vae) it is some times faster.
     folder = tempfile.TemporaryDirectory(prefix="skyreels-nano-", ignore_cleanup_errors=True)
-    comfyui = open_comfyui(Path(folder.name), bf16_vae=True)
+    comfyui = open_comfyui(Path(folder.name))
     importlib.import_module(ENCODERS_PACK)
     return comfyui, load_pack(comfyui), folder
 
