@@ -63,21 +63,29 @@ def reordered(x, q, q_bias, o, o_bias, k, v):
     return torch.addmm(o_bias, shares.flatten(1), values)
 
 
+NO_BF16 = "unmeasured: this processor has no units for it"
 ORDERS = {"as computed": as_computed, "reordered": reordered}
+
+
+def bf16_errors(given: dict) -> dict[str, float]:
+    """Order -> relative error when computed in bfloat16."""
+    rounded = {name: tensor.bfloat16() for name, tensor in given.items()}
+    exact = as_computed(**{name: tensor.double() for name, tensor in rounded.items()})
+    return {name: float((order(**rounded) - exact).norm() / exact.norm()) for name, order in ORDERS.items()}
 
 
 def measured(quick: bool) -> dict:
     import torch
 
+    from pack.kernels.half_precision import in_hardware
+
     torch.set_num_threads(1)
     size = QUICK if quick else FULL
     with torch.inference_mode():
         given = inputs(size)
-        rounded = {name: tensor.bfloat16() for name, tensor in given.items()}
-        exact = as_computed(**{name: tensor.double() for name, tensor in rounded.items()})
         calls = {name: lambda order=order: order(**given) for name, order in ORDERS.items()}
         seconds = measure.interleaved(calls, size.rounds, time.thread_time)
-        errors = {name: float((order(**rounded) - exact).norm() / exact.norm()) for name, order in ORDERS.items()}
+        errors = bf16_errors(given) if in_hardware(torch.bfloat16) else dict.fromkeys(ORDERS)
     return {
         "size": vars(size),
         "orders": {name: {**measure.summary(seconds[name]), "bf16_error": errors[name]} for name in ORDERS},
@@ -87,7 +95,7 @@ def measured(quick: bool) -> dict:
 
 def tables(result: dict) -> str:
     rows = [
-        [name, f"{one['median_s'] * 1e3:.1f}", f"{100 * one['bf16_error']:.2f}%"]
+        [name, f"{one['median_s'] * 1e3:.1f}", f"{100 * error:.2f}%" if (error := one["bf16_error"]) else NO_BF16]
         for name, one in result["orders"].items()
     ]
     rows[1][1] += f" (**{result['ratio']['median']:.2f}**)"

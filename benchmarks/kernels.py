@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import measure
 from aims import Aim
@@ -233,6 +234,8 @@ def measured(quick: bool) -> dict:
     measure.enter_comfyui()
     import torch
 
+    from pack.kernels.half_precision import in_hardware
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_card = device.type == "cuda"
     size = QUICK if quick else CARD if on_card else CPU
@@ -245,7 +248,7 @@ def measured(quick: bool) -> dict:
         "dtypes": {},
     }
     with torch.inference_mode():
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in filter(partial(in_hardware, device=device), (torch.float32, torch.bfloat16)):
             given = inputs(size, dtype, device)
             ways = operations(size, given) | (card_only(size, given) if on_card else {})
             found = result["dtypes"][str(dtype).removeprefix("torch.")] = {}

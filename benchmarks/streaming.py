@@ -63,18 +63,21 @@ def measured(quick: bool) -> dict:
 
     device = measure.device()
     peers.enter(cpu=device.type == "cpu")
+    from pack.kernels.half_precision import computed_in
+
     size = QUICK if quick else CARD
+    dtype = computed_in(torch.bfloat16, device)  # on a processor it is only shown to run
     latents = {"24 tokens": (2, 6, 8)} if quick else LATENTS
     result = {"device": measure.device_name(device), "size": vars(size), "cases": {name: {} for name in latents}}
     with torch.inference_mode():
-        plain = peers.own(forward.params(size), device, torch.bfloat16, comfyui=False)
+        plain = peers.own(forward.params(size), device, dtype, comfyui=False)
         for precision in PRECISIONS:
             resident = plain if precision == "bf16" else block.in_8_bits(plain, precision)
             waiting = in_ram(resident, device)
             for name, latent in latents.items():
                 # Long forwards take half a minute: where time does not count, one is run for its memory.
                 timed = (name, precision) not in MEMORY_ONLY
-                given = forward.video(Case(name, latent), device, torch.bfloat16)
+                given = forward.video(Case(name, latent), device, dtype)
                 result["cases"][name][precision] = compared(resident, waiting, given, size.rounds if timed else 0)
             del waiting
     return result

@@ -2,12 +2,13 @@
 
 Encoding is computed in float32 whatever the VAE was loaded in: what is encoded becomes the condition of everything
 after it, and bfloat16 shifts that. Decoding is computed in the precision that ComfyUI loaded the VAE in: bfloat16
-where the card has it, float16 on older ones, float32 on processors and with --fp32-vae. benchmarks/README.md has what
-that costs. Weights are cast layer by layer, while they are used.
+where the card has it, float16 on older ones, float32 with --fp32-vae and on processors without units for 16 bits.
+benchmarks/README.md has what that costs. Weights are cast layer by layer, while they are used.
 
 How much passes at once is decided before, by `vae_memory`; only where its count is wrong does a card run out.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import comfy.ldm.wan.vae
 import comfy.model_management
 import torch
 
+from ..kernels.half_precision import computed_in
 from ..skyreels_v3 import causal_vae, vae_memory
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import LATENT_FRAME, LATENT_PIXEL, latent_frames
@@ -44,6 +46,21 @@ def check_vae(vae) -> None:
             f"The VAE takes pictures of {channels} channels, but SkyReels-V3 needs the one of Wan 2.1 for "
             f"{PIXEL_CHANNELS}: load wan_2.1_vae.safetensors with VAELoader."
         )
+    if computed_in(vae.vae_dtype, vae.device) != vae.vae_dtype:
+        _warn_of_slow_nodes(vae.vae_dtype)
+
+
+@functools.cache
+def _warn_of_slow_nodes(dtype: torch.dtype) -> None:
+    """Once for a dtype: a line in the log, not one for every window."""
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+    log.warning(
+        "SkyReels-V3: ComfyUI was told to compute the VAE in %s, which this processor has no units for; SkyReels-V3 "
+        "nodes compute in float32, but VAE Decode and VAE Encode take many times as long: start ComfyUI without "
+        "--%s-vae.",
+        name,
+        name,
+    )
 
 
 def encoder(vae) -> Encode:
@@ -89,7 +106,7 @@ class Passage:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.float32 if self.way is Way.ENCODE else self.vae.vae_dtype
+        return torch.float32 if self.way is Way.ENCODE else computed_in(self.vae.vae_dtype, self.vae.device)
 
     def parts(self) -> Iterator[Part]:
         channels = self.vae.first_stage_model.dim

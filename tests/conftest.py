@@ -88,6 +88,17 @@ def pack_nodes(comfyui: SimpleNamespace) -> PackNodes:
         pytest.fail(str(error), pytrace=False)
 
 
+@pytest.fixture
+def computes_in_float32(pack_nodes: PackNodes, monkeypatch) -> Iterator:
+    """As on a processor that only stores 16-bit numbers: the test fails where any are computed with."""
+    from half_computations import HalfComputations
+
+    monkeypatch.setattr(pack_nodes.module("kernels.half_precision"), "_on_this_processor", lambda dtype: False)
+    with HalfComputations() as half:
+        yield half
+    assert not half.found
+
+
 @pytest.fixture(scope="session")
 def reference_prompt(pack_nodes: PackNodes) -> list:
     """A conditioning of the reference job for latents of 8 x 12, always the same."""

@@ -13,6 +13,8 @@ from pack.training.models.wav2vec2 import Wav2Vec2
 from test_extension_nodes import decoded
 from tiny_models import write_text_encoder, write_transformer, write_vae
 
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
 SIZE = {"resolution": "custom", "width": 96, "height": 64}
 DEFAULTS = {
     "prompt": "A woman talks.",

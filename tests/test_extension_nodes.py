@@ -9,6 +9,8 @@ import torch
 from golden import normal
 from tiny_models import write_text_encoder, write_transformer, write_vae
 
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
 SIZE = {"resolution": "custom", "width": 96, "height": 64}
 DEFAULTS = {
     "frame_rate": 24.0,

@@ -8,6 +8,8 @@ from loras import ALPHA, RANK, changed_weights, linear_layers, lora_pairs, named
 from pack.model_loaders.params import expected_shapes
 from tiny_models import TINY, random_weight, transformer_weights
 
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
 SHAPE = (1, 16, 3, 8, 12)
 Q, GONE = "blocks.0.self_attn.q", "blocks.0.cross_attn.k_img"
 PACKED = ["fp8", "int8", "nf4"]

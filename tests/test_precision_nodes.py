@@ -14,6 +14,8 @@ from pack.skyreels_v3.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import write_transformer
 
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
 SHAPE = (1, 16, 3, 8, 12)
 # Wide enough for every block size and, as in real models, with matrices that are most of the file.
 PARAMS = TransformerParams(dim=256, ffn_dim=512, num_heads=2, num_layers=3)

@@ -16,6 +16,8 @@ from pack.skyreels_v3.recipes import Job
 from saved import numbers, same
 from tiny_models import TINY, transformer_weights, write_transformer
 
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
 PREFIX = "diffusion_models/saved"
 
 

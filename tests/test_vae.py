@@ -7,6 +7,8 @@ from safetensors.torch import load_file
 
 from tiny_models import write_vae
 
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
 FRAMES = 9
 SIZE = (64, 96)
 

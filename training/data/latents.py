@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...kernels.half_precision import in_hardware
 from ...skyreels_v3.avatar import WindowPlan
 from ...skyreels_v3.avatar_job import clip_pixels, window_condition
 from ...skyreels_v3.reference import SLOTS
@@ -33,7 +34,7 @@ TOGETHER = 4  # clips that are encoded at once
 @torch.inference_mode()
 def encoded(vae: Autoencoder, pixels: torch.Tensor) -> torch.Tensor:
     """Latents bfloat16 of pixels [n, 3, F, H, W]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=in_hardware(torch.bfloat16)):
         return torch.cat([vae.encode(part).bfloat16() for part in pixels.split(TOGETHER)])
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.half_precision import in_hardware
 from ...skyreels_v3.recipes import RECIPES, Job
 from ...skyreels_v3.schedule import shifted, timesteps_of
 from ...skyreels_v3.transformer import SkyReelsTransformer
@@ -34,7 +35,8 @@ def at(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 def velocity(model: SkyReelsTransformer, batch: Batch, noisy: Tensor, sigma: Tensor, job: Job) -> Tensor:
     """What the network says of noisy latents [B, 16, T, h, w] at levels [B]; float32."""
     timesteps = timesteps_of(sigma, RECIPES[job].integer_timesteps)
-    with torch.autocast(noisy.device.type, torch.bfloat16):
+    device = noisy.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=in_hardware(torch.bfloat16, device)):
         return forward(model, batch.segments(noisy), timesteps, batch.text, batch.image, batch.speech)
 
 

@@ -7,6 +7,8 @@ the coefficients published there.
 
 import torch
 
+from ...kernels.half_precision import computed_in
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 MOMENTUM = 0.95
@@ -17,7 +19,7 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(computed_in(torch.bfloat16, x.device))
     for _ in range(ITERATIONS):
         product = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(product, product, product, beta=b, alpha=c), x, beta=a)

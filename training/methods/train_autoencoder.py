@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ...kernels.half_precision import in_hardware
 from ..data.clips import COUNTS, read_chunk
 from ..models.autoencoder import Autoencoder
 from .optimiser import Optimiser
@@ -92,7 +93,7 @@ def train(
 
         def loss_of(_: int, batches=batches, level=level) -> dict[str, torch.Tensor]:
             frames = next(batches)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_hardware(torch.bfloat16)):
                 latents = level(model.encode(frames).float())
                 made = model.decode(latents + NOISE * torch.randn_like(latents)).float()
             return losses_of(made, frames)
