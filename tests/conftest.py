@@ -31,7 +31,7 @@ MARKS = {
     "server": "server",
     "stocked_server": "server",
     "newest_page_server": "server",
-    "page_factory": "browser",
+    "browser": "browser",
 }
 
 # Files that take minutes come first: where several processes share the files, none is left with one of them.
@@ -171,8 +171,17 @@ def server_factory() -> Iterator[Callable]:
         one.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[None]:
+    """Chromium, kept for all pages of a file: asyncio.run() is refused in this process as long as it is open."""
+    from page import kept_browser
+
+    with kept_browser():
+        yield
+
+
 @pytest.fixture
-def page_factory() -> Iterator[Callable]:
+def page_factory(browser) -> Iterator[Callable]:
     """A function that opens the page of a server: page_factory(server, **options of Page)."""
     from contextlib import ExitStack
 

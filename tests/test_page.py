@@ -4,6 +4,7 @@ Screenshots stay in test-artifacts/.
 """
 
 import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -65,6 +66,38 @@ SET_WIDGETS = """([type, values]) => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def pages(browser) -> Iterator[dict]:
+    """(server, nodes_2) -> the page that the tests of this file share: opening it costs more than most of them do."""
+    opened: dict[tuple[str, bool], Page] = {}
+    yield opened
+    for page in opened.values():
+        page.__exit__()
+
+
+@pytest.fixture
+def shared_page(request, pages) -> Iterator[Callable]:
+    """shared_page(nodes_2, server's fixture) -> a wide page on which other workflows were open before.
+
+    After a test that failed the next one gets a fresh page.
+    """
+    failed, used = request.session.testsfailed, []
+
+    def get(nodes_2: bool, server: str = "stocked_server") -> Page:
+        used.append((server, nodes_2))
+        if used[-1] not in pages:
+            # With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
+            settings = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+            page = Page(request.getfixturevalue(server), nodes_2=nodes_2, size=SIZE, settings=settings)
+            pages[used[-1]] = page.__enter__()
+        return pages[used[-1]]
+
+    yield get
+    if request.session.testsfailed > failed:
+        for key in used:
+            pages.pop(key).__exit__()
+
+
 def inputs(prompt: dict, info: dict) -> dict:
     """What nodes are given, less what the page adds for its own previews."""
     known = {name: {one for part in node["input"].values() for one in part} for name, node in info.items()}
@@ -89,12 +122,10 @@ def test_every_workflow_is_opened():
 @pytest.mark.parametrize(
     ("name", "nodes_2"), OPENED, ids=[f"{name}-{'Nodes 2.0' if n else 'classic'}" for name, n in OPENED]
 )
-def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, page_factory, name: str, nodes_2: bool):
+def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, shared_page, name: str, nodes_2: bool):
     ARTIFACTS.mkdir(exist_ok=True)
     picture = f"{name}-{'nodes-2' if nodes_2 else 'classic'}"
-    # With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
-    settings = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
-    page = page_factory(stocked_server, nodes_2=nodes_2, size=SIZE, settings=settings)
+    page = shared_page(nodes_2)
     noise = page.errors()
     workflow = json.loads(stock.workflow_files()[name].read_text(encoding="utf-8"))
     page.load_workflow(workflow, name)
@@ -127,8 +158,8 @@ def kept(node: dict) -> tuple:
 
 @pytest.mark.parametrize("server", ["stocked_server", "newest_page_server"], ids=["host's page", "newest page"])
 @PAGES
-def test_a_workflow_that_was_saved_again_is_the_same(request, page_factory, server: str, nodes_2: bool):
-    page = page_factory(request.getfixturevalue(server), nodes_2=nodes_2)
+def test_a_workflow_that_was_saved_again_is_the_same(shared_page, server: str, nodes_2: bool):
+    page = shared_page(nodes_2, server)
     noise = page.errors()
     for file in [*stock.workflow_files().values(), *BLUEPRINTS]:
         workflow = json.loads(file.read_text(encoding="utf-8"))
@@ -142,8 +173,8 @@ def test_a_workflow_that_was_saved_again_is_the_same(request, page_factory, serv
         assert [[one["name"] for one in some] for some in subgraphs[:1]] == [[one["name"] for one in subgraphs[1]]]
 
 
-def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, page_factory):
-    page = page_factory(stocked_server, nodes_2=True)
+def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, shared_page):
+    page = shared_page(nodes_2=True)
     page.load_workflow(json.loads(stock.workflow_files()["prompt_batch"].read_text(encoding="utf-8")))
     page.tab.evaluate(SET_WIDGETS, ["SkyReelsReferenceToVideo", {**TINY, "frames": 5}])
     page.tab.evaluate(SET_WIDGETS, ["SkyReelsSigmas", {"steps": 1}])
@@ -161,8 +192,8 @@ def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server
 
 
 @PAGES
-def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, page_factory, nodes_2: bool):
-    page = page_factory(stocked_server, nodes_2=nodes_2)
+def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, shared_page, nodes_2: bool):
+    page = shared_page(nodes_2)
     noise = page.errors()
     wanted = {file.stem for file in BLUEPRINTS}
     page.wait_until(lambda: wanted <= {name for name, _ in page.blueprints()})
@@ -196,8 +227,8 @@ def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, page_fact
     assert (made.width, made.height) == (96, 64) and made.frames == (9 if nodes_2 else 5)
 
 
-def test_a_workflow_runs_on_the_newest_page(newest_page_server: Server, page_factory):
-    page = page_factory(newest_page_server, nodes_2=True, size=SIZE)
+def test_a_workflow_runs_on_the_newest_page(newest_page_server: Server, shared_page):
+    page = shared_page(True, "newest_page_server")
     noise = page.errors()
     name = "reference_to_video"
     page.load_workflow(json.loads(stock.workflow_files()[name].read_text(encoding="utf-8")), name)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Error, Playwright, Response, sync_playwright
@@ -51,25 +52,53 @@ class PageError(RuntimeError):
     """The page did not do what was asked; with what it showed instead."""
 
 
-class _Playwright:
-    """The one playwright that a thread may have, shared by all open pages: started and stopped with need."""
+class _Chromium:
+    """The one playwright that a thread may have and its browser, shared by all open pages: started and stopped with
+    need. Pages share no cookies, storage or cache of files, but what the browser has compiled: half of an opening."""
 
     users = 0
-    shared: Playwright | None = None
+    playwright: Playwright | None = None
+    browser: Browser | None = None
 
     @classmethod
-    def take(cls) -> Playwright:
-        if cls.shared is None:
-            cls.shared = sync_playwright().start()
+    def take(cls) -> Browser:
+        if cls.playwright is None:
+            cls.playwright = sync_playwright().start()
         cls.users += 1
-        return cls.shared
+        if cls.browser is None or not cls.browser.is_connected():
+            cls.browser = cls.playwright.chromium.launch(
+                executable_path=str(_program()),
+                # No sandbox: it needs rights that root in a container has not. No /dev/shm: it may be tiny there.
+                args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
+            )
+        return cls.browser
 
     @classmethod
     def give_back(cls) -> None:
         cls.users -= 1
         if cls.users == 0:
-            cls.shared.stop()
-            cls.shared = None
+            try:
+                if cls.browser:
+                    cls.browser.close()
+            finally:
+                cls.playwright.stop()
+                cls.playwright = cls.browser = None
+
+
+def _program() -> Path:
+    program = chromium_path()
+    if program is None:
+        raise SetupError("There is no Chromium: run `python3 tools/environment.py --browser`.")
+    return program
+
+
+@contextmanager
+def kept_browser():
+    """The browser stays between pages that are opened one after another in this block."""
+    with ExitStack() as stack:
+        stack.callback(_Chromium.give_back)
+        _Chromium.take()
+        yield
 
 
 class Page:
@@ -97,22 +126,14 @@ class Page:
         self._baseline = {_first_line(error) for error in baseline}
         self._size = {"width": size[0], "height": size[1]}
         self._errors: list[str] = []
-        self._browser: Browser | None = None
+        self._context: BrowserContext | None = None
         self.tab: Tab | None = None  # playwright's page, for what this class has no method for
 
     def __enter__(self) -> Page:
-        program = chromium_path()
-        if program is None:
-            raise SetupError("There is no Chromium: run `python3 tools/environment.py --browser`.")
         self.server.post_settings(self._settings)
-        playwright = _Playwright.take()
         try:
-            self._browser = playwright.chromium.launch(
-                executable_path=str(program),
-                # No sandbox: it needs rights that root in a container has not. No /dev/shm: it may be tiny there.
-                args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
-            )
-            context = self._browser.new_context(viewport=self._size, service_workers="block", locale="en-US")
+            browser = _Chromium.take()
+            self._context = context = browser.new_context(viewport=self._size, service_workers="block", locale="en-US")
             self._close_network(context)
             context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
             self.tab = context.new_page()
@@ -127,10 +148,10 @@ class Page:
 
     def __exit__(self, *error) -> None:
         try:
-            if self._browser:
-                self._browser.close()
+            if self._context:
+                self._context.close()
         finally:
-            _Playwright.give_back()
+            _Chromium.give_back()
 
     def reload(self) -> None:
         """Open the page anew, for example after a restart of the server. Raises PageError."""
