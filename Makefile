@@ -1,5 +1,6 @@
 # make demo    four short videos by the nano models on a real ComfyUI, and one picture of what was made
-# make test    style, then every test, the page in a browser included
+# make test    style, then the tests of what artists use, the page in a browser included
+# make test-all     and those of the workshop: nano models, training, benchmarks, kernels for every card, long fuzzing
 # make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
 # make clean   remove what these made in this checkout (the cache folder stays)
@@ -9,13 +10,17 @@
 # COMFYUI_PATH=/path/to/ComfyUI uses an existing ComfyUI. ARGS passes options on: make test ARGS="-k avatar".
 
 PYTHON ?= python3
+PYTEST := -ra --durations=15 -n auto --dist loadfile
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
 BIN := .venv/bin
 endif
 
-.PHONY: demo test bench bench-quick clean environment
+# ComfyUI, started for many tests, is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-all test-workshop bench bench-quick clean environment
 
 demo: environment
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -24,7 +29,13 @@ test:
 	@$(PYTHON) tools/environment.py --browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -ra --durations=10 -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -m "not workshop" $(PYTEST) $(ARGS)
+
+test-all: test test-workshop
+
+test-workshop:
+	@$(PYTHON) tools/environment.py --browser
+	$(BIN)/pytest -m workshop $(PYTEST) $(ARGS)
 
 bench: environment
 	@$(PYTHON) tools/environment.py --bench

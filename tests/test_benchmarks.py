@@ -20,6 +20,8 @@ import turns
 
 import environment
 
+pytestmark = pytest.mark.workshop
+
 BENCHMARKS = measure.ROOT / "benchmarks"
 pytestmark = pytest.mark.host  # some measure ComfyUI's own code
 

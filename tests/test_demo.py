@@ -18,6 +18,8 @@ from stock import probe, workflow_files
 from thumbnails import CARDS, SIDE, write_thumbnail
 from video_clips import clip
 
+pytestmark = pytest.mark.workshop
+
 SAID = ("text", "prompt", "connection_prompt", "prompts", "script")  # inputs that are prompts
 
 

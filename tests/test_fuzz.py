@@ -15,6 +15,8 @@ from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.header import read_header
 from pack.skyreels_v3.errors import InputError
 
+pytestmark = pytest.mark.workshop
+
 MUTANTS = 600  # of each target
 # Lines that refuse something: fewer, and the mutants do not reach what lies behind the first checks.
 PLACES = {"safetensors": 9, "safetensors weights": 22, "shards": 17, "gguf": 13, "gguf weights": 22}

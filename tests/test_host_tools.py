@@ -10,6 +10,8 @@ from comfyui_server import Interrupted, NodeFailed, PromptRefused, Server, Serve
 from page import PageError
 from workflow import WorkflowError, to_prompt
 
+pytestmark = pytest.mark.workshop
+
 PHOTO = Path(skimage.__file__).parent / "data" / "chelsea.png"
 PACK = """
 import time

@@ -16,6 +16,8 @@ from triton.compiler import ASTSource
 
 from pack.kernels import triton_int8_linear, triton_modulation, triton_norm_rope, triton_quantise
 
+pytestmark = pytest.mark.workshop
+
 DIM, FFN, HEADS = 5120, 13824, 40
 # Compute capability -> bytes of shared memory a program may have: A100, 3090, 4090, H100, 5090. Source: the CUDA C++
 # programming guide, "Technical Specifications per Compute Capability".

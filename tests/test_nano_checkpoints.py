@@ -16,6 +16,8 @@ from pack.training.models.autoencoder import Autoencoder
 from pack.training.models.nano import params_of
 from pack.training.models.shipped import FILES, MODELS, NANO
 
+pytestmark = pytest.mark.workshop
+
 MOST_BYTES = 20_000_000
 
 

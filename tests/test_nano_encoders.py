@@ -13,6 +13,8 @@ from pack.training.world.prompts import PHRASINGS, VOCABULARY, write
 from pack.training.world.scenes import CUTS, cut_scene, drawn_scene, possible_cuts
 from pack.training.world.voices import RATE
 
+pytestmark = pytest.mark.workshop
+
 NANO = Path(__file__).resolve().parents[1] / "nano"
 CLOSE = 1e-4  # of features of about unit variance, in float32
 MOST_BYTES = 1_200_000  # of all three

@@ -14,7 +14,7 @@ from pack.training.measures.studio import Settings
 from pack.training.measures.trials import AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, swapped, trials
 from test_training_measures import degraded
 
-pytestmark = pytest.mark.host  # they are filmed on it
+pytestmark = [pytest.mark.workshop, pytest.mark.host]  # they are filmed on a real ComfyUI
 BOUNDS = {measure.name: measure for measure in MEASURES}
 
 

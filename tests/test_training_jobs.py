@@ -20,6 +20,8 @@ from pack.training.models.nano import new_transformer, params_of
 from pack.training.world.references import references
 from pack.training.world.samples import avatar_sample, extension_sample, reference_sample, shot_sample
 
+pytestmark = pytest.mark.workshop
+
 SIZE, COUNT = (48, 32), 3
 PLANE = (4, 6)
 

@@ -15,6 +15,8 @@ from pack.training.world.scenes import Actor, Scene, drawn_scene
 from pack.training.world.things import OBJECTS
 from pack.training.world.voices import say
 
+pytestmark = pytest.mark.workshop
+
 RIGHT = 0.98
 
 

@@ -28,6 +28,8 @@ from pack.training.models.nano import NANO, avatar_from, new_transformer, params
 from pack.training.models.network import Speech, forward, text_of
 from tiny_models import random_weight
 
+pytestmark = pytest.mark.workshop
+
 HEIGHT, WIDTH, FRAMES = 4, 6, 3
 
 

@@ -25,6 +25,8 @@ from pack.training.world.samples import (
 from pack.training.world.scenes import Actor, Scene
 from pack.training.world.voices import RATE, say, take_turns
 
+pytestmark = pytest.mark.workshop
+
 SMALL = (48, 32)
 
 

@@ -30,6 +30,8 @@ from pack.training.world.scenes import (
 )
 from pack.training.world.things import OBJECTS, THINGS, draw_thing
 
+pytestmark = pytest.mark.workshop
+
 
 def picture(draw, light=None) -> np.ndarray:
     canvas = Canvas(48, 48, View(0.0, 0.4, 1.0), background="9db3a2")
