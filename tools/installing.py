@@ -142,9 +142,9 @@ class Installer:
                 wanted = " and ".join(name for name in map(str, arguments) if "==" in name)
                 raise SetupError(
                     f"pip finds no {wanted} for Python {platform.python_version()} on {platform.system()} "
-                    f"{platform.machine()}: a Python of 64 bits from 3.10 to 3.13 on Linux, Windows or a Mac with Apple "
-                    "silicon is needed (make PYTHON=python3.12 ...), and in pip's configuration, if there is any, an "
-                    "index that has it and no constraint against it."
+                    f"{platform.machine()}: a Python of 64 bits from 3.10 to 3.13 on Linux, Windows or a Mac with "
+                    "Apple silicon is needed (make PYTHON=python3.12 ...), and in pip's configuration, if there is "
+                    "any, an index that has it and no constraint against it."
                 ) from error
             raise
         return note
