@@ -43,6 +43,10 @@ SLOW = (
 
 # Two threads wait for each other longer than a tiny model takes; set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Freed memory goes back to the system at once (glibc), here and in the servers that are started: processes that live as
+# long as the tests would keep the largest that each of them ever had.
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000")
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 # Nothing that a test imports may reach for the network.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1")
 

@@ -8,11 +8,11 @@ from pack.kernels.half_precision import HALF
 # Storage: numbers are moved, made, compared or converted, but nothing is computed from them. Fast on any processor.
 STORAGE = set(
     """
-    abs alias all amax amin aminmax any as_strided cat clone constant_pad_nd copy_ detach embedding empty_like eq
-    equal expand fill_ flip gather _has_compatible_shallow_copy_type index index_put_ index_select is_pinned
-    isfinite isnan lift_fresh _local_scalar_dense masked_fill_ max min ne new_empty new_empty_strided new_zeros
-    normal_ permute repeat _reshape_alias resize_ roll select set_ slice split split_with_sizes squeeze stack t to
-    _to_copy transpose unbind unfold _unsafe_view unsqueeze view zero_ zeros_like
+    abs alias all amax amin aminmax any as_strided cat clone constant_pad_nd contiguous copy_ detach embedding
+    empty_like eq equal expand fill_ flip gather _has_compatible_shallow_copy_type index index_put_ index_select
+    is_pinned isfinite isnan lift_fresh _local_scalar_dense masked_fill_ max min ne new_empty new_empty_strided
+    new_zeros normal_ permute repeat reshape _reshape_alias resize_ roll select set_ slice split split_with_sizes
+    squeeze stack t to _to_copy transpose unbind unfold _unsafe_view unsqueeze view zero_ zeros_like
     """.split()
 )
 
