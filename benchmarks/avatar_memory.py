@@ -73,7 +73,7 @@ def enter(base: Path) -> dict:
     import nodes
 
     import small_encoders  # noqa: F401 - lets the stock CLIPVisionLoader open the tiny image encoder
-    from pack.nodes.load import load_patcher
+    from pack.nodes.models.load import load_patcher
 
     return {
         "clip": nodes.CLIPLoader().load_clip(extend.TEXT, "wan")[0],
@@ -89,11 +89,11 @@ def job(base: Path, seconds: int) -> dict:
     import folder_paths
     import torch
 
-    from pack.nodes.speech import Speech
-    from pack.nodes.talking_avatar import TalkingAvatar
-    from pack.skyreels_v3.avatar import FPS, plan_windows
-    from pack.skyreels_v3.speakers import Recording, mixed
-    from pack.skyreels_v3.speech_features import SpeechFeatures
+    from pack.nodes.jobs.speech import Speech
+    from pack.nodes.jobs.talking_avatar import TalkingAvatar
+    from pack.skyreels_v3.jobs.avatar.plan import FPS, plan_windows
+    from pack.skyreels_v3.speech.features import SpeechFeatures
+    from pack.skyreels_v3.speech.speakers import Recording, mixed
 
     texts, images = [], []
     encode = models["clip"].encode_from_tokens_scheduled
@@ -141,7 +141,7 @@ def spoken(base: Path, seconds: int) -> dict:
     import comfy.utils
     from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
 
-    from pack.nodes.speech import TOGETHER, SpeechNode
+    from pack.nodes.jobs.speech import TOGETHER, SpeechNode
 
     path = base / "models" / "audio_encoders" / HEARING
     encoder = load_audio_encoder_from_sd(comfy.utils.load_torch_file(str(path)))

@@ -39,8 +39,8 @@ def roll_distances(encode, decode, source, rolls, strength: float) -> list[float
     """Lab distance of every roll to the first one."""
     import torch
 
-    from pack.skyreels_v3.colour import lab_distance
-    from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll, signed
+    from pack.skyreels_v3.images.colour import lab_distance
+    from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll, signed
 
     tail, first, distances = Tail.of_source(source), None, []
     for roll in rolls:
@@ -60,11 +60,11 @@ def measured(quick: bool) -> dict:
         models = extend.enter(base)
         import torch
 
-        from pack.nodes.vae import decoder, encoder
-        from pack.skyreels_v3.extension import FPS, LONGEST_PREFIX, continue_rolls
-        from pack.skyreels_v3.extension import RollPlan as Roll
-        from pack.skyreels_v3.video_file import FileSource
-        from pack.skyreels_v3.video_source import last_frames
+        from pack.nodes.encoders.vae import decoder, encoder
+        from pack.skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, continue_rolls
+        from pack.skyreels_v3.jobs.extension.plan import RollPlan as Roll
+        from pack.skyreels_v3.video.file import FileSource
+        from pack.skyreels_v3.video.source import last_frames
 
         extend.write_clip(base / "clip.mp4", extend.SOURCE_FRAMES, WIDTH, HEIGHT)
         source = last_frames(FileSource(base / "clip.mp4"), LONGEST_PREFIX, FPS)

@@ -98,7 +98,7 @@ def enter(base: Path) -> dict:
     import folder_paths
     import nodes
 
-    from pack.nodes.load import load_patcher
+    from pack.nodes.models.load import load_patcher
 
     found = [folder_paths.get_full_path("diffusion_models", name) for name in (MODEL, SHOT_MODEL)]
     return {
@@ -114,7 +114,7 @@ def extender(base: Path, models: dict) -> Callable:
     import torch
     from comfy_api.latest import InputImpl
 
-    from pack.nodes.extend_video import ExtendVideo
+    from pack.nodes.jobs.extend_video import ExtendVideo
 
     node = ExtendVideo.PREPARE_CLASS_CLONE({"hidden": {"prompt": None, "unique_id": "1"}})
     source = InputImpl.VideoFromFile(str(base / "input" / CLIP))

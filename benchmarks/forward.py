@@ -91,7 +91,7 @@ def cases(size: Size, card: bool) -> dict[str, Case]:
 
 
 def params(size: Size):
-    from pack.skyreels_v3.params import TransformerParams
+    from pack.skyreels_v3.model.params import TransformerParams
 
     return TransformerParams(dim=size.dim, ffn_dim=size.ffn, num_heads=size.heads, num_layers=size.layers)
 
@@ -115,8 +115,8 @@ def video(case: Case, device, dtype) -> Video:
 
 def steps(network, given: Video) -> tuple[Callable, Callable, object]:
     """(a first step, a later one, what the later one has to go by); the later one's first call fills that."""
-    from pack.skyreels_v3.kept import Kept
-    from pack.skyreels_v3.transformer import Runtime
+    from pack.skyreels_v3.model.step_cache import Kept
+    from pack.skyreels_v3.model.transformer import Runtime
 
     kept = Kept(2**40)
     return (

@@ -69,7 +69,7 @@ QUICK = Size(frames=2, height=4, width=6, heads=2, rounds=3, ffn=256)
 def inputs(size: Size, dtype, device) -> dict:
     import torch
 
-    from pack.skyreels_v3.rope import rotary_angles
+    from pack.skyreels_v3.model.rope import rotary_angles
 
     generator = torch.Generator().manual_seed(0)
 

@@ -49,7 +49,7 @@ def frames_digest(path: Path) -> tuple[int, str]:
     """(count, digest) of a video's frames as ComfyUI decodes them."""
     import av
 
-    from pack.skyreels_v3.job_keys import digest
+    from pack.skyreels_v3.digest import digest
 
     with av.open(str(path)) as file:
         frames = [digest(frame.to_ndarray(format="rgb24")) for frame in file.decode(video=0)]

@@ -66,7 +66,7 @@ AIMS = [
 
 def write_checkpoints(folder: Path, quick: bool) -> None:
     """The same bf16 transformer as one file in Wan names and as three shards in diffusers names."""
-    from pack.skyreels_v3.params import TransformerParams
+    from pack.skyreels_v3.model.params import TransformerParams
     from pack.skyreels_v3.recipes import Job
     from tiny_models import TINY, write_transformer
 
@@ -83,7 +83,7 @@ def load(who: str, path: Path) -> dict:
     import torch
 
     if who.startswith("pack"):
-        from pack.nodes.load import load_patcher
+        from pack.nodes.models.load import load_patcher
 
         loader = partial(load_patcher, precision=who.partition(", ")[2] or "auto")
     else:

@@ -47,7 +47,7 @@ def layers(quick: bool) -> dict:
 
     from pack.formats.encoding import Encoding
     from pack.formats.registry import format_of
-    from pack.skyreels_v3.lora import BranchParams, Lora
+    from pack.skyreels_v3.model.lora import BranchParams, Lora
 
     size = 256 if quick else WIDTH
     generator = torch.Generator().manual_seed(0)
@@ -92,9 +92,9 @@ def forwards(quick: bool) -> dict:
     measure.enter_comfyui(cpu=not card)
     import comfy.ops
 
-    from pack.nodes.operations import branching
-    from pack.skyreels_v3.lora import BranchParams, Lora, applied
-    from pack.skyreels_v3.transformer import Runtime, SkyReelsTransformer
+    from pack.nodes.network.layers import branching
+    from pack.skyreels_v3.model.lora import BranchParams, Lora, applied
+    from pack.skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 
     size = forward.QUICK if quick else CARD if card else forward.FULL
     dtype = torch.bfloat16 if card else torch.float32

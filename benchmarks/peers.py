@@ -44,7 +44,7 @@ def own(params, device, dtype, comfyui: bool):
     """This pack's transformer with random weights. comfyui: with the layers of ComfyUI, else with PyTorch's."""
     import torch
 
-    from pack.skyreels_v3.transformer import SkyReelsTransformer
+    from pack.skyreels_v3.model.transformer import SkyReelsTransformer
 
     operations = torch.nn
     if comfyui:
@@ -67,7 +67,7 @@ def fill(network) -> None:
 
 def velocity(network, video: Video, runtime):
     """What this pack's transformer predicts for the frames that are not clean."""
-    from pack.skyreels_v3.context import Segment, extension_segments
+    from pack.skyreels_v3.model.sequence import Segment, extension_segments
 
     if not video.prefix:
         segments = [Segment(video.latents, 0, predicted=True)]

@@ -63,9 +63,9 @@ def forwards(quick: bool) -> dict:
     import torch
 
     from pack.model_loaders import precision as precisions
-    from pack.nodes.load import load_patcher
-    from pack.skyreels_v3.context import reference_segments
-    from pack.skyreels_v3.params import TransformerParams
+    from pack.nodes.models.load import load_patcher
+    from pack.skyreels_v3.model.params import TransformerParams
+    from pack.skyreels_v3.model.sequence import reference_segments
     from pack.skyreels_v3.recipes import Job
     from tiny_models import TINY, write_transformer
 

@@ -28,7 +28,7 @@ WAYS = ("end", "whole")
 
 def write_clip(path: Path, quick: bool) -> None:
     """10 minutes of 1080p at 24 frames a second; quick: 12 s of 320 x 180."""
-    from pack.skyreels_v3.video_join import join
+    from pack.skyreels_v3.video.join import join
 
     width, height, seconds, times = (320, 180, 2, 6) if quick else (1920, 1080, 10, 60)
     frames = seconds * extend.FPS
@@ -44,9 +44,9 @@ def read(way: str, path: Path) -> dict:
     import numpy as np
     import torch
 
-    from pack.skyreels_v3.job_keys import digest
-    from pack.skyreels_v3.video_file import FileSource
-    from pack.skyreels_v3.video_source import last_frames
+    from pack.skyreels_v3.digest import digest
+    from pack.skyreels_v3.video.file import FileSource
+    from pack.skyreels_v3.video.source import last_frames
 
     torch.zeros(2, 2) @ torch.zeros(2, 2)  # the libraries' own buffers
     source = FileSource(path)

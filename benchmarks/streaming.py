@@ -1,8 +1,8 @@
 """A forward of the 14B transformer whose blocks wait in RAM, beside the same with all weights on the graphics card.
 
-Streamed, the blocks come through two buffers while the block before computes (skyreels_v3/streaming.py), from pinned
-memory; copied in line, each block waits for its own copy, which is what streaming saves. The peak is of everything on
-the card: weights, buffers, activations. Nothing is measured unless the outputs are equal.
+Streamed, the blocks come through two buffers while the block before computes (skyreels_v3/model/block_streaming.py),
+from pinned memory; copied in line, each block waits for its own copy, which is what streaming saves. The peak is of
+everything on the card: weights, buffers, activations. Nothing is measured unless the outputs are equal.
 
 Without a card this runs in tiny sizes only, to show that it runs.
 """
@@ -105,7 +105,7 @@ def compared(resident, waiting, given: peers.Video, rounds: int) -> dict:
     """
     import torch
 
-    from pack.skyreels_v3.streaming import OneQueue, TwoQueues
+    from pack.skyreels_v3.model.block_streaming import OneQueue, TwoQueues
 
     device = given.latents.device
     ahead = TwoQueues(device) if device.type == "cuda" else OneQueue(device)
@@ -133,10 +133,10 @@ def compared(resident, waiting, given: peers.Video, rounds: int) -> dict:
 
 def streaming(network, given: peers.Video, queues):
     """A later step of a job, with the blocks' weights coming through `queues`."""
-    from pack.skyreels_v3.block import plain_block
-    from pack.skyreels_v3.kept import Kept
-    from pack.skyreels_v3.streaming import Weight, streamed
-    from pack.skyreels_v3.transformer import Runtime
+    from pack.skyreels_v3.model.block import plain_block
+    from pack.skyreels_v3.model.block_streaming import Weight, streamed
+    from pack.skyreels_v3.model.step_cache import Kept
+    from pack.skyreels_v3.model.transformer import Runtime
 
     kept = Kept(2**40)
 

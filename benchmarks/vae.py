@@ -91,7 +91,7 @@ def of_size(size: Size, device) -> dict:
     import torch
 
     from pack.kernels.half_precision import in_hardware
-    from pack.skyreels_v3 import causal_vae
+    from pack.skyreels_v3.vae import causal as causal_vae
 
     high = network(size, device)
     low = network(size, device).bfloat16() if in_hardware(torch.bfloat16, device) else None

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.params import TransformerParams
+from ..skyreels_v3.model.params import TransformerParams
 from ..skyreels_v3.recipes import Job
 from .gguf_layout import as_in_torch, check_architecture
 from .header import Header, TensorInfo, read_header

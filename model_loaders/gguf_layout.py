@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.params import TransformerParams
+from ..skyreels_v3.model.params import TransformerParams
 
 if TYPE_CHECKING:
     from .stored import Part

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.params import TransformerParams
+from ..skyreels_v3.model.params import TransformerParams
 from ..skyreels_v3.recipes import Job
 
 METADATA_JOB = "skyreels_v3.job"  # ours: the value is a Job's

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.lora import BranchParams, module_name
-from ..skyreels_v3.params import TransformerParams
+from ..skyreels_v3.model.lora import BranchParams, module_name
+from ..skyreels_v3.model.params import TransformerParams
 from .header import read_header
 from .key_maps import find_dialect
 from .lora_names import is_distilled, layer_names, other_kind, split, wan_name

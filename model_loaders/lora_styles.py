@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..skyreels_v3.params import AudioParams, TransformerParams
+from ..skyreels_v3.model.params import AudioParams, TransformerParams
 from .lora_names import OTHER_KINDS, layer_names, other_kind, split, wan_name
 from .params import expected_shapes
 from .tensor_info import TensorInfo

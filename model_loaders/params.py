@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import prod
 
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.params import HEAD_DIM, AudioParams, TransformerParams
+from ..skyreels_v3.model.params import HEAD_DIM, AudioParams, TransformerParams
 from ..skyreels_v3.recipes import LATENT_FRAME
 from .key_maps import BLOCK
 from .tensor_info import short

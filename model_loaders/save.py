@@ -17,7 +17,7 @@ import torch
 from ..formats.encoding import Encoding
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.params import HEAD_DIM, TransformerParams
+from ..skyreels_v3.model.params import HEAD_DIM, TransformerParams
 from ..skyreels_v3.recipes import Job
 from .checkpoint import Checkpoint
 from .header import read_header

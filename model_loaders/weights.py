@@ -10,7 +10,7 @@ import torch
 from ..formats.base import Format
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.heap import give_back
+from ..skyreels_v3.host_memory import give_back
 from .checkpoint import Checkpoint
 from .params import expected_shapes
 from .precision import Precision, encoding_of

@@ -2,19 +2,19 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .avatar import AvatarWindow
-from .extend_video import ExtendVideo
-from .extension import ExtensionWindow
-from .join_videos import JoinVideos
-from .load import LoadModel
-from .lora import LoraNode
-from .plan import PlanNode
-from .prompt_list import PromptList
-from .reference import ReferenceToVideo
-from .sampling import Guider, Sigmas, UniPCSampler
-from .save import SaveModel
-from .speech import SpeechNode
-from .talking_avatar import TalkingAvatar
+from .jobs.avatar_window import AvatarWindow
+from .jobs.extend_video import ExtendVideo
+from .jobs.extension_window import ExtensionWindow
+from .jobs.join_videos import JoinVideos
+from .jobs.plan import PlanNode
+from .jobs.prompts import PromptList
+from .jobs.reference_to_video import ReferenceToVideo
+from .jobs.speech import SpeechNode
+from .jobs.talking_avatar import TalkingAvatar
+from .models.load import LoadModel
+from .models.lora import LoraNode
+from .models.save import SaveModel
+from .sampling.nodes import Guider, Sigmas, UniPCSampler
 
 NODES: list[type[io.ComfyNode]] = [
     LoadModel,

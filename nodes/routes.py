@@ -2,8 +2,8 @@
 
 import json
 
-from ..skyreels_v3.script_check import check_script
-from . import host
+from ..skyreels_v3.jobs.extension.script_check import check_script
+from . import versions
 
 SCRIPT = "/skyreels_v3/script"
 # Of `check_script`, as the page names them: which lengths, and which of the two models are connected.
@@ -12,7 +12,7 @@ DEFAULTS = (("official", False), ("model", True), ("shot_model", True))
 
 def add_routes() -> None:
     """Adds the pack's routes to ComfyUI's server, where one is running. To be called once, as the pack is loaded."""
-    server = host.server()
+    server = versions.server()
     if server is None:
         return
     from aiohttp import web

@@ -108,7 +108,7 @@ def reference_prompt(pack_nodes: PackNodes) -> list:
     """A conditioning of the reference job for latents of 8 x 12, always the same."""
     import torch
 
-    condition = pack_nodes.module("nodes.condition")
+    condition = pack_nodes.module("nodes.network.condition")
     job = pack_nodes.module("skyreels_v3.recipes").Job.REFERENCE
     generator = torch.Generator().manual_seed(0)
     text = torch.randn(1, 512, 4096, generator=generator)

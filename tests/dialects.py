@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.precision import MATRICES
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import TINY, TINY_AVATAR, transformer_weights
 

@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from environment import comfyui_path
 from golden import Golden, normal, pixels, read, relative_error
 from pack.model_loaders.key_maps import find_dialect
-from pack.skyreels_v3 import causal_vae
-from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar, plan_windows
-from pack.skyreels_v3.avatar_job import (
+from pack.skyreels_v3.images.colour import match_colour
+from pack.skyreels_v3.images.convert import cover_crop, letterbox, to_rgb8
+from pack.skyreels_v3.images.sizes import bucket_size
+from pack.skyreels_v3.jobs.avatar.passes import (
     Pass,
     Portrait,
     pinned_euler,
@@ -30,30 +31,24 @@ from pack.skyreels_v3.avatar_job import (
     run_window,
     silent,
 )
-from pack.skyreels_v3.avatar_job import Settings as AvatarSettings
-from pack.skyreels_v3.avatar_job import Tools as AvatarTools
-from pack.skyreels_v3.colour import match_colour
-from pack.skyreels_v3.context import (
-    avatar_segments,
-    extension_segments,
-    reference_segments,
-    shot_segments,
-)
-from pack.skyreels_v3.extension import RollLength, RollPlan, continue_rolls, cut_roll
-from pack.skyreels_v3.extension_job import Settings, Tail, Tools, run_roll
-from pack.skyreels_v3.guidance import Branch, avatar_branches, guided, reference_branches
-from pack.skyreels_v3.images import cover_crop, letterbox, to_rgb8
-from pack.skyreels_v3.loudness import integrated_loudness, loudness_gain
-from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
+from pack.skyreels_v3.jobs.avatar.passes import Tools as AvatarTools
+from pack.skyreels_v3.jobs.avatar.plan import Timing, around_frames, audio_windows, plan_avatar, plan_windows
+from pack.skyreels_v3.jobs.extension.plan import RollLength, RollPlan, continue_rolls, cut_roll
+from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
+from pack.skyreels_v3.jobs.extension.script import CONTINUE, CUT
+from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments, shot_segments
+from pack.skyreels_v3.model.transformer import SkyReelsTransformer
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
-from pack.skyreels_v3.reference import encode_references, plan_reference
-from pack.skyreels_v3.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
-from pack.skyreels_v3.script import CONTINUE, CUT
-from pack.skyreels_v3.sizes import bucket_size
-from pack.skyreels_v3.solver import unipc
-from pack.skyreels_v3.speech import SAMPLE_RATE, SpeechEncoder, speech_features
-from pack.skyreels_v3.speech_features import SpeechFeatures
-from pack.skyreels_v3.transformer import SkyReelsTransformer
+from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, guided, reference_branches
+from pack.skyreels_v3.sampling.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
+from pack.skyreels_v3.sampling.solver import unipc
+from pack.skyreels_v3.speech.encoder import SAMPLE_RATE, SpeechEncoder, speech_features
+from pack.skyreels_v3.speech.features import SpeechFeatures
+from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
+from pack.skyreels_v3.vae import causal as causal_vae
 
 NETWORK = 1e-4  # relative error of networks and latents
 SIGMA = 1e-6

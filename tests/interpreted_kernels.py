@@ -336,9 +336,9 @@ def test_every_backend_passes_its_own_trial(monkeypatch):
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_a_network_computes_the_same(monkeypatch, dtype):
-    from pack.skyreels_v3.context import extension_segments
-    from pack.skyreels_v3.params import TransformerParams
-    from pack.skyreels_v3.transformer import SkyReelsTransformer
+    from pack.skyreels_v3.model.params import TransformerParams
+    from pack.skyreels_v3.model.sequence import extension_segments
+    from pack.skyreels_v3.model.transformer import SkyReelsTransformer
 
     torch.manual_seed(0)
     network = SkyReelsTransformer(TransformerParams(dim=256, ffn_dim=320, num_heads=2, num_layers=2)).eval()

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.params import expected_shapes
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3.model.params import TransformerParams
 from tiny_models import TINY, random_weight
 
 RANK, ALPHA = 4, 2.0

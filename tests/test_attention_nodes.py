@@ -41,15 +41,15 @@ def file(pack_nodes, job, tmp_path_factory):
 @pytest.fixture(scope="module")
 def load(pack_nodes, file):
     """load(attention) -> the patcher of Load Model."""
-    load_patcher = pack_nodes.module("nodes.load").load_patcher
+    load_patcher = pack_nodes.module("nodes.models.load").load_patcher
     return lambda attention="auto": load_patcher(str(file), attention=attention)
 
 
 @pytest.fixture
 def attention(pack_nodes, monkeypatch, caplog):
-    """nodes/attention.py, which trusts every attention again after the test; warnings are in caplog."""
+    """nodes/network/attention.py, which trusts every attention again after the test; warnings are in caplog."""
     caplog.set_level(logging.WARNING)
-    module = pack_nodes.module("nodes.attention")
+    module = pack_nodes.module("nodes.network.attention")
     monkeypatch.setattr(module, "_distrusted", [])
     monkeypatch.setattr(pack_nodes.module("kernels.dispatch"), "MODE", "")
     return module
@@ -80,7 +80,7 @@ def sample(pack_nodes, job):
     """sample(patcher) -> the latents of two steps."""
     import comfy.sample
 
-    condition = pack_nodes.module("nodes.condition")
+    condition = pack_nodes.module("nodes.network.condition")
     generator = torch.Generator().manual_seed(0)
     text, slots = torch.randn(1, 512, 4096, generator=generator), torch.randn(1, 16, 4, 8, 12, generator=generator)
     positive = condition.attach([[text, {}]], condition.JobCondition(job, slots))
@@ -117,7 +117,7 @@ def test_what_load_model_says(load, attention):
 
 
 def test_a_choice_whose_package_is_missing_is_refused_before_the_file_is_read(pack_nodes, attention, monkeypatch):
-    load_patcher = pack_nodes.module("nodes.load").load_patcher
+    load_patcher = pack_nodes.module("nodes.models.load").load_patcher
     for backends in attention.BACKENDS.values():
         for backend in backends:
             monkeypatch.setattr(backend, "package", f"no_{backend.package}")
@@ -264,7 +264,7 @@ def test_a_broken_model_is_not_blamed_on_the_attention(load, sage, sample, atten
 
 def test_an_approximate_attention_is_another_long_job(pack_nodes, load, sage):
     sage()
-    module = pack_nodes.module("nodes.job")
+    module = pack_nodes.module("nodes.runs.identity")
     exact = module.model_stamps([load()])
     assert module.model_stamps([load("sdpa")]) == module.model_stamps([load("comfyui")]) == exact
     rounded = module.model_stamps([load("sage")])

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from golden import LinearVAE
-from pack.skyreels_v3.avatar import Timing, plan_avatar
-from pack.skyreels_v3.avatar_job import (
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.jobs.avatar.passes import (
     CLIP_MEAN,
     CLIP_STD,
     Pin,
@@ -25,11 +25,11 @@ from pack.skyreels_v3.avatar_job import (
     silent,
     window_condition,
 )
-from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.guidance import Branch, avatar_branches
-from pack.skyreels_v3.schedule import euler_sigmas
-from pack.skyreels_v3.solver import euler
-from pack.skyreels_v3.speech_features import SpeechFeatures
+from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
+from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches
+from pack.skyreels_v3.sampling.schedule import euler_sigmas
+from pack.skyreels_v3.sampling.solver import euler
+from pack.skyreels_v3.speech.features import SpeechFeatures
 
 TIMING = Timing(window=21, motion=5, drop=4)
 SIZE = {"width": 64, "height": 48}

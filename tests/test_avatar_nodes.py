@@ -47,7 +47,7 @@ def models(comfyui, pack_nodes, tmp_path_factory):
     for kind in ("vae", "text_encoders"):
         comfyui.folder_paths.add_model_folder_path(kind, str(folder / kind))
         comfyui.folder_paths.filename_list_cache.clear()
-    load = pack_nodes.module("nodes.load").load_patcher
+    load = pack_nodes.module("nodes.models.load").load_patcher
     config = folder / "clip_vision.json"
     config.write_text(
         '{"attention_dropout": 0.0, "dropout": 0.0, "hidden_act": "gelu", "hidden_size": 1280, "image_size": 224, '
@@ -86,8 +86,8 @@ def sound(seconds, rate=22050, channels=1, key="sound"):
 @pytest.fixture
 def speak(pack_nodes):
     """speak(seconds, people) -> what the node Speech puts out, with random features: the encoder has its own tests."""
-    Speech = pack_nodes.module("nodes.speech").Speech
-    SpeechFeatures = pack_nodes.module("skyreels_v3.speech_features").SpeechFeatures
+    Speech = pack_nodes.module("nodes.jobs.speech").Speech
+    SpeechFeatures = pack_nodes.module("skyreels_v3.speech.features").SpeechFeatures
 
     def make(seconds, people=1, channels=1, width=768):
         audio = sound(seconds, channels=channels)
@@ -147,7 +147,7 @@ def test_interrupted_it_goes_on_with_the_same_frames(talk, speak, comfyui, tmp_p
     speech = speak(0.9)
     whole = decoded(talk(speech)[0])[0]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    run = pack_nodes.module("nodes.avatar_run")
+    run = pack_nodes.module("nodes.runs.avatar")
     run_window, made = run.run_window, []
 
     def interrupted(plan, window, *args):
@@ -219,7 +219,7 @@ def test_a_window_for_the_artists_own_sampler(pack_nodes, models, speak):
 
 def test_models_of_other_jobs_are_refused(pack_nodes, talk, speak, tmp_path):
     path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
-    other = pack_nodes.module("nodes.load").load_patcher(str(path))
+    other = pack_nodes.module("nodes.models.load").load_patcher(str(path))
     with pytest.raises(ValueError, match="does the reference job, but a talking avatar needs the A2V checkpoint"):
         talk(speak(0.4), model=other)
 

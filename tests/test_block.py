@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
-from pack.skyreels_v3 import audio_condition, transformer
-from pack.skyreels_v3.context import extension_segments, reference_segments, shot_segments
-from pack.skyreels_v3.params import TransformerParams
-from pack.skyreels_v3.slices import USUAL, Slices
-from pack.skyreels_v3.transformer import Runtime
+from pack.skyreels_v3.model import audio_attention, transformer
+from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.params import TransformerParams
+from pack.skyreels_v3.model.sequence import extension_segments, reference_segments, shot_segments
+from pack.skyreels_v3.model.transformer import Runtime
 
 
 def network(layers: int = 2) -> transformer.SkyReelsTransformer:
@@ -95,7 +95,7 @@ def test_a_packed_layer_applies_gelu_itself(monkeypatch):
 
 def test_a_lora_comes_before_gelu(pack_nodes):
     """Beside a packed layer it is added to the product, so the layer must not apply GELU on its own."""
-    operations = pack_nodes.module("nodes.operations")
+    operations = pack_nodes.module("nodes.network.layers")
     formats = pack_nodes.module("formats.registry"), pack_nodes.module("formats.encoding")
     format = formats[0].format_of(formats[1].Encoding("int8", 64))
     packed = operations.Packed(128, 256, format, format.pack(torch.randn(256, 128)), torch.randn(256))
@@ -107,7 +107,7 @@ def test_a_lora_comes_before_gelu(pack_nodes):
 
 def test_parts_are_cut_where_frames_end():
     def pieces(start, stop):
-        cut = audio_condition.whole_frames(slice(start, stop), 4)
+        cut = audio_attention.whole_frames(slice(start, stop), 4)
         return [(tokens.start, tokens.stop, frames.start, frames.stop) for tokens, frames in cut]
 
     assert pieces(0, 12) == [(0, 12, 0, 3)]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from golden import normal
-from pack.skyreels_v3.colour import lab_distance, lab_to_rgb, match_colour, rgb_to_lab
 from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.images.colour import lab_distance, lab_to_rgb, match_colour, rgb_to_lab
 
 
 def clip(key, frames=3, height=24, width=32, contrast=0.3, shift=0.0):

@@ -16,13 +16,13 @@ def patcher(pack_nodes, tmp_path_factory):
     """A tiny reference model as Load Model returns it."""
     Job = pack_nodes.module("skyreels_v3.recipes").Job
     path = write_transformer(tmp_path_factory.mktemp("models") / "r2v.safetensors", Job.REFERENCE)
-    return pack_nodes.module("nodes.load").load_patcher(str(path))
+    return pack_nodes.module("nodes.models.load").load_patcher(str(path))
 
 
 @pytest.fixture
 def conditioning(pack_nodes):
     """conditioning(seed, job) -> CONDITIONING with a prompt and reference slots."""
-    condition = pack_nodes.module("nodes.condition")
+    condition = pack_nodes.module("nodes.network.condition")
     Job = pack_nodes.module("skyreels_v3.recipes").Job
 
     def make(seed=0, job=Job.REFERENCE, width=4096, size=(8, 12)):
@@ -54,10 +54,10 @@ def test_the_nodes_give_the_official_latents(pack_nodes, tmp_path, name):
     golden = read(f"{GOLDENS}{name}.safetensors")
     heads = str(golden.config["num_attention_heads"])
     save_file(golden.weights(), tmp_path / "r2v.safetensors", metadata={"num_attention_heads": heads})
-    model = pack_nodes.module("nodes.load").load_patcher(str(tmp_path / "r2v.safetensors"))
+    model = pack_nodes.module("nodes.models.load").load_patcher(str(tmp_path / "r2v.safetensors"))
 
-    condition = pack_nodes.module("nodes.condition")
-    reference = pack_nodes.module("skyreels_v3.reference")
+    condition = pack_nodes.module("nodes.network.condition")
+    reference = pack_nodes.module("skyreels_v3.jobs.reference")
     images = list(golden.pixels())
     height, width = images[0].shape[:2]
     latents = golden.tensors["latents"]
@@ -90,8 +90,8 @@ def test_the_guider_gives_the_official_frames_of_an_avatar(pack_nodes, tmp_path)
     golden = read(f"{GOLDENS}pipeline_avatar_guided.safetensors")
     heads = str(golden.config["num_heads"])
     save_file(golden.weights(), tmp_path / "a2v.safetensors", metadata={"num_attention_heads": heads})
-    model = pack_nodes.module("nodes.load").load_patcher(str(tmp_path / "a2v.safetensors"))
-    condition, sampling = pack_nodes.module("nodes.condition"), pack_nodes.module("nodes.sampling")
+    model = pack_nodes.module("nodes.models.load").load_patcher(str(tmp_path / "a2v.safetensors"))
+    condition, sampling = pack_nodes.module("nodes.network.condition"), pack_nodes.module("nodes.sampling.nodes")
     note = golden.note
     guidance = {name: note[name] for name in ("text_guidance", "audio_guidance")}
     assert min(guidance.values()) > 1

@@ -23,12 +23,12 @@ def anchor(heading: str) -> str:
 
 
 def schemas() -> list[dict[str, ast.expr]]:
-    """What each node hands to `host.schema`, as keyword -> expression."""
+    """What each node hands to `versions.schema`, as keyword -> expression."""
     calls = (
         node
-        for file in sorted((ROOT / "nodes").glob("*.py"))
+        for file in sorted((ROOT / "nodes").rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "host.schema"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "versions.schema"
     )
     return [{keyword.arg: keyword.value for keyword in call.keywords} for call in calls]
 
@@ -37,7 +37,7 @@ def literals() -> str:
     """Every text in the pack's code, one after the other, its values left out."""
     found = []
     for folder in ("nodes", "skyreels_v3", "model_loaders", "formats", "kernels"):
-        for file in (ROOT / folder).glob("*.py"):
+        for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
                     found.append("\0".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))

@@ -43,7 +43,7 @@ def models(comfyui, pack_nodes, tmp_path_factory):
         comfyui.folder_paths.add_model_folder_path(kind, str(folder / kind))
         comfyui.folder_paths.filename_list_cache.clear()
     Job = pack_nodes.module("skyreels_v3.recipes").Job
-    load = pack_nodes.module("nodes.load").load_patcher
+    load = pack_nodes.module("nodes.models.load").load_patcher
     return {
         "clip": comfyui.nodes.CLIPLoader().load_clip("extension_umt5.safetensors", "wan")[0],
         "vae": comfyui.nodes.VAELoader().load_vae("extension_vae.safetensors")[0],
@@ -110,7 +110,7 @@ def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_no
 
         return call
 
-    passage = pack_nodes.module("nodes.vae").Passage
+    passage = pack_nodes.module("nodes.encoders.vae").Passage
     for name, kind, method in (
         ("clip", type(models["clip"]), "encode_from_tokens_scheduled"),
         ("vae", passage, "run"),
@@ -122,7 +122,7 @@ def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_no
 
 def test_queued_again_nothing_is_made_twice(extend, pack_nodes, monkeypatch):
     first, *_ = extend(STORY)
-    passage = pack_nodes.module("nodes.vae").Passage
+    passage = pack_nodes.module("nodes.encoders.vae").Passage
     monkeypatch.setattr(passage, "run", lambda *_: pytest.fail("nothing is left to decode"))
     again, _, report = extend(STORY)
     assert torch.equal(decoded(first)[0], decoded(again)[0])
@@ -144,7 +144,7 @@ def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, p
 
     whole = decoded(extend(STORY)[0])[0]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    job = pack_nodes.module("nodes.extension_run")
+    job = pack_nodes.module("nodes.runs.extension")
     run_roll, made = job.run_roll, []
 
     def interrupted(roll, *args):

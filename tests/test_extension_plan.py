@@ -6,15 +6,9 @@ from fractions import Fraction
 import pytest
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.extension import (
-    SourceInfo,
-    continue_rolls,
-    cut_roll,
-    plan_extension,
-    prefix_of,
-)
+from pack.skyreels_v3.jobs.extension.plan import SourceInfo, continue_rolls, cut_roll, plan_extension, prefix_of
+from pack.skyreels_v3.jobs.extension.script import Line, parse_script
 from pack.skyreels_v3.recipes import Job
-from pack.skyreels_v3.script import Line, parse_script
 
 CLIP = SourceInfo(width=1920, height=1080, frames=240)
 SCRIPT = parse_script(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.film import write_film
-from pack.skyreels_v3.video_file import FileSource
-from pack.skyreels_v3.video_source import FramesSource, frames
+from pack.skyreels_v3.video.concat import write_film
+from pack.skyreels_v3.video.file import FileSource
+from pack.skyreels_v3.video.source import FramesSource, frames
 from video_clips import clip, numbers_of
 
 TONES = {"first": 440, "second": 1200, "third": 3000}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pack.skyreels_v3.filmstrip import COLUMNS, PREVIEW_SIDE, Filmstrip
+from pack.skyreels_v3.video.preview import COLUMNS, PREVIEW_SIDE, Filmstrip
 
 
 def plain(width: int, height: int, red: int) -> Image.Image:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.fit import FITS, Box, crop_box, fit_frame, picture_box
+from pack.skyreels_v3.images.resize import FITS, Box, crop_box, fit_frame, picture_box
 
 RNG = np.random.RandomState(0)
 

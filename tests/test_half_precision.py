@@ -71,7 +71,7 @@ def test_a_vae_that_the_host_computes_in_halves_is_told_once(pack_nodes, tmp_pat
 
     from tiny_models import write_vae
 
-    own = pack_nodes.module("nodes.vae")
+    own = pack_nodes.module("nodes.encoders.vae")
     monkeypatch.setattr(pack_nodes.module("kernels.half_precision"), "_on_this_processor", lambda dtype: False)
     own._warn_of_slow_nodes.cache_clear()
     vae = comfy.sd.VAE(sd=load_file(write_vae(tmp_path / "vae.safetensors")), dtype=dtype)

@@ -22,7 +22,7 @@ from pack.model_loaders.header import read_header
 from pack.model_loaders.inspection import inspect
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from test_model_refusals import OTHER_MODELS, UNREADABLE
 from tiny_models import (

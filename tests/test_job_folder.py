@@ -20,12 +20,13 @@ import torch
 from safetensors import SafetensorError
 
 from golden import normal
-from pack.skyreels_v3 import job_folder, job_lock
+from pack.skyreels_v3.digest import chain_key, chain_keys, digest
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.job_folder import JobFolder, prune
-from pack.skyreels_v3.job_keys import chain_key, chain_keys, digest
+from pack.skyreels_v3.jobs.extension.script import Line
 from pack.skyreels_v3.recipes import Job
-from pack.skyreels_v3.script import Line
+from pack.skyreels_v3.resume import folder as job_folder
+from pack.skyreels_v3.resume import lock as job_lock
+from pack.skyreels_v3.resume.folder import JobFolder, prune
 
 PARTS = 60
 KILLS = 10
@@ -272,7 +273,7 @@ def test_another_process_in_the_folder_is_told(tmp_path):
             JobFolder(tmp_path, "job")
         with JobFolder(tmp_path, "another"):
             pass
-        code = "import sys; sys.path.insert(0, 'tools'); from pack.skyreels_v3.job_lock import lock_folder as f; "
+        code = "import sys; sys.path.insert(0, 'tools'); from pack.skyreels_v3.resume.lock import lock_folder as f; "
         code += "from pathlib import Path; f(Path(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(tmp_path / "job")]
         root = Path(__file__).parent.parent

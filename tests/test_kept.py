@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import goldens
-from pack.skyreels_v3.kept import Kept
-from pack.skyreels_v3.transformer import Runtime
+from pack.skyreels_v3.model.step_cache import Kept
+from pack.skyreels_v3.model.transformer import Runtime
 from tiny_models import write_transformer
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -70,9 +70,9 @@ def test_a_sampling_projects_its_prompt_once(pack_nodes, tmp_path):
     import comfy.sample
 
     Job = pack_nodes.module("skyreels_v3.recipes").Job
-    condition = pack_nodes.module("nodes.condition")
+    condition = pack_nodes.module("nodes.network.condition")
     path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
-    patcher = pack_nodes.module("nodes.load").load_patcher(str(path))
+    patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path))
     network, calls = patcher.model.diffusion_model, []
     network.blocks[1].cross_attn.k.register_forward_hook(lambda *_: calls.append(1))
     slots = torch.zeros(1, 16, 4, 8, 12)

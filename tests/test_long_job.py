@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.job_folder import JobFolder
-from pack.skyreels_v3.long_job import LongJob
-from pack.skyreels_v3.video_file import FileSource
-from pack.skyreels_v3.video_source import frames
+from pack.skyreels_v3.resume.folder import JobFolder
+from pack.skyreels_v3.resume.windows import LongJob
+from pack.skyreels_v3.video.file import FileSource
+from pack.skyreels_v3.video.source import frames
 from video_clips import numbered, numbers_of
 
 WIDTH, HEIGHT = 160, 64
@@ -202,7 +202,7 @@ def changed(key, **inputs):
 
 @pytest.fixture
 def job_module(pack_nodes):
-    return pack_nodes.module("nodes.job")
+    return pack_nodes.module("nodes.runs.identity")
 
 
 def test_a_graph_is_what_a_node_follows_from(job_module):

@@ -11,11 +11,11 @@ import goldens
 from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
-from pack.skyreels_v3 import memory, transformer
-from pack.skyreels_v3.context import avatar_segments, extension_segments, reference_segments
-from pack.skyreels_v3.params import AudioParams, TransformerParams
-from pack.skyreels_v3.slices import USUAL, Slices
-from pack.skyreels_v3.transformer import Runtime
+from pack.skyreels_v3.model import memory, transformer
+from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments
+from pack.skyreels_v3.model.transformer import Runtime
 from tiny_models import write_transformer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -132,10 +132,10 @@ def test_out_of_memory_steps_down_once(pack_nodes, tmp_path):
     import comfy.sample
 
     Job = pack_nodes.module("skyreels_v3.recipes").Job
-    condition = pack_nodes.module("nodes.condition")
-    small = pack_nodes.module("skyreels_v3.slices").SMALL
+    condition = pack_nodes.module("nodes.network.condition")
+    small = pack_nodes.module("skyreels_v3.model.chunking").SMALL
     path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
-    patcher = pack_nodes.module("nodes.load").load_patcher(str(path))
+    patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path))
     network = patcher.model.diffusion_model
     text = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(1))
     job = condition.JobCondition(Job.REFERENCE, torch.zeros(1, 16, 4, 8, 12))

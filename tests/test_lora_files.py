@@ -12,7 +12,7 @@ from pack.model_loaders.lora import open_lora
 from pack.model_loaders.lora_names import layer_names
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import TINY, TINY_AVATAR, write_transformer
 

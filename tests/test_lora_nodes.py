@@ -32,7 +32,7 @@ def load(pack_nodes, tmp_path_factory):
             path = folder / f"{len(models)}.safetensors"
             weights = transformer_weights(TINY)
             save_file({name: weight + (changes or {}).get(name, 0) for name, weight in weights.items()}, path)
-            patcher = pack_nodes.module("nodes.load").load_patcher(str(path), "reference", precision)
+            patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path), "reference", precision)
             if key is None:
                 return patcher
             models[key] = patcher
@@ -64,7 +64,7 @@ def velocity(pack_nodes):
     """velocity(model): what one step of sampling makes of fixed inputs."""
     import comfy.sample
 
-    condition = pack_nodes.module("nodes.condition")
+    condition = pack_nodes.module("nodes.network.condition")
     Job = pack_nodes.module("skyreels_v3.recipes").Job
     generator = torch.Generator().manual_seed(0)
     text = torch.randn(1, 512, 4096, generator=generator)
@@ -86,8 +86,8 @@ def layer_outputs(pack_nodes):
     Layer by layer, because int8 rounds activations as well: what differs by 1e-7 before one layer differs by 1e-3
     behind the next. loras: whether with those on the model.
     """
-    applied = pack_nodes.module("skyreels_v3.lora").applied
-    attached = pack_nodes.module("nodes.lora_branches").attached
+    applied = pack_nodes.module("skyreels_v3.model.lora").applied
+    attached = pack_nodes.module("nodes.network.lora_branches").attached
 
     def layer_outputs(model, loras=True):
         network = model.model.diffusion_model
@@ -153,7 +153,7 @@ def test_packed_layers_get_the_whole_effect(load, put, velocity, layer_outputs, 
 
 
 def test_another_strength_reads_and_reloads_nothing(pack_nodes, load, put, velocity):
-    read_lora = pack_nodes.module("nodes.lora").read_lora
+    read_lora = pack_nodes.module("nodes.models.lora").read_lora
     model = put(load(), named(lora_pairs(seed=3)))
     velocity(model)
     reads, patches = read_lora.cache_info().misses, model.model.current_weight_patches_uuid
@@ -209,7 +209,7 @@ def test_what_the_node_refuses(pack_nodes, comfyui, load, put):
 
 
 def test_a_changed_file_is_another_job(pack_nodes, load, put, folder):
-    stamps = pack_nodes.module("nodes.job").model_stamps
+    stamps = pack_nodes.module("nodes.runs.identity").model_stamps
     node = pack_nodes["SkyReelsLora"]
     model = put(load(), named(lora_pairs()))
     first, fingerprint = stamps([model]), node.fingerprint_inputs(lora="style.safetensors", strength=1.0)
@@ -294,7 +294,7 @@ def test_what_packed_weights_cannot_take(comfyui, load, stock):
 
 
 def test_the_patcher_is_one_class(pack_nodes, load):
-    patcher_class = pack_nodes.module("nodes.patcher").patcher_class
+    patcher_class = pack_nodes.module("nodes.network.patcher").patcher_class
     import comfy.model_patcher
 
     cpu = torch.device("cpu")

@@ -15,7 +15,7 @@ from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
 from pack.model_loaders.params import expected_shapes, params_from_shapes
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 

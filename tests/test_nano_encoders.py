@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pack.skyreels_v3.avatar_job import CLIP_SIZE
+from pack.skyreels_v3.jobs.avatar.passes import CLIP_SIZE
 from pack.training.models import image_encoder, speech_encoder, text_encoder
 from pack.training.world.prompts import PHRASINGS, VOCABULARY, write
 from pack.training.world.scenes import CUTS, cut_scene, drawn_scene, possible_cuts
@@ -98,15 +98,15 @@ def test_words_know_whose_they_are():
 @torch.no_grad()
 def test_the_image_encoder_gives_what_the_avatar_is_trained_with(models, pack_nodes):
     (vision,) = models.CLIPVisionLoader().load_clip(image_encoder.FILE.name)
-    tokens = pack_nodes.module("nodes.clip_vision").image_tokens(vision, 64)
+    tokens = pack_nodes.module("nodes.encoders.clip_vision").image_tokens(vision, 64)
     pixels, _ = image_encoder.picture(random.Random(3))
     made, expected = tokens(pixels.float()[None]), image_encoder.encode(pixels.float()[None])
     assert made.shape == (1, 257, 64) and (made - expected).abs().max() < CLOSE
     assert vision.encode_image(torch.rand(1, 64, 96, 3))["last_hidden_state"].shape == (1, 257, 64)
     InputError = pack_nodes.module("skyreels_v3.errors").InputError
-    any_avatar = pack_nodes.module("nodes.clip_vision").image_tokens(vision)
+    any_avatar = pack_nodes.module("nodes.encoders.clip_vision").image_tokens(vision)
     assert torch.equal(any_avatar(pixels.float()[None]), made)
-    published = pack_nodes.module("nodes.clip_vision").image_tokens(vision, 1280)
+    published = pack_nodes.module("nodes.encoders.clip_vision").image_tokens(vision, 1280)
     with pytest.raises(InputError, match="makes 1 x 257 x 64 numbers of an image, but 1 x 257 x 1280 are needed"):
         published(torch.zeros(1, 3, CLIP_SIZE, CLIP_SIZE))
 
@@ -137,8 +137,8 @@ def test_the_speech_encoder_gives_what_the_avatar_is_trained_with(audio_encoder,
     speech = speech_encoder.recording(random.Random(9), 2.0)
     expected = speech_encoder.encode(speech.wave)
     assert expected.shape == (50, 12, 32) and 0.5 < expected.std() < 2
-    recording = pack_nodes.module("skyreels_v3.speakers").Recording
-    encode = pack_nodes.module("nodes.speech").encode_speech
+    recording = pack_nodes.module("skyreels_v3.speech.speakers").Recording
+    encode = pack_nodes.module("nodes.jobs.speech").encode_speech
     made = encode(audio_encoder, [recording(torch.from_numpy(speech.wave)[None, None], RATE)], 200.0)
     assert (made.layers, made.width, made.frames) == (12, 32, 50)
     heard = made.windows(torch.arange(50)[:, None])[0, :, 0]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pack.skyreels_v3.pace import (
+from pack.skyreels_v3.jobs.forecast import (
     KEPT,
     KEPT_OF_ONE,
     Record,
@@ -17,7 +17,7 @@ from pack.skyreels_v3.pace import (
     forward_flops,
     network_name,
 )
-from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import write_transformer
 
@@ -137,22 +137,22 @@ def test_times_are_told_as_people_say_them():
 @pytest.fixture(scope="module")
 def model(pack_nodes, tmp_path_factory):
     path = write_transformer(tmp_path_factory.mktemp("models") / "r2v_pace.safetensors", Job.REFERENCE)
-    return pack_nodes.module("nodes.load").load_patcher(str(path))
+    return pack_nodes.module("nodes.models.load").load_patcher(str(path))
 
 
 def test_plan_tells_the_time_once_a_sampling_was_measured(pack_nodes, model):
     import torch
 
-    pace, plan = pack_nodes.module("nodes.pace"), pack_nodes.ready("SkyReelsPlan")
-    forward = pack_nodes.module("skyreels_v3.pace").Forward
+    pace, plan = pack_nodes.module("nodes.network.forecast"), pack_nodes.ready("SkyReelsPlan")
+    forward = pack_nodes.module("skyreels_v3.jobs.forecast").Forward
     pace.record().path.unlink(missing_ok=True)
     assert "steps" not in plan.execute(model, 64, 64, 5).result[1]
 
-    condition, sampling = pack_nodes.module("nodes.condition"), pack_nodes.module("nodes.sampling")
+    condition, sampling = pack_nodes.module("nodes.network.condition"), pack_nodes.module("nodes.sampling.nodes")
     latents, text = torch.randn(1, 16, 2, 8, 8), torch.randn(1, 4, 4096)
     references = condition.JobCondition(model.model.job, torch.randn(1, 16, 4, 8, 8))
     guider = sampling.BranchGuider(model)
-    branches = pack_nodes.module("skyreels_v3.guidance").reference_branches(1.0, 1.0)
+    branches = pack_nodes.module("skyreels_v3.sampling.guidance").reference_branches(1.0, 1.0)
     guider.set_branches(condition.attach([[text, {}]], references), None, branches)
     sigmas = torch.linspace(1, 0, 5)
     guider.sample(latents, torch.zeros_like(latents), sampling.unipc_sampler(), sigmas, seed=0)

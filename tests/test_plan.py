@@ -8,11 +8,11 @@ import pytest
 
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.memory import block_numbers, forward_bytes
-from pack.skyreels_v3.params import AudioParams, TransformerParams
-from pack.skyreels_v3.plan import FRAMES, GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.budget import FRAMES, GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.model.chunking import LEVELS, SMALL, TIGHT, USUAL
+from pack.skyreels_v3.model.memory import block_numbers, forward_bytes
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from pack.skyreels_v3.slices import LEVELS, SMALL, TIGHT, USUAL
 from tiny_models import write_transformer
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
@@ -158,7 +158,7 @@ def test_without_memory_of_its_own_a_device_needs_the_whole_model_in_ram(device)
 @pytest.fixture(scope="module")
 def model(pack_nodes, tmp_path_factory):
     path = write_transformer(tmp_path_factory.mktemp("models") / "r2v.safetensors", Job.REFERENCE)
-    return pack_nodes.module("nodes.load").load_patcher(str(path))
+    return pack_nodes.module("nodes.models.load").load_patcher(str(path))
 
 
 def test_the_node_tells_and_hands_the_model_on(pack_nodes, model):
@@ -172,11 +172,11 @@ def test_the_node_tells_and_hands_the_model_on(pack_nodes, model):
 
 def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
     """The same bytes as the model asks ComfyUI for."""
-    module, nodes = pack_nodes.module("skyreels_v3.plan"), pack_nodes.module("nodes.plan")
+    module, nodes = pack_nodes.module("skyreels_v3.jobs.budget"), pack_nodes.module("nodes.jobs.plan")
     size = module.planned_size(model.model.job, 832, 480, 81, 2)
-    machine = pack_nodes.module("nodes.machine").machine_of(model.load_device)
+    machine = pack_nodes.module("nodes.network.machine").machine_of(model.load_device)
     planned = module.Plan(nodes.network_of(model), size, machine)
-    key = pack_nodes.module("nodes.condition").KEY
+    key = pack_nodes.module("nodes.network.condition").KEY
     shape, slots = [2, 16, 21, 60, 104], [1, 16, 4, 60, 104]
     assert planned.forward == model.model.memory_required(shape, {key: [slots]})
 

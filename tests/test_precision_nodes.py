@@ -10,7 +10,7 @@ import dialects
 from golden import relative_error
 from pack.model_loaders.params import expected_shapes
 from pack.model_loaders.precision import MATRICES
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_models import write_transformer
 
@@ -31,7 +31,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load(pack_nodes):
-    return pack_nodes.module("nodes.load").load_patcher
+    return pack_nodes.module("nodes.models.load").load_patcher
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pack.skyreels_v3 import transformer
-from pack.skyreels_v3.context import avatar_segments, extension_segments
-from pack.skyreels_v3.params import AudioParams, TransformerParams
-from pack.skyreels_v3.prompt_places import joined
+from pack.skyreels_v3.model import transformer
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.prompt_places import joined
+from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments
 
 
 def prompts(*lengths, width=32):

@@ -8,8 +8,8 @@ import torch
 
 from golden import LinearVAE
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.guidance import Branch, combine, guided, reference_branches, text_branches
-from pack.skyreels_v3.reference import encode_references, plan_reference
+from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
+from pack.skyreels_v3.sampling.guidance import Branch, combine, guided, reference_branches, text_branches
 
 WIDE = (1920, 1080)
 

@@ -27,7 +27,7 @@ from pack.model_loaders.safetensors_writer import SafetensorsFile
 from pack.model_loaders.save import SavePlan
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from saved import numbers, same
 from tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer

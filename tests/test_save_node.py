@@ -37,7 +37,7 @@ def execute(pack_nodes, comfyui):
 @pytest.fixture(scope="module")
 def load(pack_nodes):
     """load(path, job, precision) -> MODEL."""
-    return pack_nodes.module("nodes.load").load_patcher
+    return pack_nodes.module("nodes.models.load").load_patcher
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_loras_are_merged(execute, load, pack_nodes, comfyui, tmp_path, lora, ca
     path, added = lora
     model = load(str(source), precision=loaded)
     if node == "ours":
-        model, _ = pack_nodes.module("nodes.lora").with_lora(model, path, 0.5)
+        model, _ = pack_nodes.module("nodes.models.lora").with_lora(model, path, 0.5)
     else:
         tensors = {key: tensor for key, tensor in comfy.utils.load_torch_file(str(path)).items() if "diff_m" not in key}
         model, _ = comfy.sd.load_lora_for_models(model, None, tensors, 0.5, 0)
@@ -166,7 +166,7 @@ def test_two_loras_add_up_and_the_model_stays_as_it_was(execute, load, pack_node
     before = {key: tensor.clone() for key, tensor in model.model.diffusion_model.state_dict().items()}
     twice = model
     for strength in (1.0, -0.5):
-        twice, _ = pack_nodes.module("nodes.lora").with_lora(twice, path, strength)
+        twice, _ = pack_nodes.module("nodes.models.lora").with_lora(twice, path, strength)
     saved = execute(twice, "int8")
     assert same(model.model.diffusion_model.state_dict(), before)
     found = numbers(open_checkpoint(saved))["blocks.0.ffn.0.weight"]

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.script import MAX_SECONDS, Line, has_cut_tag, parse_script
+from pack.skyreels_v3.jobs.extension.script import MAX_SECONDS, Line, has_cut_tag, parse_script
 
 
 def one(text):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pack.skyreels_v3.script import parse_script
-from pack.skyreels_v3.script_check import MAX_TEXT, check_script
+from pack.skyreels_v3.jobs.extension.script import parse_script
+from pack.skyreels_v3.jobs.extension.script_check import MAX_TEXT, check_script
 
 
 def test_lines_run_one_after_the_other():

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from pack.skyreels_v3.recipes import Job
-from pack.skyreels_v3.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 
 
 @pytest.mark.parametrize("job", list(Job))

@@ -8,14 +8,8 @@ import torch
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import RECIPES, Job
-from pack.skyreels_v3.schedule import (
-    euler_sigmas,
-    integer_timestep,
-    job_sigmas,
-    timesteps_of,
-    unipc_sigmas,
-)
-from pack.skyreels_v3.solver import euler, unipc, unipc_steps
+from pack.skyreels_v3.sampling.schedule import euler_sigmas, integer_timestep, job_sigmas, timesteps_of, unipc_sigmas
+from pack.skyreels_v3.sampling.solver import euler, unipc, unipc_steps
 
 
 def official_grid(steps, job):

@@ -7,12 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pack.skyreels_v3.avatar import plan_windows
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.loudness import integrated_loudness, loudness_gain
-from pack.skyreels_v3.params import AudioParams
-from pack.skyreels_v3.speakers import Recording, in_turns, mixed, speech_of
-from pack.skyreels_v3.speech import (
+from pack.skyreels_v3.jobs.avatar.plan import plan_windows
+from pack.skyreels_v3.model.params import AudioParams
+from pack.skyreels_v3.speech.encoder import (
     SpeechEncoder,
     check_features,
     convolved,
@@ -20,6 +18,8 @@ from pack.skyreels_v3.speech import (
     speech_features,
     video_frames,
 )
+from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
+from pack.skyreels_v3.speech.speakers import Recording, in_turns, mixed, speech_of
 
 
 def tone(seconds: float, rate: int = 16000, frequency: float = 440.0, level: float = 0.5) -> torch.Tensor:

@@ -7,9 +7,9 @@ import psutil
 import pytest
 import torch
 
-from pack.skyreels_v3.avatar import Timing, around_frames, audio_windows, plan_avatar
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.speech_features import SpeechFeatures
+from pack.skyreels_v3.jobs.avatar.plan import Timing, around_frames, audio_windows, plan_avatar
+from pack.skyreels_v3.speech.features import SpeechFeatures
 
 PEOPLE, FRAMES, LAYERS, WIDTH = 2, 30, 3, 8
 

@@ -7,11 +7,11 @@ from torch import nn
 from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
-from pack.skyreels_v3.context import extension_segments
-from pack.skyreels_v3.params import TransformerParams
-from pack.skyreels_v3.slices import USUAL, Slices
-from pack.skyreels_v3.streaming import ALIGNMENT, BLOCKS_AHEAD, OneQueue, Weight, streamed
-from pack.skyreels_v3.transformer import Runtime, SkyReelsTransformer
+from pack.skyreels_v3.model.block_streaming import ALIGNMENT, BLOCKS_AHEAD, OneQueue, Weight, streamed
+from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.params import TransformerParams
+from pack.skyreels_v3.model.sequence import extension_segments
+from pack.skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from slow_copies import HastyComputation, HastyCopies, Trap
 
 PARAMS = TransformerParams(dim=64, ffn_dim=128, num_heads=2, num_layers=5, text_dim=32)

@@ -8,7 +8,7 @@ import torch
 import dialects
 from golden import relative_error
 from loras import linear_layers, lora_pairs, named, write_lora
-from pack.skyreels_v3.params import TransformerParams
+from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from slow_copies import HastyComputation, HastyCopies, Trap
 from tiny_models import write_transformer
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def patcher_of(pack_nodes, tmp_path_factory):
     """patcher_of(precision): clones of one model, loaded from the disk."""
-    load = pack_nodes.module("nodes.load").load_patcher
+    load = pack_nodes.module("nodes.models.load").load_patcher
     models = {}
 
     def patcher_of(precision):
@@ -80,8 +80,8 @@ def small_card(pack_nodes, monkeypatch):
     ComfyUI decides what stays and marks it, as on such a card. There the rest is on another device, which tells the
     pack that it waits; on a CPU everything is in one place, and ComfyUI's marks tell.
     """
-    streaming = pack_nodes.module("nodes.streaming")
-    lora_key = pack_nodes.module("nodes.lora_branches").KEY
+    streaming = pack_nodes.module("nodes.network.streaming")
+    lora_key = pack_nodes.module("nodes.network.lora_branches").KEY
 
     def small_card(patcher, share, queues):
         def limit(one, room):
@@ -103,7 +103,7 @@ def small_card(pack_nodes, monkeypatch):
         for lora in patcher.get_additional_models_with_key(lora_key):
             limit(lora, 0)
         monkeypatch.setattr(streaming, "waiting_weights", waiting_weights if queues else lambda *_: [])
-        monkeypatch.setattr(streaming.host, "queues", lambda _: queues)
+        monkeypatch.setattr(streaming.versions, "queues", lambda _: queues)
         return patcher
 
     yield small_card

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pack.skyreels_v3.context import SHOT_PREFIX_POSITION
+from pack.skyreels_v3.model.sequence import SHOT_PREFIX_POSITION
 from pack.skyreels_v3.recipes import Job
 from pack.training.data import jobs
 from pack.training.data.clips import WorldSample

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pack.skyreels_v3.context import (
+from pack.skyreels_v3.model.sequence import (
     Segment,
     avatar_segments,
     extension_segments,
@@ -17,7 +17,7 @@ from pack.skyreels_v3.context import (
     shot_segments,
 )
 from pack.skyreels_v3.recipes import RECIPES, Job
-from pack.skyreels_v3.schedule import job_sigmas
+from pack.skyreels_v3.sampling.schedule import job_sigmas
 from pack.training.data.jobs import Batch
 from pack.training.methods import distil
 from pack.training.methods.flow import drawn_levels, losses_of

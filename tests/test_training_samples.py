@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pack.skyreels_v3.avatar import KEY_COPIES
-from pack.skyreels_v3.extension import CUT_PREFIX_FRAMES, LONGEST_PREFIX
-from pack.skyreels_v3.reference import encode_references, plan_reference
+from pack.skyreels_v3.jobs.avatar.plan import KEY_COPIES
+from pack.skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, LONGEST_PREFIX
+from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
 from pack.training.world.looks import CHARACTERS
 from pack.training.world.render import SIZE
 from pack.training.world.samples import (

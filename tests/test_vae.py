@@ -25,7 +25,7 @@ def vae(comfyui, weights):
 
 @pytest.fixture
 def own(pack_nodes):
-    return pack_nodes.module("nodes.vae")
+    return pack_nodes.module("nodes.encoders.vae")
 
 
 def loaded(weights, dtype=torch.float32):
@@ -76,7 +76,7 @@ def test_decoded_as_comfyui_does(own, vae, latents):
     ],
 )
 def test_small_frames_are_convolved_as_large_ones_are(own, shape, kernel, stride, layout):
-    convolved, generator = own.host.convolved, torch.Generator().manual_seed(2)
+    convolved, generator = own.versions.convolved, torch.Generator().manual_seed(2)
     x = torch.randn(1, *shape, generator=generator).contiguous(memory_format=layout)
     weight, bias = torch.randn(8, shape[0], *kernel, generator=generator), torch.randn(8, generator=generator)
     padding = (0, kernel[1] // 2, kernel[2] // 2)
@@ -139,7 +139,7 @@ def test_no_seam_between_tiles(own, vae, monkeypatch):
 
 
 def test_out_of_memory_takes_smaller_parts_once(own, vae, pack_nodes, monkeypatch, caplog):
-    host = pack_nodes.module("nodes.host")
+    host = pack_nodes.module("nodes.versions")
     whole, clean = torch.cat(list(own.decoder(vae)(noise(3))), dim=2), own.encoder(vae)(picture())
     convolve, calls = host.convolve, []
 
@@ -175,7 +175,7 @@ def test_other_errors_are_not_tried_again(own, vae, pack_nodes, monkeypatch):
         calls.append(None)
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(pack_nodes.module("nodes.host"), "convolve", broken)
+    monkeypatch.setattr(pack_nodes.module("nodes.versions"), "convolve", broken)
     with pytest.raises(RuntimeError, match="broken"):
         list(own.decoder(vae)(noise(1)))
     assert len(calls) == 1
@@ -191,7 +191,7 @@ def test_a_vae_of_other_pictures_is_refused(own, vae, pack_nodes, monkeypatch):
 def test_the_plan_names_bytes_and_tiles(own, vae, pack_nodes, monkeypatch):
     import comfy.model_management as management
 
-    plan, plans = pack_nodes.module("nodes.plan"), pack_nodes.module("skyreels_v3.plan")
+    plan, plans = pack_nodes.module("nodes.jobs.plan"), pack_nodes.module("skyreels_v3.jobs.budget")
     size = plans.Size(1280, 720, 121, 31, 0)
     (line,) = plan.beside_the_model(size, vae, None)
     assert line.startswith("VAE: decode ") and ", encode " in line and "tiles" not in line

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from goldens import comfy
-from pack.skyreels_v3 import causal_vae
-from pack.skyreels_v3.vae_memory import Part, Way, choose, needed, parts, side, smaller, vae_bytes
-from pack.skyreels_v3.vae_tiles import shares, spans, tiles
+from pack.skyreels_v3.vae import causal as causal_vae
+from pack.skyreels_v3.vae.memory import Part, Way, choose, needed, parts, side, smaller, vae_bytes
+from pack.skyreels_v3.vae.tiles import shares, spans, tiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

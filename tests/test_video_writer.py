@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.frame_rates import frames_at, resample_indices
-from pack.skyreels_v3.video_file import FileSource
-from pack.skyreels_v3.video_join import join
-from pack.skyreels_v3.video_source import Sound, frames, probe
-from pack.skyreels_v3.video_writer import VideoWriter
+from pack.skyreels_v3.video.file import FileSource
+from pack.skyreels_v3.video.join import join
+from pack.skyreels_v3.video.rates import frames_at, resample_indices
+from pack.skyreels_v3.video.source import Sound, frames, probe
+from pack.skyreels_v3.video.writer import VideoWriter
 from video_clips import numbered, numbers_of
 
 RATE = Fraction(30000, 1001)
@@ -217,9 +217,9 @@ GROWTH = """
 import resource, sys, numpy as np
 from fractions import Fraction
 from pathlib import Path
-from pack.skyreels_v3.video_writer import VideoWriter
-from pack.skyreels_v3.video_join import join
-from pack.skyreels_v3.video_source import Sound
+from pack.skyreels_v3.video.writer import VideoWriter
+from pack.skyreels_v3.video.join import join
+from pack.skyreels_v3.video.source import Sound
 folder, seconds = Path(sys.argv[1]), int(sys.argv[2])
 frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 paths = []
@@ -247,7 +247,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
 WRITE = """
 import sys
 import torch
-from pack.skyreels_v3.video_writer import VideoWriter
+from pack.skyreels_v3.video.writer import VideoWriter
 coarse = torch.rand(24, 3, 8, 12, generator=torch.Generator().manual_seed(1))
 smooth = torch.nn.functional.interpolate(coarse, size=(64, 96), mode="bilinear")
 with VideoWriter(sys.argv[1], 96, 64, 24) as writer:

@@ -11,7 +11,7 @@ import pytest
 import stock
 from comfyui_server import Server
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.speaker_masks import box_mask
+from pack.skyreels_v3.speech.masks import box_mask
 from page import Page
 
 ARTIFACTS = stock.ROOT / "test-artifacts"

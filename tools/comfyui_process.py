@@ -50,9 +50,9 @@ def open_comfyui(base: Path, **options) -> SimpleNamespace:
 
 
 class PackNodes(dict):
-    """Node id -> class. `module("skyreels_v3.sizes")` is a module of the copy that these nodes were loaded from.
+    """Node id -> class. `module("skyreels_v3.images.sizes")` is a module of the copy that these nodes were loaded from.
 
-    That copy is not `pack.skyreels_v3.sizes`: classes and state of the two differ.
+    That copy is not `pack.skyreels_v3.images.sizes`: classes and state of the two differ.
     """
 
     def __init__(self, classes: dict[str, type], package: str):

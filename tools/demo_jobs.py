@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import demo_world as world
-from pack.skyreels_v3.avatar import FPS as AVATAR_FPS
-from pack.skyreels_v3.extension import FPS
+from pack.skyreels_v3.jobs.avatar.plan import FPS as AVATAR_FPS
+from pack.skyreels_v3.jobs.extension.plan import FPS
 from pack.training.world.prompts import write
 from stock import Video
 

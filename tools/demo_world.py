@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from pack.skyreels_v3.extension import FPS
+from pack.skyreels_v3.jobs.extension.plan import FPS
 from pack.training.world.prompts import write
 from pack.training.world.references import character_image, object_image
 from pack.training.world.render import SIZE, render, render_clip

@@ -28,7 +28,7 @@ from pack.model_loaders.header import read_header
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 
 MAX_SECONDS = 1.0  # of processor time

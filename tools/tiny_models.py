@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.params import expected_shapes
-from pack.skyreels_v3.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from tiny_vae import write_vae
 

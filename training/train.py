@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
+from pack.skyreels_v3.model.transformer import SkyReelsTransformer
 from pack.skyreels_v3.recipes import Job
-from pack.skyreels_v3.transformer import SkyReelsTransformer
 from pack.training.data.clips import COUNTS, write_chunks
 from pack.training.data.jobs import BATCHES, CHUNKS_OF, Library
 from pack.training.data.latents import write_latents

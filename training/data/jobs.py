@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...skyreels_v3.avatar import AROUND, around_frames
-from ...skyreels_v3.context import (
+from ...skyreels_v3.jobs.avatar.plan import AROUND, around_frames
+from ...skyreels_v3.model.sequence import (
     Segment,
     avatar_segments,
     extension_segments,

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from ...kernels.half_precision import in_hardware
-from ...skyreels_v3.avatar import WindowPlan
-from ...skyreels_v3.avatar_job import clip_pixels, window_condition
-from ...skyreels_v3.reference import SLOTS
+from ...skyreels_v3.jobs.avatar.passes import clip_pixels, window_condition
+from ...skyreels_v3.jobs.avatar.plan import WindowPlan
+from ...skyreels_v3.jobs.reference import SLOTS
 from ..models import image_encoder, speech_encoder
 from ..models.autoencoder import Autoencoder
 from ..world.references import Reference

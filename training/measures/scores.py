@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ...skyreels_v3.extension import FPS
+from ...skyreels_v3.jobs.extension.plan import FPS
 from ..world.acting import actor_x
 from ..world.cameras import view_at
 from .lips import mouth_track

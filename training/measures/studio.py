@@ -80,7 +80,7 @@ class Studio:
         return getattr(node(), node.FUNCTION)(*values, **inputs)
 
     def _load_model(self, job: Job, precision: str):
-        load = self.pack.module("nodes.load").load_patcher
+        load = self.pack.module("nodes.models.load").load_patcher
         return load(str(self._models / MODELS[job]), job.value, precision)
 
     def _reference(self, trial: ReferenceTrial, settings: Settings) -> np.ndarray:
@@ -98,7 +98,7 @@ class Studio:
 
     def _decoded(self, latents: torch.Tensor) -> np.ndarray:
         """VAEDecode's frames, but by this pack's way through the VAE, in 0.4 of its time on a processor."""
-        vae = self.pack.module("nodes.vae")
+        vae = self.pack.module("nodes.encoders.vae")
         pieces = vae.decoder(self._tools["vae"])(vae.LATENT_FORMAT.process_in(latents))
         return to_bytes(torch.cat(list(pieces), dim=2)[0].movedim(0, -1) / 2 + 0.5)
 

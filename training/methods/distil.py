@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...skyreels_v3.model.transformer import SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
-from ...skyreels_v3.schedule import job_sigmas
-from ...skyreels_v3.transformer import SkyReelsTransformer
+from ...skyreels_v3.sampling.schedule import job_sigmas
 from ..data.jobs import Batch
 from .flow import at, velocity
 

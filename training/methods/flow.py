@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.half_precision import in_hardware
+from ...skyreels_v3.model.transformer import SkyReelsTransformer
 from ...skyreels_v3.recipes import RECIPES, Job
-from ...skyreels_v3.schedule import shifted, timesteps_of
-from ...skyreels_v3.transformer import SkyReelsTransformer
+from ...skyreels_v3.sampling.schedule import shifted, timesteps_of
 from ..data.jobs import Batch
 from ..models.network import forward
 

@@ -8,8 +8,8 @@ import random
 
 import torch
 
+from ...skyreels_v3.model.transformer import SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
-from ...skyreels_v3.transformer import SkyReelsTransformer
 from ..data.jobs import Batch, going_on
 from .flow import at, velocity
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from ...formats.encoding import Encoding, rotation_for
 from ...formats.registry import format_of
 from ...model_loaders.save import comfy_config, marker_of, metadata_of
+from ...skyreels_v3.model.transformer import SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
-from ...skyreels_v3.transformer import SkyReelsTransformer
 from .autoencoder import Autoencoder
 
 PLAIN = ("head.head",)  # what the picture comes out of: small, and its error is seen as it is

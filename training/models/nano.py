@@ -5,9 +5,9 @@ import math
 import torch
 from torch import nn
 
-from ...skyreels_v3.params import AudioParams, TransformerParams
+from ...skyreels_v3.model.params import AudioParams, TransformerParams
+from ...skyreels_v3.model.transformer import SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
-from ...skyreels_v3.transformer import SkyReelsTransformer
 
 SIZES = {"dim": 192, "ffn_dim": 448, "num_heads": 3, "num_layers": 6, "text_dim": 64}
 NANO = TransformerParams(**SIZES)

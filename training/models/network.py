@@ -1,7 +1,7 @@
 """The transformer's forward in a form that can be trained: many samples at once, and gradients.
 
-It borrows the weights of the pack's own network (skyreels_v3/transformer.py), so that what is trained is what is run;
-a test holds the two to the same numbers. The pack's forward overwrites its tensors to save memory and takes one
+It borrows the weights of the pack's own network (skyreels_v3/model/transformer.py), so that what is trained is what is
+run; a test holds the two to the same numbers. The pack's forward overwrites its tensors to save memory and takes one
 prompt of 512 places; here nothing is overwritten, and the empty places of a prompt, which are all alike, are one key
 that counts as many times as there are of them.
 """
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import kernels
-from ...skyreels_v3.audio_condition import AudioAttention, SpeakerMap, position_table
-from ...skyreels_v3.block import Attention, Block
-from ...skyreels_v3.context import Layout, Segment, layout_of
-from ...skyreels_v3.memory import TEXT_TOKENS
-from ...skyreels_v3.rope import rotary_table
-from ...skyreels_v3.transformer import SkyReelsTransformer, sinusoidal_embedding
+from ...skyreels_v3.model.audio_attention import AudioAttention, SpeakerMap, position_table
+from ...skyreels_v3.model.block import Attention, Block
+from ...skyreels_v3.model.memory import TEXT_TOKENS
+from ...skyreels_v3.model.rope import rotary_table
+from ...skyreels_v3.model.sequence import Layout, Segment, layout_of
+from ...skyreels_v3.model.transformer import SkyReelsTransformer, sinusoidal_embedding
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """wav2vec2 of any size for training, in the layout of base: the speech encoder of the avatar, with its key names.
 
 Seven convolutions make 50 features a second, the first normalised over time; then transformer blocks that normalise
-after each sum. It has the same parts by the same names as ComfyUI's class, so that `skyreels_v3.speech` runs it too.
-Source: Baevski et al., "wav2vec 2.0", 2020.
+after each sum. It has the same parts by the same names as ComfyUI's class, so that `skyreels_v3.speech.encoder` runs it
+too. Source: Baevski et al., "wav2vec 2.0", 2020.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,212 @@
+"""ComfyUI's VAE as the callables that the jobs take: pixels in [-1, 1], latents in model space.
+
+Encoding is computed in float32 whatever the VAE was loaded in: what is encoded becomes the condition of everything
+after it, and bfloat16 shifts that. Decoding is computed in the precision that ComfyUI loaded the VAE in: bfloat16
+where the card has it, float16 on older ones, float32 with --fp32-vae and on processors without units for 16 bits.
+benchmarks/README.md has what that costs. Weights are cast layer by layer, while they are used.
+
+How much passes at once is decided before, by `vae_memory`; only where its count is wrong does a card run out.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import comfy.latent_formats
+import comfy.ldm.wan.vae
+import comfy.model_management
+import torch
+
+from ...kernels.half_precision import computed_in
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.recipes import LATENT_FRAME, LATENT_PIXEL, latent_frames
+from ...skyreels_v3.vae import causal as causal_vae
+from ...skyreels_v3.vae import memory as vae_memory
+from ...skyreels_v3.vae.memory import LATENT_CHANNELS, PIXEL_CHANNELS, Part, Way
+from ...skyreels_v3.vae.tiles import tiles
+from .. import versions
+
+LATENT_FORMAT = comfy.latent_formats.Wan21()
+Encode = Callable[[torch.Tensor], torch.Tensor]
+Decode = Callable[[torch.Tensor], Iterator[torch.Tensor]]
+log = logging.getLogger(__name__)
+
+
+def check_vae(vae) -> None:
+    """Raises InputError for a VAE of another family."""
+    network = getattr(vae, "first_stage_model", None)
+    if not isinstance(network, comfy.ldm.wan.vae.WanVAE):
+        raise InputError(
+            f"The VAE is {type(network).__name__}, but SkyReels-V3 needs the one of Wan 2.1: "
+            "load wan_2.1_vae.safetensors with VAELoader."
+        )
+    channels = network.encoder.conv1.in_channels
+    if channels != PIXEL_CHANNELS:
+        raise InputError(
+            f"The VAE takes pictures of {channels} channels, but SkyReels-V3 needs the one of Wan 2.1 for "
+            f"{PIXEL_CHANNELS}: load wan_2.1_vae.safetensors with VAELoader."
+        )
+    if computed_in(vae.vae_dtype, vae.device) != vae.vae_dtype:
+        _warn_of_slow_nodes(vae.vae_dtype)
+
+
+@functools.cache
+def _warn_of_slow_nodes(dtype: torch.dtype) -> None:
+    """Once for a dtype: a line in the log, not one for every window."""
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+    log.warning(
+        "SkyReels-V3: ComfyUI was told to compute the VAE in %s, which this processor has no units for; SkyReels-V3 "
+        "nodes compute in float32, but VAE Decode and VAE Encode take many times as long: start ComfyUI without "
+        "--%s-vae.",
+        name,
+        name,
+    )
+
+
+def encoder(vae) -> Encode:
+    """pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, H / 8, W / 8]. Raises InputError for another VAE."""
+    check_vae(vae)
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        height, width = (side // LATENT_PIXEL for side in pixels.shape[-2:])
+        passage = Passage(vae, Way.ENCODE, height, width)
+        shape = (1, LATENT_CHANNELS, latent_frames(pixels.shape[2]), height, width)
+        latents, done = torch.empty(shape, device=vae.output_device), 0
+        for piece in passage.run(lambda part: _encoded(passage, part, pixels, shape)):
+            latents[:, :, done : done + piece.shape[2]] = piece
+            done += piece.shape[2]
+        return LATENT_FORMAT.process_in(latents)
+
+    return encode
+
+
+def decoder(vae) -> Decode:
+    """latents [1, 16, n + 1, h, w] -> their 4n + 1 frames in pieces [1, 3, f, 8 h, 8 w], float32 on any device.
+
+    A piece comes when it is asked for; nothing of what was handed out is kept, but in tiles, where all frames come
+    at the end. Raises InputError for another VAE.
+    """
+    check_vae(vae)
+
+    def decode(latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        passage = Passage(vae, Way.DECODE, *latents.shape[-2:])
+        return passage.run(lambda part: _decoded(passage, part, LATENT_FORMAT.process_out(latents)))
+
+    return decode
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A video's way through ComfyUI's VAE. height, width: latent pixels."""
+
+    vae: object
+    way: Way
+    height: int
+    width: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.way is Way.ENCODE else computed_in(self.vae.vae_dtype, self.vae.device)
+
+    def parts(self) -> Iterator[Part]:
+        channels = self.vae.first_stage_model.dim
+        return vae_memory.parts(self.way, self.height, self.width, channels, self.dtype.itemsize)
+
+    def planned(self) -> Part:
+        """How it is parted where the device holds the VAE and nothing else."""
+        manager, vae = comfy.model_management, self.vae
+        taken = manager.extra_reserved_memory() + vae.patcher.model_size()
+        return vae_memory.choose(manager.get_total_memory(vae.device) - taken, self.parts)
+
+    def ready(self) -> Part:
+        """How it is parted, now that the VAE is on its device and other models have made room there."""
+        part, vae = self.planned(), self.vae
+        comfy.model_management.load_models_gpu(
+            [vae.patcher], memory_required=part.bytes, force_full_load=vae.disable_offload
+        )
+        free = versions.free_memory(vae.patcher, vae.device)
+        return part if part.bytes <= free else vae_memory.choose(free, self.parts)
+
+    def run(self, work: Callable[[Part], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
+        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again once, in smaller parts."""
+        part, done = self.ready(), 0
+        try:
+            for piece in self.steps(work(part)):
+                done += piece.shape[2]
+                yield piece
+            return
+        except Exception as error:
+            less = vae_memory.smaller(part, self.parts)
+            if less is None or not versions.is_out_of_memory(error):
+                raise
+        # Outside of the block above, whose error holds on to the tensors.
+        log.warning(
+            "SkyReels-V3: the memory did not suffice to %s the video%s; it is tried again%s, %d frames at once.",
+            self.way.value,
+            part.describe(),
+            less.describe(),
+            less.at_once,
+        )
+        comfy.model_management.soft_empty_cache()
+        for piece in self.steps(work(less)):
+            new = piece[:, :, max(0, done) :]
+            done -= piece.shape[2] - new.shape[2]
+            if new.shape[2]:
+                yield new
+
+    def steps(self, pieces: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The pieces, each made as ComfyUI makes things: interruptible, without gradients, on the right device."""
+        while True:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            with versions.on_device(self.vae.device), torch.no_grad():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    def options(self, part: Part) -> dict:
+        """For `causal_vae`."""
+        # MPS and others have no convolutions in 3 dimensions with channels last.
+        fast = self.vae.device.type in ("cuda", "cpu")
+        layout = torch.channels_last_3d if fast else torch.contiguous_format
+        return {"convolve": versions.convolve, "at_once": part.at_once, "layout": layout}
+
+    def moved(self, video: torch.Tensor) -> torch.Tensor:
+        return video.to(self.vae.device, self.dtype)
+
+
+def _decoded(passage: Passage, part: Part, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    network, options = passage.vae.first_stage_model, passage.options(part)
+    if part.whole:
+        for piece in causal_vae.decode(network, passage.moved(latents), **options):
+            yield piece.float()
+        return
+    frames = LATENT_FRAME * (latents.shape[2] - 1) + 1
+    video = torch.zeros(1, PIXEL_CHANNELS, frames, *(LATENT_PIXEL * side for side in latents.shape[-2:]))
+    for tile in tiles(part, LATENT_PIXEL):
+        done = 0
+        for piece in passage.steps(causal_vae.decode(network, passage.moved(tile.cut(latents)), **options)):
+            tile.add(piece.to(video), video[:, :, done : done + piece.shape[2]])
+            done += piece.shape[2]
+    yield video
+
+
+def _encoded(passage: Passage, part: Part, pixels: torch.Tensor, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    network, options = passage.vae.first_stage_model, passage.options(part)
+
+    def of(video: torch.Tensor) -> Iterator[torch.Tensor]:
+        return causal_vae.encode(
+            network, lambda start, stop: passage.moved(video[:, :, start:stop]), video.shape[2], **options
+        )
+
+    if part.whole:
+        yield from of(pixels)
+        return
+    latents = torch.zeros(shape)
+    for tile in tiles(part):
+        done = 0
+        for piece in passage.steps(of(tile.cut(pixels, LATENT_PIXEL))):
+            tile.add(piece.to(latents), latents[:, :, done : done + piece.shape[2]])
+            done += piece.shape[2]
+    yield latents

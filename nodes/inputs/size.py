@@ -1,0 +1,35 @@
+"""How large a video is made: the inputs that every job's node shares."""
+
+from comfy_api.latest import io
+
+from ...skyreels_v3.images.sizes import RESOLUTIONS
+
+CUSTOM = "custom"
+
+
+def size_inputs(shape_of: str) -> list[io.Input]:
+    """resolution, width and height. shape_of: what the resolution takes its shape from, in words."""
+    return [
+        io.Combo.Input(
+            "resolution",
+            options=[*RESOLUTIONS, CUSTOM],
+            default=RESOLUTIONS[0],
+            tooltip=f"Picks the size nearest to the shape of {shape_of}. custom takes width and height below.",
+        ),
+        *(
+            io.Int.Input(
+                side,
+                default=default,
+                min=16,
+                max=4096,
+                step=16,
+                tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
+            )
+            for side, default in (("width", 832), ("height", 480))
+        ),
+    ]
+
+
+def chosen_size(resolution: str, width: int, height: int) -> dict:
+    """The size arguments of a plan: a resolution, or a width and height."""
+    return {"width": width, "height": height} if resolution == CUSTOM else {"resolution": resolution}

@@ -1,0 +1,36 @@
+"""The clip that an artist connects, VIDEO or IMAGE, as the jobs read it."""
+
+import tempfile
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import InputImpl
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.video.file import FileSource
+from ...skyreels_v3.video.source import FramesSource, Source
+
+
+def source_of(clip, frame_rate: float) -> Source:
+    """clip: VIDEO, or IMAGE [F, H, W, C] with its frames a second. Raises InputError for what is no video."""
+    if isinstance(clip, torch.Tensor):
+        if not len(clip):
+            raise InputError("The source has no frames, but at least one is needed: connect a video or an image.")
+        return FramesSource(clip, frame_rate)
+    if isinstance(clip, InputImpl.VideoFromFile):
+        return FileSource(_file(clip))
+    parts = clip.get_components()
+    sound = None if parts.audio is None else (parts.audio["waveform"], parts.audio["sample_rate"])
+    return FramesSource(parts.images, parts.frame_rate, sound)
+
+
+def _file(video):
+    """The path or bytes behind a VIDEO; of a trimmed one (0.14 and later), those of its own part."""
+    trimmed = any(getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
+    if not trimmed:
+        return video.get_stream_source()
+    with tempfile.NamedTemporaryFile(dir=folder_paths.get_temp_directory(), suffix=".mp4", delete=False) as file:
+        path = Path(file.name)
+    video.save_to(str(path))
+    return path

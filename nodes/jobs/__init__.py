@@ -1,0 +1,1 @@
+"""One file a node: what the artist connects and sets."""

@@ -1,0 +1,90 @@
+"""Avatar Window: one window of a talking avatar as conditioning and latent, for the artist's own sampler."""
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.images.convert import cover_crop, to_rgb8, to_signed
+from ...skyreels_v3.jobs.avatar.passes import clip_pixels, window_condition
+from ...skyreels_v3.jobs.avatar.plan import AROUND, DEFAULT_TIMING, FPS, WindowPlan, around_frames, plan_avatar
+from ...skyreels_v3.recipes import Job
+from ...skyreels_v3.speech.masks import speaker_masks
+from .. import versions
+from ..encoders.clip_vision import image_tokens
+from ..encoders.vae import encoder
+from ..inputs.size import chosen_size, size_inputs
+from ..network.condition import JobCondition, attach, without_prompt
+from .speech import SpeechType
+from .talking_avatar import place_inputs
+
+
+class AvatarWindow(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        window = DEFAULT_TIMING.window
+        return versions.schema(
+            node_id="SkyReelsAvatarWindow",
+            display_name="SkyReels-V3 Avatar Window",
+            description=f"Prepares one window of {window} frames of a talking avatar, for your own sampler. Talking "
+            "Avatar makes a whole recording by itself.",
+            search_aliases=["a2v", "avatar window", "talking head", "infinitetalk"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
+                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
+                io.Image.Input("portrait", tooltip="The window's first frame."),
+                SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech."),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=3600.0, step=0.04, tooltip="Second of the speech it begins at."
+                ),
+                *size_inputs("the portrait"),
+                io.Image.Input("last_frame", optional=True, tooltip="A picture that the window ends on."),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."
+                ),
+                *place_inputs(),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the portrait and the speech."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
+                io.Latent.Output(display_name="latent", tooltip="Empty, of the window's size: for any sampler."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, positive, vae, clip_vision, portrait, speech, start, resolution, width, height, **rest):
+        high, wide = portrait.shape[1:3]
+        size = chosen_size(resolution, width, height)
+        plan = plan_avatar((wide, high), speech.frames, **size, people=speech.people, max_seconds=speech.max_seconds)
+        first = round(start * FPS)
+        if first >= speech.frames:
+            raise InputError(
+                f"The window starts at {start:g} s, but the speech is {speech.frames / FPS:.2f} s long: start earlier."
+            )
+        window = WindowPlan(first, first + DEFAULT_TIMING.window, None, 1, 0, DEFAULT_TIMING.window)
+
+        def fitted(image):
+            return to_signed(cover_crop(to_rgb8(image), plan.width, plan.height).copy())
+
+        last = rest.get("last_frame")
+        image = fitted(portrait)
+        latents = window_condition(
+            window, DEFAULT_TIMING.window, image, None if last is None else fitted(last), encoder(vae)
+        )
+        tokens = image_tokens(clip_vision)(clip_pixels(image))
+        heard = speech.features.windows(around_frames(window.start, window.stop, speech.frames, AROUND))
+        speakers = None
+        if speech.people > 1:
+            masks = [rest.get("mask_1"), rest.get("mask_2")]
+            boxes = [rest.get("box_1", ""), rest.get("box_2", "")]
+            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes)
+        condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers)
+        versions.tell(
+            cls.hidden.unique_id, f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s"
+        )
+        negative = rest.get("negative")
+        negative = without_prompt(positive) if negative is None else negative
+        latent = torch.zeros(plan.latent_shape, device=comfy.model_management.intermediate_device())
+        return io.NodeOutput(attach(positive, condition), attach(negative, condition), {"samples": latent})

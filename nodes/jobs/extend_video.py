@@ -1,0 +1,158 @@
+"""Extend Video: a clip and a script become one finished video, roll after roll, shot after shot."""
+
+from fractions import Fraction
+
+import comfy.samplers
+from comfy_api.latest import InputImpl, io
+
+from ...skyreels_v3.jobs.extension.plan import FPS, PREFIX_FRAMES
+from ...skyreels_v3.jobs.extension.roll import Settings, signed
+from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
+from ...skyreels_v3.recipes import RECIPES, Job
+from ...skyreels_v3.sampling.schedule import MAX_STEPS
+from ...skyreels_v3.video.writer import CODECS
+from .. import versions
+from ..inputs.size import chosen_size, size_inputs
+from ..inputs.source import source_of
+from ..runs.extension import UNIPC, ExtensionJob, Sampling
+from ..runs.identity import upstream
+from .extension_window import fit_input, frame_rate_input, source_input
+
+JOINED, NEW_ONLY = "source + new", "new only"
+AS_SOURCE = "as the source"
+SCRIPT = "continue 5s: She walks on, the camera follows her.\ncut 4s: [ZOOM_IN_CUT] Close-up of her face."
+
+
+class ExtendVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        recipe = RECIPES[Job.EXTENSION]
+        return versions.schema(
+            node_id="SkyReelsExtendVideo",
+            display_name="SkyReels-V3 Extend Video",
+            description="Goes on from a clip, shot by shot, as a script says, and gives one finished video. After an "
+            "interrupt or a crash, queue the same graph again: it goes on with the next roll.",
+            search_aliases=["v2v", "video extension", "extend video", "long video", "storyboard", "shot switching"],
+            inputs=[
+                io.Clip.Input(
+                    "clip", tooltip="umt5_xxl (CLIPLoader, type wan). Each line of the script is encoded once."
+                ),
+                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                source_input(),
+                io.String.Input(
+                    "script",
+                    multiline=True,
+                    default=SCRIPT,
+                    tooltip="One line for each shot: `continue 8s: what happens next` (any length) or `cut 4s: "
+                    "[ZOOM_IN_CUT] the new shot` (2 to 5 s). Without a keyword a line is a cut if it begins with a "
+                    f"[..._CUT] tag. Lines that begin with # are comments. At most {MAX_SECONDS} s in all.",
+                ),
+                *size_inputs("the source"),
+                fit_input(),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,  # it would change the job, which then could not go on
+                    tooltip="Of the noise; the same for every roll, as officially. Another one is another job.",
+                ),
+                io.Int.Input(
+                    "steps", default=recipe.steps, min=1, max=MAX_STEPS, tooltip="The models are distilled for 8."
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=recipe.shift,
+                    min=0.1,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Above 1 spends more of the steps on layout and motion; the models are made for 8.",
+                ),
+                io.Combo.Input(
+                    "sampler",
+                    options=[UNIPC, *comfy.samplers.SAMPLER_NAMES],
+                    default=UNIPC,
+                    tooltip="The official solver, or any of ComfyUI's.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=recipe.guidance,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Above 1 follows the prompt harder and uses negative; twice the time.",
+                ),
+                io.String.Input(
+                    "negative", multiline=True, default="", tooltip="What to avoid; used only with guidance above 1."
+                ),
+                io.Float.Input(
+                    "colour_anchor",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Draws the colours of every roll back to the first frame of its shot, so that they do not "
+                    "walk away over many rolls. 0: off, as officially.",
+                ),
+                io.Combo.Input(
+                    "output",
+                    options=[JOINED, NEW_ONLY],
+                    default=JOINED,
+                    tooltip="The source with what is new behind it and its sound, or the new frames alone.",
+                ),
+                io.Combo.Input(
+                    "output_rate",
+                    options=[AS_SOURCE, str(FPS)],
+                    default=AS_SOURCE,
+                    tooltip="Frames a second of the video. The model makes 24; other rates repeat or leave out frames.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default=next(iter(CODECS)),
+                    tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
+                ),
+                io.Boolean.Input(
+                    "official",
+                    default=False,
+                    tooltip="Frame counts and 8-bit hand-over exactly as the official code: 5 s become 132 frames.",
+                ),
+                frame_rate_input(),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The single-shot extension model, from SkyReels-V3 Load Model; for lines that continue.",
+                ),
+                io.Model.Input(
+                    "shot_model",
+                    optional=True,
+                    tooltip="The shot switching model, from SkyReels-V3 Load Model; for lines that cut.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="As a file, with the source's sound: for Save Video."),
+                io.Image.Output(display_name="last_frames", tooltip="The last 25 frames at 24 a second."),
+                io.String.Output(display_name="report", tooltip="What was made, roll by roll."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        )
+
+    @classmethod
+    def execute(cls, clip, vae, source, script, resolution, width, height, fit, seed, steps, shift, frame_rate, **rest):
+        job = ExtensionJob(
+            node_id=cls.hidden.unique_id,
+            graph=upstream(cls.hidden.prompt, cls.hidden.unique_id, leave_out=("script", "output")),
+            clip=clip,
+            vae=vae,
+            source=source_of(source, frame_rate),
+            lines=parse_script(script),
+            size=chosen_size(resolution, width, height),
+            fit=fit,
+            settings=Settings(seed, rest["official"], rest["colour_anchor"]),
+            sampling=Sampling(steps, shift, rest["sampler"], rest["guidance"], rest["negative"]),
+            models={Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")},
+        )
+        rate = None if rest["output_rate"] == AS_SOURCE else Fraction(rest["output_rate"])
+        path, tail, report = job.run(rest["output"] == JOINED, rate, rest["codec"])
+        last = signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last.contiguous(), report)

@@ -1,0 +1,125 @@
+"""Extension Window: the frames before a roll become its conditioning and latent, for the artist's own sampler."""
+
+from fractions import Fraction
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS, fit_frame
+from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from ...skyreels_v3.jobs.extension.roll import signed
+from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT, Line
+from ...skyreels_v3.video.source import last_frames
+from .. import versions
+from ..encoders.vae import LATENT_FORMAT, encoder
+from ..inputs.size import chosen_size, size_inputs
+from ..inputs.source import source_of
+from ..network.condition import JobCondition, attach, without_prompt
+
+
+def fit_input() -> io.Input:
+    """How the source is brought to the video's size."""
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=DEFAULT_FIT,
+        tooltip="How the source fills that size: crop cuts its edges, letterbox adds black bars, stretch distorts it "
+        "as the official code does.",
+    )
+
+
+def source_input() -> io.Input:
+    """The clip to go on from."""
+    return io.MultiType.Input(
+        "source",
+        types=[io.Video, io.Image],
+        tooltip="The clip to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image works "
+        "too.",
+    )
+
+
+def frame_rate_input() -> io.Input:
+    """Last of the widgets: most sources are a VIDEO."""
+    return io.Float.Input(
+        "frame_rate",
+        default=float(FPS),
+        min=1.0,
+        max=240.0,
+        step=0.001,
+        tooltip="Frames a second of a source that is IMAGE. A VIDEO knows its own: then this is not used.",
+    )
+
+
+class ExtensionWindow(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return versions.schema(
+            node_id="SkyReelsExtensionWindow",
+            display_name="SkyReels-V3 Extension Window",
+            description="Prepares one roll that goes on from a clip, for your own sampler. Extend Video does all rolls "
+            "of a script by itself.",
+            search_aliases=["v2v", "video extension", "continue video", "shot switching", "cut to new shot"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
+                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                source_input(),
+                io.Combo.Input(
+                    "shot",
+                    options=[CONTINUE, CUT],
+                    default=CONTINUE,
+                    tooltip="continue goes on with the shot (extension model); cut goes to a new one (shot model).",
+                ),
+                io.Float.Input(
+                    "seconds", default=5.0, min=0.1, max=5.0, step=0.1, tooltip="Up to 5 s; a cut takes 2 to 5 s."
+                ),
+                *size_inputs("the source"),
+                fit_input(),
+                frame_rate_input(),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the past of the clip."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
+                io.Latent.Output(display_name="latent", tooltip="Empty, of the new frames: for any sampler."),
+                io.Latent.Output(
+                    display_name="prefix",
+                    tooltip="The latent of the past. For continue, put it before the sampled latent (LatentConcat, t), "
+                    "decode both and drop the first prefix_frames frames.",
+                ),
+                io.Int.Output(display_name="prefix_frames", tooltip="Frames of the past; 0 for a cut: drop none."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive, vae, source, shot, seconds, resolution, width, height, fit, frame_rate, negative=None
+    ) -> io.NodeOutput:
+        encode = encoder(vae)
+        clip = source_of(source, frame_rate)
+        past = last_frames(clip, LONGEST_PREFIX, FPS)
+        info = SourceInfo(clip.info.width, clip.info.height, len(past))
+        seconds = Fraction(seconds).limit_denominator(1000)
+        plan = plan_extension([Line(1, shot, seconds, "")], info, **chosen_size(resolution, width, height))
+        roll = plan.rolls[0]
+        frames = torch.stack(
+            [torch.from_numpy(fit_frame(frame.numpy(), plan.width, plan.height, fit).copy()) for frame in past]
+        )
+        prefix = encode(signed(frames.permute(3, 0, 1, 2)[None])[:, :, -roll.prefix_frames :])
+        versions.tell(
+            cls.hidden.unique_id,
+            f"{shot}: {roll.prefix_frames} frames of the past, {roll.new_frames} new, {plan.width} x {plan.height}",
+        )
+        condition = JobCondition(roll.job, prefix)
+        negative = without_prompt(positive) if negative is None else negative
+        latent = torch.zeros(plan.latent_shape(roll), device=comfy.model_management.intermediate_device())
+        return io.NodeOutput(
+            attach(positive, condition),
+            attach(negative, condition),
+            {"samples": latent},
+            {"samples": LATENT_FORMAT.process_out(prefix)},
+            roll.new_start,
+        )

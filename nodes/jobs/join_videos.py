@@ -1,0 +1,83 @@
+"""Join Videos: the parts of a film one after the other, each with its sound."""
+
+import uuid
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import InputImpl, io
+from PIL import Image
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
+from ...skyreels_v3.video.concat import write_film
+from ...skyreels_v3.video.preview import PREVIEW_SIDE
+from ...skyreels_v3.video.writer import CODECS
+from .. import versions
+from ..inputs.source import source_of
+from ..runs.identity import result_path
+
+PARTS = 6
+SHOWN_EVERY = 24  # frames between two previews
+
+
+class JoinVideos(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        videos = [
+            io.Video.Input(
+                f"video_{number}",
+                optional=number > 1,
+                tooltip="The first part; the film takes its size and frames a second."
+                if number == 1
+                else "What follows, of any size and rate. Parts that are not connected are left out.",
+            )
+            for number in range(1, PARTS + 1)
+        ]
+        return versions.schema(
+            node_id="SkyReelsJoinVideos",
+            display_name="SkyReels-V3 Join Videos",
+            description="Puts videos one after the other into one, each with its own sound. Memory does not grow with "
+            "their length.",
+            search_aliases=["concat videos", "merge videos", "combine videos", "append video", "film", "edit"],
+            inputs=[
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default=DEFAULT_FIT,
+                    tooltip="How a part of another shape fills the film: crop cuts its edges, letterbox adds black "
+                    "bars, stretch distorts it.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default=next(iter(CODECS)),
+                    tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
+                ),
+                *videos,
+            ],
+            outputs=[io.Video.Output(display_name="video", tooltip="As a file, with all sounds: for Save Video.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, fit, codec, **videos) -> io.NodeOutput:
+        given = [videos[name] for name in sorted(videos) if videos[name] is not None]
+        if not given:
+            raise InputError("No video is connected to Join Videos: connect at least video_1.")
+        parts = [source_of(video, frame_rate=0) for video in given]
+        rate = parts[0].info.frame_rate
+        expected = sum(part.info.frames_at(rate) for part in parts)
+        bar = comfy.utils.ProgressBar(expected, node_id=cls.hidden.unique_id)
+        done = 0
+
+        def shown(number, pixels):
+            nonlocal done
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIDE) if done % SHOWN_EVERY == 0 else None
+            done += 1
+            bar.update_absolute(min(done, expected), preview=preview)
+
+        path = result_path(f"film-{uuid.uuid4().hex}")
+        count = write_film(parts, path, fit, codec, shown)
+        versions.tell(cls.hidden.unique_id, f"{len(parts)} videos, {count} frames, {float(count / rate):.2f} s")
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)))

@@ -1,0 +1,92 @@
+"""Plan: what a job will need on this machine, and whether it fits, before anything runs."""
+
+from comfy_api.latest import io
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.budget import FRAMES, Plan, Size, gb, planned_size
+from ...skyreels_v3.jobs.forecast import duration
+from ...skyreels_v3.jobs.reference import MAX_SECONDS
+from ...skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
+from ...skyreels_v3.vae.memory import Way
+from .. import versions
+from ..encoders.vae import Passage, check_vae
+from ..network.forecast import expected
+from ..network.machine import machine_of
+from ..network.sizes import network_of
+
+
+def beside_the_model(size: Size, vae, clip) -> list[str]:
+    """What the VAE and the text encoder need, which take turns with the model."""
+    lines = []
+    if vae is not None:
+        check_vae(vae)
+        height, width = size.height // LATENT_PIXEL, size.width // LATENT_PIXEL
+        ways = [(way, Passage(vae, way, height, width).planned()) for way in (Way.DECODE, Way.ENCODE)]
+        lines.append("VAE: " + ", ".join(f"{way.value} {gb(part.bytes)}{part.describe()}" for way, part in ways))
+    if clip is not None:
+        lines.append(f"text encoder {gb(clip.patcher.model_size())}")
+    return lines
+
+
+def time_needed(patcher, size: Size, job: Job) -> list[str]:
+    """How long the sampling takes by what this machine measured before; nothing where it measured nothing like it."""
+    tokens = size.tokens // size.batch
+    known = expected(patcher, tokens, size.batch)
+    if known is None:
+        return []
+    steps = RECIPES[job].steps
+    how = "measured" if known.tokens == tokens else "by what was measured"
+    return [f"about {duration(steps * known.seconds)} for {steps} steps, {how} here at {known.tokens:,} tokens"]
+
+
+class PlanNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        own = ", ".join(f"{job.value} {frames}" for job, frames in FRAMES.items())
+        return versions.schema(
+            node_id="SkyReelsPlan",
+            display_name="SkyReels-V3 Plan",
+            description="Says before anything runs what a job needs on this machine and whether it fits. Between Load "
+            "Model and the sampler it stops a job that cannot fit, and names settings that would.",
+            search_aliases=["vram", "memory", "out of memory", "oom", "estimate", "will it fit", "skyreels plan"],
+            inputs=[
+                io.Model.Input("model", tooltip="A model from SkyReels-V3 Load Model; its job decides the rest."),
+                io.Int.Input(
+                    "width", default=832, min=16, max=4096, step=16, tooltip="Pixels; snapped to a multiple of 16."
+                ),
+                io.Int.Input(
+                    "height", default=480, min=16, max=4096, step=16, tooltip="Pixels; snapped to a multiple of 16."
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=0,
+                    min=0,
+                    max=int(MAX_SECONDS * 24) + 1,
+                    tooltip=f"Of one forward; 0: the job's own ({own}). For an extension the new ones of a roll, for "
+                    "an avatar the window: longer ones are made one after another and need no more memory.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE of Wan 2.1: adds what it needs."),
+                io.Clip.Input("clip", optional=True, tooltip="umt5_xxl: adds what it needs."),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, optional=True, tooltip="Videos made side by side."
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="unchanged model", tooltip="The model as it came, for any sampler."),
+                io.String.Output(display_name="text", tooltip="What the node shows."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, width, height, frames, vae=None, clip=None, batch_size=1) -> io.NodeOutput:
+        network, machine = network_of(model), machine_of(model.load_device)
+        plan = Plan(network, planned_size(network.job, width, height, frames, batch_size), machine)
+        if machine.streams and not plan.fits:
+            raise InputError(plan.problem())
+        *lines, verdict = plan.describe()
+        lines += beside_the_model(plan.size, vae, clip)
+        lines += [*time_needed(model, plan.size, network.job), verdict]
+        versions.tell(cls.hidden.unique_id, *lines)
+        return io.NodeOutput(model, "\n".join(lines))

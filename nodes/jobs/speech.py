@@ -1,0 +1,115 @@
+"""Speech: recordings of one or two people become what an avatar hears, and the sound of its video."""
+
+from dataclasses import dataclass
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.avatar.plan import MAX_SECONDS
+from ...skyreels_v3.speech.encoder import ENCODER, SpeechEncoder, speech_features
+from ...skyreels_v3.speech.features import SpeechFeatures
+from ...skyreels_v3.speech.speakers import Recording, in_turns, mixed, speech_of
+from .. import versions
+
+TOGETHER, TURNS = "together", "in turns"
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What travels from Speech to the avatar's nodes.
+
+    features: of every video frame, on disk.  waveform: [1, channels, n] of the video.  rate: its own.
+    max_seconds: the artist's limit.
+    """
+
+    features: SpeechFeatures
+    waveform: torch.Tensor
+    rate: int
+    max_seconds: float
+
+    @property
+    def people(self) -> int:
+        return self.features.people
+
+    @property
+    def frames(self) -> int:
+        return self.features.frames
+
+
+SpeechType = io.Custom("SKYREELS_SPEECH")
+
+
+def encode_speech(audio_encoder, recordings: list[Recording], max_seconds: float) -> SpeechFeatures:
+    """Features by ComfyUI's wav2vec2, in ComfyUI's folder of temporary files. Raises InputError for another encoder."""
+    model = getattr(audio_encoder, "model", None)
+    if model is None:
+        raise InputError(f"The audio encoder is {type(audio_encoder).__name__}, but the avatar needs {ENCODER}.")
+    encoder = SpeechEncoder.of(model)
+    speech = speech_of(recordings, max_seconds)
+    comfy.model_management.load_model_gpu(audio_encoder.patcher)
+    people = (speech_features(samples.to(audio_encoder.load_device), encoder) for samples in speech)
+    return SpeechFeatures(people, folder_paths.get_temp_directory())
+
+
+class SpeechNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return versions.schema(
+            node_id="SkyReelsSpeech",
+            display_name="SkyReels-V3 Speech",
+            description="Turns one recording, or one for each of two people, into what the talking avatar hears.",
+            search_aliases=["wav2vec2", "audio to features", "talking avatar audio", "lip sync", "skyreels speech"],
+            inputs=[
+                io.AudioEncoder.Input("audio_encoder", tooltip=f"{ENCODER}."),
+                io.Audio.Input(
+                    "audio", tooltip="What the person says; of a pair, the left one. Any rate and channels."
+                ),
+                io.Audio.Input("audio_2", optional=True, tooltip="What the right one of a pair says."),
+                io.Combo.Input(
+                    "speakers",
+                    options=[TOGETHER, TURNS],
+                    default=TOGETHER,
+                    tooltip="Two recordings from the start on, or the second after the first has ended.",
+                ),
+                io.Float.Input(
+                    "delay",
+                    default=0.0,
+                    min=0.0,
+                    max=600.0,
+                    step=0.1,
+                    tooltip="Seconds by which the second recording starts later than it would.",
+                ),
+                io.Float.Input(
+                    "max_seconds",
+                    default=MAX_SECONDS,
+                    min=1.0,
+                    max=3600.0,
+                    step=1.0,
+                    tooltip="Longer speech is refused, so that a wrong file does not fill the night. The official "
+                    "limit is 200; more takes time, disk and memory.",
+                ),
+            ],
+            outputs=[
+                SpeechType.Output(display_name="speech", tooltip="For Talking Avatar and Avatar Window."),
+                io.Audio.Output(display_name="audio", tooltip="The sound of the video: the recordings as they are."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder, audio, speakers, delay, max_seconds, audio_2=None) -> io.NodeOutput:
+        recordings = [Recording(audio["waveform"], audio["sample_rate"])]
+        if audio_2 is not None:
+            second = Recording(audio_2["waveform"], audio_2["sample_rate"], delay)
+            recordings = in_turns([*recordings, second], delay) if speakers == TURNS else [*recordings, second]
+        features = encode_speech(audio_encoder, recordings, max_seconds)
+        waveform, rate = mixed(recordings)
+        speech = Speech(features, waveform, rate, max_seconds)
+        versions.tell(
+            cls.hidden.unique_id,
+            f"{speech.frames} frames at 25 a second, {speech.people} speaker{'s' if speech.people > 1 else ''}",
+        )
+        return io.NodeOutput(speech, {"waveform": waveform, "sample_rate": rate})

@@ -1,0 +1,187 @@
+"""Talking Avatar: a portrait and speech become a finished video with its sound, minutes long."""
+
+from comfy_api.latest import InputImpl, io
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.avatar.passes import Settings
+from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
+from ...skyreels_v3.recipes import RECIPES, Job
+from ...skyreels_v3.sampling.schedule import MAX_STEPS
+from ...skyreels_v3.video.writer import CODECS
+from .. import versions
+from ..inputs.size import chosen_size, size_inputs
+from ..runs.avatar import AvatarJob, Sampling, Texts
+from ..runs.identity import upstream
+from ..sampling.nodes import skyreels_model
+from .speech import SpeechType
+
+CONNECTION = "a person is talking"
+
+
+def check_avatar(model) -> None:
+    """Raises InputError for a model of another loader or job."""
+    job = skyreels_model(model).job
+    if job is not Job.AVATAR:
+        raise InputError(
+            f"The model does the {job.value} job, but a talking avatar needs the A2V checkpoint: load that with "
+            "SkyReels-V3 Load Model."
+        )
+
+
+def place_inputs() -> list[io.Input]:
+    """Where each of two people is: a mask or a box."""
+    masks = [
+        io.Mask.Input(
+            name,
+            optional=True,
+            tooltip=f"Where the {side} of two speakers is in the portrait. Without it, the {side} half. One speaker "
+            "needs none.",
+        )
+        for name, side in (("mask_1", "left"), ("mask_2", "right"))
+    ]
+    boxes = [
+        io.String.Input(
+            name,
+            default="",
+            optional=True,
+            tooltip=f"Instead of a mask: left, top, right, bottom of the {side} speaker, each from 0 to 1 of the "
+            "picture, such as 0.05, 0.1, 0.45, 0.9.",
+        )
+        for name, side in (("box_1", "left"), ("box_2", "right"))
+    ]
+    return [*masks, *boxes]
+
+
+class TalkingAvatar(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        recipe = RECIPES[Job.AVATAR]
+        return versions.schema(
+            node_id="SkyReelsTalkingAvatar",
+            display_name="SkyReels-V3 Talking Avatar",
+            description="A portrait speaks, for minutes, in sync with a recording. After an interrupt or a crash, "
+            "queue the same graph again: it goes on with the next window.",
+            search_aliases=["a2v", "talking head", "lip sync", "infinitetalk", "multitalk", "speech to video"],
+            inputs=[
+                io.Model.Input("model", tooltip="The A2V checkpoint, from SkyReels-V3 Load Model."),
+                io.Clip.Input("clip", tooltip="umt5_xxl (CLIPLoader, type wan)."),
+                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
+                io.Image.Input(
+                    "portrait", tooltip="The person, or two side by side. Of a batch the first image counts."
+                ),
+                SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="A woman talks to the camera, natural gestures.",
+                    tooltip="Who speaks and how; it shapes the key frames that the whole video goes by.",
+                ),
+                io.String.Input(
+                    "connection_prompt",
+                    default=CONNECTION,
+                    tooltip="The prompt of the windows between the key frames; the model was made with this sentence.",
+                ),
+                *size_inputs("the portrait"),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,  # it would change the job, which then could not go on
+                    tooltip="Of all noise. Another one is another job.",
+                ),
+                io.Int.Input(
+                    "steps", default=recipe.steps, min=1, max=MAX_STEPS, tooltip="The model is distilled for 4."
+                ),
+                io.Float.Input(
+                    "shift", default=recipe.shift, min=0.1, max=100.0, step=0.1, tooltip="The model is made for 11."
+                ),
+                io.Float.Input(
+                    "text_guidance",
+                    default=1.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Above 1 follows the prompts harder; two or three forwards a step.",
+                ),
+                io.Float.Input(
+                    "audio_guidance",
+                    default=1.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Above 1 moves the mouth more; two or three forwards a step.",
+                ),
+                io.String.Input(
+                    "negative", multiline=True, default="", tooltip="What to avoid; used only with guidance above 1."
+                ),
+                io.Float.Input(
+                    "colour_match",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How far every frame takes the portrait's colours, so that they do not drift.",
+                ),
+                io.Int.Input(
+                    "window",
+                    default=DEFAULT_TIMING.window,
+                    min=9,
+                    max=321,
+                    step=4,
+                    tooltip="Frames made at once, 4n + 1; the model is made for 81.",
+                ),
+                io.Int.Input(
+                    "motion",
+                    default=DEFAULT_TIMING.motion,
+                    min=1,
+                    max=41,
+                    step=4,
+                    tooltip="Frames a window is shown of the one before, 4n + 1.",
+                ),
+                io.Int.Input(
+                    "drop",
+                    default=DEFAULT_TIMING.drop,
+                    min=0,
+                    max=80,
+                    tooltip="Last frames of a window that are left out: they stand still on the key frame.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default=next(iter(CODECS)),
+                    tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
+                ),
+                *place_inputs(),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="With the recording, at its own rate and channels."),
+                io.Image.Output(display_name="last_frames", tooltip="The last frames: for the start of something new."),
+                io.String.Output(display_name="report", tooltip="What was made, window by window."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, clip_vision, portrait, speech, prompt, connection_prompt, **rest):
+        check_avatar(model)
+        job = AvatarJob(
+            node_id=cls.hidden.unique_id,
+            graph=upstream(cls.hidden.prompt, cls.hidden.unique_id),
+            model=model,
+            clip=clip,
+            texts=Texts(prompt, connection_prompt, rest["negative"]),
+            vae=vae,
+            clip_vision=clip_vision,
+            portrait=portrait,
+            speech=speech,
+            masks=[rest.get("mask_1"), rest.get("mask_2")],
+            boxes=[rest.get("box_1", ""), rest.get("box_2", "")],
+            size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
+            timing=(rest["window"], rest["motion"], rest["drop"]),
+            settings=Settings(rest["seed"], rest["colour_match"]),
+            sampling=Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"]),
+        )
+        path, last, report = job.run(rest["codec"])
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last, report)

@@ -1,0 +1,193 @@
+"""Load Model: a SkyReels-V3 checkpoint from disk as a native MODEL."""
+
+import logging
+from pathlib import Path
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ...formats.float8_bits import portable
+from ...model_loaders import folders
+from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
+from ...model_loaders.precision import Machine, Precision, automatic
+from ...model_loaders.shards import find_files
+from ...model_loaders.weights import DTYPES, Weights, load_weights
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.recipes import Job
+from .. import versions
+from ..network import attention as attentions
+from ..network.forecast import remember
+from ..network.layers import Packed
+from ..network.model import Config, Model, begin_sampling, end_sampling
+from ..network.patcher import patcher_class
+from .companions import missing_companions
+
+log = logging.getLogger(__name__)
+
+FOLDER = "diffusion_models"
+AUTO = "auto"
+JOBS = [AUTO, *(job.value for job in Job)]
+PRECISIONS = [precision.value for precision in Precision]
+PLAIN_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+def load_patcher(
+    path: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO, disable_dynamic: bool = False
+):
+    """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto, `precision` a
+    Precision's, `attention` one of attention.CHOICES. Its `model.notes` say in sentences what was chosen and why.
+
+    Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
+    Raises InputError for whatever is wrong with the file.
+    """
+    for name, value, known in (("job", job, JOBS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
+    load_device = comfy.model_management.get_torch_device()
+    attending = attentions.choose({attentions.KEY: attention}, load_device)
+    checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
+    chosen, why = resolve(Precision(precision), checkpoint, load_device)
+    config = Config(checkpoint.params, checkpoint.job)
+    dtype = plain_dtype(chosen, checkpoint, config, load_device)
+    cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, cast)
+    model = Model(config, notes=(checkpoint.why, *why, attending.sentence()))
+    # Packing is matrix work: for a graphics card where there is one.
+    packing = load_device if load_device.type == "cuda" else "cpu"
+    weights = load_weights(checkpoint, chosen, dtype, packing, versions.file_reader())
+    fill(model.diffusion_model, weights, load_device)
+    patcher = patcher_class(not disable_dynamic, load_device)(
+        model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
+    )
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)
+    patcher.model_options["transformer_options"][attentions.KEY] = attention
+    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention))
+    return patcher
+
+
+def resolve(precision: Precision, checkpoint: Checkpoint, device: torch.device) -> tuple[Precision, list[str]]:
+    """What `precision` means for a checkpoint on this machine, and sentences that say why."""
+    if precision is not Precision.AUTO:
+        return precision, [f"Precision {precision.value}, as chosen; the file is {checkpoint.precision}."]
+    if checkpoint.is_packed:
+        return precision, [f"Precision {checkpoint.precision}, as in the file."]
+    vram = comfy.model_management.get_total_memory(device)
+    ram = comfy.model_management.get_total_memory(torch.device("cpu"))
+    chosen, why = automatic(checkpoint.parameters, Machine(device.type, vram, ram))
+    return chosen, [why]
+
+
+def plain_dtype(precision: Precision, checkpoint: Checkpoint, config: Config, device: torch.device) -> torch.dtype:
+    """The dtype of weights that are plain numbers: the chosen or the file's own; float32 follows the device."""
+    if precision in PLAIN_DTYPES:
+        return PLAIN_DTYPES[precision]
+    own = DTYPES[checkpoint.plain_dtype]
+    if own in (torch.bfloat16, torch.float16):
+        return own
+    return comfy.model_management.unet_dtype(
+        device=device,
+        model_params=checkpoint.parameters,
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=None if checkpoint.is_packed else own,
+    )
+
+
+def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> None:
+    """Give a network on the meta device its weights, which will be used on `device`.
+
+    Tensors become the parameters themselves: nothing is copied.
+    """
+    tensors = dict(weights.tensors)
+    for layer, format in weights.formats.items():
+        parent, _, child = layer.rpartition(".")
+        empty = network.get_submodule(layer)
+        names = [key for key in tensors if key.startswith(f"{layer}.")]
+        parts = {name.removeprefix(f"{layer}."): portable(tensors.pop(name), device) for name in names}
+        bias = parts.pop("bias", None)
+        packed = Packed(empty.in_features, empty.out_features, format, parts, bias)
+        setattr(network.get_submodule(parent), child, packed)
+    network.load_state_dict(tensors, strict=False, assign=True)
+    left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
+    if left:
+        raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
+
+
+def entry_path(entry: str) -> Path:
+    """Where an entry of the list lies. Raises InputError for one that is gone or leaves the model folders."""
+    return folders.entry_path(entry, folder_paths.get_folder_paths(FOLDER))
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """Every file that a checkpoint is made of: all of a folder, all shards beside one, or the file itself."""
+    if path.is_dir():
+        return [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return list(find_files(path).paths)
+
+
+class LoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        listed = [*folder_paths.get_filename_list(FOLDER), *folders.gguf_files(folder_paths.get_folder_paths(FOLDER))]
+        return versions.schema(
+            node_id="SkyReelsLoadModel",
+            display_name="SkyReels-V3 Load Model",
+            description="Loads a SkyReels-V3 checkpoint: a single file, or Skywork's folder as downloaded.",
+            search_aliases=["skyreels loader", "r2v", "v2v", "a2v", "skyreels checkpoint", "unet loader"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=folders.model_entries(listed),
+                    tooltip="A file or folder in models/diffusion_models. A folder as downloaded from Skywork is one "
+                    "entry that ends in a slash.",
+                ),
+                io.Combo.Input(
+                    "job",
+                    options=JOBS,
+                    default=AUTO,
+                    tooltip="What the checkpoint was trained for. auto reads it from the weights, the file's name and "
+                    "its folder, and the log says which was taken and why.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=PRECISIONS,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="How the weights are kept. auto leaves quantised files as they are and makes others int8 "
+                    "where the card cannot hold them at 16 bits. int8 is the most exact small one, nf4 the smallest.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=attentions.CHOICES,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="What computes attention, most of the time of a large video. auto takes the fastest exact "
+                    "one. sage and int8 are faster and round to 8 bits. flash and sage need packages of their own.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For any ComfyUI sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, job: str, precision: str = AUTO, attention: str = AUTO):
+        path = entry_path(model)
+        files = checkpoint_files(path)
+        return [
+            job,
+            precision,
+            attention,
+            *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files),
+        ]
+
+    @classmethod
+    def execute(cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO) -> io.NodeOutput:
+        patcher = load_patcher(str(entry_path(model)), job, precision, attention)
+        model = patcher.model
+        versions.tell(cls.hidden.unique_id, *model.notes, *missing_companions(model.job))
+        return io.NodeOutput(patcher)

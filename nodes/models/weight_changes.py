@@ -1,0 +1,81 @@
+"""What LoRAs and other nodes change in a MODEL's weights, as functions that do it to one weight at a time."""
+
+from collections.abc import Mapping
+from functools import partial, reduce
+
+import comfy.lora
+import torch
+
+from ...model_loaders.save import Change
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.model.lora import Branch
+from ..network.lora_branches import attached
+
+PREFIX = "diffusion_model."
+INSTEAD = "put the LoRA on with SkyReels-V3 LoRA or LoraLoaderModelOnly"
+
+
+def weight_changes(model) -> dict[str, Change]:
+    """Wan name -> what is done to that weight, in the order in which a forward does it.
+
+    Raises InputError for changes that are made only while the model runs.
+    """
+    _refuse_passing(model)
+    changes: dict[str, list[Change]] = {}
+    for key, value in model.object_patches.items():
+        if key.startswith(PREFIX) and isinstance(value, torch.Tensor):
+            changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_replaced, value=value))
+    for key, patches in model.patches.items():
+        changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_patched, patches=patches, key=key))
+    for one in attached(model.model_options["transformer_options"]):
+        for layer, branch in one.lora.branches.items() if one.strength else ():
+            if branch.up is not None:
+                add = partial(_added, branch=branch, strength=one.strength)
+                changes.setdefault(f"{layer}.weight", []).append(add)
+            if branch.bias is not None:
+                add = partial(_added_to_bias, branch=branch, strength=one.strength)
+                changes.setdefault(f"{layer}.bias", []).append(add)
+    return {name: partial(_all, steps=steps) for name, steps in changes.items()}
+
+
+def changes_in_words(model, changes: Mapping[str, Change]) -> str:
+    """One sentence: what is merged into how many weights; empty for none."""
+    if not changes:
+        return ""
+    loras = attached(model.model_options["transformer_options"])
+    merged = [f"{one.stamp[0]} at strength {one.strength:g}" for one in loras if one.stamp is not None]
+    if len(merged) < len(loras) or model.patches or not loras:
+        merged.append("the patches on the model")
+    return f"Merged into {len(changes)} weights: {', '.join(merged)}."
+
+
+def _refuse_passing(model) -> None:
+    # ComfyUI's bypass LoRA (0.10 and later) wraps forwards; its training nodes wrap weights.
+    if "bypass_lora" in model.injections or model.weight_wrapper_patches:
+        raise InputError(
+            f"A node changes weights only while the model runs, such as a LoRA in bypass mode: {INSTEAD}, and save "
+            "again."
+        )
+
+
+def _all(weight: torch.Tensor, steps: list[Change]) -> torch.Tensor:
+    return reduce(lambda changed, step: step(changed), steps, weight)
+
+
+def _replaced(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return value.detach().to(weight)
+
+
+def _patched(weight: torch.Tensor, patches: list, key: str) -> torch.Tensor:
+    return comfy.lora.calculate_weight(patches, weight, key)
+
+
+def _added(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:
+    up = branch.up.weight.detach().to(weight)
+    if branch.down is None:
+        return weight.add_(up, alpha=strength * branch.scale)
+    return weight.addmm_(up, branch.down.weight.detach().to(weight), alpha=strength * branch.scale)
+
+
+def _added_to_bias(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:
+    return weight.add_(branch.bias.weight.detach().to(weight)[:, 0], alpha=strength)

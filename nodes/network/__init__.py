@@ -1,0 +1,1 @@
+"""The transformer as a native model of ComfyUI: memory, patches, hooks, attention."""

@@ -1,0 +1,91 @@
+"""How a job's in-context latents travel: inside CONDITIONING, to a SkyReels-V3 model and to no other."""
+
+from dataclasses import dataclass, replace
+
+import comfy.conds
+import node_helpers
+import torch
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.avatar.passes import silent
+from ...skyreels_v3.recipes import Job
+
+KEY = "skyreels_condition"
+
+# Which node prepares conditioning for a model's job.
+NODE_OF_JOB = {
+    Job.REFERENCE: "Reference to Video",
+    Job.EXTENSION: "Extension Window (continue)",
+    Job.SHOT: "Extension Window (cut)",
+    Job.AVATAR: "Avatar Window",
+}
+
+
+class RefusedCondition(comfy.conds.CONDRegular):
+    """Stands in for a condition that the sampled model cannot use; raises when a forward would need it.
+
+    It waits until then, because ComfyUI also prepares the negative conditioning that guidance 1 never runs.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(torch.zeros(1))
+        self.message = message
+
+    def process_cond(self, batch_size, **kwargs):
+        raise InputError(self.message)
+
+
+class SharedCondition(comfy.conds.CONDConstant):
+    """A tensor that all rows of a batch share. Forwards with another one run apart: speech is not one row a batch."""
+
+    def can_concat(self, other):
+        return self.cond is other.cond or torch.equal(self.cond, other.cond)
+
+    def size(self):
+        return [1]
+
+
+@dataclass(frozen=True)
+class JobCondition:
+    """What one job gives the model besides the prompt, in model space.
+
+    latents: [1, C, frames, height, width]: reference slots, prefix, or the avatar's mask and image channels.
+    image: CLIP tokens [1, 257, width].  speech: windows [people, video frames, around, layers, width].
+    speakers: masks [people + 1, h, w], the last one the background.  These three for the avatar alone.
+    """
+
+    job: Job
+    latents: torch.Tensor
+    image: torch.Tensor | None = None
+    speech: torch.Tensor | None = None
+    speakers: torch.Tensor | None = None
+
+    def emptied(self) -> "JobCondition":
+        """For the forwards of guidance without references, or, for the avatar, without speech."""
+        if self.speech is not None:
+            return replace(self, speech=silent(self.speech))
+        return replace(self, latents=torch.zeros_like(self.latents))
+
+
+def attach(conditioning: list, condition: JobCondition) -> list:
+    """Conditioning with `condition` in it.
+
+    A model from another loader does not know the key and would ignore it without a word; the stand-in under
+    `model_conds` makes it raise, while a SkyReels-V3 model puts the latents in its place.
+    """
+    refused = RefusedCondition(
+        f"This conditioning was made by {NODE_OF_JOB[condition.job]} of SkyReels-V3, but the model comes from another "
+        "loader: load the checkpoint with SkyReels-V3 Load Model."
+    )
+    values = {KEY: condition, "model_conds": {KEY: refused}}
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def condition_of(conditioning: list) -> JobCondition | None:
+    """The first condition in a CONDITIONING."""
+    return next((extra[KEY] for _, extra in conditioning if KEY in extra), None)
+
+
+def without_prompt(conditioning: list) -> list:
+    """The conditioning with an empty prompt encoding: what stands in for a negative prompt that was not given."""
+    return [[torch.zeros_like(text), extra.copy()] for text, extra in conditioning]

@@ -1,0 +1,69 @@
+"""The linear layers of the network inside ComfyUI: its own, which cast and stream their weights, and packed ones."""
+
+import functools
+from contextlib import contextmanager
+
+import comfy.ops
+import torch
+
+from ...formats.linear import PackedLinear
+from ...kernels.quantised_rows import Quantisation
+from ...skyreels_v3.errors import InputError
+from .. import versions
+
+
+class Branching:
+    """A layer beside which LoRAs run. branches: called as (x, y), each returns y with its own part added."""
+
+    branches: tuple = ()
+
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
+        inner = getattr(super(), "quantised_input", None)
+        return None if self.branches or inner is None else inner(device)
+
+    @property
+    def takes_gelu(self) -> bool:
+        # A LoRA is added to the product, before anything is made of it.
+        return not self.branches and getattr(super(), "takes_gelu", False)
+
+    def forward(self, x: torch.Tensor, **fused) -> torch.Tensor:
+        y = super().forward(x, **fused)
+        for branch in self.branches:
+            y = branch(x, y)
+        return y
+
+
+class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):
+    """A PackedLinear whose parts ComfyUI keeps, offloads and streams as it does with any weight."""
+
+    @contextmanager
+    def placed(self, x: torch.Tensor):
+        with versions.weight_on(self, x.device, bias_dtype=x.dtype) as (weight, bias):
+            beside = {name: getattr(self, name) for name in self.part_names if name != "weight"}
+            parts = {name: part.to(x.device, non_blocking=True) for name, part in beside.items()}
+            yield {"weight": weight, **parts}, bias
+
+    def set_weight(self, weight: torch.Tensor, return_weight: bool = False, **_):
+        """What ComfyUI calls with a weight that it has moved or patched.
+
+        Raises InputError for a patched one: packing the sum again would lose most of the patch.
+        """
+        if weight.dtype != self.weight.dtype:
+            raise InputError(
+                f"A node patches weights that are stored as {self.format.name}: apply LoRAs with SkyReels-V3 LoRA, or "
+                "choose the precision bf16 in Load Model."
+            )
+        if return_weight:
+            return weight
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+@functools.cache
+def branching(operations: type) -> type:
+    """ComfyUI's `operations` with LoRA branches on their linear layers."""
+
+    class Linear(Branching, operations.Linear):
+        pass
+
+    return type(f"Branching{operations.__name__}", (operations,), {"Linear": Linear})

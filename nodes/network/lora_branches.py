@@ -1,0 +1,56 @@
+"""LoRAs on a MODEL: held by a patcher of their own, run beside the layers in the network's forward."""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import comfy.model_patcher
+import comfy.ops
+import torch
+
+from ...skyreels_v3.model.lora import BranchParams, Lora
+from .. import versions
+
+KEY = "skyreels_loras"  # in transformer_options, and of the additional models
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedLora:
+    """A LoRA on a model. stamp: (name, size, time of change) of its file, None if it came from another node."""
+
+    lora: Lora
+    strength: float
+    stamp: tuple[str, int, int] | None = None
+
+    def __deepcopy__(self, memo) -> "AppliedLora":
+        # ComfyUI copies a model's options with every clone; the weights are the same.
+        return self
+
+
+@contextmanager
+def placed(module: torch.nn.Module, like: torch.Tensor):
+    """See skyreels_v3.model.lora.stored: from wherever ComfyUI keeps the weight."""
+    with versions.weight_on(module, like.device, like.dtype) as (weight, _):
+        yield weight.to(like.dtype)
+
+
+def lora_patcher(layers: Mapping[str, BranchParams], weights: Mapping[str, torch.Tensor], load_device, offload_device):
+    """The patcher that keeps, offloads and streams a LoRA's weights as ComfyUI does with any model's."""
+    lora = Lora(layers, comfy.ops.manual_cast, placed)
+    lora.load_state_dict(weights, assign=True)
+    lora.requires_grad_(False)
+    return versions.patcher_class()(lora, load_device=load_device, offload_device=offload_device)
+
+
+def attach(model, patcher, strength: float, stamp: tuple[str, int, int] | None = None) -> None:
+    """Put a LoRA on a MODEL (a clone that may be changed), after those that it has."""
+    options = model.model_options["transformer_options"]
+    options[KEY] = [*options.get(KEY, ()), AppliedLora(patcher.model, strength, stamp)]
+    held = model.get_additional_models_with_key(KEY)
+    if not any(patcher.is_clone(other) for other in held):
+        model.set_additional_models(KEY, [*held, patcher])
+
+
+def attached(options: Mapping) -> list[AppliedLora]:
+    """The LoRAs in a model's transformer_options, in order."""
+    return list(options.get(KEY, ()))

@@ -1,0 +1,34 @@
+"""The machine as ComfyUI sees it, and how a sequence is parted to fit it."""
+
+import comfy.model_management
+import torch
+
+from ...skyreels_v3.jobs.budget import Machine
+from ...skyreels_v3.model.chunking import Slices
+from ...skyreels_v3.model.memory import slices_for
+from ...skyreels_v3.model.params import TransformerParams
+
+
+def machine_of(device: torch.device) -> Machine:
+    """The machine as it is now; what ComfyUI holds for its models counts as free, because it gives that back."""
+    manager = comfy.model_management
+    cpu = torch.device("cpu")
+    total = manager.get_total_memory(device)
+    loaded = [one for one in manager.current_loaded_models if one.device == device and one.model is not None]
+    free = manager.get_free_memory(device) + sum(one.model_loaded_memory() for one in loaded)
+    return Machine(
+        device=device.type,
+        vram=int(total),
+        vram_free=int(min(free, total)),
+        ram=int(manager.get_total_memory(cpu)),
+        ram_free=int(manager.get_free_memory(cpu)),
+        reserve=int(manager.extra_reserved_memory()),
+    )
+
+
+def slices_here(params: TransformerParams, weights: int, device: torch.device, tokens: int, itemsize: int) -> Slices:
+    """How a sequence of `tokens` is parted on a device, of which other programs may hold some. weights: bytes."""
+    machine = machine_of(device)
+    taken = machine.vram - machine.vram_free
+    room = machine.room(weights, params.num_layers) - taken
+    return slices_for(params, tokens, itemsize, machine.vram, room)

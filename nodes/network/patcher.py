@@ -1,0 +1,109 @@
+"""ComfyUI's model patcher, taught to take the LoRAs of other nodes where weights are packed."""
+
+import functools
+from collections.abc import Iterable
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.weight_adapter
+import torch
+
+from ...formats.linear import PackedLinear
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.model.lora import BranchParams, module_name
+from .. import versions
+from .lora_branches import attach, lora_patcher
+from .streaming import StreamedBlocks
+
+
+def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
+    """The patcher for a SkyReels-V3 model: host.patcher_class with PackedPatches and StreamedBlocks; the same class at
+    every call."""
+    if load_device is not None and comfy.model_management.is_device_cpu(load_device):
+        dynamic = False  # the dynamic one would make a classic one there, without what is added here
+    return _with_packed(versions.patcher_class(dynamic))
+
+
+@functools.cache
+def _with_packed(base: type) -> type:
+    return type(base.__name__, (PackedPatches, StreamedBlocks, base), {})
+
+
+class PackedPatches:
+    """Patches of packed weights run beside them; all others go ComfyUI's way."""
+
+    def clone(self, *args, **kwargs):
+        copy = super().clone(*args, **kwargs)
+        if not isinstance(copy, PackedPatches):  # ComfyUI leaves dynamic VRAM by naming its own class
+            copy.__class__ = _with_packed(type(copy))
+        # Where the model came from, which ComfyUI 0.3.75 does not copy: long jobs ask for it.
+        copy.cached_patcher_init = getattr(self, "cached_patcher_init", None)
+        return copy
+
+    def add_patches(self, patches, strength_patch=1.0, strength_model=1.0):
+        """As ComfyUI's. Low-rank pairs and differences for packed weights become a LoRA beside them.
+
+        Raises InputError for any other patch of a packed weight.
+        """
+        packed = self._packed_weights(patches)
+        plain = {key: patch for key, patch in patches.items() if key not in packed}
+        done = super().add_patches(plain, strength_patch, strength_model) if plain or not packed else []
+        if packed:
+            layers, weights = {}, {}
+            for key, (layer, module) in packed.items():
+                if strength_model != 1.0 or not isinstance(key, str):
+                    raise _refused(layer, module)
+                layers[layer], parts = _branch(patches[key], layer, module)
+                weights.update({f"{module_name(layer)}.{name}.weight": part for name, part in parts.items()})
+            attach(self, lora_patcher(layers, weights, self.load_device, self.offload_device), strength_patch)
+        return [*done, *packed]
+
+    def add_hook_patches(self, hook, patches, *args, **kwargs):
+        """As ComfyUI's. Raises InputError for packed weights, which no hook can switch."""
+        for layer, module in self._packed_weights(patches).values():
+            raise _refused(layer, module)
+        return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def _packed_weights(self, keys: Iterable) -> dict:
+        """Of keys as patches have them, those of packed weights -> (name of the layer in the network, the layer)."""
+        modules = self.model.diffusion_model.named_modules()
+        layers = {name: module for name, module in modules if isinstance(module, PackedLinear)}
+        found = {}
+        for key in keys:
+            name = key if isinstance(key, str) else key[0]
+            layer, _, part = name.removeprefix("diffusion_model.").rpartition(".")
+            if layer in layers and part != "bias":
+                found[key] = layer, layers[layer]
+        return found
+
+
+def _branch(patch, layer: str, module: PackedLinear) -> tuple[BranchParams, dict[str, torch.Tensor]]:
+    """A patch as a LoRA's branch and the branch's weights. Raises InputError where it is something else."""
+    columns, rows = module.in_features, module.out_features
+    if isinstance(patch, comfy.weight_adapter.LoRAAdapter):
+        up, down, alpha, *others = patch.weights
+        if all(other is None for other in others):
+            rank = down.shape[0]
+            scale = 1.0 if alpha is None else float(alpha) / rank
+            parts = {"up": up.flatten(1), "down": down.flatten(1)}
+            return _fitting(BranchParams(columns, rows, rank, scale), parts, layer)
+    elif isinstance(patch, tuple) and patch[0] == "diff" and len(patch[1]) == 1:
+        return _fitting(BranchParams(columns, rows, 0), {"up": patch[1][0].flatten(1)}, layer)
+    raise _refused(layer, module)
+
+
+def _fitting(params: BranchParams, parts: dict[str, torch.Tensor], layer: str):
+    rows, columns = parts["up"].shape[0], parts.get("down", parts["up"]).shape[1]
+    if (rows, columns) != (params.rows, params.columns):
+        raise InputError(
+            f"A LoRA is for a weight of {rows} x {columns} at {layer}, but this model's has {params.rows} x "
+            f"{params.columns}: choose a LoRA for Wan 2.1 14B or SkyReels-V3."
+        )
+    return params, parts
+
+
+def _refused(layer: str, module: PackedLinear) -> InputError:
+    return InputError(
+        f"A node changes the weight of {layer} in a way that is not possible while it is stored as "
+        f"{module.format.name}: use SkyReels-V3 LoRA for a LoRA, or choose the precision bf16 in Load Model."
+    )

@@ -1,0 +1,1 @@
+"""What the long jobs run: progress, what is kept, what comes out."""

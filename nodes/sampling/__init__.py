@@ -1,0 +1,1 @@
+"""The official solver, schedules and guidance as SAMPLER, SIGMAS and GUIDER."""

@@ -1,0 +1,180 @@
+"""The one place for what differs between ComfyUI versions, from 0.3.75 on."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import comfy.cli_args
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..skyreels_v3.model.block_streaming import OneQueue, TwoQueues
+from ..skyreels_v3.vae.causal import convolved
+
+try:
+    import comfy.memory_management as memory_management  # 0.12 and later
+except ImportError:
+    memory_management = None
+try:
+    import comfy.model_prefetch as model_prefetch  # 0.33
+except ImportError:
+    model_prefetch = None
+
+log = logging.getLogger(__name__)
+
+CATEGORY = "SkyReels-V3"
+
+
+def schema(**fields) -> io.Schema:
+    """io.Schema with the fields that this ComfyUI knows (search_aliases: 0.11, essentials_category: 0.15)."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return io.Schema(**{"category": CATEGORY, **{name: value for name, value in fields.items() if name in known}})
+
+
+def patcher_class(dynamic: bool = True) -> type[comfy.model_patcher.ModelPatcher]:
+    """The patcher that manages a model's memory: dynamic VRAM where it is on (0.12 and later), else the classic one.
+
+    Looked up at every call, because ComfyUI rebinds the name at start-up.
+    """
+    if not dynamic:
+        return comfy.model_patcher.ModelPatcher
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def file_reader():
+    """ComfyUI's own reader where dynamic VRAM streams weights from the file, else None: the pack's reader.
+
+    Returns a callable path -> state dict.
+    """
+    if getattr(memory_management, "aimdo_enabled", False):
+        return lambda path: comfy.utils.load_torch_file(str(path))
+    return None
+
+
+def attention_flag() -> str | None:
+    """The flag by which ComfyUI was started with an attention of the user's choice; each version has others."""
+    for name, value in vars(comfy.cli_args.args).items():
+        if value and name.startswith("use_") and name.endswith("_attention"):
+            return f"--{name.replace('_', '-')}"
+    return None
+
+
+def resident_affine(norm: torch.nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A norm's float32 weight and bias on `device`, with the LoRAs that a partly loaded model applies on the fly."""
+    return comfy.ops.cast_bias_weight(norm, dtype=torch.float32, device=device, bias_dtype=torch.float32)
+
+
+@contextmanager
+def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.dtype):
+    """(weight, bias) of a module on `device` as long as the context is open; the weight keeps its own dtype."""
+    weight, bias, stream = comfy.ops.cast_bias_weight(
+        module, dtype=module.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True
+    )
+    try:
+        yield weight, bias
+    finally:
+        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+
+
+def convolve(layer: torch.nn.Module, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+    """`vae.causal.convolve` for a layer that ComfyUI manages: its weights come to x for this call."""
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
+    try:
+        if comfy.ops.NVIDIA_MEMORY_CONV_BUG_WORKAROUND and x.ndim == 5 and x.dtype in (torch.float16, torch.bfloat16):
+            # torch's own way around cuDNN takes many times the memory in these versions.
+            weight = weight[:, :, -x.shape[2] :]
+            once = (1, 1, 1)
+            y = torch.cudnn_convolution(x, weight, padding, layer.stride, once, 1, False, False, True)
+            return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
+        return convolved(x, weight, bias, layer.stride, padding)
+    finally:
+        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device) -> int:
+    """Bytes that are free on a device, or that dynamic VRAM would give back (0.33)."""
+    free = getattr(patcher, "get_free_memory", comfy.model_management.get_free_memory)
+    return int(free(device))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device ran out of memory. ComfyUI 0.33 knows more ways in which that is said."""
+    known = getattr(comfy.model_management, "is_oom", None)
+    return isinstance(error, torch.cuda.OutOfMemoryError) if known is None else known(error)
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Makes a device the current one where there are several (0.33)."""
+    return getattr(comfy.model_management, "cuda_device_context", nullcontext)(device)
+
+
+def server():
+    """ComfyUI's running server, or None where nodes run without one."""
+    # Looked up, not imported: importing it elsewhere would start half a server.
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def queues(device: torch.device) -> OneQueue:
+    """How this ComfyUI lets a device copy: beside the computation, or in line with it where that is not wanted."""
+    non_blocking = comfy.model_management.device_supports_non_blocking(device)
+    # A graphics card of AMD is "cuda" to torch. For both, newer versions copy so by default.
+    if non_blocking and device.type == "cuda" and not comfy.cli_args.args.disable_async_offload:
+        return TwoQueues(device)
+    return OneQueue(device, non_blocking)
+
+
+class Prefetch:
+    """ComfyUI's prefetch queue of one forward, in the shape of a BlockStream."""
+
+    def __init__(self, queue: list, blocks: Sequence[torch.nn.Module], device: torch.device):
+        self.queue = queue
+        self.blocks = blocks
+        self.device = device
+
+    def around(self, run: Callable) -> Callable:
+        def around_block(index: int, *args):
+            model_prefetch.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
+            return run(index, *args)
+
+        return around_block
+
+    def close(self) -> None:
+        """Gives the last block's memory back; in the middle of a forward, the one that has come."""
+        del self.queue[1:]
+        # What has not come yet is not begun.
+        self.queue[0] = self.queue[0] if isinstance(self.queue[0], tuple) else None
+        self.queue.append(None)
+        model_prefetch.prefetch_queue_pop(self.queue, self.device, None)
+
+
+def prefetch(
+    blocks: Sequence[torch.nn.Module], device: torch.device, options: dict
+) -> AbstractContextManager[Prefetch] | None:
+    """A Prefetch for one forward where dynamic VRAM prefetches on this device, else None. options: of the forward."""
+    make = getattr(model_prefetch, "make_prefetch_queue", None)
+    queue = None if make is None else make(list(blocks), device, options)
+    return None if queue is None else _prefetched(queue, blocks, device)
+
+
+@contextmanager
+def _prefetched(queue: list, blocks: Sequence[torch.nn.Module], device: torch.device) -> Iterator[Prefetch]:
+    opened = Prefetch(queue, blocks, device)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def tell(node_id: str | None, *sentences: str) -> None:
+    """Writes sentences to the log and, where a page is watching, onto the node."""
+    text = "\n".join(sentences)
+    log.info("SkyReels-V3: %s", " ".join(sentences))
+    instance = server()
+    if node_id is not None and hasattr(instance, "send_progress_text"):
+        instance.send_progress_text(text, node_id)

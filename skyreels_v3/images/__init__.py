@@ -1,0 +1,1 @@
+"""Pictures and frames as tensors: their form, their size, their colours."""

@@ -1,0 +1,1 @@
+"""A recording to a plan of windows, and its passes."""

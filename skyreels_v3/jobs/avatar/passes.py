@@ -1,0 +1,294 @@
+"""The passes of a talking avatar: the key-frame pass, and one window after another that ends on its key frame.
+
+Source: talking_avatar_pipeline.py of the official code. `Settings.official` cuts the video to 8 bits as it does.
+
+Frames are finished and handed on as they come out of the VAE, a few at a time and on the device where they lie. What
+of a window is dropped at its end is not decoded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ...images.colour import ColourMatch
+from ...images.convert import cover_crop, to_rgb8, to_signed
+from ...recipes import LATENT_FRAME
+from ...sampling.solver import Callback, Denoise, euler
+from ...speech.features import SpeechFeatures
+from ...vae.frames import Decode, decoded
+from ..extension.roll import to_uint8
+from .plan import KEY_COPIES, AvatarPlan, WindowPlan
+
+CLIP_SIZE = 224
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Pin:
+    """Holds a window's first latent frames to the motion frames while the rest is sampled.
+
+    The official code puts them, with noise of the level reached, into the noise before the first step and into the
+    latents after every step. The noise is new each time.
+    """
+
+    def __init__(self, motion: torch.Tensor, generator: torch.Generator):
+        """motion: clean latents [1, 16, n, h, w].  generator: on the CPU."""
+        self.motion = motion
+        self.generator = generator
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+        """x [1, 16, T, h, w] at noise level `sigma`, its first frames replaced; written into x."""
+        noise = torch.randn(self.motion.shape, generator=self.generator).to(x)
+        x[:, :, : self.motion.shape[2]] = (1 - sigma) * self.motion.to(x) + sigma * noise
+        return x
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one run of the sampler is given besides its noise.
+
+    condition: mask and image channels [1, 20, T, h, w].  tokens: of the CLIP image.  speech: [people, window frames,
+    around, layers, width].  pin: to be applied before the first step and after every step, see `pinned_euler`; None
+    where nothing is held.
+    """
+
+    plan: WindowPlan
+    condition: torch.Tensor
+    tokens: torch.Tensor
+    speech: torch.Tensor
+    pin: Pin | None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the host lends to a job; latents are in model space, pixels in [-1, 1].
+
+    encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
+    decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
+    image_tokens: [1, 3, 224, 224] from `clip_pixels` -> CLIP's hidden state before the last block [1, 257, 1280].
+    denoise: (pass, noise [1, 16, T, h, w]) -> latents like the noise.
+    """
+
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    decode: Decode
+    image_tokens: Callable[[torch.Tensor], torch.Tensor]
+    denoise: Callable[[Pass, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """seed: of all noise.  colour_match: 0 to 1, how far every frame's colours are moved to the portrait's.
+
+    official: the video is cut to 8 bits instead of rounded, which darkens it by half a step.
+    """
+
+    seed: int = 0
+    colour_match: float = 1.0
+    official: bool = False
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """pixels: [1, 3, 1, H, W] float32 in [-1, 1] at the job's size.  tokens: of its CLIP image."""
+
+    pixels: torch.Tensor
+    tokens: torch.Tensor
+
+    @classmethod
+    def of(cls, image: torch.Tensor | np.ndarray, plan: AvatarPlan, tools: Tools) -> "Portrait":
+        """From a ComfyUI IMAGE. Both the key-frame pass and the first window see it: it is encoded once."""
+        pixels = to_signed(cover_crop(to_rgb8(image), plan.width, plan.height).copy())  # Pillow's is read-only
+        return cls(pixels, tools.image_tokens(clip_pixels(pixels)))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a window needs of all that came before, in the form in which it can wait on disk.
+
+    motion: the last frames [1, 3, n, H, W] float32 in [-1, 1]; the portrait before the first window.
+    generator: state of the noise, uint8 [n], so that a job can go on here and draw what it would have drawn.
+    """
+
+    motion: torch.Tensor
+    generator: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """For the job folder; `Start(**tensors)` is the way back, to the bit."""
+        return {"motion": self.motion, "generator": self.generator}
+
+
+def run_key_pass(
+    plan: AvatarPlan, portrait: Portrait, features: SpeechFeatures, tools: Tools, settings: Settings
+) -> tuple[dict[int, torch.Tensor], Start]:
+    """The key-frame pass of a plan with windows: (their key frames, what the first window starts from).
+
+    Each key frame [1, 3, 1, H, W], colours matched, by its number (WindowPlan.key_frame).
+    features: of plan.frames frames of speech.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
+    match = ColourMatch(portrait.pixels, settings.colour_match)
+    wanted = {window.key_frame for window in plan.windows}
+    frames, done = {}, 0
+    for pixels in decoded(tools.decode, latents, stop=max(wanted) + 1):
+        for number in sorted(wanted.intersection(range(done, done + pixels.shape[2]))):
+            frames[number] = match(pixels[:, :, number - done : number - done + 1]).cpu()
+        done += pixels.shape[2]
+    return frames, Start(portrait.pixels, generator.get_state())
+
+
+def run_single(
+    plan: AvatarPlan,
+    portrait: Portrait,
+    features: SpeechFeatures,
+    tools: Tools,
+    settings: Settings,
+    write: Callable[[torch.Tensor], object],
+) -> Start:
+    """The key-frame pass of a plan without windows, which is the whole video; see `run_window`."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
+    motion = _written(plan, plan.key_pass, latents, portrait, tools, settings, write)
+    return Start(motion, generator.get_state())
+
+
+def run_window(
+    plan: AvatarPlan,
+    window: WindowPlan,
+    start: Start,
+    key_frame: torch.Tensor,
+    portrait: Portrait,
+    features: SpeechFeatures,
+    tools: Tools,
+    settings: Settings,
+    write: Callable[[torch.Tensor], object],
+) -> Start:
+    """Hands a window's new frames to `write`, uint8 [n, H, W, 3], a few at a time; what the next one starts from.
+
+    start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `run_key_pass`.
+    features: as in `run_key_pass`.  After the last window, `motion` of what is returned are the video's last frames.
+    Raises InputError for frames that are no numbers; some may have been written then.
+    """
+    generator = torch.Generator()
+    generator.set_state(start.generator)
+    first = window.motion == 1
+    tokens = portrait.tokens if first else tools.image_tokens(clip_pixels(start.motion[:, :, :1]))
+    latents = _sampled(plan, window, start.motion, tokens, key_frame, features, tools, generator)
+    motion = _written(plan, window, latents, portrait, tools, settings, write)
+    return Start(motion, generator.get_state())
+
+
+def _written(
+    plan: AvatarPlan,
+    window: WindowPlan,
+    latents: torch.Tensor,
+    portrait: Portrait,
+    tools: Tools,
+    settings: Settings,
+    write: Callable[[torch.Tensor], object],
+) -> torch.Tensor:
+    """Writes the new frames of a window; its last frames, [1, 3, n, H, W] on the CPU."""
+    match = ColourMatch(portrait.pixels, settings.colour_match)
+    # The frames before the new ones were shown by the window before; the motion may reach back into them.
+    held = min(window.new_start, window.new_stop - plan.timing.motion)
+    last, done = None, max(held, 0)
+    for pixels in decoded(tools.decode, latents, done, window.new_stop):
+        made = match(pixels)
+        new = made[:, :, max(0, window.new_start - done) :]
+        done += made.shape[2]
+        if new.shape[2]:
+            write(finish(new, settings).cpu())
+        last = made if last is None else torch.cat([last, made], dim=2)
+        last = last[:, :, -plan.timing.motion :]
+    return last.cpu().clone()
+
+
+def finish(frames: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """Frames of the video, uint8 [F, H, W, 3], of [1, 3, F, H, W] in [-1, 1]."""
+    return to_uint8(frames, settings.official)
+
+
+def window_condition(
+    window: WindowPlan,
+    frames: int,
+    motion: torch.Tensor,
+    key_frame: torch.Tensor | None,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Mask and image channels [1, 4 + 16, T, h, w] of a window of `frames` frames.
+
+    The image is the motion frames [1, 3, n, H, W], grey, and the key frame [1, 3, 1, H, W] five times (none in the
+    key-frame pass), encoded as one clip; the mask is 1 where frames were given.
+    """
+    copies = 0 if key_frame is None else KEY_COPIES
+    clip = motion.new_zeros(*motion.shape[:2], frames, *motion.shape[3:])
+    clip[:, :, : window.motion] = motion
+    if copies:
+        clip[:, :, -copies:] = key_frame
+    latents = encode(clip)
+    given = latents.new_zeros(frames)
+    given[: window.motion] = 1
+    given[frames - copies :] = 1
+    # The first latent frame is one video frame: its mask stands four times.
+    given = torch.cat([given[:1].expand(LATENT_FRAME - 1), given]).unflatten(0, (-1, LATENT_FRAME)).T
+    mask = given[None, :, :, None, None].expand(-1, -1, -1, *latents.shape[-2:])
+    return torch.cat([mask, latents], dim=1)
+
+
+def clip_pixels(frame: torch.Tensor) -> torch.Tensor:
+    """What CLIP's vision model sees of a frame [1, 3, 1, H, W] in [-1, 1]: [1, 3, 224, 224], float32.
+
+    The whole frame, stretched; bicubic without antialiasing, as the model was trained. ComfyUI's own CLIP node crops
+    and smooths.
+    """
+    size = (CLIP_SIZE, CLIP_SIZE)
+    pixels = F.interpolate(frame[:, :, 0].float(), size=size, mode="bicubic", align_corners=False) * 0.5 + 0.5
+    mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (pixels - mean) / std
+
+
+def silent(speech: torch.Tensor) -> torch.Tensor:
+    """The speech of a forward without speech: zeros, for one person, as officially. speech: windows [people, ...]."""
+    return torch.zeros_like(speech[-1:])
+
+
+def pinned_euler(
+    denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, pin: Pin | None, callback: Callback | None = None
+) -> torch.Tensor:
+    """`solver.euler` that holds the motion frames: the sampler of this job. x is written into."""
+    if pin is not None:
+        x = pin(x, sigmas[0].to(x))
+    for index, pair in enumerate(pairwise(sigmas)):
+
+        def report(_, x, clean, index=index):
+            if callback is not None:
+                callback(index, x, clean)
+
+        x = euler(denoise, x, torch.stack(pair), report)
+        if pin is not None:
+            x = pin(x, pair[1].to(x))
+    return x
+
+
+def _sampled(
+    plan: AvatarPlan,
+    window: WindowPlan,
+    motion: torch.Tensor,
+    tokens: torch.Tensor,
+    key_frame: torch.Tensor | None,
+    features: SpeechFeatures,
+    tools: Tools,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Latents of one run of the sampler, [1, 16, T, h, w]."""
+    noise = torch.randn(plan.latent_shape, generator=generator)
+    condition = window_condition(window, plan.timing.window, motion, key_frame, tools.encode)
+    pin = None
+    if window.motion > 1:
+        pin = Pin(condition[:, -noise.shape[1] :, : window.motion_latents], generator)
+    speech = features.windows(plan.speech_indices(window))
+    return tools.denoise(Pass(window, condition, tokens, speech, pin), noise)

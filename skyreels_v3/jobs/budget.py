@@ -1,0 +1,264 @@
+"""What a job will need on a machine, whether it fits, and which settings would: from sizes alone, before it runs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from ..errors import InputError
+from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
+from ..model.chunking import USUAL, Slices
+from ..model.memory import block_numbers, needed_bytes, slices_for, streamed_bytes
+from ..model.params import TransformerParams
+from ..recipes import LATENT_FRAME, PATCH_PIXELS, RECIPES, Job, latent_frames
+from . import reference
+from .avatar import plan as avatar
+from .extension.plan import FPS, ROLL_LATENTS, continue_rolls, cut_roll
+from .extension.script import CUT_SECONDS
+
+GB = 10**9
+SMALLER = {"int8": 1.0, "nf4": 0.5625}  # precisions of Load Model that save memory, and their bytes a number
+SHORTEST = 25  # frames: no one is helped by a video below a second
+ROLL_FRAMES = ROLL_LATENTS * LATENT_FRAME
+FRAMES = {
+    Job.REFERENCE: int(reference.DEFAULT_SECONDS * RECIPES[Job.REFERENCE].fps) + 1,
+    Job.EXTENSION: ROLL_FRAMES,
+    Job.SHOT: ROLL_FRAMES,
+    Job.AVATAR: avatar.DEFAULT_TIMING.window,
+}  # of one forward where none are asked for
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a job is to run; all but the device are bytes.
+
+    device: torch's name of its kind ("cuda", "cpu" ...).  vram, ram: in all.  vram_free, ram_free: what a job can have.
+    reserve: of the VRAM, what ComfyUI leaves to others.
+    """
+
+    device: str
+    vram: int
+    vram_free: int
+    ram: int
+    ram_free: int
+    reserve: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether weights can wait in RAM: not where the device computes in RAM itself."""
+        return self.device not in ("cpu", "mps")
+
+    def room(self, weights: int, layers: int) -> int:
+        """Bytes that a forward of a network of so many layers can have at most, its weights streamed."""
+        return self.vram - self.reserve - (streamed_bytes(weights, layers) if self.streams else weights)
+
+    def check_forward(self, need: int) -> None:
+        """Raises InputError where a forward alone, without any weights, is larger than the card. need: bytes."""
+        if self.streams and need > self.vram:
+            raise InputError(
+                f"A forward needs {gb(need)} of VRAM beside the weights, but there are {gb(self.vram)}: choose a "
+                "smaller size; SkyReels-V3 Plan says which one fits."
+            )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded model. itemsize: bytes of a number of the stream.  weights: bytes.  precision: its name."""
+
+    params: TransformerParams
+    job: Job
+    itemsize: int
+    weights: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one forward makes. width, height: pixels.  frames: of video.  latents: its latent frames.
+
+    context: latent frames beside them (references, the past).  batch: videos side by side.
+    notes: what was changed of what was asked for, one sentence each.
+    """
+
+    width: int
+    height: int
+    frames: int
+    latents: int
+    context: int
+    batch: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Of one forward, the whole batch."""
+        frames = self.latents + self.context
+        return self.batch * frames * (self.width // PATCH_PIXELS) * (self.height // PATCH_PIXELS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model, what one forward of it makes, and the machine."""
+
+    network: Network
+    size: Size
+    machine: Machine
+
+    @property
+    def slices(self) -> Slices:
+        """How a long sequence is parted here: no smaller than it must be."""
+        room = self.machine.room(self.network.weights, self.network.params.num_layers)
+        return slices_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
+
+    @property
+    def forward(self) -> int:
+        """Bytes of a forward beside the weights."""
+        network, machine = self.network, self.machine
+        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.slices)
+
+    @property
+    def least(self) -> int:
+        """Bytes below which the job cannot run, even with everything streamed that can be."""
+        return (
+            self.forward + self.machine.vram - self.machine.room(self.network.weights, self.network.params.num_layers)
+        )
+
+    @property
+    def fits(self) -> bool:
+        return self.least <= self.machine.vram
+
+    @property
+    def streamed(self) -> int:
+        """Bytes of the weights that come from RAM in each step; 0 where all stay on the card."""
+        room = self.machine.vram_free - self.forward - self.machine.reserve
+        if not self.machine.streams or self.network.weights <= room:
+            return 0
+        ahead = streamed_bytes(self.network.weights, self.network.params.num_layers)
+        return self.network.weights - max(0, room - ahead)
+
+    def describe(self) -> tuple[str, ...]:
+        """The plan as lines to read before it starts, the verdict last."""
+        size, machine, network = self.size, self.machine, self.network
+        context = {Job.REFERENCE: "references", Job.AVATAR: ""}.get(network.job, "past")
+        beside = f" ({size.context} of {size.context + size.latents} latent frames are {context})" if context else ""
+        batch = f", {size.batch} side by side" if size.batch > 1 else ""
+        lines = [
+            f"{size.width} x {size.height}, {size.frames} frames{batch}: {size.tokens:,} tokens a forward{beside}",
+            f"weights {gb(network.weights)} ({network.precision}), a forward {gb(self.forward)}",
+        ]
+        if self.slices != USUAL:
+            lines.append(
+                f"in smaller parts, to fit: {self.slices.tokens:,} tokens and one of {self.slices.head_groups} groups "
+                "of heads at a time"
+            )
+        if machine.streams:
+            lines.append(f"VRAM {gb(machine.vram)}, free {gb(machine.vram_free)}")
+        return *size.notes, *lines, f"RAM {gb(machine.ram)}, free {gb(machine.ram_free)}", self.verdict()
+
+    def verdict(self) -> str:
+        """Whether it fits and how, in one sentence."""
+        machine = self.machine
+        if not self.fits:
+            return self.problem()
+        if not machine.streams:
+            return "It fits: there is no graphics card with memory of its own, so everything stays in RAM."
+        if self.least > machine.vram_free:
+            missing = gb(self.least - machine.vram_free)
+            return f"It fits once other programs give back {missing} of VRAM: close some."
+        if self.streamed:
+            return f"It fits: {gb(self.streamed)} of {gb(self.network.weights)} of weights are streamed in each step."
+        return "It fits: all weights stay on the card."
+
+    def problem(self) -> str:
+        """Why a plan that does not fit cannot run and what would, in one sentence."""
+        size, memory = self.size, "VRAM" if self.machine.streams else "RAM"
+        batch = f"{size.batch} videos of " if size.batch > 1 else ""
+        settings = ways(self)
+        end = f"with {_either(settings)} it fits" if settings else "no smaller setting fits, only more memory"
+        return (
+            f"{batch}{size.width} x {size.height} with {size.frames} frames cannot fit: it needs at least "
+            f"{gb(self.least)} of {memory}, but there are {gb(self.machine.vram)}; {end}."
+        )
+
+
+def planned_size(job: Job, width: int, height: int, frames: int = 0, batch: int = 1) -> Size:
+    """The size of one forward nearest to what is asked for; frames 0: the job's own.
+
+    Longer extensions are made roll by roll: their frames are cut to those of the longest roll.
+    Raises InputError for sizes and lengths that make no video.
+    """
+    width, height, notes = snap_size(width, height)
+    frames = frames or FRAMES[job]
+    if job in (Job.EXTENSION, Job.SHOT):
+        shortest = CUT_SECONDS[0] * FPS if job is Job.SHOT else 1
+        new = min(max(frames, shortest), ROLL_FRAMES)
+        seconds = Fraction(new, FPS)
+        roll = cut_roll(seconds) if job is Job.SHOT else continue_rolls(seconds)[0]
+        if new != frames:
+            notes += (f"{frames} frames became {new}, which is what one forward makes.",)
+        return Size(width, height, new, roll.latent_frames, latent_frames(roll.prefix_frames), batch, notes)
+    snapped, frame_notes = snap_frames(RECIPES[job].fps, reference.MAX_SECONDS, frames=frames)
+    context = reference.SLOTS if job is Job.REFERENCE else 0
+    return Size(width, height, snapped, latent_frames(snapped), context, batch, notes + frame_notes)
+
+
+Option = tuple[str, Plan]  # a setting in words, and the plan with it
+
+
+def batches(plan: Plan) -> Iterator[Option]:
+    for count in range(plan.size.batch - 1, 0, -1):
+        yield f"batch_size {count}", replace(plan, size=replace(plan.size, batch=count))
+
+
+def resolutions(plan: Plan) -> Iterator[Option]:
+    size = plan.size
+    for name in reversed(RESOLUTIONS):
+        width, height = bucket_size(size.width, size.height, name, plan.network.job)
+        if width * height < size.width * size.height:
+            yield f"{name} ({width} x {height})", replace(plan, size=replace(size, width=width, height=height))
+
+
+def lengths(plan: Plan) -> Iterator[Option]:
+    size = plan.size
+    for frames in range(size.frames - LATENT_FRAME, SHORTEST - 1, -LATENT_FRAME):
+        shorter = planned_size(plan.network.job, size.width, size.height, frames, size.batch)
+        if shorter.frames < size.frames:
+            yield f"{shorter.frames} frames", replace(plan, size=shorter)
+
+
+def precisions(plan: Plan) -> Iterator[Option]:
+    params = plan.network.params
+    for name, each in SMALLER.items():
+        weights = int(block_numbers(params) * params.num_layers * each)
+        if name != plan.network.precision and weights < plan.network.weights:
+            yield f"the precision {name}", replace(plan, network=replace(plan.network, weights=weights, precision=name))
+
+
+SETTINGS: tuple[Callable[[Plan], Iterator[Option]], ...] = (batches, resolutions, lengths, precisions)
+
+
+def ways(plan: Plan) -> tuple[str, ...]:
+    """Settings in words with which a plan would fit: each alone, or one that changes several; none if nothing helps.
+
+    Of each setting it is the one nearest to the plan.
+    """
+    nearest = (next((words for words, other in options(plan) if other.fits), None) for options in SETTINGS)
+    alone = tuple(words for words in nearest if words is not None)
+    if alone:
+        return alone
+    together = []
+    for options in SETTINGS:
+        tried = list(options(plan))
+        if not tried:
+            continue
+        words, plan = next((option for option in tried if option[1].fits), tried[-1])
+        together.append(words)
+        if plan.fits:
+            return (" and ".join(together),)
+    return ()
+
+
+def gb(count: int) -> str:
+    return f"{count / GB:.1f} GB"
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,1 @@
+"""A script of shots to a plan of rolls, and one roll."""

@@ -1,0 +1,219 @@
+"""How speech reaches the avatar's transformer: projection to tokens, attention per latent frame, who speaks where.
+
+Sources: InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647); the official transformer_a2v.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ... import kernels
+from ..errors import InputError
+from .params import AudioParams
+from .rope import rotary_angles
+from .sequence import Layout
+from .step_cache import Keep, compute
+
+LATENT_FRAME = 4
+PERSON_POSITIONS = ((0.0, 4.0), (20.0, 24.0))  # range of rotary positions of each person's pixels
+BACKGROUND_POSITION = 12.0
+
+
+class AudioProjection(nn.Module):
+    """Windows of speech features to audio tokens, one set per latent frame."""
+
+    def __init__(self, params: AudioParams, operations, **options):
+        super().__init__()
+        self.params = params
+        per_frame = params.layers * params.width
+        self.proj1 = operations.Linear(params.window * per_frame, params.hidden, **options)
+        self.proj1_vf = operations.Linear((params.window + LATENT_FRAME - 1) * per_frame, params.hidden, **options)
+        self.proj2 = operations.Linear(params.hidden, params.hidden, **options)
+        self.proj3 = operations.Linear(params.hidden, params.tokens * params.dim, **options)
+        self.norm = operations.LayerNorm(params.dim, **options)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """[people, 4n + 1 frames, window, layers, width] -> [1, n + 1 latent frames, people * tokens, dim]."""
+        middle = self.params.window // 2
+        first = windows[:, :1].flatten(2)
+        groups = windows[:, 1:].unflatten(1, (-1, LATENT_FRAME))
+        # Of a latent frame's four windows the first gives its past half, the last its coming half, the others
+        # their middle.
+        later = torch.cat(
+            [
+                groups[:, :, 0, : middle + 1],
+                groups[:, :, 1:-1, middle],
+                groups[:, :, -1, middle:],
+            ],
+            dim=2,
+        ).flatten(2)
+        hidden = torch.cat([F.relu(self.proj1(first)), F.relu(self.proj1_vf(later))], dim=1)
+        hidden = self.proj3(F.relu(self.proj2(hidden)))
+        tokens = self.norm(hidden.unflatten(-1, (self.params.tokens, self.params.dim)))
+        return tokens.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the video's tokens meet in one block.
+
+    k, v: of each latent frame's audio tokens [frames, M, heads, d].  tokens: of the video in a latent frame.
+    positions: rotary position of every video token and head [B, L, heads] where two people speak.
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    tokens: int
+    positions: torch.Tensor | None
+
+
+class AudioAttention(nn.Module):
+    """Attention from the pixels of a latent frame to that frame's audio tokens."""
+
+    def __init__(self, dim: int, heads: int, audio_dim: int, operations, **options):
+        super().__init__()
+        self.heads = heads
+        self.q_linear = operations.Linear(dim, dim, **options)
+        self.kv_linear = operations.Linear(audio_dim, 2 * dim, **options)
+        self.proj = operations.Linear(dim, dim, **options)
+
+    def hear(self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, keep: Keep = compute) -> Heard:
+        """audio [1, frames, M, audio_dim] as this block's keys and values.
+
+        positions: rotary position of every video token [B, L] where two people speak, else None.  keep: for what
+        follows from the audio alone.
+        """
+        k, v = keep(self, lambda: self._keys(audio[0], rotated=positions is not None))
+        if positions is not None:
+            positions = self._query_positions(positions, audio.shape[1])
+        return Heard(k, v, layout.height * layout.width, positions)
+
+    def forward(
+        self, x: torch.Tensor, heard: Heard, part: slice, attention: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        """x [B, n, D], the tokens in the range `part` of the sequence -> [B, n, D]."""
+        q = self.q_linear(x).unflatten(-1, (self.heads, -1))
+        if heard.positions is not None:
+            q = kernels.rotate_(q, position_table(heard.positions[:, part], q.shape[-1]))
+        met = []
+        for span, frames in whole_frames(part, heard.tokens):
+            k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (heard.k, heard.v))
+            out = attention(q[:, span].unflatten(1, (frames.stop - frames.start, -1)).flatten(0, 1), k, v, precise=True)
+            met.append(out.unflatten(0, (len(q), -1)).flatten(1, 2))
+        return self.proj(met[0] if len(met) == 1 else torch.cat(met, dim=1))
+
+    def _keys(self, audio: torch.Tensor, rotated: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [frames, tokens, heads, d]; rotated to their person's place where two speak."""
+        k, v = self.kv_linear(audio).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        if rotated:
+            k = kernels.rotate_(k, position_table(self._person_positions(k), k.shape[-1]))
+        return k, v
+
+    def _query_positions(self, positions: torch.Tensor, frames: int) -> torch.Tensor:
+        """Rotary positions per head [B, L, heads] from those of the video tokens [B, L].
+
+        The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of
+        a reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
+        """
+        frame, head = torch.arange(frames, device=positions.device), torch.arange(self.heads, device=positions.device)
+        source = (frame[:, None] * self.heads + head) % frames
+        maps = positions.unflatten(1, (frames, -1))[:, source]
+        return maps.transpose(2, 3).flatten(1, 2)
+
+    @staticmethod
+    def _person_positions(k: torch.Tensor) -> torch.Tensor:
+        """Rotary position of every audio token [1, tokens, 1]: the middle of its person's range."""
+        tokens = k.shape[1] // len(PERSON_POSITIONS)
+        centres = [sum(span) / 2 for span in PERSON_POSITIONS]
+        return torch.tensor(centres, device=k.device).repeat_interleave(tokens)[None, :, None]
+
+
+def whole_frames(part: slice, tokens: int) -> list[tuple[slice, slice]]:
+    """A range of tokens cut where frames of `tokens` end, whole frames together: (tokens from its start, frames)."""
+    first, last = -(-part.start // tokens) * tokens, part.stop // tokens * tokens
+    edges = sorted({part.start, part.stop, *(edge for edge in (first, last) if part.start < edge < part.stop)})
+    return [
+        (slice(start - part.start, stop - part.start), slice(start // tokens, -(-stop // tokens)))
+        for start, stop in pairwise(edges)
+    ]
+
+
+def position_table(positions: torch.Tensor, dim: int) -> torch.Tensor:
+    """Rotary (cos, sin) [B, n, heads, dim / 2, 2] float32 for positions [B, n, heads or 1]."""
+    angles = positions.float().unsqueeze(-1) * _rates(dim, positions.device)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+@cache
+def _rates(dim: int, device: torch.device) -> torch.Tensor:
+    return rotary_angles(torch.ones(1), dim)[0].to(device=device, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class SpeakerMap:
+    """Which video tokens belong to whom, found from how they attend to each person in the first frame.
+
+    weights: [classes, tokens per frame], each person's mask (and the background's) over its size.
+    """
+
+    weights: torch.Tensor
+    attention: Callable[..., torch.Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        layout: Layout,
+        audio: torch.Tensor | None,
+        masks: torch.Tensor | None,
+        attention: Callable[..., torch.Tensor],
+    ) -> "SpeakerMap | None":
+        """The map for the people in `audio` [people, ...]; None where one person or none speaks.
+
+        masks: [people + 1, h, w] of any size, the last one the background.
+        Raises InputError for more than two people, or two without masks.
+        """
+        people = 0 if audio is None else audio.shape[0]
+        if people < 2:
+            return None
+        if people > len(PERSON_POSITIONS):
+            raise InputError(f"The model can drive two people, but was given speech for {people}: leave some out.")
+        if masks is None or masks.shape[0] != people + 1:
+            given = 0 if masks is None else masks.shape[0]
+            raise InputError(
+                f"Speech for {people} people needs {people} masks and one for the background, "
+                f"but {given} were given: say where each person is."
+            )
+        masks = F.interpolate(masks[None].float(), size=(layout.height, layout.width), mode="nearest")[0]
+        masks = (masks > 0).float().flatten(1)
+        # A mask without a token belongs to nobody: zero, not zero over zero.
+        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention)
+
+    def positions(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Rotary position of every video token [B, L] float32, from q and k [B, L, heads, d] after rotary."""
+        classes, tokens = self.weights.shape
+        # The official code averages two halves of the heads, so that an odd head out is left out.
+        heads, dim = q.shape[2] // 2 * 2 or q.shape[2], q.shape[3]
+        # How much a token attends to a mask is an attention whose values are the masks themselves.
+        values = F.pad(self.weights.T, (0, dim - classes)).to(q)
+        values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)
+        shares = self.attention(q[:, :, :heads], k[:, :tokens, :heads], values, precise=True).unflatten(
+            -1, (heads, dim)
+        )[..., :classes]
+        shares = shares.float().mean(dim=2)
+        people = torch.stack(
+            [spread(shares[..., i], low, high) for i, (low, high) in enumerate(PERSON_POSITIONS)]
+            + [torch.full_like(shares[..., 0], BACKGROUND_POSITION)],
+            dim=-1,
+        )
+        return people.gather(-1, shares.argmax(dim=-1, keepdim=True)).squeeze(-1)
+
+
+def spread(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """x [B, n] mapped so that each row's smallest value becomes `low` and its largest `high`."""
+    least, most = x.amin(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
+    return (x - least) / (most - least + 1e-8) * (high - low) + low

@@ -1,0 +1,62 @@
+"""How many bytes a forward and the weights need: from sizes alone, never by running out of memory."""
+
+from .chunking import LEVELS, USUAL, Slices
+from .params import TransformerParams
+
+TEXT_TOKENS = 512
+IMAGE_TOKENS = 257
+BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
+KEPT_SHARE = 32  # one part in so many of a device's memory may be kept from step to step
+
+
+def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, slices: Slices = USUAL) -> int:
+    """Peak of the activations of one forward.
+
+    tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream. The peak is either at the
+    attention (the stream, q, k, v and its output, of a long sequence for a group of heads only) or in a slice of the
+    feed-forward; a slice is added to the attention's.
+    """
+    tensors = 5 if tokens <= slices.long else 4 + 1 / slices.head_groups
+    wide = min(tokens, slices.tokens) * (params.ffn_dim + 4 * params.dim)
+    return (int(tokens * params.dim * tensors) + wide) * itemsize
+
+
+def kept_bytes(params: TransformerParams, itemsize: int) -> int:
+    """What is kept from step to step for one prompt: keys and values of the text and the image in every block."""
+    tokens = TEXT_TOKENS + (0 if params.image_dim is None else IMAGE_TOKENS)
+    return 2 * tokens * params.dim * params.num_layers * itemsize
+
+
+def kept_limit(memory: int) -> int:
+    """Bytes that may be kept from step to step. memory: bytes of the device in all."""
+    return memory // KEPT_SHARE
+
+
+def needed_bytes(params: TransformerParams, tokens: int, itemsize: int, memory: int, slices: Slices = USUAL) -> int:
+    """What a forward needs beside the weights, with what is kept for it. memory: bytes of the device in all."""
+    return forward_bytes(params, tokens, itemsize, slices) + min(kept_bytes(params, itemsize), kept_limit(memory))
+
+
+def slices_for(params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int) -> Slices:
+    """The largest parts with which a forward fits into `room`, the smallest where none do.
+
+    memory: bytes of the device in all.  room: bytes of it that the weights leave.
+    """
+    fit = (each for each in LEVELS if needed_bytes(params, tokens, itemsize, memory, each) <= room)
+    return next(fit, LEVELS[-1])
+
+
+def streamed_bytes(weights: int, layers: int) -> int:
+    """What the weights need at least, where they are streamed. weights: bytes of all of them.  layers: blocks."""
+    return min(weights, BLOCKS_AHEAD * weights // layers)
+
+
+def block_numbers(params: TransformerParams) -> int:
+    """Numbers in the matrices of one block; all blocks together are 98 % of a model."""
+    dim = params.dim
+    numbers = 8 * dim**2 + 2 * dim * params.ffn_dim
+    if params.image_dim is not None:
+        numbers += 2 * dim**2
+    if params.audio is not None:
+        numbers += 2 * dim**2 + 2 * dim * params.audio.dim
+    return numbers

@@ -1,0 +1,187 @@
+"""The SkyReels-V3 diffusion transformer: one network for reference, extension, shot switching and avatar.
+
+Sources: Wan 2.1 (arXiv 2503.20314) for the backbone; InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647) for
+the audio branch; the official code (SkyworkAI/SkyReels-V3 at 28c771e) for names, order and precision.
+Weight names are Wan's. `operations` supplies the layers: torch.nn, or ComfyUI's, which cast and stream their weights.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ... import kernels
+from ..errors import InputError
+from .audio_attention import AudioProjection, SpeakerMap
+from .block import Block, Runtime, Step
+from .params import TransformerParams
+from .prompt_places import joined
+from .rope import RotaryTables
+from .sequence import Layout, Segment, layout_of
+from .step_cache import compute
+
+
+def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
+    """cos and sin of timestep [B] at `dim` / 2 rates, [B, dim] float32; source: arXiv 1706.03762."""
+    # Apple GPUs have no float64; float32 is right to 1e-4 of a turn at timestep 1000.
+    precise = torch.float32 if timestep.device.type == "mps" else torch.float64
+    exponents = torch.arange(dim // 2, device=timestep.device, dtype=precise) / (dim // 2)
+    angles = torch.outer(timestep.to(precise), 10000.0**-exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).to(torch.float32)
+
+
+class Head(nn.Module):
+    """Tokens to latent patches."""
+
+    def __init__(self, params: TransformerParams, operations, **options):
+        super().__init__()
+        self.eps = params.eps
+        self.head = operations.Linear(params.dim, params.out_dim * math.prod(params.patch_size), **options)
+        self.modulation = nn.Parameter(torch.empty(1, 2, params.dim, **options))
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """x [B, L, D], time embedding [B or 1, D] float32 -> [B, L, patch * out_dim]."""
+        shift, scale = (self.modulation.to(embedding) + embedding[:, None]).unbind(1)
+        return self.head(kernels.norm_modulate(x, shift, scale, self.eps))
+
+
+class ImageEmbedding(nn.Module):
+    """CLIP tokens to the model's width."""
+
+    def __init__(self, image_dim: int, dim: int, operations, **options):
+        super().__init__()
+        self.proj = nn.Sequential(
+            operations.LayerNorm(image_dim, **options),
+            operations.Linear(image_dim, image_dim, **options),
+            nn.GELU(),
+            operations.Linear(image_dim, dim, **options),
+            operations.LayerNorm(dim, **options),
+        )
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[B, 257, image_dim] -> [B, 257, D]."""
+        return self.proj(tokens)
+
+
+class SkyReelsTransformer(nn.Module):
+    """The network of all four jobs. Which job it does is decided by the segments it is given.
+
+    operations: namespace with Linear, Conv3d, LayerNorm and RMSNorm.  device, dtype: of the weights; build on the
+    meta device and load with assign=True to take them straight from a mapped file.
+    """
+
+    def __init__(self, params: TransformerParams, operations=nn, device=None, dtype=None):
+        super().__init__()
+        options = {"device": device, "dtype": dtype}
+        self.params = params
+        dim = params.dim
+        self.patch_embedding = operations.Conv3d(
+            params.in_dim, dim, kernel_size=params.patch_size, stride=params.patch_size, **options
+        )
+        self.text_embedding = nn.Sequential(
+            operations.Linear(params.text_dim, dim, **options),
+            nn.GELU(approximate="tanh"),
+            operations.Linear(dim, dim, **options),
+        )
+        self.time_embedding = nn.Sequential(
+            operations.Linear(params.freq_dim, dim, **options),
+            nn.SiLU(),
+            operations.Linear(dim, dim, **options),
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), operations.Linear(dim, dim * 6, **options))
+        self.blocks = nn.ModuleList(Block(params, operations, **options) for _ in range(params.num_layers))
+        self.head = Head(params, operations, **options)
+        if params.image_dim is not None:
+            self.img_emb = ImageEmbedding(params.image_dim, dim, operations, **options)
+        if params.audio is not None:
+            self.audio_proj = AudioProjection(params.audio, operations, **options)
+        self.rotary = RotaryTables(params.head_dim)
+
+    def forward(
+        self,
+        segments: Sequence[Segment],
+        timestep: torch.Tensor,
+        text: torch.Tensor,
+        *,
+        image: torch.Tensor | None = None,
+        audio: torch.Tensor | None = None,
+        speaker_masks: torch.Tensor | None = None,
+        runtime: Runtime | None = None,
+    ) -> torch.Tensor:
+        """Network output for the predicted segment, [B, out_dim, T, H, W] in the latents' dtype.
+
+        segments: latents [B, in_dim, frames, H, W] each.  timestep: [B], 0 to 1000.  text: [B, 512, text_dim].
+        image: CLIP tokens [B, 257, image_dim].  audio: windows [people, video frames, window, layers, width].
+        speaker_masks: [people + 1, h, w], the last one the background; needed for two people.
+        The output is the flow's velocity, noise minus clean, of every job.
+        Raises InputError where inputs do not belong together or to this network.
+        """
+        self._check(segments, text, image, audio)
+        runtime = runtime or Runtime()
+        layout = layout_of(segments, self.params.patch_size)
+        x = [self.patch_embedding(segment.latents).flatten(2).transpose(1, 2) for segment in segments]
+        x = torch.cat(x, dim=1)
+
+        keep = compute if runtime.kept is None else runtime.kept.of(text, image, audio)
+        embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
+        prompt = keep("text", lambda: self._prompt(text))
+        step = Step(
+            layout=layout,
+            noisy=noisy,
+            clean=clean,
+            table=self.rotary.get(layout, x.device),
+            text=prompt[0],
+            places=prompt[1] if len(prompt) > 1 else None,
+            image=None if image is None else keep("image", lambda: self.img_emb(image)),
+            audio=None if audio is None else keep("audio", lambda: self.audio_proj(audio)),
+            speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
+            runtime=runtime,
+            keep=keep,
+        )
+        predicted = slice(layout.predicted.start, layout.predicted.stop)
+        for index, block in enumerate(self.blocks):
+            wanted = predicted if index == len(self.blocks) - 1 else None
+            x = runtime.around_block(index, lambda x, block=block, wanted=wanted: block(x, step, wanted), x)
+
+        return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
+
+    def _prompt(self, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The prompt at the model's width, and `places` of its keys where not every one stands for itself."""
+        text, *places = joined(text) or (text,)
+        return self.text_embedding(text), *places
+
+    def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
+        """Time embedding [B or 1, D] and modulation rows [B or 1, 6, D], clean ones or None; all float32."""
+        if has_clean:
+            timestep = torch.cat([timestep, timestep.new_zeros(1)])
+        embedding = self.time_embedding(sinusoidal_embedding(timestep, self.params.freq_dim).to(dtype))
+        rows = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
+        embedding = embedding.float()
+        if has_clean:
+            return embedding[:-1], rows[:-1], rows[-1:]
+        return embedding, rows, None
+
+    def _unpatchify(self, x: torch.Tensor, layout: Layout, frames: int) -> torch.Tensor:
+        pt, ph, pw = self.params.patch_size
+        x = x.unflatten(-1, (pt, ph, pw, self.params.out_dim))
+        x = x.unflatten(1, (frames, layout.height, layout.width))
+        return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+    def _check(self, segments, text, image, audio) -> None:
+        params = self.params
+        for segment in segments:
+            if segment.latents.shape[1] != params.in_dim:
+                raise InputError(
+                    f"The model takes {params.in_dim} latent channels, but was given {segment.latents.shape[1]}: "
+                    "use the conditioning node of the job the model was made for."
+                )
+        if text.shape[-1] != params.text_dim:
+            raise InputError(
+                f"The prompt's encoding is {text.shape[-1]} wide, but the model needs {params.text_dim}: "
+                "encode it with umt5_xxl (CLIPLoader, type wan)."
+            )
+        for name, given, needed in (("image", image, params.image_dim), ("audio", audio, params.audio)):
+            if (given is None) != (needed is None):
+                state = "needs" if given is None else "takes no"
+                raise InputError(f"This model {state} {name} conditioning: use the node of the model's own job.")

@@ -1,0 +1,1 @@
+"""The official schedules, solvers and guidance."""

@@ -1,0 +1,238 @@
+"""From a recording to what the avatar hears: 16 kHz mono at -23 LUFS, then features of wav2vec2 at 25 a second.
+
+Source: avatar_preprocess.py and wav2vec2.py of the official code. The convolution's features are resampled to the
+video's rate before the transformer, as the model was trained; ComfyUI's own nodes resample after it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from ... import kernels
+from ..errors import InputError
+from ..jobs.avatar.plan import FPS, MAX_SECONDS, too_long
+from ..model.params import AudioParams
+from .loudness import loudness_gain
+
+SAMPLE_RATE = 16000
+SHORTEST = 0.4  # seconds; the loudness meter's block, and the official limit
+CHUNK = 500  # frames that are made at once, 10 s of the convolutions: 200 s whole would take 4 GB
+ENCODER = "wav2vec2-chinese-base (AudioEncoderLoader)"
+
+
+def prepare_speech(waveform: torch.Tensor, rate: int, max_seconds: float = MAX_SECONDS) -> torch.Tensor:
+    """Samples [n] float32 on the CPU, 16 kHz mono at -23 LUFS; silence stays silence.
+
+    waveform: of a ComfyUI AUDIO, [B, channels, n] (the first of a batch counts), [channels, n] or [n]; floating point,
+    full scale at 1, clipped or not.  rate: samples a second.
+    Raises InputError for less than 0.4 s, more than max_seconds, samples that are no numbers, and what is no sound.
+    """
+    samples = to_mono(waveform, rate)
+    seconds = len(samples) / rate
+    if seconds < SHORTEST:
+        raise InputError(
+            f"The recording is {seconds:.2f} s long, but at least {SHORTEST} s are needed: take a longer one."
+        )
+    if seconds > max_seconds:
+        raise InputError(too_long(seconds, max_seconds))
+    samples = resample(samples, rate, SAMPLE_RATE)
+    return samples * loudness_gain(samples, SAMPLE_RATE)
+
+
+def to_channels(waveform: torch.Tensor, rate: int) -> torch.Tensor:
+    """Samples [channels, n] float32 on the CPU; arguments and errors as of `prepare_speech`."""
+    samples = waveform.detach()
+    if samples.ndim == 3 and samples.shape[0]:
+        samples = samples[0]
+    if samples.ndim == 1:
+        samples = samples[None]
+    if samples.ndim != 2 or 0 in samples.shape or rate < 1:
+        shape = " x ".join(map(str, waveform.shape))
+        raise InputError(f"The recording is {shape} samples at {rate} Hz, but batch x channels x samples is needed.")
+    samples = samples.to("cpu", torch.float32)
+    if not all(map(math.isfinite, torch.aminmax(samples))):  # torch.isfinite would copy the sound
+        raise InputError(
+            "The recording holds samples that are no numbers (NaN or infinity): look at the node that made it, or "
+            "save the sound and load it again."
+        )
+    return samples
+
+
+def to_mono(waveform: torch.Tensor, rate: int) -> torch.Tensor:
+    """Samples [n] float32 on the CPU, the mean of all channels; arguments and errors as of `prepare_speech`."""
+    return to_channels(waveform, rate).mean(dim=0)
+
+
+def resample(samples: torch.Tensor, rate: int, wanted: int) -> torch.Tensor:
+    """Samples [..., n] at another rate, [..., ceil(n wanted / rate)], by librosa (soxr_hq), as in the official code."""
+    if rate == wanted:
+        return samples
+    import librosa  # takes seconds to import
+
+    made = librosa.resample(samples.numpy(), orig_sr=rate, target_sr=wanted, res_type="soxr_hq")
+    return torch.from_numpy(made)
+
+
+def video_frames(samples: int) -> int:
+    """Frames of video for so many samples at 16 kHz: what is begun is made whole."""
+    # In the official order: floating point makes one frame more of some lengths, such as 0.28 s.
+    return math.ceil(samples / SAMPLE_RATE * FPS)
+
+
+class Convolution(NamedTuple):
+    """One layer of the feature extractor: [1, c, n] -> [1, c', (n - kernel) // stride + 1].
+
+    norm: where the layer normalises each channel over all of time, convolve then norm then GELU are the layer.
+    """
+
+    run: Callable[[torch.Tensor], torch.Tensor]
+    kernel: int
+    stride: int
+    convolve: Callable[[torch.Tensor], torch.Tensor] | None = None
+    norm: Callable[[torch.Tensor], torch.Tensor] | None = None
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class SpeechEncoder:
+    """The three parts of wav2vec2, on one device, in float32 or casting to it.
+
+    convolutions: of the feature extractor; only the first may normalise over time.
+    project: [1, m, conv width] -> [1, m, width].  transform: [1, m, width] -> what comes out of each of its layers,
+    one after the other, [1, m, width].  layers, width: of the transformer.
+    """
+
+    convolutions: Sequence[Convolution]
+    project: Callable[[torch.Tensor], torch.Tensor]
+    transform: Callable[[torch.Tensor], Iterable[torch.Tensor]]
+    layers: int
+    width: int
+
+    @classmethod
+    def of(cls, model) -> "SpeechEncoder":
+        """From a Wav2Vec2Model of ComfyUI (comfy.audio_encoders.wav2vec2), in the layout of wav2vec2-base.
+
+        Raises InputError for another encoder, and for one in the layout of wav2vec2-large, which no avatar was trained
+        on. Whether the sizes are right is known where the avatar is: `check_features`.
+        """
+        if not hasattr(model, "feature_projection"):
+            raise InputError(f"The audio encoder is {type(model).__name__}, but the avatar needs {ENCODER}.")
+        layers, width = len(model.encoder.layers), model.masked_spec_embed.shape[0]
+        if model.encoder.do_stable_layer_norm:
+            raise InputError(_unlike(f"The audio encoder makes {layers} layers of {width} features", AudioParams()))
+        convolutions = [_convolution(layer) for layer in model.feature_extractor.conv_layers]
+        return cls(convolutions, model.feature_projection, partial(_layer_outputs, model.encoder), layers, width)
+
+
+def check_features(layers: int, width: int, params: AudioParams) -> None:
+    """Raises InputError for features, so many layers of such a width, that the avatar was not trained on."""
+    if (layers, width) != (params.layers, params.width):
+        raise InputError(_unlike(f"The speech has {layers} layers of {width} features", params))
+
+
+def _unlike(given: str, params: AudioParams) -> str:
+    needed = f"{params.layers} of {params.width}"
+    return f"{given}, but the avatar was trained on {needed}: load {ENCODER}."
+
+
+def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> Iterator[torch.Tensor]:
+    """Features of prepared speech, one layer after the other, each [video frames, width] float32 on the CPU.
+
+    samples: [n] at 16 kHz, on the encoder's device.  Raises InputError for features that are no numbers.
+    """
+    frames = video_frames(len(samples))
+    features = convolved(samples[None], encoder.convolutions)
+    features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)
+    for state in encoder.transform(encoder.project(features)):
+        layer = state[0].to("cpu", torch.float32)
+        if not torch.isfinite(layer).all():
+            raise InputError(
+                "The audio encoder made features that are no numbers (NaN or infinity): "
+                f"load {ENCODER} again, in float32."
+            )
+        yield layer
+
+
+def convolved(samples: torch.Tensor, convolutions: Sequence[Convolution], chunk: int = CHUNK) -> torch.Tensor:
+    """Features [1, conv width, m] of samples [1, n], about 50 a second; `chunk` of them are made at once."""
+    first, *rest = convolutions
+    run = first.run if first.norm is None else _normalised(first, samples, chunk)
+    made = []
+    for part in _parts(samples[:, None], convolutions, chunk):
+        x = run(part)
+        for convolution in rest:
+            x = convolution.run(x)
+        made.append(x)
+    return torch.cat(made, dim=2)
+
+
+def _layer_outputs(encoder, x: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What comes out of each layer of ComfyUI's TransformerEncoder, in wav2vec2-base's order (norms after sums).
+
+    The layers' own forward would use the host's attention: 1.8 GB for 200 s on a CPU, 8 bits where SageAttention is on.
+    """
+    x = encoder.layer_norm(x + encoder.pos_conv_embed(x))
+    for layer in encoder.layers:
+        x = layer.layer_norm(x + _attended(layer.attention, x))
+        # In parts, as nothing in it looks at other frames: 200 s whole would take 120 MB.
+        x = layer.final_layer_norm(x + torch.cat([layer.feed_forward(part) for part in x.split(CHUNK, dim=1)], dim=1))
+        yield x
+
+
+def _attended(attention, x: torch.Tensor) -> torch.Tensor:
+    parts = attention.q_proj, attention.k_proj, attention.v_proj
+    q, k, v = (part(x).unflatten(-1, (attention.num_heads, -1)) for part in parts)
+    return attention.out_proj(kernels.attention(q, k, v))
+
+
+def _convolution(layer) -> Convolution:
+    conv, norm = layer.conv, getattr(layer, "layer_norm", None)
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    if isinstance(norm, torch.nn.GroupNorm):
+        return Convolution(layer, kernel, stride, conv, norm, norm.eps)
+    return Convolution(layer, kernel, stride)
+
+
+def _parts(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) -> Iterator[torch.Tensor]:
+    """Overlapping parts of x [1, c, n] whose convolved features, put together, are those of the whole."""
+    field, stride, frames = 1, 1, x.shape[2]
+    for convolution in convolutions:
+        field += (convolution.kernel - 1) * stride
+        stride *= convolution.stride
+        frames = (frames - convolution.kernel) // convolution.stride + 1
+    for start in range(0, frames, chunk):
+        stop = min(start + chunk, frames)
+        yield x[:, :, start * stride : (stop - 1) * stride + field]
+
+
+def _normalised(layer: Convolution, samples: torch.Tensor, chunk: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A layer that normalises with each channel's mean and variance over all of time, as a function of a part of it."""
+    count, mean, square = 0, 0.0, 0.0
+    # As many of this layer's frames as it later makes at once: six halvings of time come after it.
+    for part in _parts(samples[:, None], [layer], chunk * 64):
+        made = layer.convolve(part).float()
+        variance, average = torch.var_mean(made, dim=2, correction=0)
+        variance, average = variance.cpu().double(), average.cpu().double()  # not every GPU has float64
+        # Chan's update of mean and variance.
+        new = made.shape[2]
+        shift, total = average - mean, count + new
+        mean = mean + shift * new / total
+        square = square + (variance + shift**2 * count / total) * new
+        count = total
+    scale, mean = torch.rsqrt(square / count + layer.eps).float(), mean.float()
+    # The norm's own weights, whatever they are stored in and wherever they lie: what it makes of -1 and 1.
+    low, high = layer.norm(samples.new_tensor([[[-1.0, 1.0]]]).expand(1, scale.shape[1], 2).contiguous()).unbind(2)
+    weight = (high - low) / 2 * math.sqrt(1 + layer.eps)
+    bias = (high + low) / 2
+    factor = scale.to(weight) * weight
+    offset = (bias - mean.to(weight) * factor)[..., None]
+
+    def run(part: torch.Tensor) -> torch.Tensor:
+        return F.gelu(torch.addcmul(offset, layer.convolve(part), factor[..., None]))
+
+    return run

@@ -1,0 +1,86 @@
+"""Who speaks when: recordings of one or two people, at once or in turns, as speech of one length and as one sound."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..jobs.avatar.plan import MAX_PEOPLE, MAX_SECONDS, too_long
+from .encoder import SAMPLE_RATE, prepare_speech, resample, to_channels
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one person says. waveform, rate: of a ComfyUI AUDIO.  start: seconds into the video."""
+
+    waveform: torch.Tensor
+    rate: int
+    start: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.waveform.shape[-1] / self.rate
+
+
+def in_turns(recordings: Sequence[Recording], pause: float = 0.0) -> list[Recording]:
+    """The recordings one after the other, with a pause of so many seconds between them."""
+    placed, start = [], 0.0
+    for recording in recordings:
+        placed.append(Recording(recording.waveform, recording.rate, start))
+        start += recording.seconds + pause
+    return placed
+
+
+def speech_of(recordings: Sequence[Recording], max_seconds: float = MAX_SECONDS) -> list[torch.Tensor]:
+    """Prepared speech of each person, samples [n] float32 at 16 kHz, all of one length.
+
+    Each recording is brought to its loudness by itself; before and after it the person is silent.
+    Raises InputError for no or more than two people, a start that is no time, more than max_seconds in all, and what
+    `prepare_speech` refuses.
+    """
+    if not 1 <= len(recordings) <= MAX_PEOPLE:
+        raise InputError(f"Speech of {len(recordings)} people was given, but the model drives 1 or {MAX_PEOPLE}.")
+    for recording in recordings:
+        if not 0 <= recording.start < math.inf:
+            raise InputError(f"A recording starts at {recording.start} s, but it must be 0 or later.")
+    seconds = max(recording.start + recording.seconds for recording in recordings)
+    if seconds > max_seconds:
+        raise InputError(too_long(seconds, max_seconds))
+    samples = [prepare_speech(recording.waveform, recording.rate, max_seconds) for recording in recordings]
+    before, length = _places(samples, [recording.start for recording in recordings], SAMPLE_RATE)
+    return [F.pad(part, (ahead, length - ahead - len(part))) for part, ahead in zip(samples, before)]
+
+
+def mixed(recordings: Sequence[Recording]) -> tuple[torch.Tensor, int]:
+    """The sound of the video: (waveform [1, channels, n] float32, rate), as the recordings are, not as the model hears.
+
+    One recording from the start comes back as it was, not copied. Several take the highest rate and the most channels
+    among them; where their sum is louder than full scale and none of them is, it is turned down to full scale.
+    """
+    sounds = [to_channels(recording.waveform, recording.rate) for recording in recordings]
+    rate = max(recording.rate for recording in recordings)
+    if len(sounds) == 1 and not recordings[0].start:
+        return sounds[0][None], rate
+    sounds = [resample(sound, recording.rate, rate) for sound, recording in zip(sounds, recordings)]
+    before, length = _places(sounds, [recording.start for recording in recordings], rate)
+    total = torch.zeros(max(map(len, sounds)), length)
+    for sound, ahead in zip(sounds, before):
+        # A mono sound goes into every channel; any other into the first ones, which are left and right in every layout.
+        channels = len(total) if len(sound) == 1 else len(sound)
+        total[:channels, ahead : ahead + sound.shape[1]] += sound
+    loudest = max(1.0, *map(_peak, sounds))
+    return total.mul_(min(1.0, loudest / max(_peak(total), 1e-9)))[None], rate
+
+
+def _places(sounds: Sequence[torch.Tensor], starts: Sequence[float], rate: int) -> tuple[list[int], int]:
+    """Samples before each of the sounds [..., n], and samples in all."""
+    before = [round(start * rate) for start in starts]
+    return before, max(ahead + sound.shape[-1] for ahead, sound in zip(before, sounds))
+
+
+def _peak(sound: torch.Tensor) -> float:
+    """The largest sample either way, without a copy of the sound."""
+    return torch.linalg.vector_norm(sound, math.inf).item()

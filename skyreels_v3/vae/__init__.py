@@ -1,0 +1,1 @@
+"""Wan's VAE in little memory, frame by frame or in tiles."""

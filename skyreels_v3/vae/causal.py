@@ -1,0 +1,251 @@
+"""The Wan 2.1 VAE in time: a few frames at a time through the host's modules, which remember the two frames before.
+
+The layers are found by the names that their weights have in every checkpoint, so this runs on any class that holds
+them. A host's own loop gives the same numbers; here nothing is computed twice or kept longer than needed: the past of
+a layer, its padding and its new frames are written once, side by side, in the layout that convolutions are fastest in,
+norm and activation work in place, and the frames of the last stages pass one after another where memory is short.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..recipes import LATENT_FRAME
+
+PAST = 2  # frames before its own that a convolution in time looks at
+# Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
+SMALL = 20480
+Convolve = Callable[[torch.nn.Module, torch.Tensor, tuple[int, ...]], torch.Tensor]
+
+
+def convolve(layer: torch.nn.Module, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+    """`layer`, a convolution in 2 or 3 dimensions, on x: its weights in x's dtype, of its kernel in time the last part
+    where x has fewer frames, and `padding` instead of its own."""
+    bias = None if layer.bias is None else layer.bias.to(x)
+    return convolved(x, layer.weight.to(x), bias, layer.stride, padding)
+
+
+def convolved(x, weight, bias, stride, padding) -> torch.Tensor:
+    """The convolution that x [1, C, ...] asks for; see `convolve`."""
+    if x.ndim == 4:
+        return F.conv2d(x, weight, bias, stride, padding)
+    weight = weight[:, :, -x.shape[2] :]
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] * x.shape[2] * x.shape[3] <= SMALL:
+        return _frame_by_frame(x, weight, bias, stride, padding)
+    return F.conv3d(x, weight, bias, stride, padding)
+
+
+def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
+    """The same as convolutions in 2 dimensions: a quarter of the time where torch has no fast one in 3."""
+    taps, made = weight.unbind(2), None
+    frames = range(0, x.shape[2] - len(taps) + 1, stride[0])
+    for index, frame in enumerate(frames):
+        y = F.conv2d(x[:, :, frame], taps[0], bias, stride[1:], padding[1:])
+        for later, tap in enumerate(taps[1:], start=1):
+            y += F.conv2d(x[:, :, frame + later], tap, None, stride[1:], padding[1:])
+        if made is None:
+            last = y.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last_3d if last else torch.contiguous_format
+            made = torch.empty((*y.shape[:2], len(frames), *y.shape[2:]), memory_format=layout)
+        made[:, :, index] = y
+    return made
+
+
+class _Layers:
+    """What encoder and decoder share; one for each video, because the layers' past is kept here."""
+
+    def __init__(self, network: torch.nn.Module, convolve: Convolve, layout: torch.memory_format):
+        self.network = network
+        self.convolve = convolve
+        self.layout = layout
+        self.past: dict[torch.nn.Module, torch.Tensor] = {}
+
+    def run(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor | None:
+        """A layer of the network on frames [1, C, f, H, W]; None where it waits for more of them."""
+        if hasattr(layer, "residual"):
+            return self.residual(layer, x)
+        if hasattr(layer, "to_qkv"):
+            return self.attention(layer, x)
+        if hasattr(layer, "resample"):
+            return self.resample(layer, x)
+        raise InputError(f"The VAE has a layer {type(layer).__name__}, which Wan 2.1's has not: load wan_2.1_vae.")
+
+    def residual(self, block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        norm, _, conv, *_ = block.residual
+        y = self.causal(conv, self.extended(conv, x, norm))
+        norm, conv = block.residual[3], block.residual[6]
+        wide = self.extended(conv, y, norm)
+        del y
+        y = self.causal(conv, wide)
+        del wide
+        return y.add_(x if isinstance(block.shortcut, torch.nn.Identity) else self.causal(block.shortcut, x))
+
+    def attention(self, block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Within each frame. x is written into."""
+        for index in range(x.shape[2]):
+            frame = x[:, :, index]
+            y = _normed(block.norm, frame, torch.empty_like(frame))
+            q, k, v = self.convolve(block.to_qkv, y, (0, 0)).chunk(3, dim=1)
+            y = block.optimized_attention(q, k, v)
+            frame += self.convolve(block.proj, y, (0, 0))
+        return x
+
+    def extended(self, layer: torch.nn.Module, x: torch.Tensor, norm: torch.nn.Module | None = None) -> torch.Tensor:
+        """x, normed and activated where a norm is given, behind the frames that the layer was given before.
+
+        Before the first frames lie zeros; a single first frame goes without them, see `convolve`.
+        """
+        past, frames = self.past.get(layer), x.shape[2]
+        before = 0 if past is None and frames == 1 else PAST
+        wide = self.empty(x, frames + before)
+        if before:
+            wide[:, :, :PAST] = 0 if past is None else past
+        new = wide[:, :, before:]
+        if norm is None:
+            new.copy_(x)
+        else:
+            F.silu(_normed(norm, x, new), inplace=True)
+        if past is None:
+            past = self.past[layer] = self.empty(x, PAST)
+            past[:, :, : PAST - frames] = 0
+        shown = min(PAST, wide.shape[2])
+        past[:, :, PAST - shown :] = wide[:, :, -shown:]
+        return wide
+
+    def causal(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """A convolution in space and time; in time x brings what it needs."""
+        _, high, wide = layer.kernel_size
+        return self.convolve(layer, x, (0, high // 2, wide // 2))
+
+    def empty(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        """Like x, [1, C, frames, H, W]. Channels last, frames lie one after another and parts of them are views."""
+        shape = (*x.shape[:2], frames, *x.shape[3:])
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=self.layout)
+
+    def head(self, layers: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        norm, _, conv = layers
+        return self.causal(conv, self.extended(conv, x, norm))
+
+
+class _Decoder(_Layers):
+    def pieces(self, latents: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
+        """Frames [1, 3, up to at_once, H, W] of one more latent frame [1, 16, 1, h, w]."""
+        decoder = self.network.decoder
+        x = self.causal(self.network.conv2, latents.contiguous(memory_format=self.layout))
+        x = self.causal(decoder.conv1, self.extended(decoder.conv1, x))
+        for layer in decoder.middle:
+            x = self.run(layer, x)
+        yield from self.upward(list(decoder.upsamples), x, at_once)
+
+    def upward(self, layers: list[torch.nn.Module], x: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
+        """The frames that become many more, and large: from the second on one part after the other."""
+        for done, layer in enumerate(layers, start=1):
+            x = self.run(layer, x)
+            if x.shape[2] > at_once:
+                for part in x.split(at_once, dim=2):
+                    yield from self.upward(layers[done:], part, at_once)
+                return
+        yield self.head(self.network.decoder.head, x)
+
+    def resample(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        conv = getattr(layer, "time_conv", None)
+        if conv is not None:
+            if layer in self.past:
+                pairs = self.causal(conv, self.extended(conv, x))
+                x = self.empty(x, 2 * x.shape[2])
+                x[:, :, 0::2], x[:, :, 1::2] = pairs.chunk(2, dim=1)
+                del pairs
+            else:
+                # The video's first frame is one; it does not count as the past of the others either.
+                self.past[layer] = x[:, :, :0]
+        frames = _frames(x)
+        return _video(
+            self.convolve(layer.resample[1], F.interpolate(frames, scale_factor=2, mode="nearest-exact"), (1, 1))
+        )
+
+
+class _Encoder(_Layers):
+    def latents(self, pixels: torch.Tensor) -> torch.Tensor | None:
+        """What more frames [1, 3, f, H, W] make, [1, 16, n, h, w]; None where it takes yet more of them."""
+        encoder = self.network.encoder
+        x = self.causal(encoder.conv1, self.extended(encoder.conv1, pixels.contiguous(memory_format=self.layout)))
+        for layer in encoder.downsamples:
+            x = self.run(layer, x)
+            if x is None:
+                return None
+        for layer in encoder.middle:
+            x = self.run(layer, x)
+        x = self.causal(self.network.conv1, self.head(encoder.head, x))
+        return x.chunk(2, dim=1)[0]  # the mean; the other half is the spread
+
+    def resample(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor | None:
+        x = _video(self.convolve(layer.resample[1], F.pad(_frames(x), (0, 1, 0, 1)), (0, 0)))
+        conv = getattr(layer, "time_conv", None)
+        if conv is None:
+            return x
+        past = self.past.get(layer)
+        if past is None:
+            self.past[layer] = x.clone()
+            return x
+        x = torch.cat([past, x], dim=2)
+        pairs = (x.shape[2] - 1) // 2
+        self.past[layer] = x[:, :, 2 * pairs :].clone()
+        return self.convolve(conv, x[:, :, : 2 * pairs + 1], (0, 0, 0)) if pairs else None
+
+
+def decode(
+    network: torch.nn.Module,
+    latents: torch.Tensor,
+    convolve: Convolve = convolve,
+    at_once: int = LATENT_FRAME,
+    layout: torch.memory_format = torch.channels_last_3d,
+) -> Iterator[torch.Tensor]:
+    """Pixels of latents [1, 16, T, h, w] (not in model space), piece after piece: [1, 3, f, 8 h, 8 w] in about [-1, 1].
+
+    The first piece is one frame; a latent frame after it makes four, in pieces of at most `at_once`: 4, 2 or 1. All
+    have the latents' dtype and device. convolve: how a layer of the network is run, see `convolve` here.
+    layout: of all tensors between.
+    """
+    decoder = _Decoder(network, convolve, layout)
+    for latent in latents.split(1, dim=2):
+        yield from decoder.pieces(latent, at_once)
+
+
+def encode(
+    network: torch.nn.Module,
+    pixels: Callable[[int, int], torch.Tensor],
+    frames: int,
+    convolve: Convolve = convolve,
+    at_once: int = LATENT_FRAME,
+    layout: torch.memory_format = torch.channels_last_3d,
+) -> Iterator[torch.Tensor]:
+    """Latents of a video, the mean of what the network sees, piece after piece: [1, 16, n, h, w], not in model space.
+
+    pixels: (start, stop) -> those frames [1, 3, stop - start, H, W] in [-1, 1], as they are to be computed.
+    frames: 4n + 1; what is beyond is left out, as in the official code.  at_once and the others: as in `decode`.
+    """
+    encoder = _Encoder(network, convolve, layout)
+    for start in range(1 - at_once, frames - (frames - 1) % LATENT_FRAME, at_once):
+        made = encoder.latents(pixels(max(start, 0), start + at_once))
+        if made is not None:
+            yield made
+
+
+def _normed(norm: torch.nn.Module, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """x over its root mean square of all channels, times gamma, written to `out`, which may be x."""
+    size = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    torch.mul(x, size.clamp_(min=1e-12).reciprocal_().mul_(norm.scale), out=out)
+    out.mul_(norm.gamma.to(out))
+    return out if norm.bias is None else out.add_(norm.bias.to(out))
+
+
+def _frames(x: torch.Tensor) -> torch.Tensor:
+    """[1, C, f, H, W] -> [f, C, H, W], a view."""
+    return x[0].transpose(0, 1)
+
+
+def _video(x: torch.Tensor) -> torch.Tensor:
+    """[f, C, H, W] -> [1, C, f, H, W], a view."""
+    return x.transpose(0, 1)[None]

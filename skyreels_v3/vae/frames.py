@@ -1,0 +1,37 @@
+"""Frames as they come out of the VAE: only those that are needed, checked and in range."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from ..errors import InputError
+from ..recipes import LATENT_FRAME
+
+Decode = Callable[[torch.Tensor], Iterable[torch.Tensor]]
+
+
+def decoded(
+    decode: Decode, latents: torch.Tensor, start: int = 0, stop: int | None = None, what: str = "window"
+) -> Iterator[torch.Tensor]:
+    """The frames [start, stop) of latents [1, 16, T, h, w] in pieces [1, 3, f, H, W], float32 in [-1, 1].
+
+    The VAE is causal: what comes after `stop` changes nothing and is not decoded. What comes before `start` is: all
+    that follows was made from it.  decode: see the jobs' Tools.  what: the word for a run of the sampler in the error.
+    Raises InputError for frames that are no numbers.
+    """
+    if stop is not None:
+        # After the first frame every latent frame makes four; a part of them needs all of it.
+        latents = latents[:, :, : 1 + -(-(stop - 1) // LATENT_FRAME)]
+    done = 0
+    for piece in decode(latents):
+        frames = piece.shape[2]
+        first, last = max(start - done, 0), frames if stop is None else min(stop - done, frames)
+        done += frames
+        if first < last:
+            pixels = piece[:, :, first:last].float().clamp(-1, 1)
+            if not torch.isfinite(pixels).all():
+                raise InputError(
+                    f"The {what} came out as no numbers (NaN or infinity): load the model in another precision, or "
+                    f"choose another attention; the {what}s before it are kept."
+                )
+            yield pixels

@@ -1,0 +1,64 @@
+"""A picture in tiles that overlap and fade into each other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .memory import Part, side
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile lies, [start, stop) in latent pixels, and its share of every pixel of what is made of it [H, W]."""
+
+    rows: Span
+    columns: Span
+    share: torch.Tensor
+    scale: int
+
+    def cut(self, video: torch.Tensor, scale: int = 1) -> torch.Tensor:
+        """The tile of a video [..., H, W] with `scale` pixels to a latent one; a view."""
+        (top, bottom), (left, right) = self.rows, self.columns
+        return video[..., top * scale : bottom * scale, left * scale : right * scale]
+
+    def add(self, made: torch.Tensor, video: torch.Tensor) -> None:
+        """Adds what was made of the tile to a video that began as zeros; both [..., H, W]."""
+        self.cut(video, self.scale).add_(made * self.share)
+
+
+def tiles(part: Part, scale: int = 1) -> Iterator[Tile]:
+    """The tiles of a part, row after row; their shares add up to one everywhere.
+
+    scale: pixels of what is made to a latent one, 8 when decoding.
+    """
+    rows, columns = spans(part.height, part.rows), spans(part.width, part.columns)
+    for row, high in zip(rows, shares(rows, scale)):
+        for column, wide in zip(columns, shares(columns, scale)):
+            yield Tile(row, column, high[:, None] * wide, scale)
+
+
+def spans(length: int, count: int) -> list[Span]:
+    """`count` tiles of one size over a length, evenly spaced."""
+    size = side(length, count)
+    starts = [round(index * (length - size) / max(1, count - 1)) for index in range(count)]
+    return [(start, start + size) for start in starts]
+
+
+def shares(spans: Sequence[Span], scale: int = 1) -> list[torch.Tensor]:
+    """Of each span its part of every pixel in it: one, but falling to zero from where a neighbour begins."""
+    spans = [(start * scale, stop * scale) for start, stop in spans]
+    total = torch.zeros(spans[-1][1])
+    raw = []
+    for index, (start, stop) in enumerate(spans):
+        place = torch.arange(start, stop) + 0.5
+        share = torch.ones(stop - start)
+        if index:
+            share = share.minimum((place - start) / (spans[index - 1][1] - start))
+        if index + 1 < len(spans):
+            share = share.minimum((stop - place) / (stop - spans[index + 1][0]))
+        raw.append(share)
+        total[start:stop] += share
+    return [share / total[start:stop] for share, (start, stop) in zip(raw, spans)]

@@ -1,0 +1,342 @@
+"""A video in a file, read through PyAV: any size, any length, one frame at a time.
+
+What a file holds is found from the times of its packets, which are read but not decoded. Its end is decoded from
+the key frame before what is wanted. Times count from the first frame that can be decoded, wherever that is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..errors import InputError
+from .pixels import Converter
+from .rates import likely_rate
+from .source import Pixels, Sound, Source, SourceInfo
+
+SCAN_BYTES = 256 << 20  # of video packets that are read for an exact count of frames
+THREADS = 4  # of a decoder: each one holds frames, whatever the machine has
+TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # FFmpeg draws text files as videos
+GAP = 0.02  # seconds without sound that are the file's rounding, no pause
+EARLIER = Fraction(1)  # second: first step back where a seek landed too late
+MOST_REORDERED = 16  # frames by which decoding and showing differ, at most
+DEFAULT_RATE = Fraction(25)
+ADVICE = "give a video such as MP4 (H.264), MOV, WebM or MKV"
+
+Timed = Iterator[tuple[Fraction, av.VideoFrame]]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What the packets tell, in seconds of the file's clock. complete: all were read."""
+
+    frames: int
+    last: Fraction
+    last_duration: Fraction
+    variable: bool
+    complete: bool
+
+
+class FileSource(Source):
+    """A video file: a path, or its bytes in a BytesIO. Opened anew for every reading, so that readings can overlap."""
+
+    def __init__(self, file: str | Path | io.BytesIO):
+        if isinstance(file, io.BytesIO):
+            self._data, self.name = file.getvalue(), "The video"  # shared with the BytesIO, not copied
+        else:
+            self._data, self.name = None, f"The video {Path(file).name}"
+        self._file = file
+        self._info: SourceInfo | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Where the file lies; None for bytes."""
+        return None if isinstance(self._file, io.BytesIO) else Path(self._file)
+
+    @property
+    def info(self) -> SourceInfo:
+        if self._info is None:
+            self._info = self._probe()
+        return self._info
+
+    def last_time(self) -> Fraction:
+        return self.info and self._last - self._first
+
+    def timed(self, start: Fraction) -> Iterator[tuple[Fraction, Pixels]]:
+        _ = self.info
+        with closing(self._from(self._first + max(start, Fraction(0)))) as decoded:
+            time = None
+            for time, frame in decoded:
+                yield time - self._first, lambda frame=frame: self._converter(frame)
+        if time is not None:
+            self._last = time  # packets promise more than can be decoded where a file is damaged
+
+    def sound(self) -> Sound | None:
+        info = self.info
+        return Sound(info.audio_rate, info.audio_channels, self._samples()) if info.has_audio else None
+
+    def _probe(self) -> SourceInfo:
+        with self._opened() as (container, stream):
+            clock = Fraction(stream.time_base or Fraction(1, 90000))
+            told = (stream.average_rate, stream.guessed_rate)
+            self._rate = Fraction(next((rate for rate in told if rate), DEFAULT_RATE))
+            promised = stream.duration * clock if stream.duration else None
+            until = (container.duration or 0) / Fraction(av.time_base)
+            counted = stream.frames
+            heard = _sound_stream(container)
+            audio = {}
+            if heard is not None:
+                audio = {"has_audio": True, "audio_rate": heard.rate, "audio_channels": heard.channels}
+            aspect = stream.sample_aspect_ratio
+            unheard = heard is None  # otherwise the file's length may be that of its sound
+            # AVI has no times to show frames at, only an order in which to decode them; av makes up the others.
+            self._by_dts = container.format.name == "avi"
+        self._seeks = False  # until it is known that frames have times
+        with closing(self._decoded(None)) as decoded:
+            first = next(decoded, None)
+        if first is None:
+            raise InputError(f"{self.name} has no frame that can be decoded: {ADVICE}.")
+        self._first, frame = first
+        self._seeks = self._stamp(frame) is not None
+        if promised is None and unheard:
+            promised = until - self._first
+        self._converter = Converter(frame, aspect)
+        scan = self._scan(clock)
+        if not scan.complete:
+            self._last = scan.last
+            scan = replace(scan, last=max(scan.last, self._end_of_packets(self._first + until)))
+        self._last = scan.last
+        span = scan.last - self._first
+        if scan.complete:
+            rate, count = likely_rate(scan.frames, span, clock, told), scan.frames
+        else:
+            rate = self._rate
+            count = counted or round((span + 1 / rate) * rate)
+        duration = span + (scan.last_duration or 1 / rate) if scan.variable else count / rate
+        return SourceInfo(
+            self._converter.width,
+            self._converter.height,
+            rate,
+            count,
+            duration,
+            exact=scan.complete,
+            variable=scan.variable,
+            rotation=self._converter.rotation,
+            hdr=self._converter.hdr,
+            cut_off=promised is not None and promised > duration + max(1, duration / 50),
+            **audio,
+        )
+
+    def _scan(self, clock: Fraction) -> _Scan:
+        """Read packets from the start, all of them or SCAN_BYTES."""
+        times, size, last, length, complete = [], 0, None, 0, True
+        with self._opened() as (container, stream):
+            for packet in _packets(container, stream):
+                size += packet.size
+                time = self._stamp(packet) if self._seeks else len(times)
+                if time is None or (self._seeks and not self._by_dts and time * clock < self._first):
+                    continue
+                times.append(time)
+                if last is None or time > last:
+                    last, length = time, packet.duration or 0
+                if size > SCAN_BYTES:
+                    complete = False
+                    break
+        if not self._seeks:
+            count = max(1, len(times))
+            return _Scan(count, self._first + (count - 1) / self._rate, 1 / self._rate, False, complete)
+        stamps = np.unique(np.array(times, dtype=np.int64))
+        if len(stamps) < 2:
+            return _Scan(1, self._first, Fraction(0), False, complete)
+        steps = np.diff(stamps)
+        average = (stamps[-1] - stamps[0]) / len(steps)
+        # A clock of whole milliseconds makes steps of 41 and 42: that is rounding.
+        uneven = bool(np.abs(steps - average).max() > max(average / 10, 1.5))
+        # Frames come out of the decoder later than packets go in: only the span is the same by decoding times.
+        end = self._first + int(stamps[-1] - stamps[0]) * clock if self._by_dts else int(stamps[-1]) * clock
+        return _Scan(len(stamps), end, length * clock, uneven, complete)
+
+    def _end_of_packets(self, until: Fraction) -> Fraction:
+        """The time of the last packet of a large file. until: where its header says that it ends."""
+        back = Fraction(0)
+        while until - back > self._last:
+            with self._opened() as (container, stream):
+                clock = Fraction(stream.time_base)
+                if not _seek(container, stream, until - back):
+                    return self._last
+                times = [packet.pts for packet in _packets(container, stream) if packet.pts is not None]
+            if len(times) > MOST_REORDERED:
+                return max(times) * clock
+            # A truncated file has nothing there; and the frame shown last may be decoded before the others.
+            back = max(2 * back, EARLIER)
+        return self._last
+
+    def _from(self, start: Fraction) -> Timed:
+        """Decoded frames, the first at or before `start`: a seek may land later, or where frames are missing."""
+        back = Fraction(0)
+        while self._seeks and start - back > self._first:
+            decoded = self._decoded(start - back)
+            first = next(decoded, None)
+            if first is not None and first[0] <= start:
+                yield first
+                yield from decoded
+                return
+            decoded.close()
+            back = max(2 * back, EARLIER)
+        yield from self._decoded(None)
+
+    def _decoded(self, position: Fraction | None) -> Timed:
+        """(time, frame) in rising order from the key frame before `position` in seconds, or from the start."""
+        with self._opened() as (container, stream):
+            if position is not None and not _seek(container, stream, position):
+                self._seeks = False
+                return
+            clock, before = stream.time_base, None
+            for packet in _packets(container, stream, flush=True):
+                try:
+                    decoded = packet.decode()
+                except EOFError:
+                    break
+                except av.FFmpegError:
+                    continue  # one broken packet; the frame before stays on screen
+                for frame in decoded:
+                    if frame.is_corrupt:
+                        continue
+                    stamp = self._stamp(frame)
+                    time = None if stamp is None else stamp * Fraction(frame.time_base or clock)
+                    if before is None:
+                        time = Fraction(0) if time is None else time
+                    elif time is None or time <= before:
+                        time = before + 1 / self._rate
+                    before = time
+                    yield time, frame
+
+    def _stamp(self, frame: av.VideoFrame | av.Packet) -> int | None:
+        """When a frame is shown, in ticks; where a file does not say, when it is decoded."""
+        return frame.dts if self._by_dts or frame.pts is None else frame.pts
+
+    def _samples(self) -> Iterator[np.ndarray]:
+        """float32 [channels, samples] from the first frame's time on."""
+        rate, channels = self.info.audio_rate, self.info.audio_channels
+        with self._opened() as (container, _):
+            stream = _sound_stream(container)
+            layout = stream.codec_context.layout
+            resampler, shape, made = None, None, 0
+            for packet in _packets(container, stream, flush=True):
+                try:
+                    heard = packet.decode()
+                except EOFError:
+                    break
+                except av.FFmpegError:
+                    continue
+                for frame in heard:
+                    if shape != (shape := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+                    at = made if frame.pts is None else round((frame.pts * frame.time_base - self._first) * rate)
+                    block = np.concatenate(
+                        [part.to_ndarray() for part in resampler.resample(frame)] or [EMPTY], axis=-1
+                    )
+                    if not block.size:
+                        continue
+                    if abs(at - made) <= GAP * rate:
+                        at = made
+                    while at > made:
+                        pause = min(at - made, rate)
+                        made += pause
+                        yield np.zeros((channels, pause), dtype=np.float32)
+                    block = block[:, made - at :]
+                    made += block.shape[1]
+                    if block.shape[1]:
+                        yield block
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        """The file and its video stream. Raises InputError of one sentence where there is none."""
+        self._check()
+        try:
+            container = av.open(str(self._file) if self._data is None else io.BytesIO(self._data), mode="r")
+        except (av.FFmpegError, OSError, UnicodeError) as error:
+            raise InputError(
+                f"{self.name} can't be opened as a video; it is cut off, damaged or something else: {ADVICE}."
+            ) from error
+        with container:
+            videos = [stream for stream in container.streams.video if not _is_cover(stream)]
+            # Without a decoder a stream has no codec context.
+            usable = [stream for stream in videos if stream.codec_context is not None]
+            if usable and usable[0].codec_context.name in TEXT_CODECS:
+                raise InputError(f"{self.name} is a text file: {ADVICE}.")
+            if not usable and videos:
+                raise InputError(f"{self.name} is in a format that can't be decoded here: {ADVICE}.")
+            if not videos:
+                what = "has sound but no picture" if container.streams.audio else "has no picture"
+                raise InputError(f"{self.name} {what}: {ADVICE}.")
+            stream = usable[0]
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = min(THREADS, os.cpu_count() or 1)
+            yield container, stream
+
+    def _check(self) -> None:
+        if self._data is None:
+            path = Path(self._file)
+            if not path.is_file():
+                raise InputError(f"{self.name} {'is a folder' if path.is_dir() else 'is not there'}: {ADVICE}.")
+            size = path.stat().st_size
+        else:
+            size = len(self._data)
+        if not size:
+            raise InputError(f"{self.name} is empty (0 bytes): {ADVICE}.")
+
+
+EMPTY = np.zeros((1, 0), dtype=np.float32)
+
+
+def _packets(container: av.container.InputContainer, stream: av.stream.Stream, flush: bool = False):
+    """The packets of one stream up to the end or to where the file is broken; then, with `flush`, the empty one."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            packet = None
+            if flush:
+                packet = av.Packet()
+                packet.stream = stream
+        if packet is None:
+            return
+        if not packet.size:
+            if flush:
+                yield packet
+            return
+        if flush or not (packet.is_discard or packet.is_corrupt):
+            yield packet
+
+
+def _seek(container: av.container.InputContainer, stream: av.VideoStream, time: Fraction) -> bool:
+    """Go to the key frame before a time in seconds. False where the file can't be sought in."""
+    try:
+        container.seek(int(time / Fraction(stream.time_base)), stream=stream)
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    """Whether a video stream is the cover picture of a song."""
+    return "attached_pic" in str(getattr(stream, "disposition", ""))
+
+
+def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The first sound that can be decoded and has a rate and channels."""
+    for stream in container.streams.audio:
+        context = stream.codec_context
+        if context is not None and context.sample_rate and context.layout.nb_channels:
+            return stream
+    return None
