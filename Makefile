@@ -23,10 +23,10 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-all test-workshop bench bench-quick clean environment
 
 demo: environment
-	$(BIN)/python tools/demo.py $(ARGS)
+	$(BIN)/python showcase/demo.py $(ARGS)
 
 test:
-	@$(PYTHON) tools/environment.py --browser
+	@$(PYTHON) dev/setup/environment.py --browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -m "not workshop" $(PYTEST) $(ARGS)
@@ -34,18 +34,18 @@ test:
 test-all: test test-workshop
 
 test-workshop:
-	@$(PYTHON) tools/environment.py --browser
+	@$(PYTHON) dev/setup/environment.py --browser
 	$(BIN)/pytest -m workshop $(PYTEST) $(ARGS)
 
 bench: environment
-	@$(PYTHON) tools/environment.py --bench
+	@$(PYTHON) dev/setup/environment.py --bench
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-quick: environment
 	$(BIN)/python benchmarks/quick.py $(ARGS)
 
 environment:
-	@$(PYTHON) tools/environment.py
+	@$(PYTHON) dev/setup/environment.py
 
 clean:
 	rm -rf .venv .venv.unfinished .pytest_cache .ruff_cache demo test-artifacts build

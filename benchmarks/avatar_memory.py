@@ -55,8 +55,14 @@ INPUTS = {
 
 def write_files(base: Path) -> None:
     """Tiny models below ComfyUI's folder `base`."""
+    from pack.dev.samples.tiny_models import (
+        write_audio_encoder,
+        write_clip_vision,
+        write_text_encoder,
+        write_transformer,
+        write_vae,
+    )
     from pack.skyreels_v3.recipes import Job
-    from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
 
     models = base / "models"
     write_transformer(models / "diffusion_models" / MODEL, Job.AVATAR)
@@ -72,7 +78,7 @@ def enter(base: Path) -> dict:
     import folder_paths
     import nodes
 
-    import small_encoders  # noqa: F401 - lets the stock CLIPVisionLoader open the tiny image encoder
+    from pack.dev.comfyui import small_encoders  # noqa: F401 - lets the stock CLIPVisionLoader open the tiny image encoder
     from pack.nodes.models.load import load_patcher
 
     return {

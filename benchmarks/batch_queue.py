@@ -24,15 +24,15 @@ NAME = "reference_to_video"
 
 
 def measured(quick: bool) -> dict:
-    import stock
-    from comfyui_server import Server
-    from workflow import to_prompt
+    from pack.dev.comfyui.server import Server
+    from pack.dev.samples import workflow_inputs
+    from pack.tools.batching.workflow import to_prompt
 
     count = 6 if quick else 50
     with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
-        stock.prepare(Path(folder), [NAME])
-        with Server(Path(folder), packs=stock.TINY_PACKS, environment=stock.ENVIRONMENT) as server:
-            workflow = json.loads((stock.WORKFLOWS / f"{NAME}.json").read_text(encoding="utf-8"))
+        workflow_inputs.prepare(Path(folder), [NAME])
+        with Server(Path(folder), packs=workflow_inputs.TINY_PACKS, environment=workflow_inputs.ENVIRONMENT) as server:
+            workflow = json.loads((workflow_inputs.WORKFLOWS / f"{NAME}.json").read_text(encoding="utf-8"))
             prompt = to_prompt(workflow, server.object_info())
             runs, at_rest = [], []
             for number in range(count):
@@ -53,7 +53,7 @@ def measured(quick: bool) -> dict:
 
 
 def row(prompt: dict, number: int) -> dict:
-    import stock
+    from pack.dev.samples import workflow_inputs
 
     own = {
         "SkyReelsReferenceToVideo": SMALL,
@@ -61,7 +61,7 @@ def row(prompt: dict, number: int) -> dict:
         "RandomNoise": {"noise_seed": number},
         "SkyReelsSigmas": {"steps": 2},
     }
-    return stock.changed(prompt, own)
+    return workflow_inputs.changed(prompt, own)
 
 
 def one_prompt(server, prompt: dict, titles: dict) -> dict:

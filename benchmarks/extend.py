@@ -40,8 +40,8 @@ TEXT, VAE, CLIP = "umt5_tiny.safetensors", "wan_vae_tiny.safetensors", "clip.mp4
 
 def write_files(base: Path) -> None:
     """Tiny models and a clip of 2 s below ComfyUI's folder `base`."""
+    from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
     from pack.skyreels_v3.recipes import Job
-    from tiny_models import write_text_encoder, write_transformer, write_vae
 
     models = base / "models"
     write_transformer(models / "diffusion_models" / MODEL, Job.EXTENSION, seed=1)
@@ -86,7 +86,7 @@ def enter_comfyui(base: Path) -> None:
 
     args.base_directory = str(base)
     importlib.import_module("utils.extra_config")  # before `nodes` hides it behind comfy/utils.py
-    import small_encoders  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
+    from pack.dev.comfyui import small_encoders  # noqa: F401 - lets the stock CLIPLoader open the tiny text encoder
 
     for folder in ("output", "temp"):
         (base / folder).mkdir(exist_ok=True)

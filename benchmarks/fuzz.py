@@ -1,7 +1,7 @@
 """Damaged model files for as long as it is given: what became of them, and how long the slowest took.
 
 `make bench ARGS="--only fuzz --fuzz-minutes 60"`; a minute without the option. The targets take turns. A failed mutant
-is made again by its target and number: see tools/fuzzing.py.
+is made again by its target and number: see dev/samples/damaged_models.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FAILURES_KEPT = 20  # of each target
 
 
 def measured(quick: bool) -> dict:
-    from fuzzing import Fuzz
+    from pack.dev.samples.damaged_models import Fuzz
 
     minutes = 0.1 if quick else float(os.environ.get(MINUTES) or 1)
     with tempfile.TemporaryDirectory() as folder, Fuzz(Path(folder)) as fuzz:
@@ -63,7 +63,7 @@ def _grown() -> int:
     """Bytes by which this process grows over 1,000 mutants that it has opened before."""
     import psutil
 
-    from fuzzing import Fuzz
+    from pack.dev.samples.damaged_models import Fuzz
 
     held = []
     with tempfile.TemporaryDirectory() as folder, Fuzz(Path(folder), trace=False) as fuzz:

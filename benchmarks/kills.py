@@ -81,29 +81,33 @@ def prepare_extension(base: Path, quick: bool) -> Prompt:
 
 def prepare_avatar(base: Path, quick: bool) -> Prompt:
     """Writes models and inputs below `base`."""
-    import stock
-    from spoken import say
-    from workflow import to_prompt
+    from pack.dev.samples import workflow_inputs
+    from pack.dev.samples.espeak import say
+    from pack.tools.batching.workflow import to_prompt
 
     (base / "input").mkdir()
     say(base / "input" / SPEECH, SENTENCE, "en+f3", 1.0 if quick else SPOKEN_SECONDS)
-    stock.prepare(base, [AVATAR])
-    workflow = json.loads(stock.workflow_files()[AVATAR].read_text(encoding="utf-8"))
+    workflow_inputs.prepare(base, [AVATAR])
+    workflow = json.loads(workflow_inputs.workflow_files()[AVATAR].read_text(encoding="utf-8"))
     changes = {"SkyReelsTalkingAvatar": AVATAR_INPUTS}
-    return lambda server: stock.changed(to_prompt(workflow, server.object_info()), changes)
+    return lambda server: workflow_inputs.changed(to_prompt(workflow, server.object_info()), changes)
 
 
 def killed(prepare: Callable[[Path, bool], Prompt], kills: int, quick: bool) -> dict:
     """A job that runs undisturbed once and is killed so many times."""
-    import stock
-    from comfyui_server import Server
+    from pack.dev.comfyui.server import Server
+    from pack.dev.samples import workflow_inputs
 
     moments, runs = random.Random(SEED), []
     with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
         base = Path(folder)
         prompt_for = prepare(base, quick)
         # Without a cache of nodes' results, which would give back the last run's video.
-        options = {"packs": stock.TINY_PACKS, "environment": stock.ENVIRONMENT, "arguments": ["--cache-none"]}
+        options = {
+            "packs": workflow_inputs.TINY_PACKS,
+            "environment": workflow_inputs.ENVIRONMENT,
+            "arguments": ["--cache-none"],
+        }
         with contextlib.closing(Server(base, **options)) as server:
             server.start(PATIENCE)
             prompt = prompt_for(server)

@@ -66,9 +66,9 @@ AIMS = [
 
 def write_checkpoints(folder: Path, quick: bool) -> None:
     """The same bf16 transformer as one file in Wan names and as three shards in diffusers names."""
+    from pack.dev.samples.tiny_models import TINY, write_transformer
     from pack.skyreels_v3.model.params import TransformerParams
     from pack.skyreels_v3.recipes import Job
-    from tiny_models import TINY, write_transformer
 
     small = TransformerParams(dim=2048, ffn_dim=8192, num_heads=16, num_layers=14)
     params = TINY if quick else TransformerParams(num_layers=20) if has_card() else small

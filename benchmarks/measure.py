@@ -66,7 +66,7 @@ def enter_comfyui(cpu: bool = True) -> Path:
 
     cpu: leaves a graphics card alone. Raises SetupError where there is no ComfyUI.
     """
-    from environment import comfyui_path
+    from pack.dev.setup.environment import comfyui_path
 
     host = comfyui_path()
     # Without the checkout, whose folder `nodes` has the name of a module of ComfyUI.

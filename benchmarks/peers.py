@@ -152,7 +152,7 @@ def _default_dtype(dtype):
 
 def enter(cpu: bool) -> dict[str, str]:
     """Makes what is there importable; returns who is missing and why: {"diffusers": "not installed"}."""
-    from environment import SetupError
+    from pack.dev.setup.environment import SetupError
 
     missing = {}
     try:

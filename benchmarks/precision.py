@@ -62,12 +62,12 @@ def forwards(quick: bool) -> dict:
     measure.enter_comfyui()
     import torch
 
+    from pack.dev.samples.tiny_models import TINY, write_transformer
     from pack.model_loaders import precision as precisions
     from pack.nodes.models.load import load_patcher
     from pack.skyreels_v3.model.params import TransformerParams
     from pack.skyreels_v3.model.sequence import reference_segments
     from pack.skyreels_v3.recipes import Job
-    from tiny_models import TINY, write_transformer
 
     params = TINY if quick else TransformerParams(dim=1024, ffn_dim=2816, num_heads=8, num_layers=12)
     generator = torch.Generator().manual_seed(1)

@@ -94,7 +94,7 @@ def versions() -> dict:
 
 
 def comfyui() -> str:
-    from environment import SetupError, comfyui_path
+    from pack.dev.setup.environment import SetupError, comfyui_path
 
     try:
         text = (comfyui_path() / "comfyui_version.py").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """The Wan 2.1 VAE as this pack runs it, beside ComfyUI's own loop over the same weights: time, memory and error.
 
-On the CPU a narrow network that hands pictures through (tools/tiny_vae.py), so that its error is one of pictures. On a
-graphics card the real size with random weights, at 480p and 720p: time and memory.
+On the CPU a narrow network that hands pictures through (dev/samples/tiny_vae.py), so that its error is one of pictures.
+On a graphics card the real size with random weights, at 480p and 720p: time and memory.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def network(size: Size, device):
     if device.type == "cpu":
         from safetensors.torch import load_file
 
-        from tiny_vae import write_vae
+        from pack.dev.samples.tiny_vae import write_vae
 
         with tempfile.TemporaryDirectory() as folder:
             vae.load_state_dict(load_file(write_vae(Path(folder, "vae.safetensors"), size.width)))

@@ -13,9 +13,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from comfyui_process import PackNodes, load_pack, open_comfyui
-from downloads import SetupError
-
 # Hooks: no test starts where the browser or ComfyUI is missing.
 from needs import (  # noqa: F401
     pytest_collection_finish,
@@ -23,6 +20,8 @@ from needs import (  # noqa: F401
     pytest_terminal_summary,
     pytest_testnodedown,
 )
+from pack.dev.comfyui.process import PackNodes, load_pack, open_comfyui
+from pack.dev.setup.downloads import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = {
@@ -76,7 +75,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """ComfyUI imported into this process, without this pack's nodes: see tools/comfyui_process.py."""
+    """ComfyUI imported into this process, without this pack's nodes: see dev/comfyui/process.py."""
     try:
         return open_comfyui(tmp_path_factory.mktemp("comfyui"))
     except SetupError as error:
@@ -119,7 +118,7 @@ def reference_prompt(pack_nodes: PackNodes) -> list:
 @pytest.fixture(scope="session")
 def server() -> Iterator:
     """One running server with this pack, shared by all tests: leave no state in it that others could meet."""
-    from comfyui_server import Server
+    from pack.dev.comfyui.server import Server
 
     with Server() as running:
         yield running
@@ -131,13 +130,13 @@ def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
     It sends previews and has the packs small_encoders and tests/packs/odd_inputs besides.
     """
-    import stock
-    from comfyui_server import Server
+    from pack.dev.comfyui.server import Server
+    from pack.dev.samples import workflow_inputs
 
     base = tmp_path_factory.mktemp("stocked")
-    stock.prepare(base, stock.workflow_files())
-    packs = [*stock.TINY_PACKS, ROOT / "tests" / "packs" / "odd_inputs"]
-    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": stock.ENVIRONMENT}
+    workflow_inputs.prepare(base, workflow_inputs.workflow_files())
+    packs = [*workflow_inputs.TINY_PACKS, ROOT / "tests" / "packs" / "odd_inputs"]
+    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": workflow_inputs.ENVIRONMENT}
     with Server(base, packs=packs, **options) as running:
         yield running
 
@@ -148,12 +147,12 @@ def newest_page_server(stocked_server, tmp_path_factory: pytest.TempPathFactory)
 
     Both share models, input and output; settings of the page are its own.
     """
-    import stock
-    from comfyui_server import Server
-    from frontend import newest_frontend
+    from pack.dev.comfyui.server import Server
+    from pack.dev.samples import workflow_inputs
+    from pack.dev.setup.frontend import newest_frontend
 
     own = ["--user-directory", tmp_path_factory.mktemp("newest_page")]
-    options = {"arguments": [*newest_frontend().arguments, *own], "environment": stock.ENVIRONMENT}
+    options = {"arguments": [*newest_frontend().arguments, *own], "environment": workflow_inputs.ENVIRONMENT}
     with Server(stocked_server.base, **options) as running:  # its packs lie in the folder
         yield running
 
@@ -161,7 +160,7 @@ def newest_page_server(stocked_server, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def server_factory() -> Iterator[Callable]:
     """A function that starts a server of the test's own: server_factory(**options of Server)."""
-    from comfyui_server import Server
+    from pack.dev.comfyui.server import Server
 
     started = []
 
@@ -178,7 +177,7 @@ def server_factory() -> Iterator[Callable]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[None]:
     """Chromium, kept for all pages of a file: asyncio.run() is refused in this process as long as it is open."""
-    from page import kept_browser
+    from pack.dev.comfyui.page import kept_browser
 
     with kept_browser():
         yield
@@ -189,7 +188,7 @@ def page_factory(browser) -> Iterator[Callable]:
     """A function that opens the page of a server: page_factory(server, **options of Page)."""
     from contextlib import ExitStack
 
-    from page import Page
+    from pack.dev.comfyui.page import Page
 
     with ExitStack() as opened:
         yield lambda server, **options: opened.enter_context(Page(server, **options))

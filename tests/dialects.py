@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.precision import MATRICES
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_models import TINY, TINY_AVATAR, transformer_weights
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 Weights = dict[str, torch.Tensor]

@@ -16,8 +16,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from environment import comfyui_path
 from golden import Golden, normal, pixels, read, relative_error
+from pack.dev.setup.environment import comfyui_path
 from pack.model_loaders.key_maps import find_dialect
 from pack.skyreels_v3.images.colour import match_colour
 from pack.skyreels_v3.images.convert import cover_crop, letterbox, to_rgb8

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from pack.dev.samples.tiny_models import TINY, random_weight
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.model.params import TransformerParams
-from tiny_models import TINY, random_weight
 
 RANK, ALPHA = 4, 2.0
 # name -> (before the layer, names of the layers, what stands for dots in them, down, up, alpha)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from browser import check_chromium, chromium_path
-from downloads import SetupError
-from environment import comfyui_path, requirements, venv_python
+from pack.dev.setup.browser import check_chromium, chromium_path
+from pack.dev.setup.downloads import SetupError
+from pack.dev.setup.environment import comfyui_path, requirements, venv_python
 
-COMMAND = "run `python3 tools/environment.py --browser`, or `make test`, which does"
+COMMAND = "run `python3 dev/setup/environment.py --browser`, or `make test`, which does"
 said: list[str] = []  # by the processes that collected
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from golden import relative_error
-from tiny_models import write_transformer
+from pack.dev.samples.tiny_models import write_transformer
 
 SHAPE = (1, 16, 3, 8, 12)
 LAYERS, STEPS = 2, 2

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from golden import normal
+from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
 from pack.skyreels_v3.recipes import Job
 from pack.training.models.vit import Vit
 from pack.training.models.wav2vec2 import Wav2Vec2
 from test_extension_nodes import decoded
-from tiny_models import write_text_encoder, write_transformer, write_vae
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -39,7 +39,7 @@ def models(comfyui, pack_nodes, tmp_path_factory):
     """The stock loaders' CLIP and VAE, the tiny A2V model, and ComfyUI's own encoders of images at a small size."""
     import comfy.clip_vision
 
-    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     folder = tmp_path_factory.mktemp("models")
     write_vae(folder / "vae" / "avatar_vae.safetensors")

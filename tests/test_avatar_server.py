@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from scipy.io import wavfile
 
-import stock
-from comfyui_server import NodeFailed, Server, ServerError
-from workflow import to_prompt
+from pack.dev.comfyui.server import NodeFailed, Server, ServerError
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import to_prompt
 
 FPS = 25
 AAC_BLOCK = 1024  # samples; the last one is filled up, and the file says where the sound ends in it
@@ -52,8 +52,8 @@ def voice(seconds: float, rate: int, channels: int) -> np.ndarray:
 def prompt(server: Server, audio: str, two: str | None = None, **inputs) -> dict:
     """The workflow with a small video of a recording; `two` is what a second person says."""
     name = "talking_avatar" if two is None else "talking_avatar_two_people"
-    workflow = json.loads(stock.workflow_files()[name].read_text(encoding="utf-8"))
-    made = stock.changed(to_prompt(workflow, server.object_info()), {NODE: {**TINY, "steps": 1, **inputs}})
+    workflow = json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8"))
+    made = workflow_inputs.changed(to_prompt(workflow, server.object_info()), {NODE: {**TINY, "steps": 1, **inputs}})
     loaders = [node for node in made.values() if node["class_type"] == "LoadAudio"]
     for loader, file in zip(loaders, (audio, two)):
         loader["inputs"]["audio"] = file
@@ -88,7 +88,7 @@ def sound(path: Path) -> tuple[np.ndarray, int, float]:
 
 def in_sync(path: Path, frames: int, rate: int, channels: int) -> None:
     """Assert a video of so many frames whose sound keeps its rate and channels and ends within one frame of it."""
-    assert stock.probe(path) == stock.Video(64, 48, Fraction(FPS), frames, sound=True)
+    assert workflow_inputs.probe(path) == workflow_inputs.Video(64, 48, Fraction(FPS), frames, sound=True)
     samples, made_rate, start = sound(path)
     assert (made_rate, len(samples)) == (rate, channels)
     with av.open(str(path)) as file:
@@ -126,8 +126,8 @@ def test_the_video_has_the_recording_in_sync(undisturbed: Path):
 
 
 def test_a_killed_server_loses_only_the_window_it_met(server_factory, tmp_path: Path, undisturbed: Path):
-    stock.prepare(tmp_path, ["talking_avatar"])
-    server = server_factory(base=tmp_path, packs=stock.TINY_PACKS, environment=stock.ENVIRONMENT)
+    workflow_inputs.prepare(tmp_path, ["talking_avatar"])
+    server = server_factory(base=tmp_path, packs=workflow_inputs.TINY_PACKS, environment=workflow_inputs.ENVIRONMENT)
     job = prompt(server, record(tmp_path, "clicks.wav", click_track()), steps=4)
     reached = False
     with pytest.raises(ServerError, match=r"No message|ended"):

@@ -13,10 +13,10 @@ import pytest
 import skimage
 
 import registry_archive
-import stock
-from batch_rows import BatchError, Field, Template, read_rows, row_key, value_of
-from comfyui_server import Server
-from workflow import Graph, to_prompt
+from pack.dev.comfyui.server import Server
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.rows import BatchError, Field, Template, read_rows, row_key, value_of
+from pack.tools.batching.workflow import Graph, to_prompt
 
 TOOL = Path("tools") / "batch.py"
 PACK = "skyreels-v3"  # the folder that ComfyUI Manager unpacks the registry's archive into
@@ -139,7 +139,7 @@ def test_columns_find_their_fields(stocked_server: Server):
     info = stocked_server.object_info()
     templates = {
         file.stem: Template(json.loads(file.read_text(encoding="utf-8")), info)
-        for file in stock.WORKFLOWS.glob("*.json")
+        for file in workflow_inputs.WORKFLOWS.glob("*.json")
     }
     for name, prompt, seed in (
         ("reference_to_video", "CLIPTextEncode.text", "RandomNoise.noise_seed"),
@@ -162,7 +162,7 @@ def test_columns_find_their_fields(stocked_server: Server):
 def batch(server: Server, *arguments) -> subprocess.Popen:
     """The tool in a process of its own, as a Python without any package runs it."""
     archived = server.base / "custom_nodes" / PACK
-    folder = archived if archived.exists() else stock.ROOT
+    folder = archived if archived.exists() else workflow_inputs.ROOT
     command = [sys.executable, "-S", "-E", folder / TOOL, *arguments, "--server", server.url]
     # Ctrl+C does nothing to what a shell has started in the background, nor to what that starts.
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
@@ -188,7 +188,7 @@ def until(process: subprocess.Popen, words: str) -> None:
 
 @pytest.mark.server
 def test_fifty_prompts_are_a_table_and_one_command(stocked_server: Server, tmp_path: Path):
-    workflow = json.loads(stock.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
+    workflow = json.loads(workflow_inputs.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
     graph = Graph(workflow, stocked_server.object_info())
     for name, value in {"resolution": "custom", "width": 64, "height": 64, "frames": 5}.items():
         graph.set("8", name, value)
@@ -263,8 +263,10 @@ def waits(folder: Path, *seconds: float) -> tuple[Path, Path]:
 def test_comfyui_loads_the_registry_s_archive(waiting: Server):
     assert "IMPORT FAILED" not in waiting.log
     ours = {key for key, one in waiting.object_info().items() if one["python_module"] == f"custom_nodes.{PACK}"}
-    assert ours == set(json.loads((stock.ROOT / "tests" / "snapshots" / "nodes.json").read_text(encoding="utf-8")))
-    assert sorted(waiting.get("/workflow_templates")[PACK]) == sorted(stock.workflow_files())
+    assert ours == set(
+        json.loads((workflow_inputs.ROOT / "tests" / "snapshots" / "nodes.json").read_text(encoding="utf-8"))
+    )
+    assert sorted(waiting.get("/workflow_templates")[PACK]) == sorted(workflow_inputs.workflow_files())
 
 
 @pytest.mark.server
@@ -318,7 +320,7 @@ def test_a_batch_outlives_the_server(waiting: Server, tmp_path: Path):
 
 
 def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path):
-    command = [sys.executable, "-S", "-E", stock.ROOT / TOOL, *waits(tmp_path, 0), "--server", "127.0.0.1:9"]
+    command = [sys.executable, "-S", "-E", workflow_inputs.ROOT / TOOL, *waits(tmp_path, 0), "--server", "127.0.0.1:9"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert done.stderr.startswith("ComfyUI does not answer at http://127.0.0.1:9") and done.stderr.count("\n") == 1

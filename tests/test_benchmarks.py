@@ -18,7 +18,7 @@ import measure
 import run
 import turns
 
-import environment
+from pack.dev.setup import environment
 
 BENCHMARKS = measure.ROOT / "benchmarks"
 pytestmark = [pytest.mark.workshop, pytest.mark.host]  # some measure ComfyUI's own code

@@ -5,7 +5,7 @@ import torch
 
 from golden import read, relative_error
 from goldens import NETWORK, avatar_frames
-from tiny_models import random_weight, write_transformer
+from pack.dev.samples.tiny_models import random_weight, write_transformer
 
 GOLDENS = __file__.replace("test_composition.py", "goldens/")
 SHAPE = (1, 16, 3, 8, 12)

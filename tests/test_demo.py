@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import demo_world as world
-from cards import Card, frames_of, loudness_of, spread
-from demo_jobs import DEMOS, MAIN
-from demo_runs import Run, note, runs
-from demo_sheet import write_sheet
-from loops import HEIGHT, MOST_BYTES, WIDTH, write_loop
+from pack.dev.drawing import Card, frames_of, loudness_of, spread
+from pack.dev.samples.workflow_inputs import probe, workflow_files
+from pack.showcase import world
+from pack.showcase.jobs import DEMOS, MAIN
+from pack.showcase.loops import HEIGHT, MOST_BYTES, WIDTH, write_loop
+from pack.showcase.runs import Run, note, runs
+from pack.showcase.sheet import write_sheet
+from pack.showcase.thumbnails import CARDS, SIDE, write_thumbnail
 from pack.training.world.prompts import VOCABULARY, roles
-from stock import probe, workflow_files
-from thumbnails import CARDS, SIDE, write_thumbnail
 from video_clips import clip
 
 pytestmark = pytest.mark.workshop

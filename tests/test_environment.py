@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import downloads
-import environment
-import torch_addons
-from browser import check_chromium
-from downloads import SetupError, cache_folder, call, check_sha256, is_whole, unpack
+from pack.dev.setup import downloads, environment, torch_addons
+from pack.dev.setup.browser import check_chromium
+from pack.dev.setup.downloads import SetupError, cache_folder, call, check_sha256, is_whole, unpack
 
-TOOLS = Path(environment.__file__).parent
+SETUP = Path(environment.__file__).parent
+TOOLS = str(SETUP.parents[1] / "tools")  # where `pack` is found
 BEFORE_VENV = ("environment.py", "downloads.py", "browser.py", "installing.py")
 
 
@@ -128,7 +127,7 @@ def test_an_interrupted_run_does_not_count_as_ready(checkout: Path):
 def test_a_missing_comfyui_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     monkeypatch.setenv("SKYREELS_CACHE", str(tmp_path))
-    with pytest.raises(SetupError, match=r"There is no ComfyUI in .*: run `python3 tools/environment.py`"):
+    with pytest.raises(SetupError, match=r"There is no ComfyUI in .*: run `python3 dev/setup/environment.py`"):
         environment.comfyui_path()
     (tmp_path / environment.COMFYUI.folder).mkdir()
     downloads.contents(tmp_path / environment.COMFYUI.folder).write_text("5 main.py\n")
@@ -154,7 +153,7 @@ def test_a_failed_command_tells_its_own_error_and_what_to_do():
         call([sys.executable, "-c", script], "Installing", "Check the connection.")
     assert str(caught.value) == "Installing failed: ERROR: no such package Check the connection."
     with pytest.raises(SetupError, match=r"Installing failed: .*nowhere cannot be run"):
-        call([TOOLS / "nowhere"], "Installing", "")
+        call([SETUP / "nowhere"], "Installing", "")
 
 
 def test_too_little_room_is_told_before_anything_is_removed(checkout: Path, monkeypatch: pytest.MonkeyPatch):
@@ -167,7 +166,8 @@ def test_too_little_room_is_told_before_anything_is_removed(checkout: Path, monk
 
 def test_two_runs_at_once_wait_for_each_other(tmp_path: Path):
     script = (
-        f"import sys; sys.path.insert(0, {str(TOOLS)!r}); from pathlib import Path; from downloads import only_one\n"
+        f"import sys; sys.path.insert(0, {TOOLS!r}); from pathlib import Path; "
+        "from pack.dev.setup.downloads import only_one\n"
         f"with only_one(Path({str(tmp_path)!r})): print('got it', flush=True)"
     )
     with downloads.only_one(tmp_path):
@@ -179,8 +179,8 @@ def test_two_runs_at_once_wait_for_each_other(tmp_path: Path):
 
 @pytest.mark.parametrize("name", BEFORE_VENV)
 def test_what_runs_before_there_is_a_venv_needs_only_python(name: str):
-    ast.parse((TOOLS / name).read_text(encoding="utf-8"), feature_version=(3, 10))
-    code = f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import {name.removesuffix('.py')}"
+    ast.parse((SETUP / name).read_text(encoding="utf-8"), feature_version=(3, 10))
+    code = f"import sys; sys.path.insert(0, {TOOLS!r}); import pack.dev.setup.{name.removesuffix('.py')}"
     # -I -S: no packages of the environment, of the user or of this checkout
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
@@ -200,7 +200,7 @@ def broken_comfyui(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (host / "comfy" / "cli_args.py").touch()
     (host / "main.py").write_text("import no_such_module\n")
     monkeypatch.setenv("COMFYUI_PATH", str(host))
-    monkeypatch.setattr(environment, "ROOT", TOOLS.parent)
+    monkeypatch.setattr(environment, "ROOT", SETUP.parents[1])
     monkeypatch.setattr(environment, "venv_python", lambda: Path(sys.executable))
     monkeypatch.setattr(environment, "STARTED", checkout / "started")
     return host

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from golden import normal
-from tiny_models import write_text_encoder, write_transformer, write_vae
+from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -34,7 +34,7 @@ STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0
 @pytest.fixture(scope="module")
 def models(comfyui, pack_nodes, tmp_path_factory):
     """The stock loaders' CLIP and VAE and both extension models, all tiny."""
-    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     folder = tmp_path_factory.mktemp("models")
     write_vae(folder / "vae" / "extension_vae.safetensors")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import stock
 import video_clips
-from comfyui_server import Interrupted, NodeFailed, Server, ServerError
-from workflow import to_prompt
+from pack.dev.comfyui.server import Interrupted, NodeFailed, Server, ServerError
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import to_prompt
 
 CLIP = "numbered.mp4"
 FRAMES = 30  # of the clip
@@ -44,9 +44,9 @@ def put_clip(base: Path, name: str = CLIP, frames: int = FRAMES, **how) -> None:
 def prompt(server: Server, script: str = STORY, file: str = CLIP, **inputs) -> dict:
     """The storyboard workflow with a tiny video; an input that is None is left out."""
     put_clip(server.base)
-    workflow = json.loads(stock.workflow_files()["storyboard_extension"].read_text(encoding="utf-8"))
+    workflow = json.loads(workflow_inputs.workflow_files()["storyboard_extension"].read_text(encoding="utf-8"))
     changes = {"LoadVideo": {"file": file}, "SkyReelsExtendVideo": {**TINY, "steps": STEPS, "script": script, **inputs}}
-    made = stock.changed(to_prompt(workflow, server.object_info()), changes)
+    made = workflow_inputs.changed(to_prompt(workflow, server.object_info()), changes)
     node = extend(made)
     node["inputs"] = {name: value for name, value in node["inputs"].items() if value is not None}
     return made
@@ -125,7 +125,7 @@ def test_an_interrupted_job_goes_on_with_the_next_roll(stocked_server: Server, u
     with pytest.raises(Interrupted):
         stocked_server.wait(events[-1]["data"]["prompt_id"])
     (so_far,) = stocked_server.base.joinpath(JOBS).rglob("so_far.mp4")
-    assert stock.probe(so_far).frames == FRAMES + NEW[0]
+    assert workflow_inputs.probe(so_far).frames == FRAMES + NEW[0]
     assert str(so_far) in stocked_server.log
 
     entry = stocked_server.run(prompt(stocked_server, STORY + "\n# again"))
@@ -135,9 +135,9 @@ def test_an_interrupted_job_goes_on_with_the_next_roll(stocked_server: Server, u
 
 
 def test_a_killed_server_loses_only_the_roll_it_met(server_factory, tmp_path: Path, undisturbed: np.ndarray):
-    stock.prepare(tmp_path, ["storyboard_extension"])
+    workflow_inputs.prepare(tmp_path, ["storyboard_extension"])
     put_clip(tmp_path)
-    server = server_factory(base=tmp_path, packs=stock.TINY_PACKS, environment=stock.ENVIRONMENT)
+    server = server_factory(base=tmp_path, packs=workflow_inputs.TINY_PACKS, environment=workflow_inputs.ENVIRONMENT)
     story = prompt(server)
     # In the middle of sampling, and right after a roll's end: while its piece is written or the next one is encoded.
     for said, steps in (("roll 2 of 4", 4), ("roll 3 of 4", 0)):
@@ -187,15 +187,15 @@ def clip_sound_only(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "video"),
     [
-        (clip_97x55, stock.Video(80, 32, Fraction(60000, 1001), 70 + 5)),
-        (clip_1_frame, stock.Video(80, 32, Fraction(24), 1 + 2)),
+        (clip_97x55, workflow_inputs.Video(80, 32, Fraction(60000, 1001), 70 + 5)),
+        (clip_1_frame, workflow_inputs.Video(80, 32, Fraction(24), 1 + 2)),
     ],
 )
-def test_odd_clips_work(stocked_server: Server, make, video: stock.Video):
+def test_odd_clips_work(stocked_server: Server, make, video: workflow_inputs.Video):
     file = f"{make.__name__}.mp4"
     make(stocked_server.base / "input" / file)
     (path,) = stocked_server.output_files(stocked_server.run(prompt(stocked_server, ON, file, steps=1)))
-    assert stock.probe(path) == video
+    assert workflow_inputs.probe(path) == video
 
 
 def refused(server: Server, bad: dict, words: str) -> None:

@@ -9,8 +9,8 @@ from random import Random
 import gguf
 import pytest
 
-from fuzzing import Fuzz, Image, gguf_layouts, safetensors_layouts, shards
-from mutate import damaged, damaged_gguf, damaged_json, damaged_safetensors, gguf_fields
+from pack.dev.samples.damage import damaged, damaged_gguf, damaged_json, damaged_safetensors, gguf_fields
+from pack.dev.samples.damaged_models import Fuzz, Image, gguf_layouts, safetensors_layouts, shards
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.header import read_header
 from pack.skyreels_v3.errors import InputError
@@ -100,9 +100,9 @@ def test_a_reader_that_fails_is_found_out(tmp_path, monkeypatch):
         "took 5.0 s": lambda path: clock.append(5.0),
     }
     clock = [0.0]
-    monkeypatch.setattr("fuzzing.time.process_time", lambda: sum(clock))
+    monkeypatch.setattr("pack.dev.samples.damaged_models.time.process_time", lambda: sum(clock))
     for words, reader in bad.items():
-        monkeypatch.setattr("fuzzing.read_header", reader)
+        monkeypatch.setattr("pack.dev.samples.damaged_models.read_header", reader)
         with Fuzz(tmp_path) as fuzz:
             (result,) = fuzz.run("gguf", [0])
         assert result.outcome == "failed" and words in result.problem

@@ -69,7 +69,7 @@ def test_a_vae_that_the_host_computes_in_halves_is_told_once(pack_nodes, tmp_pat
     import comfy.sd
     from safetensors.torch import load_file
 
-    from tiny_models import write_vae
+    from pack.dev.samples.tiny_models import write_vae
 
     own = pack_nodes.module("nodes.encoders.vae")
     monkeypatch.setattr(pack_nodes.module("kernels.half_precision"), "_on_this_processor", lambda dtype: False)

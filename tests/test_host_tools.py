@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import skimage
 
-from comfyui_server import Interrupted, NodeFailed, PromptRefused, Server, ServerError
-from page import PageError
-from workflow import WorkflowError, to_prompt
+from pack.dev.comfyui.page import PageError
+from pack.dev.comfyui.server import Interrupted, NodeFailed, PromptRefused, Server, ServerError
+from pack.tools.batching.workflow import WorkflowError, to_prompt
 
 pytestmark = pytest.mark.workshop
 

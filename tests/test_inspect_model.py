@@ -14,8 +14,17 @@ from safetensors.torch import save_file
 
 import dialects
 import loras
-from fuzzing import Image, gguf_layouts, safetensors_layouts, shards
-from mutate import damaged, damaged_gguf, damaged_json, damaged_safetensors
+from pack.dev.samples.damage import damaged, damaged_gguf, damaged_json, damaged_safetensors
+from pack.dev.samples.damaged_models import Image, gguf_layouts, safetensors_layouts, shards
+from pack.dev.samples.tiny_models import (
+    TINY,
+    transformer_weights,
+    write_audio_encoder,
+    write_clip_vision,
+    write_text_encoder,
+    write_transformer,
+    write_vae,
+)
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.dialects import PACKINGS, packing_of
 from pack.model_loaders.header import read_header
@@ -25,15 +34,6 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from test_model_refusals import OTHER_MODELS, UNREADABLE
-from tiny_models import (
-    TINY,
-    transformer_weights,
-    write_audio_encoder,
-    write_clip_vision,
-    write_text_encoder,
-    write_transformer,
-    write_vae,
-)
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "inspect_model.py"
 KEYS = ["file", "dialect", "job", "why", "precision", "parameters", "problems", "advice"]

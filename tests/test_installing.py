@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from downloads import SetupError
-from installing import Installer, pip_settings, uv_variables
+from pack.dev.setup.downloads import SetupError
+from pack.dev.setup.installing import Installer, pip_settings, uv_variables
 
 # As `pip config list` prints them.
 LISTED = """\

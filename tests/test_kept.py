@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import goldens
+from pack.dev.samples.tiny_models import write_transformer
 from pack.skyreels_v3.model.step_cache import Kept
 from pack.skyreels_v3.model.transformer import Runtime
-from tiny_models import write_transformer
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -7,17 +7,17 @@ import av
 import numpy as np
 import pytest
 
-import stock
 import video_clips
-from comfyui_server import Server
-from workflow import to_prompt
+from pack.dev.comfyui.server import Server
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import to_prompt
 
 TINY = {"resolution": "custom", "width": 64, "height": 64}
 
 
 def prompt(server: Server, name: str, changes: dict) -> dict:
-    workflow = json.loads((stock.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    return stock.changed(to_prompt(workflow, server.object_info()), changes)
+    workflow = json.loads((workflow_inputs.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    return workflow_inputs.changed(to_prompt(workflow, server.object_info()), changes)
 
 
 def node(prompt: dict, node_type: str) -> dict:

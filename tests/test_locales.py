@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-import locales
-import stock
-from comfyui_server import Server
+from pack.dev import locales
+from pack.dev.comfyui.server import Server
+from pack.dev.samples import workflow_inputs
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 SAME_IN_CHINESE = {"VAE", "CLIP", "LoRA", "Latent"}
-PAGES = sorted((stock.ROOT / "web" / "docs").glob("*/*.md"))  # web/docs/<node>/<language>.md
-UPDATE = "run `python tools/locales.py --write`, commit locales/en, and translate what it lists"
+PAGES = sorted((workflow_inputs.ROOT / "web" / "docs").glob("*/*.md"))  # web/docs/<node>/<language>.md
+UPDATE = "run `python dev/locales.py --write`, commit locales/en, and translate what it lists"
 NODE = "SkyReelsReferenceToVideo"
 KEEPS_PACKS = (1, 37)  # versions of the page that certainly do: 1.32 loses what packs say once it loads its own Chinese
 SHOWN = """type => {
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_translation_is_told():
 @pytest.mark.server
 def test_comfyui_serves_every_language(stocked_server: Server):
     for page in PAGES:
-        path = page.relative_to(stock.ROOT / "web")
+        path = page.relative_to(workflow_inputs.ROOT / "web")
         answer = stocked_server._web.get(f"{stocked_server.url}/extensions/SkyReels-V3/{path.as_posix()}", timeout=30)
         assert answer.content == page.read_bytes(), path
     served = stocked_server.get("/i18n")
@@ -98,7 +98,7 @@ def test_comfyui_serves_every_language(stocked_server: Server):
 
 @pytest.mark.parametrize("language", locales.languages())
 def test_every_node_has_a_help_page(language: str):
-    english = {page.stem for page in (stock.ROOT / "web" / "docs").glob("*.md")}
+    english = {page.stem for page in (workflow_inputs.ROOT / "web" / "docs").glob("*.md")}
     assert {page.parent.name for page in PAGES if page.stem == language} == english
 
 
@@ -125,7 +125,7 @@ def test_the_page_speaks_chinese(stocked_server: Server, page_factory):
         page = page_factory(stocked_server, settings={"Comfy.Locale": "zh"})
         version = tuple(map(int, page.tab.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__").split(".")[:2]))
         shown = page.tab.evaluate(SHOWN, NODE)
-        folder = stock.ROOT / "test-artifacts"
+        folder = workflow_inputs.ROOT / "test-artifacts"
         folder.mkdir(exist_ok=True)
         page.fit_view()
         page.screenshot(folder / "chinese.png")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import goldens
+from pack.dev.samples.tiny_models import write_transformer
 from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
@@ -16,7 +17,6 @@ from pack.skyreels_v3.model.chunking import USUAL, Slices
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments
 from pack.skyreels_v3.model.transformer import Runtime
-from tiny_models import write_transformer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from loras import ALPHA, NAMINGS, RANK, linear_layers, lora_pairs, named, write_lora
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, write_transformer
 from pack.model_loaders.key_maps import KEY_MAPS
 from pack.model_loaders.lora import open_lora
 from pack.model_loaders.lora_names import layer_names
@@ -14,7 +15,6 @@ from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_models import TINY, TINY_AVATAR, write_transformer
 
 Q = "blocks.0.self_attn.q"
 

@@ -5,8 +5,8 @@ import torch
 
 from golden import relative_error
 from loras import ALPHA, RANK, changed_weights, linear_layers, lora_pairs, named, write_lora
+from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weights
 from pack.model_loaders.params import expected_shapes
-from tiny_models import TINY, random_weight, transformer_weights
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 

@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 
-import stock
-from comfyui_server import NodeFailed, Server
 from loras import lora_pairs, named, write_lora
+from pack.dev.comfyui.server import NodeFailed, Server
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import to_prompt
 from test_extension_server import prompt as extension
 from test_extension_server import result
-from workflow import to_prompt
 
 SCRIPT = "continue 0.2s: She walks on.\ncontinue 0.2s: She smiles."
 
@@ -32,9 +32,11 @@ def with_lora(prompt: dict, name: str, strength: float = 1.0) -> dict:
 
 @pytest.fixture
 def reference(stocked_server: Server) -> dict:
-    workflow = json.loads(stock.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
+    workflow = json.loads(workflow_inputs.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
     small = {"resolution": "custom", "width": 64, "height": 64, "frames": 5}
-    return stock.changed(to_prompt(workflow, stocked_server.object_info()), {"SkyReelsReferenceToVideo": small})
+    return workflow_inputs.changed(
+        to_prompt(workflow, stocked_server.object_info()), {"SkyReelsReferenceToVideo": small}
+    )
 
 
 def put(server: Server, name: str, tensors: dict[str, torch.Tensor]) -> None:

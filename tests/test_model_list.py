@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from pack.dev.samples.tiny_models import TINY, write_transformer
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.folders import MAX_FOLDERS, entry_path, gguf_files, model_entries
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
-from tiny_models import TINY, write_transformer
 
 LISTED = [
     "SkyReels-V3-R2V-14B/image_encoder/model.safetensors",

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import golden
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.jobs import METADATA_JOB, detect_job, job_in_name
 from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
@@ -17,7 +18,6 @@ from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"

@@ -23,7 +23,7 @@ MOST_BYTES = 1_200_000  # of all three
 @pytest.fixture(scope="module")
 def models(comfyui):
     """ComfyUI's nodes, with the folder nano/ among its model folders."""
-    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     for kind in ("text_encoders", "clip_vision", "audio_encoders"):
         comfyui.folder_paths.add_model_folder_path(kind, str(NANO))
@@ -152,7 +152,7 @@ def test_mouths_of_new_voices_are_heard():
 
 
 def test_files_that_comfyui_knows_are_left_alone(models):
-    from small_encoders import image, speech, text
+    from pack.dev.comfyui.small_encoders import image, speech, text
 
     first = text.FIRST
     with torch.device("meta"):

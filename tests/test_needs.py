@@ -26,7 +26,7 @@ def test_without_a_comfyui_no_test_starts(tmp_path: Path, options: list[str]):
     done = run(*options, SKYREELS_CACHE=str(tmp_path))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     said = done.stdout + done.stderr
-    assert said.count("ERROR: ") == said.count(f"There is no ComfyUI in {tmp_path}: run `python3 tools/") == 1
+    assert said.count("ERROR: ") == said.count(f"There is no ComfyUI in {tmp_path}: run `python3 dev/setup/") == 1
     assert " passed" not in said and " failed" not in said
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import stock
-from comfyui_server import Interrupted, Server
-from workflow import ONLY_ON_THE_PAGE, to_prompt
+from pack.dev.comfyui.server import Interrupted, Server
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import ONLY_ON_THE_PAGE, to_prompt
 
 FROZEN = Path(__file__).parent / "workflows"
 FILES = sorted(FROZEN.glob("*/*.json"))
@@ -53,7 +53,7 @@ def kept(then: dict[str, dict], prompt: dict, info: dict) -> None:
 
 
 def test_every_version_in_the_changelog_has_its_workflows():
-    changelog = (stock.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (workflow_inputs.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = set(re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changelog, re.MULTILINE))
     assert versions == {folder.name for folder in FROZEN.iterdir()}
     assert all(list((FROZEN / version).glob("*.json")) for version in versions)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pack.dev.samples.tiny_models import write_transformer
 from pack.skyreels_v3.jobs.forecast import (
     KEPT,
     KEPT_OF_ONE,
@@ -19,7 +20,6 @@ from pack.skyreels_v3.jobs.forecast import (
 )
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_transformer
 
 VIDEO = TransformerParams()
 AVATAR = TransformerParams(in_dim=36, image_dim=1280, audio=AudioParams())

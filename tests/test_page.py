@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-import stock
-from comfyui_server import Server, checked
-from page import Page
-from workflow import to_prompt
+from pack.dev.comfyui.page import Page
+from pack.dev.comfyui.server import Server, checked
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import to_prompt
 
-ARTIFACTS = stock.ROOT / "test-artifacts"
-BLUEPRINTS = sorted((stock.ROOT / "subgraphs").glob("*.json"))
+ARTIFACTS = workflow_inputs.ROOT / "test-artifacts"
+BLUEPRINTS = sorted((workflow_inputs.ROOT / "subgraphs").glob("*.json"))
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}, "version": 0.4}
 PAGES = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic canvas", "Nodes 2.0"])
 SIZE = (2560, 1200)  # a whole workflow stays readable
 # What is changed on the page before Run, so that the video is small and short: node type -> widget -> value.
 TINY = {"resolution": "custom", "width": 96, "height": 64}
-AVATAR = {**TINY, "steps": 1, **stock.SHORT_WINDOWS}
+AVATAR = {**TINY, "steps": 1, **workflow_inputs.SHORT_WINDOWS}
 SMALL = {
     "reference_to_video": {"SkyReelsReferenceToVideo": {**TINY, "frames": 9}},
     "video_extension": {"SkyReelsExtendVideo": {**TINY, "script": "continue 0.2s: The rabbit looks around."}},
@@ -118,7 +118,7 @@ def is_clean(page: Page, noise: list[str]) -> None:
 
 
 def test_every_workflow_is_opened():
-    assert {name for name, _ in OPENED} == stock.workflow_files().keys()
+    assert {name for name, _ in OPENED} == workflow_inputs.workflow_files().keys()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, shared_pa
     picture = f"{name}-{'nodes-2' if nodes_2 else 'classic'}"
     page = shared_page(nodes_2)
     noise = page.errors()
-    workflow = json.loads(stock.workflow_files()[name].read_text(encoding="utf-8"))
+    workflow = json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8"))
     page.load_workflow(workflow, name)
     page.fit_view()
     page.screenshot(ARTIFACTS / f"{picture}-opened.png")
@@ -145,7 +145,7 @@ def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, shared_pa
     page.screenshot(ARTIFACTS / f"{picture}-done.png")
     is_clean(page, noise)
     assert videos and all(video["readyState"] == 4 and not video["error"] for video in videos)
-    files = [stock.probe(path) for path in stocked_server.output_files(entry)]
+    files = [workflow_inputs.probe(path) for path in stocked_server.output_files(entry)]
     assert {(video["videoWidth"], video["videoHeight"]) for video in videos} == {(f.width, f.height) for f in files}
     assert videos[0]["duration"] == pytest.approx(files[0].frames / files[0].fps, abs=0.05)
 
@@ -163,7 +163,7 @@ def kept(node: dict) -> tuple:
 def test_a_workflow_that_was_saved_again_is_the_same(shared_page, server: str, nodes_2: bool):
     page = shared_page(nodes_2, server)
     noise = page.errors()
-    for file in [*stock.workflow_files().values(), *BLUEPRINTS]:
+    for file in [*workflow_inputs.workflow_files().values(), *BLUEPRINTS]:
         workflow = json.loads(file.read_text(encoding="utf-8"))
         page.load_workflow(workflow)
         is_clean(page, noise)
@@ -177,7 +177,7 @@ def test_a_workflow_that_was_saved_again_is_the_same(shared_page, server: str, n
 
 def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, shared_page):
     page = shared_page(nodes_2=True)
-    page.load_workflow(json.loads(stock.workflow_files()["prompt_batch"].read_text(encoding="utf-8")))
+    page.load_workflow(json.loads(workflow_inputs.workflow_files()["prompt_batch"].read_text(encoding="utf-8")))
     page.tab.evaluate(SET_WIDGETS, ["SkyReelsReferenceToVideo", {**TINY, "frames": 5}])
     page.tab.evaluate(SET_WIDGETS, ["SkyReelsSigmas", {"steps": 1}])
     page.set_run_count(3)
@@ -225,7 +225,7 @@ def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, shared_pa
     page.screenshot(ARTIFACTS / f"blueprint-{'nodes-2' if nodes_2 else 'classic'}.png")
     is_clean(page, noise)
     (path,) = stocked_server.output_files(entry)
-    made = stock.probe(path)
+    made = workflow_inputs.probe(path)
     assert (made.width, made.height) == (96, 64) and made.frames == (9 if nodes_2 else 5)
 
 
@@ -233,7 +233,7 @@ def test_a_workflow_runs_on_the_newest_page(newest_page_server: Server, shared_p
     page = shared_page(True, "newest_page_server")
     noise = page.errors()
     name = "reference_to_video"
-    page.load_workflow(json.loads(stock.workflow_files()[name].read_text(encoding="utf-8")), name)
+    page.load_workflow(json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8")), name)
     for node_type, values in SMALL[name].items():
         page.tab.evaluate(SET_WIDGETS, [node_type, values])
     entry = page.run()
@@ -241,12 +241,12 @@ def test_a_workflow_runs_on_the_newest_page(newest_page_server: Server, shared_p
     page.screenshot(ARTIFACTS / "newest-done.png")
     is_clean(page, noise)
     (path,) = newest_page_server.output_files(entry)
-    assert stock.probe(path).frames == 9
+    assert workflow_inputs.probe(path).frames == 9
 
 
 def test_the_template_browser_shows_every_workflow_with_its_picture(stocked_server: Server, page_factory):
     page = page_factory(stocked_server, size=(2000, 1600))  # cards out of sight have no picture yet
-    assert page.templates("SkyReels-V3") == {name: 512 for name in stock.workflow_files()}
+    assert page.templates("SkyReels-V3") == {name: 512 for name in workflow_inputs.workflow_files()}
     page.screenshot(ARTIFACTS / "templates.png")
 
 

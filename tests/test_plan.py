@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.budget import FRAMES, GB, SETTINGS, Machine, Network, Plan, planned_size, ways
@@ -13,7 +14,6 @@ from pack.skyreels_v3.model.chunking import LEVELS, SMALL, TIGHT, USUAL
 from pack.skyreels_v3.model.memory import block_numbers, forward_bytes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_transformer
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
 SIZES = ((832, 480), (960, 544), (1280, 720), (1920, 1088))

@@ -8,11 +8,11 @@ import torch
 
 import dialects
 from golden import relative_error
+from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.params import expected_shapes
 from pack.model_loaders.precision import MATRICES
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_transformer
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 

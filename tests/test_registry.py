@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import registry_archive
-import stock
+from pack.dev.samples import workflow_inputs
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10, where pytest brings its forerunner
     import tomli as tomllib
 
-ROOT = stock.ROOT
+ROOT = workflow_inputs.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FILES = registry_archive.files()
 # In a pack that ComfyUI starts: they install, or run text as code.
@@ -46,11 +46,11 @@ def test_the_version_is_in_the_changelog():
 def test_the_archive_holds_what_artists_need_and_no_more():
     folders = {Path(file).parts[0] for file in FILES if "/" in file}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages - {"tests", "training"} <= folders
+    assert packages - {"dev", "training", "benchmarks", "showcase"} <= folders
     assert {"workflows", "web", "locales", "tools"} <= folders
-    assert not folders & {"tests", "training", "nano", "benchmarks", "demo", ".ci", "build", ".venv"}
+    assert not folders & {"tests", "training", "dev", "showcase", "nano", "benchmarks", "demo", ".ci", "build", ".venv"}
     tools = {file for file in FILES if file.startswith("tools/")}
-    assert {"tools/batch.py", "tools/inspect_model.py", "tools/workflow.py"} <= tools
+    assert {"tools/batch.py", "tools/inspect_model.py", "tools/batching/workflow.py"} <= tools
     assert sum((ROOT / file).stat().st_size for file in FILES) < 5_000_000
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\(((?!https?:)[\w./-]+)\)", readme):
@@ -82,7 +82,7 @@ def test_its_tools_run_by_themselves(tmp_path: Path, tool: str):
 
 
 def test_its_workflows_name_this_version(tmp_path: Path):
-    for file in stock.workflow_files().values():
+    for file in workflow_inputs.workflow_files().values():
         versions = {
             node["properties"]["ver"]
             for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import av
 import pytest
 
-import stock
-from comfyui_server import Server
-from workflow import Graph
+from pack.dev.comfyui.server import Server
+from pack.dev.samples import workflow_inputs
+from pack.tools.batching.workflow import Graph
 
 TINY = {"resolution": "custom", "width": 64, "height": 64}
 CHANGES = {
@@ -29,7 +29,7 @@ DROP = """async ([url, name]) => {
 
 def made(server: Server, name: str) -> tuple[Path, dict, dict]:
     """The video that a small variant of a workflow makes, with that workflow and its prompt."""
-    workflow = json.loads((stock.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    workflow = json.loads((workflow_inputs.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     graph = Graph(workflow, server.object_info())
     for node in workflow["nodes"]:
         for field, value in CHANGES[name].get(node["type"], {}).items():

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import dialects
 from golden import relative_error
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 from pack.formats.encoding import Encoding
 from pack.formats.registry import format_of
 from pack.model_loaders.checkpoint import open_checkpoint
@@ -30,7 +31,6 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from saved import numbers, same
-from tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = {"bf16": torch.bfloat16, "fp16": torch.float16}

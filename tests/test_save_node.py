@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import dialects
 from golden import relative_error
+from pack.dev.samples.tiny_models import TINY, transformer_weights, write_transformer
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.skyreels_v3.recipes import Job
 from saved import numbers, same
-from tiny_models import TINY, transformer_weights, write_transformer
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import stock
-from comfyui_server import NodeFailed, PromptRefused, Server
+from pack.dev.comfyui.server import NodeFailed, PromptRefused, Server
+from pack.dev.samples import workflow_inputs
+from pack.dev.samples.tiny_models import write_text_encoder, write_transformer
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_text_encoder, write_transformer
-from workflow import to_prompt
+from pack.tools.batching.workflow import to_prompt
 
-ROOT = stock.ROOT
+ROOT = workflow_inputs.ROOT
 SNAPSHOT = Path(__file__).parent / "snapshots" / "nodes.json"
 UPDATE = "SKYREELS_UPDATE_SNAPSHOT"  # set it to 1 to take over what was added
 NAMES = {
@@ -39,7 +39,7 @@ NAMES = {
     "SkyReelsPrompts": "SkyReels-V3 Prompts",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
-REFERENCE = stock.WORKFLOWS / "reference_to_video.json"
+REFERENCE = workflow_inputs.WORKFLOWS / "reference_to_video.json"
 tags = itertools.count(1)
 
 
@@ -58,7 +58,7 @@ def prompt(info: dict) -> dict:
     """The reference workflow as a prompt, small and short."""
     small = {"resolution": "custom", "width": 64, "height": 64, "frames": 5}
     workflow = json.loads(REFERENCE.read_text(encoding="utf-8"))
-    return stock.changed(to_prompt(workflow, info), {"SkyReelsReferenceToVideo": small})
+    return workflow_inputs.changed(to_prompt(workflow, info), {"SkyReelsReferenceToVideo": small})
 
 
 def node(prompt: dict, node_type: str) -> dict:
@@ -183,7 +183,7 @@ def test_every_node_has_a_help_page_that_names_what_it_has(stocked_server: Serve
 @pytest.mark.server
 def test_the_workflows_are_among_the_templates(stocked_server: Server):
     names = stocked_server.get("/workflow_templates")["SkyReels-V3"]
-    assert sorted(names) == sorted(stock.workflow_files())
+    assert sorted(names) == sorted(workflow_inputs.workflow_files())
     for name in names:
         assert stocked_server.get(f"/api/workflow_templates/SkyReels-V3/{name}.json")["version"] == 0.4
 

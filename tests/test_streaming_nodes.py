@@ -8,10 +8,10 @@ import torch
 import dialects
 from golden import relative_error
 from loras import linear_layers, lora_pairs, named, write_lora
+from pack.dev.samples.tiny_models import write_transformer
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from slow_copies import HastyComputation, HastyCopies, Trap
-from tiny_models import write_transformer
 
 SHAPE = (1, 16, 3, 8, 12)
 PARAMS = TransformerParams(dim=256, ffn_dim=512, num_heads=2, num_layers=4)

@@ -8,8 +8,14 @@ import torch
 from safetensors import safe_open
 
 import golden
+from pack.dev.samples.tiny_models import (
+    write_audio_encoder,
+    write_clip_vision,
+    write_text_encoder,
+    write_transformer,
+    write_vae,
+)
 from pack.skyreels_v3.recipes import Job
-from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
 
 
 def test_the_same_call_writes_the_same_file(tmp_path):
@@ -42,7 +48,7 @@ def test_folders_have_skyworks_layout(tmp_path):
 @pytest.fixture(scope="module")
 def models(comfyui):
     """ComfyUI's nodes, with the tiny VAE and text encoder in its model folders."""
-    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     write_vae(comfyui.base / "models" / "vae" / "tiny_vae.safetensors")
     write_text_encoder(comfyui.base / "models" / "text_encoders" / "tiny_text.safetensors")
@@ -86,7 +92,7 @@ def test_the_stock_vae_loader_opens_the_vae(models):
 
 @torch.no_grad()
 def test_the_stock_clip_vision_loader_opens_the_image_encoder(comfyui, tmp_path):
-    import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
 
     write_clip_vision(tmp_path / "tiny_h.safetensors")
     comfyui.folder_paths.add_model_folder_path("clip_vision", str(tmp_path))
@@ -121,7 +127,7 @@ def test_the_stock_audio_encoder_loader_opens_the_audio_encoder(comfyui, tmp_pat
 def test_speech_is_made_on_the_spot(tmp_path):
     import wave
 
-    from spoken import say
+    from pack.dev.samples.espeak import say
 
     with wave.open(str(say(tmp_path / "speech.wav", "Hello!", "en+f3", seconds=1.5))) as file:
         assert file.getnframes() / file.getframerate() == pytest.approx(1.5, abs=1e-3)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pack.dev.samples.tiny_models import random_weight
 from pack.skyreels_v3.model.sequence import (
     Segment,
     avatar_segments,
@@ -26,7 +27,6 @@ from pack.training.methods.resumable import run
 from pack.training.models.autoencoder import LATENTS, Autoencoder
 from pack.training.models.nano import NANO, avatar_from, new_transformer, params_of
 from pack.training.models.network import Speech, forward, text_of
-from tiny_models import random_weight
 
 pytestmark = pytest.mark.workshop
 

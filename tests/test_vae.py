@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from tiny_models import write_vae
+from pack.dev.samples.tiny_models import write_vae
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-import stock
-from comfyui_server import Server
+from pack.dev.comfyui.page import Page
+from pack.dev.comfyui.server import Server
+from pack.dev.samples import workflow_inputs
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.speech.masks import box_mask
-from page import Page
 
-ARTIFACTS = stock.ROOT / "test-artifacts"
+ARTIFACTS = workflow_inputs.ROOT / "test-artifacts"
 ROUTE = "/skyreels_v3/script"
 SIZE = (1500, 1250)
 EXTEND, AVATAR = "SkyReelsExtendVideo", "SkyReelsTalkingAvatar"
@@ -22,7 +22,7 @@ GOOD = "# the park\ncontinue 6.5s: The rabbit looks up.\n\ncut 2s: [ZOOM_IN_CUT]
 BAD = "continue 5s: The rabbit looks up.\ncut 9s: [ZOOM_IN_CUT] Its face.\ncontinue 2s: It yawns."
 BOXES = ("0.05, 0.1, 0.45, 0.9", "0.55, 0.15, 0.95, 0.85")
 # Short runs of the workflow of two people, as in the tests of all workflows.
-SMALL = {"resolution": "custom", "width": 96, "height": 64, "steps": 1, **stock.SHORT_WINDOWS}
+SMALL = {"resolution": "custom", "width": 96, "height": 64, "steps": 1, **workflow_inputs.SHORT_WINDOWS}
 
 SHOW_NODE = """type => {
     const node = app.graph.nodes.find(n => n.type === type);
@@ -79,7 +79,7 @@ def picture(page: Page, name: str) -> None:
 
 def load(page: Page, name: str, node_type: str) -> dict:
     """Opens a workflow with one node in sight, and returns the workflow."""
-    workflow = json.loads(stock.workflow_files()[name].read_text(encoding="utf-8"))
+    workflow = json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8"))
     page.load_workflow(workflow)
     page.tab.evaluate(SHOW_NODE, node_type)
     return workflow

@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import graphs as graphs_of_artists
 
-import demo_jobs
-import stock
-from comfyui_server import Interrupted, Server
-from workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prompt, unknown_types
+from pack.dev.comfyui.server import Interrupted, Server
+from pack.dev.samples import workflow_inputs
+from pack.showcase import jobs
+from pack.tools.batching.workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prompt, unknown_types
 
-BENCHMARKS = stock.ROOT / "benchmarks"
-FILES = sorted(stock.WORKFLOWS.glob("*.json"))
-BLUEPRINTS = sorted((stock.ROOT / "subgraphs").glob("*.json"))
+BENCHMARKS = workflow_inputs.ROOT / "benchmarks"
+FILES = sorted(workflow_inputs.WORKFLOWS.glob("*.json"))
+BLUEPRINTS = sorted((workflow_inputs.ROOT / "subgraphs").glob("*.json"))
 OWN = "SkyReels"
 LOADERS = {"CLIPLoader", "VAELoader", "CLIPVisionLoader", "AudioEncoderLoader"}
 MEDIA = ("image", "file", "audio")  # inputs that name a picture, a video or a recording
@@ -61,7 +61,7 @@ def boxes(workflow: dict) -> dict[str, tuple[float, float, float, float]]:
 
 
 def test_every_workflow_is_in_the_demo():
-    assert demo_jobs.DEMOS.keys() == stock.workflow_files().keys() == {file.stem for file in FILES}
+    assert jobs.DEMOS.keys() == workflow_inputs.workflow_files().keys() == {file.stem for file in FILES}
 
 
 @each_file
@@ -132,7 +132,7 @@ def test_models_in_an_authors_own_folder_and_prompts_inside_of_subgraphs_are_cou
 
 
 def test_every_picture_has_a_workflow():
-    assert {file.stem for file in stock.WORKFLOWS.glob("*.*")} == {file.stem for file in FILES}
+    assert {file.stem for file in workflow_inputs.WORKFLOWS.glob("*.*")} == {file.stem for file in FILES}
 
 
 @each_file
@@ -276,47 +276,47 @@ def check(where: str, value, kind, options=None) -> None:
 
 
 def test_what_the_demo_changes_is_there(stocked_server: Server):
-    for name, one in demo_jobs.DEMOS.items():
-        prompt = to_prompt(read(stock.workflow_files()[name]), stocked_server.object_info())
+    for name, one in jobs.DEMOS.items():
+        prompt = to_prompt(read(workflow_inputs.workflow_files()[name]), stocked_server.object_info())
         for changes in (one.changes, *one.runs):
-            prompt = stock.changed(prompt, changes)
+            prompt = workflow_inputs.changed(prompt, changes)
         given = [node["inputs"].get(key) for node in prompt.values() for key in MEDIA]
         # Nothing of the workflow's own is left; lists are links.
         assert {value for value in given if isinstance(value, str)} == set(one.inputs), name
 
 
 def test_reference_to_video_runs_to_a_playable_video(stocked_server: Server):
-    file = stock.workflow_files()["reference_to_video"]
+    file = workflow_inputs.workflow_files()["reference_to_video"]
     prompt = to_prompt(read(file), stocked_server.object_info())
     small = {"resolution": "custom", "width": 96, "height": 64, "frames": 9}
-    prompt = stock.changed(prompt, {"SkyReelsReferenceToVideo": small})
+    prompt = workflow_inputs.changed(prompt, {"SkyReelsReferenceToVideo": small})
     (path,) = stocked_server.output_files(stocked_server.run(prompt))
     assert path.parent == stocked_server.base / "output" / "video"
     assert path.name.startswith("SkyReels-V3_reference") and path.suffix == ".mp4"
-    assert stock.probe(path) == stock.Video(96, 64, Fraction(24), 9)
+    assert workflow_inputs.probe(path) == workflow_inputs.Video(96, 64, Fraction(24), 9)
 
 
 def test_a_change_that_fits_no_node_is_told():
     prompt = {"1": {"class_type": "VAELoader", "inputs": {"vae_name": "a"}}}
-    assert stock.changed(prompt, {"VAELoader": {"vae_name": "b"}})["1"]["inputs"] == {"vae_name": "b"}
+    assert workflow_inputs.changed(prompt, {"VAELoader": {"vae_name": "b"}})["1"]["inputs"] == {"vae_name": "b"}
     assert prompt["1"]["inputs"] == {"vae_name": "a"}
     titled = {"1": {"class_type": "LoadImage", "inputs": {"image": "a"}, "_meta": {"title": "Portrait"}}}
-    assert stock.changed(titled, {"Portrait": {"image": "b"}})["1"]["inputs"] == {"image": "b"}
+    assert workflow_inputs.changed(titled, {"Portrait": {"image": "b"}})["1"]["inputs"] == {"image": "b"}
     with pytest.raises(KeyError, match="no node CLIPLoader"):
-        stock.changed(prompt, {"CLIPLoader": {}})
+        workflow_inputs.changed(prompt, {"CLIPLoader": {}})
     with pytest.raises(KeyError, match="VAELoader has no input type"):
-        stock.changed(prompt, {"VAELoader": {"type": "wan"}})
+        workflow_inputs.changed(prompt, {"VAELoader": {"type": "wan"}})
 
 
 def test_what_workflows_ask_for_is_known(tmp_path: Path):
-    asked = {file for name in FILES for file in stock.needs(read(name))}
-    assert asked == stock.FILES.keys()
+    asked = {file for name in FILES for file in workflow_inputs.needs(read(name))}
+    assert asked == workflow_inputs.FILES.keys()
 
 
 def test_files_are_made_once(tmp_path: Path):
     written = tmp_path / "input" / "coffee.png"
-    stock.make_once(written, stock.FILES["input/coffee.png"])
+    workflow_inputs.make_once(written, workflow_inputs.FILES["input/coffee.png"])
     before = written.stat().st_mtime_ns
-    stock.make_once(written, stock.FILES["input/coffee.png"])
+    workflow_inputs.make_once(written, workflow_inputs.FILES["input/coffee.png"])
     assert written.stat().st_mtime_ns == before
     assert [path.name for path in written.parent.iterdir()] == ["coffee.png"]

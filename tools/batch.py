@@ -30,9 +30,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch_rows import KINDS, BatchError, Field, Row, Template, read_rows, row_key, value_of
-from batch_server import Away, ComfyUI, Refused, files, outcome, seconds
-from workflow import WorkflowError
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # not every Python looks beside a script
+from pack.tools.batching.rows import KINDS, BatchError, Field, Row, Template, read_rows, row_key, value_of
+from pack.tools.batching.server import Away, ComfyUI, Refused, files, outcome, seconds
+from pack.tools.batching.workflow import WorkflowError
 
 AHEAD = 2  # jobs in ComfyUI's queue at once: it never waits for us, and others' jobs get in between
 POLL = 0.5  # seconds

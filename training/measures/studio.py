@@ -1,7 +1,7 @@
 """Where the nano models are filmed: a real ComfyUI in this process, its loaders and nodes, and those of this pack.
 
 Nothing is made ready for the occasion but the small encoders, which the stock loaders open beside the development pack
-of tools/.
+of dev/comfyui.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from ..world.render import SIZE
 from ..world.voices import RATE
 from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
 
-ENCODERS_PACK = "small_encoders"  # of tools/
+ENCODERS_PACK = "pack.dev.comfyui.small_encoders"
 # Kind of ComfyUI's model folders -> the loader, its method's other inputs.
 LOADERS = {
     "text_encoders": ("CLIPLoader", ("wan",)),
@@ -178,7 +178,7 @@ class Studio:
 @lru_cache(maxsize=1)
 def _host():
     """ComfyUI with this pack and the one that lets it open small encoders; its folder goes when the process ends."""
-    from comfyui_process import load_pack, open_comfyui
+    from pack.dev.comfyui.process import load_pack, open_comfyui
 
     folder = tempfile.TemporaryDirectory(prefix="skyreels-nano-", ignore_cleanup_errors=True)
     comfyui = open_comfyui(Path(folder.name))

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import requests
 
-from downloads import ROOT
-from environment import comfyui_path, venv_python
+from pack.dev.setup.downloads import ROOT
+from pack.dev.setup.environment import comfyui_path, venv_python
 
 PACK = "SkyReels-V3"  # the checkout's folder name in custom_nodes
 POLL = 0.1  # seconds

@@ -5,9 +5,11 @@ is compiled.
 """
 
 import sys
+from pathlib import Path
 
-from comfyui_server import Server, ServerError
-from downloads import SetupError
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.dev.comfyui.server import Server, ServerError
+from pack.dev.setup.downloads import SetupError
 
 if __name__ == "__main__":
     try:

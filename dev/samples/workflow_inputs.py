@@ -18,16 +18,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from downloads import ROOT, SetupError
+from pack.dev.samples.espeak import say
+from pack.dev.samples.tiny_models import (
+    write_audio_encoder,
+    write_clip_vision,
+    write_text_encoder,
+    write_transformer,
+    write_vae,
+)
+from pack.dev.setup.downloads import ROOT, SetupError
 from pack.skyreels_v3.recipes import Job
-from spoken import say
-from tiny_models import write_audio_encoder, write_clip_vision, write_text_encoder, write_transformer, write_vae
 
 WORKFLOWS = ROOT / "workflows"
 # One thread: the tensors are tiny, and where the machine is busy, threads that wait for each other take three times
 # as long and more.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-TINY_PACKS = [ROOT / "tools" / "small_encoders"]  # lets the stock loaders open the tiny text and image encoders
+# lets the stock loaders open the tiny text and image encoders
+TINY_PACKS = [ROOT / "dev" / "comfyui" / "small_encoders"]
 
 # Nodes whose first field names a file: where it lies below ComfyUI's folder.
 PLACES = {
@@ -148,7 +155,9 @@ def prepare(base: Path, names: Iterable[str]) -> None:
     for name in names:
         for file in needs(json.loads(workflow_files()[name].read_text(encoding="utf-8"))):
             if file not in FILES:
-                raise SetupError(f"workflows/{name}.json asks for {file}, which tools/stock.py cannot make: add it.")
+                raise SetupError(
+                    f"workflows/{name}.json asks for {file}, which dev/samples/workflow_inputs.py cannot make: add it."
+                )
             make_once(base / file, FILES[file])
 
 

@@ -1,5 +1,5 @@
 """Development pack for ComfyUI: lets the stock loaders open small encoders, such as those of `nano/` and of
-`tools/tiny_models.py`.
+`dev/samples/tiny_models.py`.
 
     CLIPLoader (type wan)    umt5 of any size
     CLIPVisionLoader         ViT of any size

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow import Graph, default, is_page_form, is_widget
+from pack.tools.batching.workflow import Graph, default, is_page_form, is_widget
 
 KINDS = {
     "image": {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from cards import DIM, INK, PLATE, SCALE, VOICES, Card, loudness_of, picture_of
-from demo_runs import Run
-from demo_sheet import KINDS
+from pack.dev.drawing import DIM, INK, PLATE, SCALE, VOICES, Card, loudness_of, picture_of
+from pack.showcase.runs import Run
+from pack.showcase.sheet import KINDS
 
 WIDTH, HIGH = 384, 256  # of the video
 HEIGHT = 358  # with what is below it

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cards import EDGE, VOICES, Card, loudness_of, picture_of, spread
-from demo_runs import Run
+from pack.dev.drawing import EDGE, VOICES, Card, loudness_of, picture_of, spread
+from pack.showcase.runs import Run
 
 SIDE = 512  # pixels; the browser shows squares
 GAP = 14

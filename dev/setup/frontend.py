@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from downloads import SetupError, Wheel, cache_folder, call, contents, is_whole, only_one
-from environment import fetch, venv_python
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.dev.setup.downloads import SetupError, Wheel, cache_folder, call, contents, is_whole, only_one
+from pack.dev.setup.environment import fetch, venv_python
 
 NAME = "comfyui-frontend-package"
 PREFIX = "frontend-"  # of its folder in the cache, with the version behind it

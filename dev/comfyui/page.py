@@ -20,8 +20,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Error, Playwright, Response, sync_playwright
 from playwright.sync_api import Page as Tab
 
-from comfyui_server import Server, checked
-from environment import SetupError, chromium_path
+from pack.dev.comfyui.server import Server, checked
+from pack.dev.setup.environment import SetupError, chromium_path
 
 READY = """() => window.app?.extensionManager && window.app.graph
     && Object.keys(LiteGraph.registered_node_types).length > 100"""
@@ -88,7 +88,7 @@ class _Chromium:
 def _program() -> Path:
     program = chromium_path()
     if program is None:
-        raise SetupError("There is no Chromium: run `python3 tools/environment.py --browser`.")
+        raise SetupError("There is no Chromium: run `python3 dev/setup/environment.py --browser`.")
     return program
 
 

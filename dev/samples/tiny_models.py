@@ -7,7 +7,7 @@ weights.
     write_clip_vision(path)         a shallow ViT-H for the stock CLIPVisionLoader, beside the same pack
     write_audio_encoder(path)       wav2vec2-chinese-base for the stock AudioEncoderLoader, at its real size
 
-`python tools/tiny_models.py FOLDER` writes one of each.
+`python dev/samples/tiny_models.py FOLDER` writes one of each.
 """
 
 import functools
@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.dev.samples.tiny_vae import write_vae
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from tiny_vae import write_vae
 
 __all__ = [
     "TINY",

@@ -1,7 +1,7 @@
 """`make demo`: the workflows of this pack on a real ComfyUI, with the nano checkpoints of `nano/`.
 
-    .venv/bin/python tools/demo.py             each job once
-    .venv/bin/python tools/demo.py NAME ...    some of them, by their file's name in workflows/; "all" for all
+    .venv/bin/python showcase/demo.py             each job once
+    .venv/bin/python showcase/demo.py NAME ...    some of them, by their file's name in workflows/; "all" for all
 
 The inputs are drawn by `training/`. What it needs and makes lies in `demo/`, which git ignores: the videos, and
 `what_was_made.png`, which shows of each what went in and what came out. It is there as soon as the first is made.
@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from comfyui_server import Server, ServerError
-from demo_jobs import DEMOS, MAIN
-from demo_runs import Run, note, runs
-from demo_sheet import write_sheet
-from demo_world import draw_inputs
-from downloads import ROOT, SetupError
-from stock import ENVIRONMENT, TINY_PACKS, changed, probe, workflow_files
-from workflow import WorkflowError, to_prompt
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
+from pack.dev.comfyui.server import Server, ServerError
+from pack.dev.samples.workflow_inputs import ENVIRONMENT, TINY_PACKS, changed, probe, workflow_files
+from pack.dev.setup.downloads import ROOT, SetupError
+from pack.showcase.jobs import DEMOS, MAIN
+from pack.showcase.runs import Run, note, runs
+from pack.showcase.sheet import write_sheet
+from pack.showcase.world import draw_inputs
+from pack.tools.batching.workflow import WorkflowError, to_prompt
 
 FOLDER = ROOT / "demo"
 NANO = ROOT / "nano"

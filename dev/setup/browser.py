@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from downloads import SetupError, call, step
+from pack.dev.setup.downloads import SetupError, call, step
 
 NAMES = (
     "chromium",

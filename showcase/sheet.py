@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from cards import ACCENT, BACK, DIM, INK, VOICES, Card, Colour, frames_of, loudness_of, picture_of, spread
-from demo_jobs import Demo, Part
-from demo_runs import Run
+from pack.dev.drawing import ACCENT, BACK, DIM, INK, VOICES, Card, Colour, frames_of, loudness_of, picture_of, spread
+from pack.showcase.jobs import Demo, Part
+from pack.showcase.runs import Run
 
 WIDTH, EDGES, GAP = 1600, 28, 12
 INSIDE = 20  # from a plate's border to what is on it

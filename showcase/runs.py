@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cards import frames_of, loudness_of
-from demo_jobs import DEMOS, Demo
+from pack.dev.drawing import frames_of, loudness_of
+from pack.showcase.jobs import DEMOS, Demo
 
 MADE = "made.json"  # in the demo's folder
 

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from downloads import ROOT, SetupError
-from environment import comfyui_path
+from pack.dev.setup.downloads import ROOT, SetupError
+from pack.dev.setup.environment import comfyui_path
 
 FOLDERS = ("models", "input", "output", "temp", "user", "custom_nodes")
 

@@ -2,9 +2,10 @@
 
 Runs on a bare Python (3.10 to 3.13), standard library only:
 
-    python3 tools/environment.py              .venv and ComfyUI
-    python3 tools/environment.py --browser    and Chromium, for the tests of ComfyUI's page
-    python3 tools/environment.py --bench      and what `make bench` measures beside the pack, where it can be installed
+    python3 dev/setup/environment.py              .venv and ComfyUI
+    python3 dev/setup/environment.py --browser    and Chromium, for the tests of ComfyUI's page
+    python3 dev/setup/environment.py --bench      and what `make bench` measures beside the pack, where it can be
+                                                  installed
 
 uv installs where it is on PATH or comes from PyPI, else pip; both go by pip's configuration. A second run finds a stamp
 and ends at once. A run that was interrupted is made good by the next one.
@@ -29,9 +30,21 @@ import shutil
 import sys
 from pathlib import Path
 
-from browser import check_chromium, chromium_path, install_chromium
-from downloads import ROOT, SetupError, Wheel, cache_folder, call, check_sha256, is_whole, only_one, step, unpack
-from installing import NEEDS, Installer
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.dev.setup.browser import check_chromium, chromium_path, install_chromium
+from pack.dev.setup.downloads import (
+    ROOT,
+    SetupError,
+    Wheel,
+    cache_folder,
+    call,
+    check_sha256,
+    is_whole,
+    only_one,
+    step,
+    unpack,
+)
+from pack.dev.setup.installing import NEEDS, Installer
 
 VENV = ROOT / ".venv"
 STAMP = VENV / "skyreels-v3.stamp"
@@ -74,7 +87,7 @@ def comfyui_path() -> Path:
         if not is_whole(host):
             found = "There is no ComfyUI" if not host.is_dir() else "Files of the ComfyUI are missing or cut off"
             raise SetupError(
-                f"{found} in {cache_folder()}: run `python3 tools/environment.py`, "
+                f"{found} in {cache_folder()}: run `python3 dev/setup/environment.py`, "
                 "or set COMFYUI_PATH to an existing ComfyUI folder."
             )
         return host
@@ -105,7 +118,7 @@ def venv_python() -> Path:
 def stamp(host: Path) -> str:
     """A hash of everything that decides what `.venv` holds: if it is unchanged, there is nothing to do."""
     parts = [platform.python_version(), platform.machine(), sys.base_prefix, str(VENV), TORCH, *TORCH_ADDONS]
-    for file in (ROOT / "requirements.txt", ROOT / "tools" / "torch_addons.py", host / "requirements.txt"):
+    for file in (ROOT / "requirements.txt", ROOT / "dev" / "setup" / "torch_addons.py", host / "requirements.txt"):
         parts.append(file.read_text(encoding="utf-8") if file.is_file() else "")
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     parts += re.findall(r"^\[dependency-groups\]\n.*?(?=^\[|\Z)", project, re.MULTILINE | re.DOTALL)
@@ -175,7 +188,7 @@ def install(host: Path, tool: Installer) -> None:
         files = ["-r", VENV / "comfyui-requirements.txt", "-r", "requirements.txt", "-c", VENV / "held.txt"]
         print(tool.install("Installing the requirements", *files, "--group", "pyproject.toml:dev"), end="")
     with step("torchvision and torchaudio beside this torch"):  # now that numpy and Pillow are there
-        mend = [venv_python(), ROOT / "tools" / "torch_addons.py"]
+        mend = [venv_python(), ROOT / "dev" / "setup" / "torch_addons.py"]
         print(call(mend, "Making torchvision and torchaudio importable", REPORT, COMPILED).strip(), end=" ")
 
 
@@ -203,7 +216,12 @@ def check_start(host: Path) -> None:
         needs = "Start it by hand to see why, or unset COMFYUI_PATH to use a ComfyUI from PyPI."
         if not os.environ.get("COMFYUI_PATH"):
             needs = f"Remove {host} and .venv and run it again; if it stays so, please report it."
-        call([venv_python(), ROOT / "tools" / "start_once.py"], f"Starting the ComfyUI in {host}", needs, COMPILED)
+        call(
+            [venv_python(), ROOT / "dev" / "comfyui" / "start_once.py"],
+            f"Starting the ComfyUI in {host}",
+            needs,
+            COMPILED,
+        )
     STARTED.write_text(known, encoding="utf-8")
 
 

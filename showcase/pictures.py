@@ -1,12 +1,12 @@
 """Every picture of README.md and of the template browser that shows a run, from runs with the nano checkpoints.
 
-.venv/bin/python tools/pictures.py             runs every workflow, some minutes, and draws all pictures
-.venv/bin/python tools/pictures.py NAME ...    of some workflows
-.venv/bin/python tools/pictures.py --drawn     draws again what the last runs made
+.venv/bin/python showcase/pictures.py             runs every workflow, some minutes, and draws all pictures
+.venv/bin/python showcase/pictures.py NAME ...    of some workflows
+.venv/bin/python showcase/pictures.py --drawn     draws again what the last runs made
 
 workflows/NAME.jpg     of every workflow, for the template browser
 docs/NAME.webp         a loop of those that `make demo` runs, for README.md
-docs/templates.webp    the template browser with them, where Chromium is there (tools/environment.py --browser)
+docs/templates.webp    the template browser with them, where Chromium is there (dev/setup/environment.py --browser)
 """
 
 import argparse
@@ -16,16 +16,17 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from comfyui_server import PACK, Server, ServerError
-from demo import FOLDER, run_all
-from demo_jobs import DEMOS, MAIN
-from demo_runs import Run, runs
-from downloads import ROOT, SetupError
-from environment import chromium_path
-from loops import write_loop
-from stock import WORKFLOWS
-from thumbnails import write_thumbnail
-from workflow import WorkflowError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
+from pack.dev.comfyui.server import PACK, Server, ServerError
+from pack.dev.samples.workflow_inputs import WORKFLOWS
+from pack.dev.setup.downloads import ROOT, SetupError
+from pack.dev.setup.environment import chromium_path
+from pack.showcase.demo import FOLDER, run_all
+from pack.showcase.jobs import DEMOS, MAIN
+from pack.showcase.loops import write_loop
+from pack.showcase.runs import Run, runs
+from pack.showcase.thumbnails import write_thumbnail
+from pack.tools.batching.workflow import WorkflowError
 
 DOCS = ROOT / "docs"
 BROWSER = (1500, 1092)  # pixels of the page
@@ -43,7 +44,7 @@ def draw(run: Run) -> None:
 
 def photograph_templates(path: Path) -> Path:
     """The template browser at this pack's workflows."""
-    from page import Page  # needs playwright
+    from pack.dev.comfyui.page import Page  # needs playwright
 
     with TemporaryDirectory() as folder, Server() as server, Page(server, size=BROWSER) as page:
         page.templates(PACK)

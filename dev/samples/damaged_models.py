@@ -21,7 +21,7 @@ from math import prod
 from pathlib import Path
 from random import Random
 
-from mutate import ODD_NAMES, damaged, damaged_gguf, damaged_json, damaged_safetensors
+from pack.dev.samples.damage import ODD_NAMES, damaged, damaged_gguf, damaged_json, damaged_safetensors
 from pack.formats.gguf_types import TYPES
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.header import read_header

@@ -1,7 +1,7 @@
 """What the nodes say in other languages, as ComfyUI's page reads it: locales/<language>/nodeDefs.json.
 
-    .venv/bin/python tools/locales.py            what is missing, out of date or wrong
-    .venv/bin/python tools/locales.py --write    brings the English up to date with nodes/*.py, and the rest with that
+    .venv/bin/python dev/locales.py            what is missing, out of date or wrong
+    .venv/bin/python dev/locales.py --write    brings the English up to date with nodes/*.py, and the rest with that
 
 English is never edited by hand: it is what the nodes' schemas say. For another language copy locales/en to the code
 that ComfyUI has for it (ja, ko, fr, zh-TW ...), translate, and run this until it has nothing to tell.
@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCALES = ROOT / "locales"
@@ -117,7 +120,7 @@ def main() -> int:
         help="write the English; of other languages drop, and print, what translates a text that changed",
     )
     arguments = parser.parse_args()
-    from comfyui_server import Server
+    from pack.dev.comfyui.server import Server
 
     with Server() as server:
         new = schema_texts(server.object_info())

@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from downloads import SetupError, call
+from pack.dev.setup.downloads import SetupError, call
 
 NEEDS = "PyPI is needed, or the mirror in pip's configuration: check the connection and run it again."
 # pip's setting -> uv's variables, and what stands between several values of uv's.

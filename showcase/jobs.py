@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import demo_world as world
+from pack.dev.samples.workflow_inputs import Video
+from pack.showcase import world
 from pack.skyreels_v3.jobs.avatar.plan import FPS as AVATAR_FPS
 from pack.skyreels_v3.jobs.extension.plan import FPS
 from pack.training.world.prompts import write
-from stock import Video
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Demo:
     """How the demo runs a workflow.
 
     title: the job in two words.  look: what to look at, one sentence.  prompt: what the video is to show.
-    inputs: files of `demo_world.INPUTS`, in the order in which they are shown; a recording speaks after those before.
+    inputs: files of `world.INPUTS`, in the order in which they are shown; a recording speaks after those before.
     changes: node type or title -> its inputs.  parts: of each video.
     runs: for a workflow that is queued more than once, what the page changes each time, as in changes.
     """

@@ -1,0 +1,1 @@
+"""Files to work on: tiny checkpoints, what the workflows ask for, damaged models."""

@@ -1,0 +1,1 @@
+"""Makes `.venv`, ComfyUI and a browser. Runs on a bare Python."""

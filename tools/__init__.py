@@ -1,0 +1,1 @@
+"""What artists run: any Python from 3.10 on, without ComfyUI's."""

@@ -1,0 +1,1 @@
+"""The parts of batch.py. Standard library only."""
