@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import aims
-import charts
-import forward
-import load
-import peers
-import streaming
-from charts import Bar
+from pack.benchmarks.files import load
+from pack.benchmarks.forward import forward, streaming
+from pack.benchmarks.harness import aims, peers
+from pack.dev import charts
+from pack.dev.charts import Bar
 
 Records = Mapping[tuple[str, bool], Mapping]
 

@@ -12,12 +12,13 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
+from pathlib import Path
 
-import forward
-import measure
-import peers
-import turns
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
+from pack.benchmarks.forward import forward
+from pack.benchmarks.harness import measure, peers, turns
 
 NAMES = {"plain": "forward", "extension": "forward_per_frame_timesteps"}
 SECONDS = 42  # from the start; what is begun by then ends within 60, on slow machines too

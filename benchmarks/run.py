@@ -8,7 +8,7 @@
 
 Every benchmark is a module here with `measured(quick)` -> results and `tables(results)` -> Markdown, and runs
 in a process of its own. The results with the machine and the versions go to results/NAME.json; where they name a
-graphics card as their "device", to results/NAME-cuda.json beside it. A module may have AIMS, see aims.py; with
+graphics card as their "device", to results/NAME-cuda.json beside it. A module may have AIMS, see harness/aims.py; with
 CARD_ONLY it is passed over where there is no card. Without ComfyUI or diffusers their columns say so.
 """
 
@@ -26,9 +26,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import aims
-import plots
-from measure import ROOT, benchmark, device
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
+from pack.benchmarks import plots
+from pack.benchmarks.harness import aims
+from pack.benchmarks.harness.measure import ROOT, benchmark, device, script_of
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS, PLOTS = HERE / "README.md", HERE / "results", HERE / "plots"
@@ -125,7 +126,7 @@ def run(name: str, quick: bool) -> dict:
     on = machine()  # before it is busy with this
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "results.json")
-        command = [sys.executable, str(HERE / f"{name}.py"), "--out", str(out), *(["--quick"] if quick else [])]
+        command = [sys.executable, str(script_of(name)), "--out", str(out), *(["--quick"] if quick else [])]
         subprocess.run(command, check=True, stdout=sys.stderr)
         results = json.loads(out.read_text(encoding="utf-8"))
     return {

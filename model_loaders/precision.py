@@ -22,7 +22,7 @@ class Precision(str, Enum):
 
 
 # The matrices that make up 98 % of a model. What is around them stays high: embeddings, modulation, norms and the head
-# are a fiftieth of the bytes, and benchmarks/precision.py shows what share of the error they would bring.
+# are a fiftieth of the bytes, and benchmarks/forward/precision.py shows what share of the error they would bring.
 MATRICES = re.compile(
     r"^blocks\.\d+\.(?:self_attn\.[qkvo]|cross_attn\.(?:[qkvo]|[kv]_img)|ffn\.[02]"
     r"|audio_cross_attn\.(?:q_linear|kv_linear|proj))\.weight$"

@@ -5,19 +5,13 @@ import mmap
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import aims
-import charts
-import measure
-import run
-import turns
-
+from pack.benchmarks import run
+from pack.benchmarks.harness import aims, measure, turns
+from pack.dev import charts
 from pack.dev.setup import environment
 
 BENCHMARKS = measure.ROOT / "benchmarks"

@@ -1,6 +1,5 @@
 """Long sequences pass in parts: the same numbers with less memory, and no more than ComfyUI is told of."""
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 import goldens
+from pack.benchmarks.harness import measure
 from pack.dev.samples.tiny_models import write_transformer
 from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
@@ -17,10 +17,6 @@ from pack.skyreels_v3.model.chunking import USUAL, Slices
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments
 from pack.skyreels_v3.model.transformer import Runtime
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import measure
 
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = ["dit_reference", "dit_extension", "dit_shot", "dit_avatar", "dit_avatar_two_people"]

@@ -1,19 +1,13 @@
 """What the VAE needs and how a video is parted, from sizes alone; and the tiles themselves."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from goldens import comfy
+from pack.benchmarks.harness import measure
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.skyreels_v3.vae.memory import Part, Way, choose, needed, parts, side, smaller, vae_bytes
 from pack.skyreels_v3.vae.tiles import shares, spans, tiles
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import measure
 
 GB = 10**9
 FULL = 96  # channels of Wan 2.1's VAE

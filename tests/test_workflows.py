@@ -2,17 +2,13 @@
 
 import itertools
 import json
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import graphs as graphs_of_artists
-
+from pack.benchmarks.jobs import graphs as graphs_of_artists
 from pack.dev.comfyui.server import Interrupted, Server
 from pack.dev.samples import workflow_inputs
 from pack.showcase import jobs

@@ -12,9 +12,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # for `pack`
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # for `charts`
-from charts import lines
-
+from pack.dev.charts import lines
 from pack.training.methods.distil import GUIDANCE
 
 RUNS, OUT = Path(__file__).parent / "runs", Path(__file__).parent / "curves"

@@ -8,10 +8,13 @@ the time and bfloat16 for the error; a quarter of the 14B networks' width, where
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
 
 
 @dataclass(frozen=True)

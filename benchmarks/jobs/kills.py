@@ -12,13 +12,15 @@ import json
 import random
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import extend
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.jobs import extend
 
 SEED = 3
 PATIENCE = 900  # seconds, on a machine with much else to do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-import measure
+from pack.benchmarks.harness import measure
 
 TEXT_TOKENS, TEXT_WIDTH = 512, 4096
 WHO = {"comfyui": "ComfyUI", "diffusers": "diffusers", "pack": "this pack"}

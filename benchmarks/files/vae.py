@@ -6,13 +6,14 @@ On a graphics card the real size with random weights, at 480p and 720p: time and
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import aims
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import aims, measure
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-import extend
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.jobs import extend
 
 LAST = 25
 WAYS = ("end", "whole")

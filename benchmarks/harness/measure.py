@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
+import importlib
 import json
 import os
 import statistics
@@ -18,19 +18,20 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # for `pack` and `environment`
+ROOT = Path(__file__).resolve().parents[2]
 
 Call = Callable[[], object]
 
 
 @functools.cache
 def benchmark(name: str) -> ModuleType:
-    """The benchmark `name`, from its file: ComfyUI puts modules of the same names (lora) on Python's path."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The benchmark `name`."""
+    return importlib.import_module(".".join(["pack", *script_of(name).relative_to(ROOT).with_suffix("").parts]))
+
+
+def script_of(name: str) -> Path:
+    """The file of the benchmark `name`. Raises StopIteration for none."""
+    return next((ROOT / "benchmarks").glob(f"*/{name}.py"))
 
 
 ENOUGH_ROUNDS, ENOUGH_SECONDS = 5, 60  # on a busy machine a measurement ends after so many of both

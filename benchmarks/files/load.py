@@ -18,8 +18,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import measure
-from aims import Aim
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.harness.aims import Aim
 
 CASES = {  # case -> (whose loader, the file or folder)
     "comfyui": ("comfyui", "wan.safetensors"),

@@ -10,10 +10,13 @@ float32, where ComfyUI's own choice is measured beside PyTorch's.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a workflow asks of an artist before the first video: nodes, clicks and typed characters, counted from its JSON.
 
-    python benchmarks/graphs.py                       the workflows of this pack
-    python benchmarks/graphs.py FILE.json ...         other files, for example ComfyUI's templates
+    python benchmarks/jobs/graphs.py                       the workflows of this pack
+    python benchmarks/jobs/graphs.py FILE.json ...         other files, for example ComfyUI's templates
 
 The models are in the folders that the workflow's notes name, and the artist has media of their own. Counted are, from
 the page with the workflow's card in the template browser:
@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PROMPT = 80  # characters
 NOTES = {"Note", "MarkdownNote"}
 MEDIA = {"LoadImage", "LoadVideo", "LoadAudio", "VHS_LoadVideo", "VHS_LoadImages", "VHS_LoadAudioUpload"}

@@ -10,13 +10,14 @@ Without a card this runs in tiny sizes only, to show that it runs.
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
-import block
-import forward
-import measure
-import peers
-from aims import Aim
-from forward import Case
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.forward import block, forward
+from pack.benchmarks.forward.forward import Case
+from pack.benchmarks.harness import measure, peers
+from pack.benchmarks.harness.aims import Aim
 
 CARD_ONLY = True
 PRECISIONS = ("bf16", "int8")

@@ -7,11 +7,13 @@ is made again by its target and number: see dev/samples/damaged_models.py.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
 
 MINUTES = "FUZZ_MINUTES"  # environment variable
 AT_ONCE = 100  # mutants of one target, before the next has its turn

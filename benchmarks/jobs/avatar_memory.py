@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import extend
-import measure
-from aims import Aim
-from long_memory import frames_in
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.harness.aims import Aim
+from pack.benchmarks.jobs import extend
+from pack.benchmarks.jobs.long_memory import frames_in
 
 AIM = 1.05
 AIMS = [

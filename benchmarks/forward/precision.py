@@ -9,10 +9,12 @@ the figures only roughly.
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from pathlib import Path
 
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
 
 LAYER = (5120, 5120)  # rows, columns of an attention's matrix
 ROWS = 512  # tokens

@@ -9,11 +9,13 @@ anchor holds against a strong, steady drift, not how much the real model and VAE
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
-import extend
-import measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.jobs import extend
 
 SECONDS = 60
 WIDTH, HEIGHT = 64, 48

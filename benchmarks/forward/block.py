@@ -11,14 +11,16 @@ Without a card this runs in tiny sizes only, to show that it runs.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
-import forward
-import measure
-import peers
-from aims import Aim
-from forward import Case
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.forward import forward
+from pack.benchmarks.forward.forward import Case
+from pack.benchmarks.harness import measure, peers
+from pack.benchmarks.harness.aims import Aim
 
 CARD_ONLY = True
 PRECISIONS = ("bf16", "int8", "fp8")

@@ -12,14 +12,15 @@ On the CPU: float32, a network of 4 layers. On a graphics card: bf16, the 14B ne
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import measure
-import peers
-import turns
-from aims import Aim
-from peers import TEXT_TOKENS, TEXT_WIDTH, Video
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure, peers, turns
+from pack.benchmarks.harness.aims import Aim
+from pack.benchmarks.harness.peers import TEXT_TOKENS, TEXT_WIDTH, Video
 
 STEPS = 8
 PROMPT = 128  # tokens

@@ -10,12 +10,15 @@ its own kernels: then every operation is measured beside its reference as well, 
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-import measure
-from aims import Aim
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.harness.aims import Aim
 
 AIM = {"comfyui": 0.5, "official": 0.2}
 EPS = 1e-6

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import measure
+from pack.benchmarks.harness import measure
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other take longer than a tiny model
 

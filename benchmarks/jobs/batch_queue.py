@@ -14,8 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import measure
-from aims import Aim
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.harness import measure
+from pack.benchmarks.harness.aims import Aim
 
 AIMS = [Aim("50 prompts through one server: memory at the end", 1.02, lambda results: results["ratio"], of="after 3")]
 COLLECTED = 12  # seconds; ComfyUI collects garbage 10 s after the time before

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import measure
+from pack.benchmarks.harness import measure
 
 UNMEASURED = "unmeasured"
 

@@ -8,12 +8,14 @@ x @ (up @ down).T, once run beside the packed weight and once as merging has it:
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
-import forward
-import measure
-import peers
-from aims import Aim
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
+from pack.benchmarks.forward import forward
+from pack.benchmarks.harness import measure, peers
+from pack.benchmarks.harness.aims import Aim
 
 RANK = 64
 EFFECT = 0.05  # size of up @ down, of the weight's

@@ -1,0 +1,1 @@
+"""Speed and memory beside the plain way: see README.md."""

@@ -1,0 +1,1 @@
+"""Loading, starting, the VAE, damaged files."""

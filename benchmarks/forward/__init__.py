@@ -1,0 +1,1 @@
+"""One forward and its parts."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: timing in turns, aims, the code they are compared with."""

@@ -1,0 +1,1 @@
+"""Whole jobs: memory over hours, interrupts, drift, batches."""
