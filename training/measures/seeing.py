@@ -1,7 +1,7 @@
 """Who and what a frame shows, read from its pixels alone: what generated videos are judged by.
 
-Right on true frames of 96 x 64 with blur and noise (tests/test_training_measures.py); larger frames are looked at in
-the same way.
+Right on true frames of 96 x 64 with blur and noise (training/tests/test_training_measures.py); larger frames are looked
+at in the same way.
 """
 
 from dataclasses import dataclass

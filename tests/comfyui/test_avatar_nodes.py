@@ -1,0 +1,275 @@
+"""Speech, Avatar Window and Talking Avatar on a real ComfyUI: what is made, resume, sound, two people, bad input."""
+
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
+from pack.skyreels_v3.recipes import Job
+from pack.tests.comfyui.test_extension_nodes import decoded
+from pack.tests.support.golden import normal
+from pack.training.models.vit import Vit
+from pack.training.models.wav2vec2 import Wav2Vec2
+
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
+SIZE = {"resolution": "custom", "width": 96, "height": 64}
+DEFAULTS = {
+    "prompt": "A woman talks.",
+    "connection_prompt": "a person is talking",
+    "seed": 7,
+    "steps": 2,
+    "shift": 11.0,
+    "text_guidance": 1.0,
+    "audio_guidance": 1.0,
+    "negative": "",
+    "colour_match": 1.0,
+    "window": 13,
+    "motion": 5,
+    "drop": 0,
+    "codec": "lossless",
+    **SIZE,
+}
+
+
+@pytest.fixture(scope="module")
+def models(comfyui, pack_nodes, tmp_path_factory):
+    """The stock loaders' CLIP and VAE, the tiny A2V model, and ComfyUI's own encoders of images at a small size."""
+    import comfy.clip_vision
+
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+
+    folder = tmp_path_factory.mktemp("models")
+    write_vae(folder / "vae" / "avatar_vae.safetensors")
+    write_text_encoder(folder / "text_encoders" / "avatar_umt5.safetensors")
+    for kind in ("vae", "text_encoders"):
+        comfyui.folder_paths.add_model_folder_path(kind, str(folder / kind))
+        comfyui.folder_paths.filename_list_cache.clear()
+    load = pack_nodes.module("nodes.models.load").load_patcher
+    config = folder / "clip_vision.json"
+    config.write_text(
+        '{"attention_dropout": 0.0, "dropout": 0.0, "hidden_act": "gelu", "hidden_size": 1280, "image_size": 224, '
+        '"initializer_factor": 1.0, "initializer_range": 0.02, "intermediate_size": 64, "layer_norm_eps": 1e-05, '
+        '"model_type": "clip_vision_model", "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 2, '
+        '"patch_size": 14, "projection_dim": 1024, "torch_dtype": "float32"}'
+    )
+    vision = comfy.clip_vision.ClipVisionModel(str(config))
+    for name, weight in vision.model.named_parameters():
+        weight.data = normal(name, tuple(weight.shape)).to(weight.dtype) * 0.02
+    return {
+        "model": load(str(write_transformer(folder / "a2v.safetensors", Job.AVATAR))),
+        "clip": comfyui.nodes.CLIPLoader().load_clip("avatar_umt5.safetensors", "wan")[0],
+        "vae": comfyui.nodes.VAELoader().load_vae("avatar_vae.safetensors")[0],
+        "clip_vision": vision,
+    }
+
+
+@pytest.fixture(autouse=True)
+def own_folders(comfyui, tmp_path):
+    """Jobs of one test are not those of another."""
+    comfyui.folder_paths.set_output_directory(str(tmp_path / "output"))
+    comfyui.folder_paths.set_temp_directory(str(tmp_path / "temp"))
+
+
+def portrait(size=(80, 96)):
+    coarse = normal("portrait", (1, 3, 4, 5))
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=True)
+    return (smooth.permute(0, 2, 3, 1) * 0.25 + 0.5).clamp(0, 1)
+
+
+def sound(seconds, rate=22050, channels=1, key="sound"):
+    return {"waveform": normal(key, (1, channels, int(seconds * rate))) * 0.1, "sample_rate": rate}
+
+
+@pytest.fixture
+def speak(pack_nodes):
+    """speak(seconds, people) -> what the node Speech puts out, with random features: the encoder has its own tests."""
+    Speech = pack_nodes.module("nodes.jobs.speech").Speech
+    SpeechFeatures = pack_nodes.module("skyreels_v3.speech.features").SpeechFeatures
+
+    def make(seconds, people=1, channels=1, width=768):
+        audio = sound(seconds, channels=channels)
+        frames = -(-audio["waveform"].shape[-1] * 25 // audio["sample_rate"])
+        features = SpeechFeatures.of(normal("speech", (people, frames, 12, width)))
+        return Speech(features, audio["waveform"], audio["sample_rate"], 200.0)
+
+    return make
+
+
+@pytest.fixture
+def talk(pack_nodes, models):
+    """talk(speech, **inputs) -> (path of the video, last frames, report)."""
+
+    def run(speech, **inputs):
+        clone = pack_nodes.ready("SkyReelsTalkingAvatar", prompt=None)
+        with torch.inference_mode():
+            out = clone.execute(**{**models, **DEFAULTS, "portrait": portrait(), "speech": speech, **inputs}).args
+        return out[0].get_stream_source(), *out[1:]
+
+    return run
+
+
+def test_a_portrait_talks_with_its_sound(talk, speak):
+    path, last, report = talk(speak(0.9, channels=2))
+    frames, rate = decoded(path)
+    assert len(frames) == 23 and rate == 25 and frames.shape[1:] == (64, 96, 3)
+    assert last.shape[1:] == (64, 96, 3)
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        assert (stream.rate, stream.channels) == (22050, 2)
+        assert abs(float(stream.duration * stream.time_base) - 0.92) < 0.04
+    assert "Key frames:" in report
+
+
+def test_short_speech_is_one_pass(talk, speak):
+    path, _, report = talk(speak(0.2))
+    assert len(decoded(path)[0]) == 5
+    assert "one pass" in report
+
+
+def test_windows_share_key_frames(talk, speak, comfyui):
+    from PIL import Image
+
+    path, _, report = talk(speak(0.9), window=9, motion=1, drop=6)
+    assert len(decoded(path)[0]) == 23 and "0 of 8 windows were made" in report
+    folder = Path(comfyui.folder_paths.get_output_directory())
+    # Their ends, 8, 10 ... 22, squeezed into frames 0 to 8: 3, 4, 4, 5, 6, 7, 7, 8.
+    assert len(list(folder.rglob("key-frames-*.safetensors"))) == 6
+    with Image.open(next(folder.rglob("key-frames.png"))) as sheet:
+        assert sheet.size == (5 * 96, 2 * 64)
+
+
+def test_interrupted_it_goes_on_with_the_same_frames(talk, speak, comfyui, tmp_path, pack_nodes, monkeypatch):
+    import comfy.model_management as management
+
+    speech = speak(0.9)
+    whole = decoded(talk(speech)[0])[0]
+    comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
+    run = pack_nodes.module("nodes.runs.avatar")
+    run_window, made = run.run_window, []
+
+    def interrupted(plan, window, *args):
+        if len(made) == 2:
+            raise management.InterruptProcessingException
+        made.append(window)
+        return run_window(plan, window, *args)
+
+    monkeypatch.setattr(run, "run_window", interrupted)
+    with pytest.raises(management.InterruptProcessingException):
+        talk(speech)
+    so_far = decoded(next((tmp_path / "other").rglob("so_far.mp4")))[0]
+    assert torch.equal(so_far, whole[: len(so_far)])
+    assert next((tmp_path / "other").rglob("key-frames.png")).stat().st_size > 0
+    monkeypatch.undo()
+    path, _, report = talk(speech)
+    assert torch.equal(decoded(path)[0], whole)
+    assert "2 of" in report
+
+
+def test_two_people_with_masks_and_halves(talk, speak):
+    speech = speak(0.4, people=2)
+    halves = decoded(talk(speech)[0])[0]
+    left = torch.zeros(1, 40, 48)
+    left[:, 10:30, 4:20] = 1
+    masked = decoded(talk(speech, mask_1=left, mask_2=left.flip(-1))[0])[0]
+    assert halves.shape == masked.shape and not torch.equal(halves, masked)
+    boxed = decoded(talk(speech, box_1="0.1, 0.25, 0.4, 0.75", box_2="0.6,0.25,0.9,0.75")[0])[0]
+    assert not torch.equal(boxed, halves)
+    with pytest.raises(ValueError, match="Mask 2 shows no one"):
+        talk(speech, mask_2=torch.zeros(1, 40, 48))
+    with pytest.raises(ValueError, match="left, top, right, bottom are needed"):
+        talk(speech, box_1="0.5, 0, 0.2, 1")
+
+
+def test_odd_portraits_and_overlapping_masks(talk, speak):
+    everyone = torch.ones(1, 40, 48)
+    assert len(decoded(talk(speak(0.2, people=2), mask_1=everyone, mask_2=everyone)[0])[0]) == 5
+    for size in ((40, 160), (160, 40), (1, 1)):
+        assert len(decoded(talk(speak(0.2), portrait=portrait(size))[0])[0]) == 5
+    _, _, report = talk(speak(0.2), portrait=portrait((40, 160)))
+    assert "is cut away at the left and right" in report
+
+
+def test_guidance_changes_the_video(talk, speak):
+    speech = speak(0.4)
+    plain, text, audio = (
+        decoded(talk(speech, **given)[0])[0] for given in ({}, {"text_guidance": 3.0}, {"audio_guidance": 2.0})
+    )
+    assert not torch.equal(plain, text) and not torch.equal(plain, audio) and not torch.equal(text, audio)
+
+
+def test_a_window_for_the_artists_own_sampler(pack_nodes, models, speak):
+    import comfy.sample
+
+    text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She talks."))
+    clone = pack_nodes.ready("SkyReelsAvatarWindow")
+    given = (text, models["vae"], models["clip_vision"], portrait(), speak(4.0))
+    with torch.inference_mode():
+        positive, negative, latent = clone.execute(*given, 0.5, **SIZE).args
+        noise = comfy.sample.prepare_noise(latent["samples"], 1)
+        out = comfy.sample.sample(
+            models["model"], noise, 2, 2.0, "euler", "simple", positive, negative, latent["samples"], seed=1
+        )
+    assert out.shape == (1, 16, 21, 8, 12) and torch.isfinite(out).all()
+    with pytest.raises(ValueError, match="starts at 5 s, but the speech is"):
+        clone.execute(*given, 5.0, **SIZE)
+
+
+def test_models_of_other_jobs_are_refused(pack_nodes, talk, speak, tmp_path):
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
+    other = pack_nodes.module("nodes.models.load").load_patcher(str(path))
+    with pytest.raises(ValueError, match="does the reference job, but a talking avatar needs the A2V checkpoint"):
+        talk(speak(0.4), model=other)
+
+
+def test_another_audio_encoder_is_refused(pack_nodes, models):
+    from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
+
+    clone = pack_nodes.ready("SkyReelsSpeech")
+    with pytest.raises(ValueError, match="the avatar needs wav2vec2-chinese-base"):
+        clone.execute(object(), sound(1.0), "together", 0.0, 200.0)
+    large = load_audio_encoder_from_sd(_narrow_large())
+    with pytest.raises(
+        ValueError, match="makes 2 layers of 32 features, but the avatar was trained on 12 of 768: load"
+    ):
+        clone.execute(large, sound(1.0), "together", 0.0, 200.0)
+
+
+def test_encoders_that_the_avatar_was_not_trained_with_are_told_before_any_work(pack_nodes, models, talk, speak):
+    import comfy.clip_vision
+    import comfy.sample
+
+    speech = "speech has 12 layers of 32 features, but the avatar was trained on 12 of 768: load wav2vec2-chinese-base"
+    with pytest.raises(ValueError, match=speech):
+        talk(speak(0.4, width=32))
+    narrow = comfy.clip_vision.load_clipvision_from_sd(_narrow_vit())
+    image = "makes 1 x 257 x 32 numbers of an image, but 1 x 257 x 1280 are needed: load clip_vision_h"
+    with pytest.raises(ValueError, match=image):
+        talk(speak(0.4), clip_vision=narrow)
+    # Avatar Window does not know the model: what samples its conditioning tells.
+    text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She talks."))
+    clone = pack_nodes.ready("SkyReelsAvatarWindow")
+    for vision, width, words in ((narrow, 768, image), (models["clip_vision"], 32, speech)):
+        with torch.inference_mode():
+            given = (text, models["vae"], vision, portrait(), speak(4.0, width=width))
+            positive, negative, latent = clone.execute(*given, 0.5, **SIZE).args
+            noise = comfy.sample.prepare_noise(latent["samples"], 1)
+            with pytest.raises(ValueError, match=words):
+                comfy.sample.sample(
+                    models["model"], noise, 1, 1.0, "euler", "simple", positive, negative, latent["samples"], seed=1
+                )
+
+
+def _narrow_vit() -> dict[str, torch.Tensor]:
+    return {key: normal(key, tuple(weight.shape)) for key, weight in Vit(32, 2, 2, 32, 14, 257).state_dict().items()}
+
+
+def _narrow_large() -> dict[str, torch.Tensor]:
+    """Two narrow layers in the layout of wav2vec2-large: its convolutions have norms and biases."""
+    weights = Wav2Vec2(32, 2, 2, 32).state_dict()
+    for index in range(7):
+        layer = f"feature_extractor.conv_layers.{index}"
+        weights |= {f"{layer}.{name}": torch.ones(32) for name in ("layer_norm.weight", "layer_norm.bias", "conv.bias")}
+    return weights

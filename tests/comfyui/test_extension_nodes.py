@@ -1,0 +1,252 @@
+"""Extension Window and Extend Video on a real ComfyUI: rolls, cuts, resume, files, bad input."""
+
+from fractions import Fraction
+
+import av
+import pytest
+import torch
+
+from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
+from pack.tests.support.golden import normal
+
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
+SIZE = {"resolution": "custom", "width": 96, "height": 64}
+DEFAULTS = {
+    "frame_rate": 24.0,
+    "fit": "crop",
+    "seed": 7,
+    "steps": 2,
+    "shift": 8.0,
+    "sampler": "unipc (official)",
+    "guidance": 1.0,
+    "negative": "",
+    "colour_anchor": 0.0,
+    "output": "source + new",
+    "output_rate": "as the source",
+    "codec": "lossless",
+    "official": False,
+    **SIZE,
+}
+STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.5s: She smiles."
+
+
+@pytest.fixture(scope="module")
+def models(comfyui, pack_nodes, tmp_path_factory):
+    """The stock loaders' CLIP and VAE and both extension models, all tiny."""
+    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
+
+    folder = tmp_path_factory.mktemp("models")
+    write_vae(folder / "vae" / "extension_vae.safetensors")
+    write_text_encoder(folder / "text_encoders" / "extension_umt5.safetensors")
+    for kind in ("vae", "text_encoders"):
+        comfyui.folder_paths.add_model_folder_path(kind, str(folder / kind))
+        comfyui.folder_paths.filename_list_cache.clear()
+    Job = pack_nodes.module("skyreels_v3.recipes").Job
+    load = pack_nodes.module("nodes.models.load").load_patcher
+    return {
+        "clip": comfyui.nodes.CLIPLoader().load_clip("extension_umt5.safetensors", "wan")[0],
+        "vae": comfyui.nodes.VAELoader().load_vae("extension_vae.safetensors")[0],
+        "model": load(str(write_transformer(folder / "v2v_single_shot.safetensors", Job.EXTENSION, seed=1))),
+        "shot_model": load(str(write_transformer(folder / "v2v_shot.safetensors", Job.SHOT, seed=2))),
+    }
+
+
+@pytest.fixture(autouse=True)
+def own_folders(comfyui, tmp_path):
+    """Jobs of one test are not those of another."""
+    comfyui.folder_paths.set_output_directory(str(tmp_path / "output"))
+    comfyui.folder_paths.set_temp_directory(str(tmp_path / "temp"))
+
+
+def picture(frames, key="clip", size=(64, 96)):
+    """A smooth moving picture, IMAGE [F, H, W, 3]."""
+    coarse = normal(key, (1, 3, max(2, frames // 8), 4, 6))
+    smooth = torch.nn.functional.interpolate(coarse, (frames, *size), mode="trilinear", align_corners=True)
+    return (smooth[0].permute(1, 2, 3, 0) * 0.25 + 0.5).clamp(0, 1)
+
+
+@pytest.fixture
+def extend(pack_nodes, models):
+    """extend(script, **inputs) -> (path of the video, last frames, report)."""
+
+    def run(script, source=None, prompt=None, **inputs):
+        clone = pack_nodes.ready("SkyReelsExtendVideo", prompt=prompt)
+        given = {**models, **DEFAULTS, "source": picture(30) if source is None else source, **inputs}
+        with torch.inference_mode():  # as ComfyUI runs nodes: otherwise every roll is kept for its gradients
+            out = clone.execute(script=script, **given).args
+        return out[0].get_stream_source(), *out[1:]
+
+    return run
+
+
+def decoded(path):
+    """uint8 [F, H, W, 3] and the video's rate."""
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+        return torch.stack([torch.from_numpy(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]), rate
+
+
+def test_a_story_becomes_one_video(extend, models):
+    path, last, report = extend(STORY)
+    frames, rate = decoded(path)
+    assert len(frames) == 30 + 24 + 48 + 12 and rate == 24
+    assert frames.shape[1:] == (64, 96, 3)
+    source = (picture(30) * 255).round().to(torch.uint8)
+    assert torch.equal(frames[:30], source), "lossless keeps the source to the bit"
+    assert last.shape == (25, 64, 96, 3)
+    assert torch.equal((last * 255).round().to(torch.uint8)[-12:], frames[-12:])
+    assert "3 rolls" in report
+    assert "0 of 3 rolls were made before" in report
+
+
+def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_nodes, monkeypatch):
+    events = []
+
+    def noted(name, function):
+        def call(self, *args, **kwargs):
+            events.append(name)
+            return function(self, *args, **kwargs)
+
+        return call
+
+    passage = pack_nodes.module("nodes.encoders.vae").Passage
+    for name, kind, method in (
+        ("clip", type(models["clip"]), "encode_from_tokens_scheduled"),
+        ("vae", passage, "run"),
+    ):
+        monkeypatch.setattr(kind, method, noted(name, getattr(kind, method)))
+    extend("continue 6s: She walks on.\ncontinue 0.5s: She stops.", steps=1)
+    assert events == ["clip"] * 2 + ["vae"] * 6, "an encode and a decode of each roll"
+
+
+def test_queued_again_nothing_is_made_twice(extend, pack_nodes, monkeypatch):
+    first, *_ = extend(STORY)
+    passage = pack_nodes.module("nodes.encoders.vae").Passage
+    monkeypatch.setattr(passage, "run", lambda *_: pytest.fail("nothing is left to decode"))
+    again, _, report = extend(STORY)
+    assert torch.equal(decoded(first)[0], decoded(again)[0])
+    assert "3 of 3 rolls were made before" in report
+
+
+def test_a_changed_line_keeps_those_before_it(extend):
+    extend(STORY)
+    *_, report = extend(STORY.replace("She smiles", "She laughs"))
+    assert "2 of 3 rolls were made before" in report
+    *_, report = extend("# a comment\n\n" + STORY)
+    assert "2 of 3 rolls were made before" in report, "the last line is the old one again, its state was replaced"
+    *_, report = extend(STORY, seed=8)
+    assert "0 of 3 rolls were made before" in report
+
+
+def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, pack_nodes, monkeypatch):
+    import comfy.model_management as management
+
+    whole = decoded(extend(STORY)[0])[0]
+    comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
+    job = pack_nodes.module("nodes.runs.extension")
+    run_roll, made = job.run_roll, []
+
+    def interrupted(roll, *args):
+        if len(made) == 2:
+            raise management.InterruptProcessingException
+        made.append(roll)
+        return run_roll(roll, *args)
+
+    monkeypatch.setattr(job, "run_roll", interrupted)
+    with pytest.raises(management.InterruptProcessingException):
+        extend(STORY)
+    so_far = next((tmp_path / "other").rglob("so_far.mp4"))
+    assert torch.equal(decoded(so_far)[0], whole[: 30 + 24 + 48])
+    monkeypatch.undo()
+    path, _, report = extend(STORY)
+    assert torch.equal(decoded(path)[0], whole)
+    assert "2 of 3 rolls were made before" in report
+
+
+def test_other_rates_and_new_frames_only(extend, tmp_path):
+    path, _, _ = extend("continue 1s: On.", source=picture(60), frame_rate=60.0)
+    frames, rate = decoded(path)
+    assert rate == 60 and len(frames) == 60 + 60
+    path, _, _ = extend("continue 1s: On.", source=picture(60), frame_rate=60.0, output="new only", output_rate="24")
+    frames, rate = decoded(path)
+    assert rate == 24 and len(frames) == 24
+
+
+def test_a_video_file_with_sound(extend, comfyui, tmp_path):
+    from comfy_api.latest import InputImpl, Types
+
+    sound = {"waveform": torch.sin(torch.arange(44100) / 20)[None, None].expand(1, 2, -1), "sample_rate": 44100}
+    clip = Types.VideoComponents(images=picture(25), audio=sound, frame_rate=Fraction(25))
+    for video in (InputImpl.VideoFromComponents(clip), None):
+        if video is None:
+            InputImpl.VideoFromComponents(clip).save_to(str(tmp_path / "clip.mp4"))
+            video = InputImpl.VideoFromFile(str(tmp_path / "clip.mp4"))
+        path, _, _ = extend("continue 1s: On.", source=video, codec="h264")
+        with av.open(str(path)) as container:
+            stream = container.streams.audio[0]
+            assert (stream.rate, stream.channels) == (44100, 2)
+            assert abs(float(stream.duration * stream.time_base) - 2) < 0.05
+            assert container.streams.video[0].frames == 50
+
+
+def test_short_sources_and_official_counts(extend):
+    path, _, report = extend("continue 1s: On.", source=picture(1))
+    assert len(decoded(path)[0]) == 1 + 24
+    assert "shown 1 frame of the past instead of 25" in report
+    path, _, report = extend("continue 1s: On.", source=picture(40), official=True)
+    assert len(decoded(path)[0]) == 40 + 36
+    assert "official" in report
+
+
+def test_a_cut_in_the_source_is_found(extend):
+    source = torch.cat([picture(20, "one"), 1 - picture(12, "two")])
+    _, _, report = extend("continue 1s: On.", source=source)
+    assert "hard cut 12 frames before its end" in report
+
+
+def test_guidance_and_other_samplers(extend):
+    plain = decoded(extend("continue 1s: On.")[0])[0]
+    guided = decoded(extend("continue 1s: On.", guidance=3.0, negative="blurry")[0])[0]
+    euler = decoded(extend("continue 1s: On.", sampler="euler")[0])[0]
+    assert not torch.equal(plain, guided) and not torch.equal(plain, euler)
+
+
+BAD = [
+    ({"script": ""}, "The script is empty"),
+    ({"script": "continue 0s: On."}, "Line 1"),
+    ({"script": "continue 1s: On.\ncut 9s: Face."}, "Line 2"),
+    ({"script": "cut 2s: [ZOOM_IN_CUT] Face.", "shot_model": None}, "no shot model is connected"),
+    ({"script": "continue 1s: On.", "model": None}, "no single-shot model is connected"),
+    ({"script": "continue 1s: On.", "frame_rate": 0.0}, "frame"),
+    ({"script": "continue 1s: On.", "source": torch.zeros(0, 64, 96, 3)}, "frame"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input_is_told_in_a_sentence(extend, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        extend(**inputs)
+
+
+def test_swapped_models_are_named(extend, models):
+    with pytest.raises(ValueError, match="at model does the shot job, but extension is needed there"):
+        extend("continue 1s: On.", model=models["shot_model"], shot_model=models["model"])
+
+
+def test_a_window_for_the_artists_own_sampler(pack_nodes, models):
+    import comfy.sample
+
+    text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She walks on."))
+    for shot, model, frames, past in (("continue", "model", 24, 25), ("cut", "shot_model", 49, 0)):
+        clone = pack_nodes.ready("SkyReelsExtensionWindow")
+        positive, negative, latent, prefix, drop = clone.execute(
+            text, models["vae"], picture(30), shot, frames // 24, **SIZE, fit="crop", frame_rate=24.0
+        ).args
+        assert drop == past
+        samples = comfy.sample.prepare_noise(latent["samples"], 1)
+        out = comfy.sample.sample(
+            models[model], samples, 2, 1.0, "euler", "simple", positive, negative, latent["samples"], seed=1
+        )
+        joined = torch.cat([prefix["samples"], out], dim=2) if drop else out
+        assert len(models["vae"].decode(joined)[0]) == past + frames

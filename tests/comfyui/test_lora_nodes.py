@@ -1,0 +1,304 @@
+"""LoRAs on real models in ComfyUI: the node and the stock loaders, on plain and on packed weights."""
+
+import pytest
+import torch
+
+from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weights
+from pack.model_loaders.params import expected_shapes
+from pack.tests.support.golden import relative_error
+from pack.tests.support.loras import ALPHA, RANK, changed_weights, linear_layers, lora_pairs, named, write_lora
+
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
+SHAPE = (1, 16, 3, 8, 12)
+Q, GONE = "blocks.0.self_attn.q", "blocks.0.cross_attn.k_img"
+PACKED = ["fp8", "int8", "nf4"]
+EXACT = 1e-5
+
+
+@pytest.fixture(scope="module")
+def load(pack_nodes, tmp_path_factory):
+    """load(changes, precision): a tiny float32 reference model, some of its weights changed, as Load Model returns it.
+
+    The same checkpoint and precision give clones of one model.
+    """
+    from safetensors.torch import save_file
+
+    folder, models = tmp_path_factory.mktemp("models"), {}
+
+    def load(changes=None, precision="auto"):
+        key = None if changes else precision
+        if key not in models:
+            path = folder / f"{len(models)}.safetensors"
+            weights = transformer_weights(TINY)
+            save_file({name: weight + (changes or {}).get(name, 0) for name, weight in weights.items()}, path)
+            patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path), "reference", precision)
+            if key is None:
+                return patcher
+            models[key] = patcher
+        return models[key].clone()
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def folder(comfyui):
+    return comfyui.base / "models" / "loras"
+
+
+@pytest.fixture
+def put(pack_nodes, folder):
+    """put(model, tensors, strength, name): the model after the node."""
+    node = pack_nodes.ready("SkyReelsLora")
+
+    def put(model, tensors, strength=1.0, name="style.safetensors"):
+        if tensors is not None:
+            write_lora(folder / name, tensors)
+        return node.execute(model, name, strength).args[0]
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def velocity(pack_nodes):
+    """velocity(model): what one step of sampling makes of fixed inputs."""
+    import comfy.sample
+
+    condition = pack_nodes.module("nodes.network.condition")
+    Job = pack_nodes.module("skyreels_v3.recipes").Job
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(1, 512, 4096, generator=generator)
+    latents = torch.randn(1, 16, 4, 8, 12, generator=generator)
+    positive = condition.attach([[text, {}]], condition.JobCondition(Job.REFERENCE, latents))
+
+    def velocity(model):
+        latent = torch.zeros(SHAPE)
+        noise = comfy.sample.prepare_noise(latent, 5)
+        return comfy.sample.sample(model, noise, 1, 1.0, "euler", "simple", positive, positive, latent, seed=5)
+
+    return velocity
+
+
+@pytest.fixture(scope="module")
+def layer_outputs(pack_nodes):
+    """layer_outputs(model, loras): Wan name -> what each linear layer makes of fixed inputs.
+
+    Layer by layer, because int8 rounds activations as well: what differs by 1e-7 before one layer differs by 1e-3
+    behind the next. loras: whether with those on the model.
+    """
+    applied = pack_nodes.module("skyreels_v3.model.lora").applied
+    attached = pack_nodes.module("nodes.network.lora_branches").attached
+
+    def layer_outputs(model, loras=True):
+        network = model.model.diffusion_model
+        given = attached(model.model_options["transformer_options"]) if loras else ()
+        with torch.no_grad(), applied(network, [(one.lora, one.strength) for one in given]):
+            return {
+                name: network.get_submodule(name)(random_weight(f"{name}.x", (2, 3, columns)))
+                for name, (_, columns) in linear_layers().items()
+            }
+
+    return layer_outputs
+
+
+def test_beside_the_layers_is_as_merged(load, put, velocity):
+    pairs, other = lora_pairs(), lora_pairs(seed=1, rank=8)
+    plain = velocity(load())
+    for strength in (1.0, 0.35, -1.5):
+        merged = velocity(load(changed_weights(pairs, strength * ALPHA / RANK)))
+        out = velocity(put(load(), named(pairs, alpha=ALPHA), strength))
+        assert relative_error(out, merged) < EXACT
+        assert relative_error(out, plain) > 1e-3
+    two = put(put(load(), named(pairs, alpha=ALPHA)), named(other, "kohya"), -0.5, "other.safetensors")
+    changes = changed_weights(pairs, ALPHA / RANK)
+    changes = {name: change + changed_weights(other, -0.5)[name] for name, change in changes.items()}
+    assert relative_error(velocity(two), velocity(load(changes))) < EXACT
+    assert relative_error(velocity(load()), plain) == 0, "the model itself stays as it was"
+
+
+def test_differences_of_every_weight_are_as_merged(load, put, velocity):
+    changes = {name: 0.2 * random_weight(f"{name}.d", shape) for name, shape in expected_shapes(TINY).items()}
+    ends = {".weight": ".diff", ".bias": ".diff_b"}
+    tensors = {}
+    for name, change in changes.items():
+        end = next((end for end in ends if name.endswith(end)), "")
+        tensors[f"diffusion_model.{name.removesuffix(end)}{ends.get(end, '.diff')}"] = change
+    assert relative_error(velocity(put(load(), tensors)), velocity(load(changes))) < EXACT
+    half = put(put(load(), tensors, 0.75), None, -0.25)
+    assert relative_error(velocity(half), velocity(put(load(), tensors, 0.5))) < EXACT
+
+
+def test_pairs_on_the_patch_embedding(load, put, velocity):
+    down, up = random_weight("down", (2, 16, 1, 2, 2)), random_weight("up", (128, 2, 1, 1, 1))
+    name = "diffusion_model.patch_embedding"
+    lora = put(load(), {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, 0.5)
+    change = 0.5 * (up.flatten(1) @ down.flatten(1)).reshape(128, 16, 1, 2, 2)
+    assert relative_error(velocity(lora), velocity(load({"patch_embedding.weight": change}))) < EXACT
+
+
+@pytest.mark.parametrize("precision", PACKED)
+def test_packed_layers_get_the_whole_effect(load, put, velocity, layer_outputs, precision):
+    pairs = lora_pairs()
+    model = put(load(precision=precision), named(pairs, alpha=ALPHA))
+    before = {name: part.clone() for name, part in model.model.diffusion_model.state_dict().items()}
+    plain = velocity(load(precision=precision))
+    assert relative_error(velocity(model), plain) > 1e-3
+    assert relative_error(velocity(load(precision=precision)), plain) == 0
+    assert all(torch.equal(part, before[name]) for name, part in model.model.diffusion_model.state_dict().items())
+
+    alone, together = layer_outputs(model, loras=False), layer_outputs(model)
+    for name, (down, up) in pairs.items():
+        wanted = ALPHA / RANK * random_weight(f"{name}.x", (2, 3, down.shape[1])) @ down.T @ up.T
+        assert relative_error(together[name] - alone[name], wanted) < 0.01
+
+
+def test_another_strength_reads_and_reloads_nothing(pack_nodes, load, put, velocity):
+    read_lora = pack_nodes.module("nodes.models.lora").read_lora
+    model = put(load(), named(lora_pairs(seed=3)))
+    velocity(model)
+    reads, patches = read_lora.cache_info().misses, model.model.current_weight_patches_uuid
+    places = {name: weight.data_ptr() for name, weight in model.model.diffusion_model.named_parameters()}
+    out = velocity(put(load(), None, 0.5))
+    assert read_lora.cache_info().misses == reads
+    assert model.model.current_weight_patches_uuid == patches
+    assert places == {name: weight.data_ptr() for name, weight in model.model.diffusion_model.named_parameters()}
+    assert relative_error(out, velocity(model)) > 1e-4
+
+    assert put(model, None, 0.0) is model
+    velocity(put(load(), named(lora_pairs(seed=4)), 0.5))
+    assert read_lora.cache_info().misses == reads + 1, "another file under the same name"
+
+
+def test_its_memory_is_known_to_comfyui(load, put, velocity):
+    import comfy.model_management as management
+
+    tensors = named(lora_pairs())
+    model = put(put(load(), tensors), None, 0.5)
+    (patcher,) = model.get_nested_additional_models()
+    assert patcher.model_size() == sum(tensor.nbytes for tensor in tensors.values())
+    assert patcher.load_device == model.load_device
+    velocity(model)
+    assert any(patcher.is_clone(loaded) for loaded in management.loaded_models())
+    management.unload_all_models()
+    assert torch.isfinite(velocity(model.clone())).all()
+
+
+def test_the_node_says_what_it_did(load, put, caplog):
+    caplog.set_level("INFO")
+    pairs = lora_pairs(layers=[Q])
+    put(load(), named(pairs) | {f"diffusion_model.{GONE}.diff": torch.zeros(128, 128)}, 0.5, "FusionX.safetensors")
+    assert "FusionX.safetensors: 1 layers, rank 4, strength 0.5" in caplog.text
+    assert (
+        f"1 of 2 layers of FusionX.safetensors fit nothing in this model and are left out (diffusion_model.{GONE})"
+        in caplog.text
+    )
+    assert "picture burns" in caplog.text
+
+
+def test_what_the_node_refuses(pack_nodes, comfyui, load, put):
+    with pytest.raises(ValueError, match=r"There is no file gone.safetensors in models/loras"):
+        put(load(), None, 1.0, "gone.safetensors")
+    with pytest.raises(ValueError, match="a LoRA for another model"):
+        put(load(), {"unet.down_blocks.0.to_q.lora_A.weight": torch.zeros(4, 4)})
+
+    import comfy.model_patcher
+
+    other = comfy.model_patcher.ModelPatcher(torch.nn.Linear(1, 1), torch.device("cpu"), torch.device("cpu"))
+    with pytest.raises(ValueError, match="needs a SkyReels-V3 model"):
+        put(other, None, 0.0)
+
+
+def test_a_changed_file_is_another_job(pack_nodes, load, put, folder):
+    stamps = pack_nodes.module("nodes.runs.identity").model_stamps
+    node = pack_nodes["SkyReelsLora"]
+    model = put(load(), named(lora_pairs()))
+    first, fingerprint = stamps([model]), node.fingerprint_inputs(lora="style.safetensors", strength=1.0)
+    assert len(first) == len(stamps([load()])) + 1
+    assert stamps([model.clone()]) == first
+    model = put(load(), named(lora_pairs(rank=2)))
+    assert stamps([model]) != first
+    assert node.fingerprint_inputs(lora="style.safetensors", strength=1.0) != fingerprint
+
+
+def test_with_other_nodes_on_the_model(load, put, velocity):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = put(load(), named(lora_pairs()))
+    plain = velocity(model)
+    compiled = model.clone()
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    assert relative_error(velocity(compiled), plain) < 1e-4
+
+
+@pytest.fixture
+def stock(comfyui, folder):
+    """stock(model, tensors, strength): the model after ComfyUI's own loader."""
+
+    def stock(model, tensors, strength=1.0):
+        write_lora(folder / "stock.safetensors", tensors)
+        loader = comfyui.nodes.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]()
+        return loader.load_lora_model_only(model, "stock.safetensors", strength)[0]
+
+    return stock
+
+
+def test_the_stock_loader_on_plain_weights(load, stock, velocity):
+    pairs = lora_pairs()
+    merged = velocity(load(changed_weights(pairs, 0.5 * ALPHA / RANK)))
+    model = stock(load(), named(pairs, alpha=ALPHA), 0.5)
+    assert len(model.patches) == len(pairs) and not model.get_nested_additional_models()
+    assert relative_error(velocity(model), merged) < EXACT
+
+
+@pytest.mark.parametrize("precision", PACKED)
+def test_the_stock_loader_on_packed_weights(load, put, stock, velocity, layer_outputs, precision):
+    tensors = named(lora_pairs(), alpha=ALPHA) | {"diffusion_model.blocks.0.ffn.0.diff_b": torch.ones(256)}
+    change = 0.1 * random_weight("o", (128, 128))
+    tensors["diffusion_model.blocks.1.self_attn.o.diff"] = change
+    for end in ("A", "B"):
+        del tensors[f"diffusion_model.blocks.1.self_attn.o.lora_{end}.weight"]
+    del tensors["diffusion_model.blocks.1.self_attn.o.alpha"]
+    model = stock(load(precision=precision), tensors, 0.5)
+    assert len(model.patches) > 0 and len(model.get_nested_additional_models()) == 1
+    assert relative_error(velocity(model), velocity(load(precision=precision))) > 1e-3  # ComfyUI's patches are in now
+    for again, strength in ((model, 0.5), (stock(model, tensors, 0.5), 1.0)):
+        velocity(again)
+        stock_outputs = layer_outputs(again)
+        velocity(load(precision=precision))  # and out again
+        for name, out in layer_outputs(put(load(precision=precision), tensors, strength)).items():
+            assert relative_error(stock_outputs[name], out) < EXACT, name
+
+
+def test_what_packed_weights_cannot_take(comfyui, load, stock):
+    import comfy.hooks
+
+    model = load(precision="int8")
+    name = f"diffusion_model.{Q}"
+    cases = [
+        ({f"{name}.hada_w1_a": torch.ones(128, 2), f"{name}.hada_w1_b": torch.ones(2, 128)}
+         | {f"{name}.hada_w2_a": torch.ones(128, 2), f"{name}.hada_w2_b": torch.ones(2, 128)}, "stored as int8: use"),
+        (named(lora_pairs(layers=[Q])) | {f"{name}.dora_scale": torch.ones(128, 1)}, "stored as int8: use"),
+        ({f"{name}.set_weight": torch.ones(128, 128)}, "stored as int8: use"),
+        ({f"{name}.diff": torch.ones(96, 96)}, "for a weight of 96 x 96 at blocks.0.self_attn.q"),
+        ({f"{name}.lora_A.weight": torch.ones(4, 96), f"{name}.lora_B.weight": torch.ones(96, 4)}, "96 x 96"),
+    ]  # fmt: skip
+    for tensors, message in cases:
+        with pytest.raises(ValueError, match=message):
+            stock(model, tensors)
+    for key in ((f"{name}.weight", (0, 0, 64)), f"{name}.weight"):
+        with pytest.raises(ValueError, match="stored as int8"):
+            model.clone().add_patches({key: ("diff", (torch.ones(128, 128),))}, 1.0, 0.5)
+    with pytest.raises(ValueError, match="stored as int8"):
+        model.clone().add_hook_patches(comfy.hooks.WeightHook(), {f"{name}.weight": ("diff", (torch.ones(1),))})
+    assert not model.clone().add_patches({"diffusion_model.none.weight": ("diff", (torch.ones(1),))})
+
+
+def test_the_patcher_is_one_class(pack_nodes, load):
+    patcher_class = pack_nodes.module("nodes.network.patcher").patcher_class
+    import comfy.model_patcher
+
+    cpu = torch.device("cpu")
+    assert patcher_class(True, cpu) is patcher_class(False, cpu) is patcher_class(False)
+    assert issubclass(patcher_class(False), comfy.model_patcher.ModelPatcher)
+    assert type(load().clone()) is type(load())
+    assert patcher_class(True, cpu).__name__ == "ModelPatcher"

@@ -1,0 +1,183 @@
+"""Load Model's precisions in a real ComfyUI: what comes out, and what moving, offloading and reloading leave intact."""
+
+import copy
+from math import prod
+
+import pytest
+import torch
+
+from pack.dev.samples.tiny_models import write_transformer
+from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.precision import MATRICES
+from pack.skyreels_v3.model.params import TransformerParams
+from pack.skyreels_v3.recipes import Job
+from pack.tests.support import dialects
+from pack.tests.support.golden import relative_error
+
+pytestmark = pytest.mark.usefixtures("computes_in_float32")
+
+SHAPE = (1, 16, 3, 8, 12)
+# Wide enough for every block size and, as in real models, with matrices that are most of the file.
+PARAMS = TransformerParams(dim=256, ffn_dim=512, num_heads=2, num_layers=3)
+# Relative error of one forward against the same model in float32, on random weights: bounds of a defect, not an aim.
+ERRORS = {"bf16": 0.02, "fp16": 0.01, "int8": 0.05, "fp8": 0.08, "nf4": 0.25}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "r2v.safetensors"
+    return write_transformer(path, Job.REFERENCE, params=PARAMS, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def load(pack_nodes):
+    return pack_nodes.module("nodes.models.load").load_patcher
+
+
+@pytest.fixture(scope="module")
+def forward(reference_prompt):
+    """forward(patcher) -> the model's output through ComfyUI's sampling of one step."""
+    import comfy.sample
+
+    def run(patcher):
+        latent = torch.zeros(SHAPE)
+        noise = comfy.sample.prepare_noise(latent, 5)
+        return comfy.sample.sample(
+            patcher, noise, 1, 1.0, "euler", "simple", reference_prompt, reference_prompt, latent, seed=5
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def exact(load, forward, file):
+    return forward(load(str(file)))
+
+
+@pytest.mark.parametrize("precision", ERRORS)
+def test_every_precision_samples(load, forward, file, exact, precision):
+    patcher = load(str(file), precision=precision)
+    error = relative_error(forward(patcher), exact)
+    assert 1e-5 < error <= ERRORS[precision]
+    assert any(precision in note for note in patcher.model.notes)
+
+
+def test_auto_keeps_what_the_file_has(load, forward, tmp_path, file, exact):
+    import comfy.utils
+
+    assert torch.equal(forward(load(str(file), precision="auto")), exact)
+    dialects.write("fp8 mixed", tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    patcher = load(str(tmp_path / "r2v.safetensors"))
+    layer = comfy.utils.get_attr(patcher.model, "diffusion_model.blocks.0.ffn.0")
+    assert layer.format.name == "fp8" and layer.weight.dtype == torch.float8_e4m3fn
+    assert relative_error(forward(patcher), exact) <= ERRORS["fp8"]
+
+
+@pytest.mark.parametrize("dialect", ["fp8 old", "int8 rotated", "nvfp4", "mxfp8", "Q8_0", "Q5_1", "fp8 plain"])
+def test_files_sample_as_they_are_stored(load, forward, tmp_path, exact, dialect):
+    dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    (path,) = tmp_path.iterdir()
+    assert relative_error(forward(load(str(path), "reference")), exact) <= 0.3
+    assert relative_error(forward(load(str(path), "reference", "bf16")), exact) <= 0.3
+
+
+def state(patcher):
+    return {name: tensor.clone() for name, tensor in patcher.model.diffusion_model.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name].view(torch.uint8), second[name].view(torch.uint8)) for name in first
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+def test_moves_leave_the_codes_intact(load, forward, file, precision):
+    """Casts, copies, partial loads, offloads and reloads: the same bits and the same picture after each."""
+    import comfy.model_management
+
+    patcher = load(str(file), precision=precision)
+    before, picture = state(patcher), forward(patcher)
+    network = patcher.model.diffusion_model
+    codes = network.blocks[0].ffn[0]
+    scales = {name: getattr(codes, name).clone() for name in codes.part_names}
+    assert same(state(patcher), before)
+    moved = copy.deepcopy(codes).half().to(torch.bfloat16).double()
+    assert all(torch.equal(getattr(moved, name), scale) for name, scale in scales.items())
+
+    comfy.model_management.unload_all_models()
+    assert same(state(patcher), before)
+    size = patcher.model_size()
+    for budget in (size // 3, size // 2, 1, size * 2):
+        patcher.load(torch.device("cpu"), lowvram_model_memory=budget)
+        assert torch.equal(forward(patcher), picture)
+        patcher.partially_unload(torch.device("cpu"), size // 4)
+        assert torch.equal(forward(patcher), picture)
+    patcher.detach()
+    assert same(state(patcher), before)
+    assert torch.equal(forward(patcher.clone()), picture)
+
+
+def test_packed_weights_count_at_their_size(load, tmp_path):
+    file = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, params=PARAMS)
+    sizes = {precision: load(str(file), precision=precision).model_size() for precision in ("bf16", *list(ERRORS)[2:])}
+    # Of a tiny model the layers that stay high are a large part.
+    matrices = sum(prod(shape) for name, shape in expected_shapes(PARAMS).items() if MATRICES.match(name))
+    for precision, share in {"int8": 0.52, "fp8": 0.52, "nf4": 0.29}.items():
+        assert sizes["bf16"] - sizes[precision] >= (1 - share) * 2 * matrices, precision
+
+
+def test_an_untouched_copy_has_the_same_precision(load, forward, file):
+    """What ComfyUI does for deep clones: the stored call makes the same model again."""
+    patcher = load(str(file), precision="int8")
+    make, arguments = patcher.cached_patcher_init[:2]
+    assert torch.equal(forward(make(*arguments, disable_dynamic=True)), forward(patcher))
+
+
+def test_numbers_that_are_not_finite_stop_the_sampling(load, forward, file, pack_nodes):
+    patcher = load(str(file))
+    with torch.no_grad():
+        patcher.model.diffusion_model.blocks[1].ffn[0].weight[3, 7] = float("nan")
+    with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match="not finite"):
+        forward(patcher)
+
+
+def test_an_unknown_precision(load, file, pack_nodes):
+    with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match="precision is 'int4'"):
+        load(str(file), precision="int4")
+
+
+@pytest.mark.parametrize(
+    "device, vram, ram, wanted",
+    [
+        ("cpu", 64, 64, "auto"),
+        ("cuda", 80, 128, "auto"),
+        ("cuda", 24, 64, "int8"),
+        ("cuda", 8, 32, "int8"),
+        ("cuda", 8, 16, "nf4"),
+        ("mps", 36, 36, "int8"),
+    ],
+)
+def test_auto_follows_the_machine(pack_nodes, device, vram, ram, wanted):
+    precision = pack_nodes.module("model_loaders.precision")
+    chosen, why = precision.automatic(14_288_000_000, precision.Machine(device, vram * 10**9, ram * 10**9))
+    assert chosen.value == wanted and why.endswith(".") and "\n" not in why
+    small, _ = precision.automatic(100_000_000, precision.Machine(device, vram * 10**9, ram * 10**9))
+    assert small.value == "auto"
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8", "nf4"])
+def test_only_a_patched_weight_is_refused(load, forward, file, precision, pack_nodes):
+    """Dynamic VRAM hands small weights back as they are; what another node has patched past our patcher is no code."""
+    patcher = load(str(file), precision=precision)
+    picture = forward(patcher)
+    layer = patcher.model.diffusion_model.blocks[1].ffn[0]
+    assert layer.set_weight(layer.weight.data, return_weight=True) is not None
+    layer.set_weight(layer.weight.data.clone(), inplace_update=False, seed=1)
+    assert torch.equal(forward(patcher), picture)
+    key = "diffusion_model.blocks.1.ffn.0.weight"
+    patcher.patches[key] = [(1.0, ("diff", (torch.ones(512, 256),)), 1.0, None, None)]
+    if precision == "nf4":  # its codes have another shape, which ComfyUI leaves alone with a warning
+        patcher.patches[key] = [(1.0, ("diff", (torch.ones(layer.weight.shape),)), 1.0, None, None)]
+    with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match=f"stored as {precision}"):
+        patcher.patch_weight_to_device(key, torch.device("cpu"))

@@ -1,0 +1,534 @@
+"""`python tests/goldens.py FILE...`: runs goldens, wherever they lie, and says how far off each is.
+
+What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest
+counts).
+"""
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from pack.dev.setup.environment import comfyui_path
+from pack.model_loaders.key_maps import find_dialect
+from pack.skyreels_v3.images.colour import match_colour
+from pack.skyreels_v3.images.convert import cover_crop, letterbox, to_rgb8
+from pack.skyreels_v3.images.sizes import bucket_size
+from pack.skyreels_v3.jobs.avatar.passes import (
+    Pass,
+    Portrait,
+    pinned_euler,
+    run_key_pass,
+    run_single,
+    run_window,
+    silent,
+)
+from pack.skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
+from pack.skyreels_v3.jobs.avatar.passes import Tools as AvatarTools
+from pack.skyreels_v3.jobs.avatar.plan import Timing, around_frames, audio_windows, plan_avatar, plan_windows
+from pack.skyreels_v3.jobs.extension.plan import RollLength, RollPlan, continue_rolls, cut_roll
+from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
+from pack.skyreels_v3.jobs.extension.script import CONTINUE, CUT
+from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments, shot_segments
+from pack.skyreels_v3.model.transformer import SkyReelsTransformer
+from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
+from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, guided, reference_branches
+from pack.skyreels_v3.sampling.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
+from pack.skyreels_v3.sampling.solver import unipc
+from pack.skyreels_v3.speech.encoder import SAMPLE_RATE, SpeechEncoder, speech_features
+from pack.skyreels_v3.speech.features import SpeechFeatures
+from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
+from pack.skyreels_v3.vae import causal as causal_vae
+from pack.tests.support.golden import Golden, normal, pixels, read, relative_error
+
+NETWORK = 1e-4  # relative error of networks and latents
+SIGMA = 1e-6
+SOLVED = 1e-5
+LOUDNESS = 1e-6
+EXACT = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: what was compared, how far off it is, how far off it may be."""
+
+    what: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance
+
+
+Runner = Callable[[Golden], Iterable[Check]]
+KINDS: dict[str, Runner] = {}
+
+
+def kind(name: str) -> Callable[[Runner], Runner]:
+    """Registers a runner for files whose name contains `name`."""
+
+    def register(runner: Runner) -> Runner:
+        KINDS[name] = runner
+        return runner
+
+    return register
+
+
+def kind_of(stem: str) -> str | None:
+    """The longest registered kind that a file's name contains."""
+    return max((name for name in KINDS if name in stem), key=len, default=None)
+
+
+def run(path: str | Path) -> list[Check]:
+    """Runs one golden file. Raises ValueError or OSError where it cannot be read or its kind is unknown."""
+    name = kind_of(Path(path).stem)
+    if name is None:
+        raise ValueError(f"unknown kind; known are {', '.join(sorted(KINDS))}")
+    with torch.inference_mode():
+        checks = list(KINDS[name](read(path)))
+    if not checks:
+        raise ValueError("nothing to check in this file")
+    return checks
+
+
+def network(golden: Golden) -> SkyReelsTransformer:
+    """The transformer of a golden with its weights, sized by the shapes of the weights."""
+    weights = golden.weights()
+    dialect, prefix = find_dialect(weights)
+    names = dialect.rename(name.removeprefix(prefix) for name in weights)
+    weights = {names[name.removeprefix(prefix)]: weight for name, weight in weights.items()}
+    model = SkyReelsTransformer(params_of(golden, weights), device="meta")
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def params_of(golden: Golden, weights: dict[str, torch.Tensor]) -> TransformerParams:
+    """Sizes from the weights under Wan names; heads and eps, which no shape tells, from the config."""
+    dim, in_dim, *patch = weights["patch_embedding.weight"].shape
+    config, audio, image_dim = golden.config, None, None
+    if "img_emb.proj.0.weight" in weights:
+        image_dim = weights["img_emb.proj.0.weight"].shape[0]
+    if "audio_proj.norm.weight" in weights:
+        layers, width = golden.input_shapes["audio_features"][-2:]
+        audio_dim = weights["audio_proj.norm.weight"].shape[0]
+        audio = AudioParams(
+            window=weights["audio_proj.proj1.weight"].shape[1] // (layers * width),
+            layers=layers,
+            width=width,
+            hidden=weights["audio_proj.proj1.weight"].shape[0],
+            tokens=weights["audio_proj.proj3.weight"].shape[0] // audio_dim,
+            dim=audio_dim,
+        )
+    return TransformerParams(
+        dim=dim,
+        ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0],
+        num_heads=config.get("num_heads") or config["num_attention_heads"],
+        num_layers=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
+        in_dim=in_dim,
+        out_dim=weights["head.head.weight"].shape[0] // math.prod(patch),
+        text_dim=weights["text_embedding.0.weight"].shape[1],
+        freq_dim=weights["time_embedding.0.weight"].shape[1],
+        patch_size=tuple(patch),
+        eps=config.get("eps", 1e-6),
+        image_dim=image_dim,
+        audio=audio,
+    )
+
+
+def timestep_of(golden: Golden) -> torch.Tensor:
+    return torch.tensor([golden.note["timestep"]], dtype=torch.float32)
+
+
+@kind("dit_reference")
+def dit_reference(golden: Golden) -> Iterable[Check]:
+    """One forward with four reference slots after the video."""
+    segments = reference_segments(golden.input("latents"), golden.input("reference_latents"))
+    velocity = network(golden)(segments, timestep_of(golden), golden.input("text"))
+    yield Check("velocity", relative_error(velocity, golden.tensors["velocity"]), NETWORK)
+
+
+@kind("dit_extension")
+def dit_extension(golden: Golden) -> Iterable[Check]:
+    """One forward with a clean prefix before the video."""
+    segments = extension_segments(golden.input("latents"), golden.input("prefix_latents"))
+    velocity = network(golden)(segments, timestep_of(golden), golden.input("text"))
+    yield Check("velocity", relative_error(velocity, golden.tensors["velocity"]), NETWORK)
+
+
+@kind("dit_shot")
+def dit_shot(golden: Golden) -> Iterable[Check]:
+    """One forward with a clean prefix far away in time."""
+    segments = shot_segments(golden.input("latents"), golden.input("prefix_latents"))
+    velocity = network(golden)(segments, timestep_of(golden), golden.input("text"))
+    yield Check("velocity", relative_error(velocity, golden.tensors["velocity"]), NETWORK)
+
+
+@kind("dit_avatar")
+def dit_avatar(golden: Golden) -> Iterable[Check]:
+    """One forward with a portrait, CLIP tokens and the speech of one or two people."""
+    latents, features = golden.input("latents"), golden.input("audio_features")
+    model, frames = network(golden), features.shape[1]
+    output = model(
+        avatar_segments(latents, golden.input("y")),
+        timestep_of(golden),
+        golden.input("text"),
+        image=golden.input("clip"),
+        audio=audio_windows(features, around_frames(0, frames, frames, model.params.audio.window)),
+        speaker_masks=thirds(*latents.shape[-2:]) if golden.note["people"] > 1 else None,
+    )
+    yield Check("model_output", relative_error(output, golden.tensors["model_output"]), NETWORK)
+
+
+def thirds(height: int, width: int) -> torch.Tensor:
+    """Masks [3, height, width] of a person on the left, one on the right, and the background between them."""
+    masks = torch.zeros(3, height, width)
+    left, right = width // 3, 2 * width // 3
+    masks[0, :, :left] = 1
+    masks[1, :, right:] = 1
+    masks[2, :, left:right] = 1
+    return masks
+
+
+@kind("pipeline_reference")
+def pipeline_reference(golden: Golden) -> Iterable[Check]:
+    """The whole reference job up to the latents, with or without guidance."""
+    note, wanted = golden.note, golden.tensors["latents"]
+    images = list(golden.pixels())
+    _, _, latent_frames, height, width = wanted.shape
+    plan = plan_reference(
+        [(image.shape[1], image.shape[0]) for image in images],
+        width=8 * width,
+        height=8 * height,
+        frames=4 * (latent_frames - 1) + 1,
+    )
+    references = encode_references(images, plan, golden.vae.encode)
+    sigmas = unipc_sigmas(note["steps"], note["shift"], Job.REFERENCE)
+    branches = reference_branches(note["guidance_text"], note["guidance_image"])
+    prompt, negative = golden.input("text"), golden.input("negative_text")
+    model = network(golden)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        def predict(branch: Branch) -> torch.Tensor:
+            slots = references if branch.uses_references else torch.zeros_like(references)
+            text = prompt if branch.uses_prompt else negative
+            return x - sigma * model(reference_segments(x, slots), integer_timestep(sigma)[None], text)
+
+        return guided(predict, branches)
+
+    noise = torch.randn(plan.latent_shape, generator=torch.Generator().manual_seed(note["seed"]))
+    yield Check("latents", relative_error(unipc(denoise, noise, sigmas), wanted), NETWORK)
+    yield Check("sigmas", largest(sigmas, golden.tensors["sigmas"]), SIGMA)
+    yield Check("timesteps", largest(integer_timestep(sigmas[:-1]), golden.tensors["timesteps"]), EXACT)
+
+
+def extension(golden: Golden, shot: str, lengths: Sequence[RollLength], segments: Callable) -> Iterable[Check]:
+    """The whole extension loop in the official way: rolls, 8-bit hand-over, stitching."""
+    note, model, text = golden.note, network(golden), golden.input("text")
+    sigmas = unipc_sigmas(note["steps"], note["shift"], Job.EXTENSION)
+
+    def denoise(roll: RollPlan, prefix: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return x - sigma * model(segments(x, prefix), integer_timestep(sigma)[None], text)
+
+        return unipc(clean, noise, sigmas)
+
+    tools = Tools(golden.vae.encode, golden.vae.pieces, denoise)
+    settings = Settings(seed=note["seed"], official=True)
+    tail, made = Tail.of_source(golden.pixels()[-note["condition_frames"] :]), []
+    for part, length in enumerate(lengths, start=1):
+        roll = RollPlan(0, 1, shot, "", part, len(lengths), *length)
+        tail = run_roll(roll, tail, tools, settings, made.append)
+    yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
+
+
+@kind("pipeline_extension")
+def pipeline_extension(golden: Golden) -> Iterable[Check]:
+    """Rolls that continue a shot."""
+    lengths = continue_rolls(golden.note["duration_seconds"], official=True)
+    yield from extension(golden, CONTINUE, lengths, extension_segments)
+
+
+@kind("pipeline_shot")
+def pipeline_shot(golden: Golden) -> Iterable[Check]:
+    """A cut to a new shot."""
+    lengths = [cut_roll(golden.note["duration_seconds"], official=True)]
+    yield from extension(golden, CUT, lengths, shot_segments)
+
+
+@kind("pipeline_avatar")
+def pipeline_avatar(golden: Golden) -> Iterable[Check]:
+    """The whole avatar job: key-frame pass, windows, motion frames held, colours matched, stitching."""
+    note, model = golden.note, network(golden)
+    sigmas = euler_sigmas(note["steps"], note["shift"])
+    branches = avatar_branches(note["text_guidance"], note["audio_guidance"])
+    prompt, connection, negative = (golden.input(f"{name}text") for name in ("", "connection_", "negative_"))
+
+    def denoise(run: Pass, noise: torch.Tensor) -> torch.Tensor:
+        def clean(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            def predict(branch: Branch) -> torch.Tensor:
+                own = prompt if run.plan.is_key_pass else connection
+                text = own if branch.uses_prompt else negative
+                speech = run.speech if branch.uses_speech else silent(run.speech)
+                segments = avatar_segments(x, run.condition)
+                return x - sigma * model(segments, 1000 * sigma[None], text, image=run.tokens, audio=speech)
+
+            return guided(predict, branches)
+
+        return pinned_euler(clean, noise, sigmas, run.pin)
+
+    yield from avatar_frames(golden, denoise)
+
+
+def avatar_frames(golden: Golden, denoise: Callable[[Pass, torch.Tensor], torch.Tensor]) -> Iterable[Check]:
+    """The frames of a golden avatar job, whose windows `denoise` samples, see avatar_job.Tools."""
+    note = golden.note
+    timing = Timing(note["frame_num"], note["motion_frames"], note["drop_frames"])
+    _, height, width, _ = golden.input_shapes["pixels"]
+    features, clip = SpeechFeatures.of(golden.input("audio_features")), golden.input("clip")
+    plan = plan_avatar((width, height), features.frames, width=width, height=height, timing=timing, steps=note["steps"])
+    tools = AvatarTools(golden.vae.encode, golden.vae.pieces, lambda pixels: clip, denoise)
+    settings = AvatarSettings(seed=note["seed"], official=True)
+    portrait = Portrait.of(golden.pixels(), plan, tools)
+    made = []
+    if plan.single:
+        run_single(plan, portrait, features, tools, settings, made.append)
+    else:
+        frames, start = run_key_pass(plan, portrait, features, tools, settings)
+        for window in plan.windows:
+            key_frame = frames[window.key_frame]
+            start = run_window(plan, window, start, key_frame, portrait, features, tools, settings, made.append)
+    yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
+
+
+def comfy(name: str):
+    """A module of ComfyUI, on the CPU, without its server and its nodes."""
+    host = str(comfyui_path())
+    if host not in sys.path:
+        sys.path.insert(0, host)
+    if "comfy.model_management" not in sys.modules:  # which looks for a GPU at once
+        importlib.import_module("comfy.cli_args").args.cpu = True
+    return importlib.import_module(f"comfy.{name}")
+
+
+@kind("wav2vec2")
+def wav2vec2(golden: Golden) -> Iterable[Check]:
+    """Speech features through the modules that ComfyUI loads, at the golden's sizes."""
+    waveform, weights = golden.tensors["waveform"], golden.weights()
+    config, width, layers = golden.config, golden.config["hidden_size"], golden.config["num_hidden_layers"]
+    parts, options = comfy("audio_encoders.wav2vec2"), {"operations": comfy("ops").manual_cast}
+    model = parts.Wav2Vec2Model(
+        width, num_heads=config["num_attention_heads"], num_layers=layers, conv_norm=False, conv_bias=False,
+        do_normalize=False, do_stable_layer_norm=False, **options,
+    )  # fmt: skip
+    # The sizes that ComfyUI knows no argument for.
+    convolved = config["conv_dim"][0]
+    model.feature_extractor = parts.ConvFeatureEncoder(convolved, conv_norm=False, **options)
+    model.feature_projection = parts.FeatureProjection(convolved, width, **options)
+    model.encoder.pos_conv_embed = parts.PositionalConvEmbedding(
+        width, config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
+    )
+    for layer in model.encoder.layers:
+        layer.feed_forward = parts.FeedForward(width, config["intermediate_size"] / width, **options)
+    model.load_state_dict(weights)
+    encoder = SpeechEncoder.of(model.eval())
+    features = torch.stack(list(speech_features(waveform, encoder)), dim=1)
+    yield Check("features", relative_error(features, golden.tensors["features"]), NETWORK)
+
+
+@kind("loudness")
+def loudness(golden: Golden) -> Iterable[Check]:
+    """Loudness of the wav2vec2 golden's waveform, three times over, and the factor to -23 LUFS."""
+    waveform = read(Path(__file__).parent / "wav2vec2.safetensors").tensors["waveform"].repeat(3)
+    pairs = {
+        "integrated_loudness": integrated_loudness(waveform, SAMPLE_RATE),
+        "gain": loudness_gain(waveform, SAMPLE_RATE),
+    }
+    for name, got in pairs.items():
+        yield Check(name, abs(got / golden.data[name] - 1), LOUDNESS)
+
+
+@kind("vae")
+def vae(golden: Golden) -> Iterable[Check]:
+    """The host's Wan VAE at the golden's width, between pixels and model space: by itself, and as the pack runs it."""
+    wanted = golden.tensors
+    model = comfy("ldm.wan.vae").WanVAE(**golden.config)
+    model.load_state_dict(golden.weights())
+    space = comfy("latent_formats").Wan21()
+    _, _, latents, height, width = wanted["latents"].shape
+    clip = pixels(golden.stem, 4 * (latents - 1) + 1, 8 * height, 8 * width).float() / 127.5 - 1
+    clip = clip.permute(3, 0, 1, 2)[None]
+    yield Check("latents", relative_error(space.process_in(model.encode(clip)), wanted["latents"]), NETWORK)
+    pieces = causal_vae.encode(model, lambda start, stop: clip[:, :, start:stop], clip.shape[2])
+    encoded = space.process_in(torch.cat(list(pieces), dim=2))
+    yield Check("latents, the pack's way", relative_error(encoded, wanted["latents"]), NETWORK)
+    _, _, frames, height, width = wanted["decoded"].shape
+    noise = normal(f"{golden.stem}/in/latents", (1, 16, latent_frames(frames), height // 8, width // 8))
+    decoded = model.decode(space.process_out(noise)).clamp(-1, 1)
+    yield Check("decoded", relative_error(decoded, wanted["decoded"]), NETWORK)
+    decoded = torch.cat(list(causal_vae.decode(model, space.process_out(noise))), dim=2).clamp(-1, 1)
+    yield Check("decoded, the pack's way", relative_error(decoded, wanted["decoded"]), NETWORK)
+
+
+def frame_checks(got: torch.Tensor, wanted: torch.Tensor) -> Iterable[Check]:
+    """Frames: at most one step of 255 at any pixel, and at most 0.1 % of the pixels off."""
+    yield Check("largest step of 255", largest(got, wanted), 1.0)
+    off = (got != wanted).float().mean().item() if got.shape == wanted.shape else math.inf
+    yield Check("share of pixels off", off, 1e-3)
+
+
+def largest(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest distance between two tensors of one shape; infinity for two shapes."""
+    if got.shape != wanted.shape:
+        return math.inf
+    return (got.double() - wanted.double()).abs().max().item()
+
+
+@kind("schedules")
+def schedules(golden: Golden) -> Iterable[Check]:
+    """Sigmas and timesteps of `<job>_<steps>`, and an equation solved with them."""
+    start = normal("solver/x", (4, 4))
+    for name, entry in golden.data.items():
+        if not isinstance(entry, dict):
+            continue
+        job, _, steps = name.rpartition("_")
+        recipe = RECIPES[Job(job)]
+        shift = entry.get("shift", recipe.shift)
+        euler = recipe.solver == "euler"
+        sigmas = euler_sigmas(int(steps), shift) if euler else unipc_sigmas(int(steps), shift, Job(job))
+        timesteps = timesteps_of(sigmas, recipe.integer_timesteps)[: len(entry["timesteps"])]
+        yield Check(f"{name} timesteps", largest(timesteps, torch.tensor(entry["timesteps"])), EXACT)
+        if "sigmas" in entry:
+            yield Check(f"{name} sigmas", largest(sigmas, torch.tensor(entry["sigmas"])), SIGMA)
+        if "solved" in entry:
+            solved = unipc(toy_denoise, start, sigmas)
+            yield Check(f"{name} solved", relative_error(solved, torch.tensor(entry["solved"])), SOLVED)
+
+
+def toy_denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Clean x for the velocity 0.7 x + 0.2 sin(3 x) - 0.1 t / 1000 at the whole timestep t."""
+    return x - sigma * (0.7 * x + 0.2 * torch.sin(3 * x) - 0.1 * integer_timestep(sigma) / 1000)
+
+
+@kind("sizes")
+def sizes(golden: Golden) -> Iterable[Check]:
+    """Which size each image gives, [height, width] under `<resolution>` or `avatar_<resolution>`."""
+    for row in golden.data["rows"]:
+        size = row["width"], row["height"]
+        for name, wanted in row.items():
+            if name in ("width", "height"):
+                continue
+            job = Job.AVATAR if name.startswith("avatar_") else Job.REFERENCE
+            width, height = bucket_size(*size, name.removeprefix("avatar_"), job)
+            yield Check(f"{size} {name}", float([height, width] != wanted), EXACT)
+
+
+@kind("images")
+def images(golden: Golden) -> Iterable[Check]:
+    """`letterbox_<image>_<height>x<width>` and `crop_<image>_<height>x<width>`."""
+    for name, wanted in golden.tensors.items():
+        match = re.fullmatch(r"(letterbox|crop)_(.+)_(\d+)x(\d+)", name)
+        if match is None:
+            continue
+        operation, source, height, width = match.groups()
+        resize = letterbox if operation == "letterbox" else cover_crop
+        got = torch.from_numpy(resize(to_rgb8(golden.tensors[source]), int(width), int(height)).copy())
+        yield Check(name, largest(got, wanted), EXACT)
+
+
+COLOUR_STRENGTHS = {"full": 1.0, "half": 0.5}
+
+
+@kind("colour_match")
+def colour_match(golden: Golden) -> Iterable[Check]:
+    """`full` and `half` of the match of one clip to one frame."""
+    for name, strength in COLOUR_STRENGTHS.items():
+        wanted = golden.tensors[name]
+        source = (normal("colour/source", wanted.shape) * 0.4).clamp(-1, 1)
+        reference = (normal("colour/reference", (1, 3, 1, *wanted.shape[-2:])) * 0.5 + 0.1).clamp(-1, 1)
+        yield Check(name, relative_error(match_colour(source, reference, strength), wanted), NETWORK)
+
+
+def single_shot_plan(seconds: int) -> list[dict[str, int]]:
+    return [
+        {
+            "latent_frames": roll.latent_frames,
+            "prefix_latent_frames": latent_frames(roll.prefix_frames),
+            "new_frames": roll.new_frames,
+        }
+        for roll in continue_rolls(seconds, official=True)
+    ]
+
+
+def shot_switching_plan(seconds: int) -> dict[str, int]:
+    roll = cut_roll(seconds, official=True)
+    return {
+        "condition_frames": roll.prefix_frames,
+        "frames": roll.new_frames,
+        "latent_frames": roll.latent_frames,
+        "prefix_latent_frames": latent_frames(roll.prefix_frames),
+    }
+
+
+def avatar_plan(frames: int) -> dict:
+    plan = plan_windows(frames, limit=5000)
+    return {
+        "video_frames": plan.frames,
+        "key_frames": [window.key_frame for window in plan.windows],
+        "segments": [[window.start, window.stop] for window in plan.windows or [plan.key_pass]],
+        "audio_padded_to": plan.padded,
+        "single_clip": not plan.windows,
+    }
+
+
+PLANS: dict[str, Callable] = {
+    "single_shot": single_shot_plan,
+    "shot_switching": shot_switching_plan,
+    "avatar": avatar_plan,
+}
+
+
+@kind("plans")
+def plans(golden: Golden) -> Iterable[Check]:
+    """Frames of every duration, under the name of a job. Jobs without a plan here are named and not counted."""
+    for job, rows in golden.data.items():
+        if job not in PLANS:
+            print(f"{golden.stem}: {job} is not checked, known are {', '.join(PLANS)}", file=sys.stderr)
+            continue
+        for length, wanted in rows.items():
+            yield Check(f"{job} {length}", float(PLANS[job](int(length)) != wanted), EXACT)
+
+
+def main(paths: list[str]) -> int:
+    """Prints one line a file; 0 where all passed, 1 where one did not, 2 where none was given."""
+    if not paths:
+        print("usage: python tests/goldens.py FILE...", file=sys.stderr)
+        return 2
+    failed = False
+    for path in paths:
+        name = Path(path).name
+        try:
+            checks = run(path)
+        except Exception as error:  # one bad file must not hide the others
+            print(f"{name}  -  FAIL  {type(error).__name__}: {error}")
+            failed = True
+            continue
+        bad = [check for check in checks if not check.passed]
+        failed = failed or bool(bad)
+        worst = max(check.error for check in checks)
+        reason = "".join(f"  {check.what}: {check.error:.3g} > {check.tolerance:g}" for check in bad[:3])
+        print(f"{name}  {worst:.2e}  {'FAIL' if bad else 'ok'}{reason}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,210 @@
+"""LoRA files: every trainer's names lead to the same layers, and what is wrong with a file is told in one sentence."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, write_transformer
+from pack.model_loaders.key_maps import KEY_MAPS
+from pack.model_loaders.lora import open_lora
+from pack.model_loaders.lora_names import layer_names
+from pack.model_loaders.params import expected_shapes
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.model.params import TransformerParams
+from pack.skyreels_v3.recipes import Job
+from pack.tests.support.loras import ALPHA, NAMINGS, RANK, linear_layers, lora_pairs, named, write_lora
+
+Q = "blocks.0.self_attn.q"
+
+
+def opened(tmp_path, tensors, params=TINY, name="style.safetensors", metadata=None):
+    return open_lora(write_lora(tmp_path / name, tensors, metadata), params)
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("params", [TINY, TINY_AVATAR], ids=["14B", "avatar"])
+def test_every_naming_leads_to_the_same_layers(tmp_path, naming, params):
+    # diffusers has no names for the audio layers
+    names = [name for name in linear_layers(params) if "audio" not in name]
+    pairs = lora_pairs(params, layers=names)
+    lora = opened(tmp_path, named(pairs, naming, ALPHA), params)
+    assert not lora.left_out and not lora.deltas and lora.count == len(names)
+    assert {(layer.rank, layer.scale) for layer in lora.layers.values()} == {(RANK, ALPHA / RANK)}
+    state, _ = lora.read()
+    for name, (down, up) in pairs.items():
+        key = name.replace(".", "/")
+        assert torch.equal(state[f"{key}.down.weight"], down)
+        assert torch.equal(state[f"{key}.up.weight"], up)
+    assert lora.summary() == f"style.safetensors: {len(names)} layers, rank {RANK}"
+    assert lora.notes() == []
+
+
+def test_no_name_means_two_layers():
+    for params in (TINY, TINY_AVATAR, TransformerParams()):
+        weights = expected_shapes(params)
+        layers = {name.removesuffix(".weight").removesuffix(".bias") for name in weights}
+        means: dict[str, set] = {}
+        for dialect in KEY_MAPS:
+            for wan, name in dialect.inverted().rename(layers).items():
+                for form in (name, name.replace(".", "_")):
+                    means.setdefault(form, set()).add(wan)
+        assert not {name: wans for name, wans in means.items() if len(wans) > 1}
+        assert set(layer_names(weights).values()) == layers
+
+
+def test_without_an_alpha_the_scale_is_one(tmp_path):
+    assert opened(tmp_path, named(lora_pairs(layers=[Q]))).layers[Q].scale == 1.0
+
+
+def test_differences_of_every_kind_of_weight(tmp_path):
+    shapes = expected_shapes(TINY)
+    change = {
+        f"{Q}.diff": torch.ones(shapes[f"{Q}.weight"]),
+        f"{Q}.diff_b": torch.ones(128),
+        "blocks.1.norm3.diff": torch.ones(128),
+        "blocks.1.norm3.diff_b": torch.ones(128),
+        "blocks.1.cross_attn.norm_q.w_norm": torch.ones(128),
+        "blocks.0.diff_m": torch.ones(1, 6, 128),
+        "blocks.1.modulation.diff_m": torch.ones(6, 128),
+        "head.modulation.diff": torch.ones(1, 2, 128),
+        "patch_embedding.diff_b": torch.ones(128),
+        "patch_embedding.lora_down.weight": torch.ones(2, 16, 1, 2, 2),
+        "patch_embedding.lora_up.weight": torch.ones(128, 2, 1, 1, 1),
+        "patch_embedding.alpha": torch.tensor(1.0),
+    }
+    lora = opened(tmp_path, {f"diffusion_model.{key}": tensor for key, tensor in change.items()})
+    assert not lora.left_out
+    assert lora.layers[Q].rank == 0 and lora.layers[Q].bias
+    state, deltas = lora.read()
+    assert {key: tuple(tensor.shape) for key, tensor in state.items()} == {
+        "blocks/0/self_attn/q.up.weight": (128, 128),
+        "blocks/0/self_attn/q.bias.weight": (128, 1),
+    }
+    assert {name: tuple(delta.shape) for name, delta in deltas.items()} == {
+        name: shapes[name]
+        for name in (
+            "blocks.1.norm3.weight",
+            "blocks.1.norm3.bias",
+            "blocks.1.cross_attn.norm_q.weight",
+            "blocks.0.modulation",
+            "blocks.1.modulation",
+            "head.modulation",
+            "patch_embedding.bias",
+            "patch_embedding.weight",
+        )
+    }
+    assert torch.equal(deltas["patch_embedding.weight"], torch.ones(128, 16, 1, 2, 2)), "two ranks, each by 1 / 2"
+
+
+def test_layers_of_another_variant_are_left_out_and_named(tmp_path):
+    pairs = lora_pairs(TINY_AVATAR, layers=[Q, "blocks.0.cross_attn.k_img", "blocks.1.cross_attn.v_img"])
+    tensors = named(pairs) | {
+        "diffusion_model.patch_embedding.diff": torch.zeros(128, 36, 1, 2, 2),
+        "diffusion_model.head.head.set_weight": torch.zeros(64, 128),
+    }
+    lora = opened(tmp_path, tensors)
+    assert list(lora.layers) == [Q]
+    sentences = lora.notes()
+    assert sentences[0] == (
+        "3 of 5 layers of style.safetensors fit nothing in this model and are left out "
+        "(diffusion_model.blocks.0.cross_attn.k_img, diffusion_model.blocks.1.cross_attn.v_img, patch_embedding)."
+    )
+    assert "replaces 1 weights" in sentences[1] and "head.head" in sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "expected"),
+    [
+        ("lightx2v_T2V_14B_cfg_step_distill_v2_lora_rank64_bf16", "", True),
+        ("Wan21_CausVid_14B_T2V_lora_rank32", "", True),
+        ("Wan21_AccVid_T2V_14B_lora_rank32", "", True),
+        ("Wan2.1_T2V_14B_FusionX_LoRA", "", True),
+        ("Wan2.2-T2V-A14B-4steps-lora", "", True),
+        ("wan_rcm_14b", "", True),
+        ("Wan14B_self-forcing", "", True),
+        ("mine", "Lightning 14B", True),
+        ("my_character_v2_12000_steps", "", False),
+        ("alarcmotion", "Film grain", False),
+        ("harcmdance", "", False),
+    ],
+)
+def test_loras_that_save_steps_are_warned_of(tmp_path, name, title, expected):
+    lora = opened(tmp_path, named(lora_pairs(layers=[Q])), TINY, f"{name}.safetensors", {"modelspec.title": title})
+    assert [("picture burns" in sentence) for sentence in lora.notes()] == [True] * expected
+
+
+def half(tensors, end):
+    return {key: tensor for key, tensor in tensors.items() if not key.endswith(end)}
+
+
+SMALL = named(lora_pairs(layers=[Q]))
+A, B = SMALL
+WRONG = {
+    "a rank that differs": ({A: torch.zeros(8, 128), B: torch.zeros(128, 4)}, "halves of .* 8 x 128 and 128 x 4"),
+    "another width": (
+        {A: torch.zeros(4, 96), B: torch.zeros(96, 4)},
+        "blocks.0.self_attn.q is for a weight of 96 x 96, but this model's has 128 x 128: choose a LoRA for Wan 2.1",
+    ),
+    "a difference of another width": ({A.replace("lora_A.weight", "diff"): torch.zeros(96, 96)}, "96 x 96"),
+    "a bias of another width": ({A.replace("lora_A.weight", "diff_b"): torch.zeros(96)}, "a bias of 96"),
+    "a vector as a half": ({A: torch.zeros(4), B: torch.zeros(128, 4)}, "do not fit together"),
+    "no ranks": ({A: torch.zeros(0, 128), B: torch.zeros(128, 0)}, "do not fit together"),
+    "half a pair": ({A: torch.zeros(4, 128)}, "two halves, down and up"),
+    "an alpha alone": ({A.replace("lora_A.weight", "alpha"): torch.tensor(1.0)}, "two halves, down and up"),
+    "an alpha that is none": (
+        SMALL | {A.replace("lora_A.weight", "alpha"): torch.tensor(math.nan)},
+        "alpha of .* no",
+    ),
+    "an endless alpha": (SMALL | {A.replace("lora_A.weight", "alpha"): torch.tensor(math.inf)}, "alpha of .* no"),
+    "many alphas": (SMALL | {A.replace("lora_A.weight", "alpha"): torch.ones(3)}, "alpha of .* no number"),
+    "whole numbers": ({A: torch.zeros(4, 128).char(), B: torch.zeros(128, 4).char()}, "stored as I8"),
+    "two LoRAs": (SMALL | named(lora_pairs(layers=[Q]), "kohya"), f"has {Q} twice"),
+    "another model": (
+        {"transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(4, 8)},
+        "a LoRA for another model: none of its 1 layers",
+    ),
+    "a text encoder's": ({"lora_te_text_model_encoder_layers_0.lora_up.weight": torch.zeros(4, 4)}, "a text encoder"),
+    "a LoHa": ({f"diffusion_model.{Q}.hada_w1_a": torch.zeros(4, 4)}, "is a LoHa.*LoraLoaderModelOnly"),
+    "a LoKr": ({f"lycoris_{Q.replace('.', '_')}.lokr_w1": torch.zeros(4, 4)}, "is a LoKr"),
+    "a DoRA": (SMALL | {f"diffusion_model.{Q}.dora_scale": torch.zeros(128, 1)}, "is a DoRA"),
+    "something else": ({"embedding": torch.zeros(4)}, "tensors are called embedding.* no LoRA"),
+    "nothing": ({}, "it is empty"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_in_one_sentence(tmp_path, case):
+    tensors, message = WRONG[case]
+    with pytest.raises(InputError, match=message) as error:
+        opened(tmp_path, tensors)
+    assert "style.safetensors" in str(error.value)
+    assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
+
+
+def test_a_checkpoint_is_no_lora(tmp_path):
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
+    with pytest.raises(InputError, match="a whole model: load it with SkyReels-V3 Load Model"):
+        open_lora(path, TINY)
+
+
+def test_files_that_are_damaged_or_of_another_format(tmp_path):
+    path = tmp_path / "style.safetensors"
+    for content, message in ((b"", "empty"), (b"<html>", "web page"), (b"PK\x03\x04" + b"0" * 600, "pickle")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            open_lora(path, TINY)
+    save_file(SMALL, path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(InputError, match="incomplete"):
+        open_lora(path, TINY)
+    with pytest.raises(InputError, match="There is no file"):
+        open_lora(tmp_path / "gone.safetensors", TINY)
+
+
+def test_a_file_that_changed_after_it_was_opened(tmp_path):
+    lora = opened(tmp_path, SMALL)
+    lora.path.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read any more"):
+        lora.read()

@@ -1,0 +1,258 @@
+"""Checkpoints as Skywork and others publish them: names, sizes, weights, and the job that is taken."""
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
+from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.jobs import METADATA_JOB, detect_job, job_in_name
+from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
+from pack.model_loaders.params import expected_shapes, params_from_shapes
+from pack.model_loaders.weights import load_weights
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
+from pack.skyreels_v3.recipes import Job
+from pack.tests.support import golden
+
+GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
+SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
+
+
+def check_weights(checkpoint, params, dtype=torch.bfloat16):
+    """The state dict is exactly the weights that were written."""
+    wanted, weights = transformer_weights(params), load_weights(checkpoint).tensors
+    assert weights.keys() == wanted.keys()
+    for key, weight in weights.items():
+        assert weight.dtype == dtype and torch.equal(weight, wanted[key].to(dtype)), key
+
+
+@pytest.fixture
+def single(tmp_path):
+    """A Wan-named file and its weights, for changes: single(name, weights, metadata) writes another one."""
+    weights = {key: weight.half() for key, weight in transformer_weights(TINY).items()}
+
+    def write(name="model.safetensors", changed=None, metadata=None):
+        save_file(weights if changed is None else changed, tmp_path / name, metadata)
+        return tmp_path / name
+
+    return write, weights
+
+
+@pytest.mark.parametrize("name", ["dit_reference", "dit_extension", "dit_shot", "dit_avatar"])
+def test_names_and_sizes_are_the_official_ones(name):
+    file = golden.read(GOLDENS / f"{name}.safetensors")
+    dialect, prefix = find_dialect(file.shapes)
+    assert (dialect.name, prefix) == ("diffusers" if name == "dit_reference" else "wan", "")
+    shapes = {new: tuple(file.shapes[old]) for old, new in dialect.rename(file.shapes).items()}
+    params = params_from_shapes(shapes, file.config)
+    assert expected_shapes(params) == shapes
+    assert (params.dim, params.num_heads, params.head_dim, params.num_layers) == (96, 3, 32, 2)
+    assert (params.ffn_dim, params.text_dim, params.freq_dim, params.out_dim) == (160, 48, 256, 16)
+    audio = AudioParams(hidden=4, tokens=6, dim=24) if name == "dit_avatar" else None
+    assert (params.in_dim, params.image_dim, params.audio) == ((36, 1280, audio) if audio else (16, None, None))
+
+
+def test_every_weight_of_the_published_sizes():
+    sizes = TransformerParams()
+    assert params_from_shapes(expected_shapes(sizes)) == sizes
+    assert len(expected_shapes(sizes)) == 1095
+    avatar = dataclasses.replace(sizes, in_dim=36, image_dim=1280, audio=AudioParams())
+    assert params_from_shapes(expected_shapes(avatar)) == avatar
+
+
+def test_diffusers_names_of_image_layers_and_back():
+    names = expected_shapes(TINY_AVATAR)
+    diffusers = DIFFUSERS.inverted().rename(names)
+    assert diffusers["blocks.1.cross_attn.norm_k_img.weight"] == "blocks.1.attn2.norm_added_k.weight"
+    assert diffusers["img_emb.proj.1.bias"] == "condition_embedder.image_embedder.ff.net.0.proj.bias"
+    assert diffusers["img_emb.proj.4.weight"] == "condition_embedder.image_embedder.norm2.weight"
+    assert diffusers["blocks.0.norm3.weight"] == "blocks.0.norm2.weight"
+    assert DIFFUSERS.rename(diffusers.values()) == {new: old for old, new in diffusers.items()}
+
+
+@pytest.mark.parametrize("heads", [0, -1, 3, 128, "many", [1], float("inf")])
+@pytest.mark.parametrize("key", ["num_heads", "num_attention_heads"])
+def test_a_number_of_heads_that_does_not_fit(heads, key):
+    with pytest.raises(InputError, match="heads"):
+        params_from_shapes(expected_shapes(TINY), {key: heads})
+
+
+def test_without_config_a_head_is_128_wide():
+    assert params_from_shapes(expected_shapes(dataclasses.replace(TINY, dim=256, num_heads=2))).num_heads == 2
+    with pytest.raises(InputError, match=r"96 wide.*config\.json"):
+        params_from_shapes(expected_shapes(dataclasses.replace(TINY, dim=96, num_heads=3)))
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model.", "model."])
+@pytest.mark.parametrize("dialect", ["wan", "diffusers"])
+def test_single_files(tmp_path, dialect, prefix):
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, dialect, prefix=prefix)
+    checkpoint = open_checkpoint(path)
+    assert (checkpoint.params, checkpoint.job, checkpoint.dialect) == (TINY, Job.REFERENCE, dialect)
+    assert checkpoint.paths == (path,) and checkpoint.plain_dtype == "BF16"
+    check_weights(checkpoint, TINY)
+
+
+@pytest.mark.parametrize("dtype, name", [(torch.float16, "fp16"), (torch.float32, "fp32")])
+def test_other_precisions(tmp_path, dtype, name):
+    checkpoint = open_checkpoint(write_transformer(tmp_path / "x.safetensors", Job.SHOT, dtype=dtype), Job.SHOT)
+    assert checkpoint.precision == name and checkpoint.job is Job.SHOT
+    check_weights(checkpoint, TINY, dtype)
+
+
+def test_the_dtype_is_that_of_most_weights(single):
+    write, weights = single
+    changed = {key: weight.float() if "modulation" in key else weight for key, weight in weights.items()}
+    checkpoint = open_checkpoint(write("x.safetensors", changed))
+    assert checkpoint.plain_dtype == "F16"
+    assert load_weights(checkpoint).tensors["head.modulation"].dtype == torch.float32
+
+
+def test_a_whole_checkpoint_gives_its_transformer(single):
+    write, weights = single
+    whole = {f"model.diffusion_model.{key}": weight for key, weight in weights.items()}
+    path = write("whole.safetensors", {**whole, "first_stage_model.decoder.conv1.weight": torch.ones(1)})
+    assert load_weights(open_checkpoint(path)).tensors.keys() == weights.keys()
+
+
+FOLDERS = {
+    "R2V": ("SkyReels-V3-R2V-14B/transformer", Job.REFERENCE, "diffusers", TINY),
+    "V2V": ("SkyReels-V3-V2V-14B/transformer", Job.EXTENSION, "wan", TINY),
+    "V2V shot": ("SkyReels-V3-V2V-14B/shot_transformer", Job.SHOT, "wan", TINY),
+    "A2V": ("SkyReels-V3-A2V-19B", Job.AVATAR, "wan", TINY_AVATAR),
+}
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("folder, job, dialect, params", FOLDERS.values(), ids=FOLDERS)
+def test_the_folders_that_skywork_publishes(tmp_path, folder, job, dialect, params, index):
+    path = write_transformer(tmp_path / folder, job, dialect, shards=3, index=index)
+    checkpoint = open_checkpoint(path)
+    assert (checkpoint.job, checkpoint.params, checkpoint.dialect) == (job, params, dialect)
+    assert [file.name for file in checkpoint.paths] == [SHARD.format(n, 3) for n in (1, 2, 3)]
+    check_weights(checkpoint, params)
+    any_shard = open_checkpoint(path / SHARD.format(2, 3))
+    assert any_shard.job is job and any_shard.paths == checkpoint.paths
+
+
+def test_the_config_beside_a_folder_tells_the_heads(tmp_path):
+    params = dataclasses.replace(TINY, num_heads=4)
+    for dialect in ("wan", "diffusers"):
+        path = write_transformer(tmp_path / dialect, Job.REFERENCE, dialect, params=params, shards=2)
+        assert open_checkpoint(path).params.num_heads == 4
+    path = write_transformer(tmp_path / "x.safetensors", Job.SHOT, params=params, metadata={"num_heads": "4"})
+    assert open_checkpoint(path).params.num_heads == 4
+    (tmp_path / "config.json").write_text('{"num_heads": 2}')  # of something else: x.safetensors is a single file
+    assert open_checkpoint(path).params.num_heads == 4
+
+
+def test_shards_with_any_names_and_no_index(tmp_path):
+    weights = {key: weight.bfloat16() for key, weight in transformer_weights(TINY_AVATAR).items()}
+    keys = sorted(weights)
+    (tmp_path / "model").mkdir()
+    save_file({key: weights[key] for key in keys[::2]}, tmp_path / "model" / "first.safetensors")
+    save_file({key: weights[key] for key in keys[1::2]}, tmp_path / "model" / "second.safetensors")
+    check_weights(open_checkpoint(tmp_path / "model"), TINY_AVATAR)
+
+
+def test_a_repository_with_one_transformer_needs_no_more(tmp_path):
+    write_transformer(tmp_path / "SkyReels-V3-R2V-14B" / "transformer", Job.REFERENCE, "diffusers", shards=2)
+    assert open_checkpoint(tmp_path / "SkyReels-V3-R2V-14B").job is Job.REFERENCE
+    write_transformer(tmp_path / "SkyReels-V3-R2V-14B" / "shot_transformer", Job.SHOT, shards=2)
+    with pytest.raises(InputError, match="choose one of these two folders"):
+        open_checkpoint(tmp_path / "SkyReels-V3-R2V-14B")
+
+
+def test_weights_are_mapped_not_copied(tmp_path):
+    path = write_transformer(tmp_path / "x.safetensors", Job.SHOT)
+    weights = load_weights(open_checkpoint(path)).tensors
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not tell what is mapped")
+    ranges = [line.split("-", 1) for line in maps.read_text().splitlines() if line.endswith(str(path))]
+    ranges = [(int(start, 16), int(rest.split(" ", 1)[0], 16)) for start, rest in ranges]
+    for key, weight in weights.items():
+        assert any(start <= weight.data_ptr() < end for start, end in ranges), key
+
+
+@pytest.mark.parametrize("shift", range(8))
+def test_misaligned_weights_are_right(tmp_path, shift):
+    path = write_transformer(tmp_path / "x.safetensors", Job.SHOT, dtype=torch.float32)
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(struct.pack("<Q", end - 8 + shift) + content[8:end] + b" " * shift + content[end:])
+    checkpoint = open_checkpoint(path)
+    check_weights(checkpoint, TINY, torch.float32)
+    assert all(weight.data_ptr() % 4 == 0 for weight in load_weights(checkpoint).tensors.values())
+
+
+def test_a_file_that_changed_after_it_was_opened(tmp_path):
+    checkpoint = open_checkpoint(write_transformer(tmp_path / "x.safetensors", Job.SHOT))
+    checkpoint.paths[0].unlink()
+    with pytest.raises(InputError, match="load the model again"):
+        load_weights(checkpoint)
+
+
+NAMES = {
+    "SkyReels-v3-r2v-Q4_K_M": Job.REFERENCE,
+    "Wan21_SkyReelsV3-R2V_fp8_scaled_mixed": Job.REFERENCE,
+    "SkyReelsV3R2V_bf16": Job.REFERENCE,
+    "Wan21-SkyReelsV3-V2V_fp8_scaled_mixed": Job.EXTENSION,
+    "Wan21-SkyReelsV3-V2V_shot_fp8_scaled_mixed": Job.SHOT,
+    "SkyReels-V3-V2V-14B-single_shot": Job.EXTENSION,
+    "v2v single-shot": Job.EXTENSION,
+    "shot_transformer": Job.SHOT,
+    "SkyReels-V3-Video-Extension-720P": Job.EXTENSION,
+    "Wan21-SkyReelsV3-A2V_fp8_scaled_mixed": Job.AVATAR,
+    "talking_portrait": Job.AVATAR,
+    "my reference model": Job.REFERENCE,
+    "screenshots": None,
+    "preferences": None,
+    "wan2.1_t2v_14B_bf16": None,
+    "transformer": None,
+}
+
+
+@pytest.mark.parametrize("name, job", NAMES.items())
+def test_jobs_in_names(name, job):
+    found = job_in_name(name)
+    assert (found and found[0]) == job
+
+
+def job_of(names, chosen=None, metadata=None, params=TINY, dialect="wan"):
+    return detect_job(params, names, metadata or {}, chosen, dialect)
+
+
+def test_where_the_job_comes_from():
+    assert job_of(["v2v_x", "SkyReels-V3-R2V-14B"])[0] is Job.EXTENSION  # the file before its folder
+    job, why = job_of(["transformer", "SkyReels-V3-V2V-14B"])
+    assert job is Job.EXTENSION and "folder SkyReels-V3-V2V-14B says V2V" in why and "another job" in why
+    assert job_of(["v2v"], metadata={METADATA_JOB: "shot"})[0] is Job.SHOT
+    assert job_of(["v2v"], metadata={METADATA_JOB: "nonsense"})[0] is Job.EXTENSION
+    assert job_of(["x"], metadata={"modelspec.title": "SkyReels V3 V2V shot"})[0] is Job.SHOT
+    assert "diffusers" in job_of(["x"], dialect="diffusers")[1]
+    job, why = job_of(["x"])
+    assert job is Job.REFERENCE and "assumed" in why and "Load Model" in why
+    assert job_of(["r2v"], Job.SHOT) == (Job.SHOT, "Job shot, as chosen in Load Model.")
+    assert job_of(["a2v"])[0] is Job.REFERENCE  # without audio layers it is none
+    assert job_of(["r2v"], params=TINY_AVATAR)[0] is Job.AVATAR
+
+
+def test_a_job_that_the_weights_rule_out():
+    with pytest.raises(InputError, match=r"avatar was chosen, but r2v has no audio layers"):
+        job_of(["r2v"], Job.AVATAR)
+    with pytest.raises(InputError, match=r"shot was chosen, but a2v has audio layers"):
+        job_of(["a2v"], Job.SHOT, params=TINY_AVATAR)
+    assert job_of(["a2v"], Job.AVATAR, params=TINY_AVATAR)[0] is Job.AVATAR
+
+
+def test_folders_above_all_models_say_nothing(tmp_path):
+    path = tmp_path / "avatar_v2v" / "models" / "diffusion_models" / "mine" / "x.safetensors"
+    assert "assumed" in open_checkpoint(write_transformer(path, Job.REFERENCE)).why
+    cache = tmp_path / "hub" / "models--Skywork--SkyReels-V3-V2V-14B" / "snapshots" / "0a1b" / "transformer"
+    assert open_checkpoint(write_transformer(cache, Job.EXTENSION, shards=2)).job is Job.EXTENSION

@@ -1,0 +1,97 @@
+"""What the VAE needs and how a video is parted, from sizes alone; and the tiles themselves."""
+
+import pytest
+import torch
+
+from pack.benchmarks.harness import measure
+from pack.skyreels_v3.vae import causal as causal_vae
+from pack.skyreels_v3.vae.memory import Part, Way, choose, needed, parts, side, smaller, vae_bytes
+from pack.skyreels_v3.vae.tiles import shares, spans, tiles
+from pack.tests.goldens.run import comfy
+
+GB = 10**9
+FULL = 96  # channels of Wan 2.1's VAE
+HD, SD = (90, 160), (60, 104)  # latent pixels of 720p and 480p
+
+
+def empty(layer, x, padding):
+    """A convolution that only takes the memory of its result."""
+    kernel = layer.kernel_size if x.ndim == 4 else (min(layer.kernel_size[0], x.shape[2]), *layer.kernel_size[1:])
+    sizes = [
+        (length + 2 * pad - wide) // stride + 1
+        for length, pad, wide, stride in zip(x.shape[2:], padding, kernel, layer.stride)
+    ]
+    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return torch.empty((x.shape[0], layer.out_channels, *sizes), memory_format=layout)
+
+
+@pytest.mark.parametrize("at_once", (4, 2, 1))
+@pytest.mark.parametrize("way", Way)
+def test_the_count_is_what_tensors_take(way, at_once):
+    network = comfy("ldm.wan.vae").WanVAE(dim=16, z_dim=16, temperal_downsample=[False, True, True])
+    height, width, latents = 12, 12, 3
+    with torch.inference_mode():
+        for parameter in network.parameters():
+            parameter.zero_()
+        z, video = torch.zeros(1, 16, latents, height, width), torch.zeros(1, 3, 9, 8 * height, 8 * width)
+
+        def run():
+            if way is Way.DECODE:
+                pieces = causal_vae.decode(network, z, empty, at_once)
+            else:
+                pieces = causal_vae.encode(network, lambda start, stop: video[:, :, start:stop], 9, empty, at_once)
+            for _ in pieces:
+                pass
+
+        taken = measure.peak_allocated(run)
+    assert taken == pytest.approx(vae_bytes(way, height, width, 16, 4, at_once), rel=0.05)
+
+
+@pytest.mark.parametrize("size, card", [(HD, 8 * GB), (SD, 4 * GB)])
+@pytest.mark.parametrize("way, itemsize", [(Way.DECODE, 2), (Way.ENCODE, 4)])
+def test_small_cards_are_enough(size, card, way, itemsize):
+    room = card - GB  # the weights, and what ComfyUI and the system keep
+    assert choose(room, lambda: parts(way, *size, FULL, itemsize)).bytes <= room
+
+
+def test_what_is_there_decides():
+    def of(budget):
+        return choose(budget, lambda: parts(Way.DECODE, *HD, FULL, 2))
+
+    assert of(24 * GB) == Part(*HD, 1, 1, 4, needed(Way.DECODE, *HD, FULL, 2))
+    assert of(8 * GB).whole
+    assert of(int(6.5 * GB)).whole and of(int(6.5 * GB)).at_once == 1, "fewer frames at once before tiles"
+    assert (of(5 * GB).rows, of(5 * GB).columns) == (1, 2), "the long side is cut first"
+    assert of(5 * GB).describe() == " in 2 x 1 tiles of 672 x 720"
+    assert of(24 * GB).describe() == ""
+    least = of(0)
+    assert least.bytes == min(part.bytes for part in parts(Way.DECODE, *HD, FULL, 2))
+    assert smaller(least, lambda: parts(Way.DECODE, *HD, FULL, 2)) is None
+    less = smaller(of(24 * GB), lambda: parts(Way.DECODE, *HD, FULL, 2))
+    assert less.bytes <= of(24 * GB).bytes * 2 / 3
+
+
+def test_a_small_picture_is_not_cut():
+    assert all(part.whole for part in parts(Way.DECODE, 24, 24, FULL, 2))
+    assert choose(0, lambda: parts(Way.DECODE, 2, 2, FULL, 2)).whole
+
+
+@pytest.mark.parametrize("length, count", [(60, 1), (60, 2), (61, 2), (160, 3), (161, 5)])
+@pytest.mark.parametrize("scale", [1, 8])
+def test_tiles_cover_everything_once(length, count, scale):
+    found = spans(length, count)
+    assert found[0][0] == 0 and found[-1][1] == length
+    assert {stop - start for start, stop in found} == {side(length, count)}
+    total = torch.zeros(length * scale)
+    for (start, stop), share in zip(found, shares(found, scale)):
+        total[start * scale : stop * scale] += share
+    assert torch.allclose(total, torch.ones_like(total))
+
+
+def test_what_all_tiles_have_alike_comes_back():
+    part = Part(60, 104, 2, 3, 4, 0)
+    video = torch.randn(1, 3, 2, 60 * 8, 104 * 8)
+    back = torch.zeros_like(video)
+    for tile in tiles(part, 8):
+        tile.add(tile.cut(video, 8), back)
+    assert torch.allclose(back, video, atol=1e-5)

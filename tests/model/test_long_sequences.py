@@ -1,0 +1,160 @@
+"""Long sequences pass in parts: the same numbers with less memory, and no more than ComfyUI is told of."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from pack.benchmarks.harness import measure
+from pack.dev.samples.tiny_models import write_transformer
+from pack.formats.encoding import Encoding
+from pack.formats.linear import PackedLinear
+from pack.formats.registry import format_of
+from pack.skyreels_v3.model import memory, transformer
+from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.params import AudioParams, TransformerParams
+from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments
+from pack.skyreels_v3.model.transformer import Runtime
+from pack.tests.goldens import run as goldens
+
+GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
+NAMES = ["dit_reference", "dit_extension", "dit_shot", "dit_avatar", "dit_avatar_two_people"]
+
+
+@pytest.mark.parametrize("chunk, groups", [(5, 2), (16, 3), (1, 1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_goldens_hold_in_parts(monkeypatch, name, chunk, groups):
+    def parted(golden):
+        model = network(golden)
+        model.forward = partial(model.forward, runtime=Runtime(slices=Slices(1, chunk, groups)))
+        return model
+
+    network = goldens.network
+    monkeypatch.setattr(goldens, "network", parted)
+    for check in goldens.run(GOLDENS / f"{name}.safetensors"):
+        assert check.passed, check
+
+
+def test_a_long_sequence_needs_less():
+    """In tensors of the stream's size: five for a short sequence, four and a slice for a long one."""
+    torch.manual_seed(0)
+    params = TransformerParams(dim=128, ffn_dim=256, num_heads=4, num_layers=2, text_dim=32)
+    network = transformer.SkyReelsTransformer(params)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    video, prefix = torch.randn(1, 16, 4, 64, 64), torch.randn(1, 16, 2, 64, 64)
+    text, tokens = torch.randn(1, 512, 32), 6 * 32 * 32
+    outputs, peaks = [], []
+    for long in (tokens, tokens - 1):
+        runtime = Runtime(slices=Slices(long, tokens=128))
+
+        def forward(runtime=runtime):
+            with torch.inference_mode():
+                return network(extension_segments(video, prefix), torch.tensor([500.0]), text, runtime=runtime)
+
+        outputs.append(forward())
+        peaks.append(measure.peak_allocated(forward) / (tokens * params.dim * 4))
+    assert torch.equal(*outputs)
+    assert peaks[0] > 5 and peaks[1] < 4.6
+
+
+SIZES = [(2, 8, 12), (5, 16, 16), (8, 32, 32)]
+
+
+@pytest.mark.parametrize("frames, height, width", SIZES)
+@pytest.mark.parametrize("job", ["reference", "extension", "avatar"])
+def test_the_byte_model_is_what_is_measured(job, frames, height, width):
+    """Never below the peak of a forward, and not far above it."""
+    slices = Slices(long=1024, tokens=256)
+    avatar = {"in_dim": 36, "image_dim": 64, "audio": AudioParams(hidden=8, width=16, tokens=4, dim=16)}
+    extra = avatar if job == "avatar" else {}
+    params = TransformerParams(dim=256, ffn_dim=691, num_heads=4, num_layers=2, text_dim=32, **extra)
+    network = transformer.SkyReelsTransformer(params)
+    video = torch.randn(1, 16, frames, height, width)
+    beside = torch.randn(1, 20 if job == "avatar" else 16, frames if job == "avatar" else 3, height, width)
+    make = {"reference": reference_segments, "extension": extension_segments, "avatar": avatar_segments}[job]
+    segments = make(video, beside)
+    given = {}
+    if job == "avatar":
+        given = {"image": torch.randn(1, 257, 64), "audio": torch.randn(1, 4 * frames - 3, 5, 12, 16)}
+    text = torch.randn(1, 512, 32)
+    tokens = sum(segment.latents.shape[2] for segment in segments) * height * width // 4
+
+    def forward():
+        with torch.inference_mode():
+            network(segments, torch.tensor([500.0]), text, runtime=Runtime(slices=slices), **given)
+
+    fixed = 4 * 769 * 256 * 4  # embeddings, keys and values of text and image: little beside a real sequence
+    peak, model = measure.peak_allocated(forward), memory.forward_bytes(params, tokens, 4, slices)
+    assert peak <= 1.02 * model + fixed and model <= 1.35 * peak
+
+
+def test_queries_keys_and_values_share_one_quantised_input(monkeypatch):
+    """int8 layers with one rotation quantise their input once, alone or in parts, and give what they give apart."""
+    torch.manual_seed(0)
+    params = TransformerParams(dim=128, ffn_dim=256, num_heads=4, num_layers=1, text_dim=32)
+    network = transformer.SkyReelsTransformer(params)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    layers = [(network.blocks[0].self_attn, name) for name in "qkv"] + [(network.blocks[0].ffn, "0")]
+    int8 = format_of(Encoding("int8", 64))
+    for parent, name in layers:
+        old = getattr(parent, name)
+        packed = PackedLinear(
+            old.in_features, old.out_features, int8, int8.pack(old.weight.detach()), old.bias.detach()
+        )
+        setattr(parent, name, packed)
+    video, text = torch.randn(1, 16, 2, 8, 8), torch.randn(1, 512, 32)
+    inputs = []
+    network.blocks[0].self_attn.k.register_forward_pre_hook(lambda _, given: inputs.append(type(given[0]).__name__))
+
+    def forward(slices):
+        with torch.inference_mode():
+            segments = extension_segments(video, video)
+            return network(segments, torch.tensor([500.0]), text, runtime=Runtime(slices=slices))
+
+    together = forward(USUAL)
+    in_parts = forward(Slices(long=1, tokens=7))
+    monkeypatch.setattr(PackedLinear, "quantised_input", lambda self, device: None)
+    apart = forward(Slices(long=1, tokens=7))
+    assert inputs[0] == inputs[1] == "QuantisedRows" and inputs[-1] == "Tensor"
+    for output in (in_parts, apart):
+        torch.testing.assert_close(output, together, rtol=1e-5, atol=1e-5)
+
+
+def test_out_of_memory_steps_down_once(pack_nodes, tmp_path):
+    """A step that does not fit is made again in small parts, with the same numbers; a second failure is told."""
+    import comfy.sample
+
+    Job = pack_nodes.module("skyreels_v3.recipes").Job
+    condition = pack_nodes.module("nodes.network.condition")
+    small = pack_nodes.module("skyreels_v3.model.chunking").SMALL
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
+    patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path))
+    network = patcher.model.diffusion_model
+    text = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(1))
+    job = condition.JobCondition(Job.REFERENCE, torch.zeros(1, 16, 4, 8, 12))
+    positive = condition.attach([[text, {}]], job)
+    latent = torch.zeros(1, 16, 3, 8, 12)
+    noise = comfy.sample.prepare_noise(latent, 5)
+
+    def sample():
+        return comfy.sample.sample(patcher, noise, 2, 1.0, "euler", "simple", positive, positive, latent, seed=5)
+
+    wanted, tried, failures = sample(), [], [1]
+
+    def attend(q, k, v, runtime):
+        tried.append(runtime.slices)
+        if failures:
+            failures.pop()
+            raise torch.cuda.OutOfMemoryError("no room")
+        return type(layer)._attended(layer, q, k, v, runtime)
+
+    layer = network.blocks[1].self_attn
+    layer._attended = attend
+    torch.testing.assert_close(sample(), wanted, rtol=1e-5, atol=1e-5)
+    assert tried[1] is small and len(tried) == 3
+    failures[:] = [1, 1]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        sample()

@@ -1,0 +1,326 @@
+"""tools/batch.py: what it reads, and whole batches against a running ComfyUI, by a Python with nothing installed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import skimage
+
+from pack.dev.comfyui.server import Server
+from pack.dev.samples import workflow_inputs
+from pack.tests.support import registry_archive
+from pack.tools.batching.rows import BatchError, Field, Template, read_rows, row_key, value_of
+from pack.tools.batching.workflow import Graph, to_prompt
+
+TOOL = Path("tools") / "batch.py"
+PACK = "skyreels-v3"  # the folder that ComfyUI Manager unpacks the registry's archive into
+PHOTO = Path(skimage.__file__).parent / "data" / "chelsea.png"
+WAITING = """
+import time
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import ComfyExtension, io, ui
+
+class Wait(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Wait",
+            category="test",
+            inputs=[io.Float.Input("seconds"), io.String.Input("note"), io.String.Input("filename_prefix")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, seconds, note, filename_prefix):
+        for _ in range(int(seconds * 10)):
+            throw_exception_if_processing_interrupted()
+            time.sleep(0.1)
+        return io.NodeOutput()
+
+class Extension(ComfyExtension):
+    async def get_node_list(self):
+        return [Wait]
+
+async def comfy_entrypoint():
+    return Extension()
+"""
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def cells(path: Path) -> list[dict]:
+    return [row.cells for row in read_rows(path)]
+
+
+def test_tables_are_read_as_programs_write_them(tmp_path: Path):
+    two = [{"prompt": "A cat, asleep.", "seed": "1"}, {"prompt": 'She says "hi";\nand goes.'}]
+    comma = 'prompt,seed,# mine\n"A cat, asleep.",1,x\n\n"She says ""hi"";\nand goes.",,\n'
+    assert cells(write(tmp_path / "a.csv", comma)) == two
+    semicolon = 'prompt;seed\r\nA cat, asleep.;1\r\n"She says ""hi"";\nand goes.";\r\n'
+    assert cells(write(tmp_path / "b.csv", "\ufeff" + semicolon)) == two
+    assert cells(write(tmp_path / "c.csv", semicolon.replace(";", "\t").replace('hi""\t', 'hi"";').encode("utf-16")))
+    rows = read_rows(write(tmp_path / "d.csv", "name,prompt\nshot 1/a,One\n,Two\n"))
+    assert [row.name for row in rows] == ["shot_1_a", "002"]
+    assert cells(write(tmp_path / "e.txt", "A cat, asleep.\n\nA dog.\n")) == [
+        {"prompt": "A cat, asleep."},
+        {"prompt": "A dog."},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prompt\n", "has no rows"),
+        ("prompt,prompt\na,b\n", "two columns of the same name"),
+        ("prompt,seed\nA cat, asleep,1\n", "Row 1 of .* has 3 cells, but there are 2 columns"),
+        (b"prompt\n\xe4\xf6", "is not UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, text, words: str):
+    with pytest.raises(BatchError, match=words):
+        read_rows(write(tmp_path / "a.csv", text))
+
+
+def test_a_folder_gives_a_row_for_each_name(tmp_path: Path):
+    for name in ("shot10.png", "shot2.JPG", "shot2.wav", "notes.md", ".hidden.png"):
+        write(tmp_path / name, "x")
+    write(tmp_path / "shot2.txt", "She waves.\n")
+    rows = read_rows(tmp_path)
+    assert [row.name for row in rows] == ["shot2", "shot10"]
+    assert rows[0].cells == {"image": "shot2.JPG", "audio": "shot2.wav", "prompt": "She waves."}
+    write(tmp_path / "shot10.webp", "x")
+    with pytest.raises(BatchError, match="two files for the image of shot10"):
+        read_rows(tmp_path)
+
+
+def field(kind, **options) -> Field:
+    return Field("1", "it", "Title", "Type", kind, options)
+
+
+def test_text_becomes_what_a_field_holds():
+    assert value_of(field("INT", min=0, max=9), "7") == 7
+    assert value_of(field("FLOAT"), "0,5") == value_of(field("FLOAT"), "0.5") == 0.5
+    assert value_of(field("BOOLEAN"), "No") is False
+    assert value_of(field(["a", 5]), "5") == value_of(field("COMBO", options=[5]), "5") == 5
+    assert value_of(field("STRING", multiline=True), r"one\ntwo") == "one\ntwo"
+    for kind, options, text, words in (
+        ("INT", {}, "7.5", "no whole number"),
+        ("FLOAT", {}, "inf", "no number"),
+        ("INT", {"max": 9}, "10", "must be between 10 and 9|between .* and 9"),
+        ("BOOLEAN", {}, "maybe", "neither true nor false"),
+        (["a", "b"], {}, "c", "not among the choices of it: a, b"),
+    ):
+        with pytest.raises(BatchError, match=words):
+            value_of(field(kind, **options), text)
+
+
+def test_a_row_is_the_same_whatever_its_results_are_called(tmp_path: Path):
+    def prompt(prefix: str, seed: int) -> dict:
+        return {"1": {"class_type": "Save", "inputs": {"filename_prefix": prefix, "seed": seed}}}
+
+    file = write(tmp_path / "a.png", "x")
+    assert row_key(prompt("a", 1), [file]) == row_key(prompt("b", 1), [file])
+    assert row_key(prompt("a", 1), [file]) != row_key(prompt("a", 2), [file])
+    before = row_key(prompt("a", 1), [file])
+    assert row_key(prompt("a", 1), [write(file, "other")]) != before
+
+
+@pytest.mark.server
+def test_columns_find_their_fields(stocked_server: Server):
+    info = stocked_server.object_info()
+    templates = {
+        file.stem: Template(json.loads(file.read_text(encoding="utf-8")), info)
+        for file in workflow_inputs.WORKFLOWS.glob("*.json")
+    }
+    for name, prompt, seed in (
+        ("reference_to_video", "CLIPTextEncode.text", "RandomNoise.noise_seed"),
+        ("video_extension", "SkyReelsExtendVideo.script", "SkyReelsExtendVideo.seed"),
+        ("talking_avatar", "SkyReelsTalkingAvatar.prompt", "SkyReelsTalkingAvatar.seed"),
+    ):
+        found = [templates[name].field(column).names[1] for column in ("prompt", "seed")]
+        assert found == [prompt, seed]
+    template = templates["reference_to_video"]
+    assert template.field("load image: reference 2.IMAGE").node == "7" == template.field("7.image").node
+    with pytest.raises(BatchError, match=r"2 places in the workflow: name one of Load Image: reference 1\.image, Load"):
+        template.field("image")
+    with pytest.raises(BatchError, match=r"no place in the workflow; it has .*text, "):
+        template.field("colour")
+
+
+# Whole batches
+
+
+def batch(server: Server, *arguments) -> subprocess.Popen:
+    """The tool in a process of its own, as a Python without any package runs it."""
+    archived = server.base / "custom_nodes" / PACK
+    folder = archived if archived.exists() else workflow_inputs.ROOT
+    command = [sys.executable, "-S", "-E", folder / TOOL, *arguments, "--server", server.url]
+    # Ctrl+C does nothing to what a shell has started in the background, nor to what that starts.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), **pipes, **heard)
+
+
+def finished(process: subprocess.Popen, code: int) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    return out + err
+
+
+def until(process: subprocess.Popen, words: str) -> None:
+    """Reads what the tool prints up to a line with `words`."""
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return
+    pytest.fail("".join(seen) + process.stderr.read())
+
+
+@pytest.mark.server
+def test_fifty_prompts_are_a_table_and_one_command(stocked_server: Server, tmp_path: Path):
+    workflow = json.loads(workflow_inputs.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
+    graph = Graph(workflow, stocked_server.object_info())
+    for name, value in {"resolution": "custom", "width": 64, "height": 64, "frames": 5}.items():
+        graph.set("8", name, value)
+    graph.set("13", "steps", 1)
+    file = write(tmp_path / "robots.json", json.dumps(workflow))
+    (tmp_path / "faces").mkdir()
+    write(tmp_path / "faces" / "my cat.png", PHOTO.read_bytes())
+    write(tmp_path / "faces" / "broken.png", "no picture")
+    table = write(
+        tmp_path / "robots.csv",
+        "name,prompt,seed,Load Image: reference 1.image\n"
+        'cat,"A cat, who drinks tea.",11,faces/my cat.png\n'
+        "broken,Nothing.,12,faces/broken.png\n"
+        ",An astronaut.,13,\n",
+    )
+    assert "3 rows, 0 of them done before; they fill in CLIP Text" in finished(
+        batch(stocked_server, file, table, "--check"), 0
+    )
+    said = finished(batch(stocked_server, file, table), 1)
+    assert " broken failed" in said and "Load Image: reference 1: cannot identify" in said
+    assert "2 done, 1 failed." in said
+    videos = sorted((stocked_server.base / "output" / "video" / "robots").iterdir())
+    assert [path.name for path in videos] == ["003_00001_.mp4", "cat_00001_.mp4"]
+    for path, text, seed in zip(videos, ("An astronaut.", "A cat, who drinks tea."), (13, 11)):
+        carried = metadata(path)
+        assert (carried["prompt"]["5"]["inputs"]["text"], carried["prompt"]["10"]["inputs"]["noise_seed"]) == (
+            text,
+            seed,
+        )
+        opened = to_prompt(carried["workflow"], stocked_server.object_info())
+        assert {key: node["inputs"] for key, node in opened.items()} == {
+            key: node["inputs"] for key, node in carried["prompt"].items()
+        }
+
+    write(tmp_path / "faces" / "broken.png", PHOTO.read_bytes())
+    ran = len(stocked_server.get("/history"))
+    said = finished(batch(stocked_server, file, table), 0)
+    assert "3 rows, 2 of them done before" in said and "3 done." in said
+    assert len(stocked_server.get("/history")) == ran + 1, "only the row that had failed is made"
+
+    wrong = write(tmp_path / "wrong.csv", "prompt,seed\nFine.,1\nNot fine.,many\n")
+    said = finished(batch(stocked_server, file, wrong), 2)
+    assert said == "Row 2 (002), column seed: 'many' is no whole number, which noise_seed needs.\n"
+
+
+def metadata(path: Path) -> dict:
+    import av
+
+    with av.open(str(path)) as file:
+        return {key: json.loads(value) for key, value in file.metadata.items() if key in ("prompt", "workflow")}
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with this pack as the registry serves it, and a node that takes its time."""
+    packs = tmp_path_factory.mktemp("packs")
+    (packs / "Waiting").mkdir()
+    (packs / "Waiting" / "__init__.py").write_text(WAITING)
+    archive = registry_archive.write(packs / PACK)
+    arguments = ["--max-upload-size", "1"]
+    with Server(pack=False, packs=[packs / "Waiting", archive], arguments=arguments) as server:
+        yield server
+
+
+def waits(folder: Path, *seconds: float) -> tuple[Path, Path]:
+    node = {"class_type": "Wait", "inputs": {"seconds": 1.0, "note": "", "filename_prefix": "waits"}}
+    rows = "".join(f"{one},{number}\n" for number, one in enumerate(seconds))
+    return write(folder / "wait.json", json.dumps({"1": node})), write(folder / "rows.csv", f"seconds,note\n{rows}")
+
+
+@pytest.mark.server
+def test_comfyui_loads_the_registry_s_archive(waiting: Server):
+    assert "IMPORT FAILED" not in waiting.log
+    ours = {key for key, one in waiting.object_info().items() if one["python_module"] == f"custom_nodes.{PACK}"}
+    assert ours == set(
+        json.loads((workflow_inputs.ROOT / "tests" / "data" / "snapshots" / "nodes.json").read_text(encoding="utf-8"))
+    )
+    assert sorted(waiting.get("/workflow_templates")[PACK]) == sorted(workflow_inputs.workflow_files())
+
+
+@pytest.mark.server
+def test_ctrl_c_stops_a_batch_and_the_same_command_goes_on(waiting: Server, tmp_path: Path):
+    files = waits(tmp_path, 0, 3, 0, 0)
+    before = set(waiting.get("/history"))
+    stopped = batch(waiting, *files)
+    until(stopped, "[1/4] 001 done")
+    time.sleep(1)  # row 2 runs, row 3 waits in the queue
+    stopped.send_signal(signal.SIGINT)
+    said = finished(stopped, 130)
+    assert "the same command goes on from here" in said and "1 done, 3 to do." in said
+    assert waiting.get("/queue")["queue_pending"] == []
+    said = finished(batch(waiting, *files), 0)
+    assert "4 rows, 1 of them done before" in said and "4 done." in said
+    assert len(set(waiting.get("/history")) - before) == 4, "the row that ran on is not made twice"
+
+
+@pytest.mark.server
+def test_a_row_that_was_stopped_on_the_page_does_not_stop_the_rest(waiting: Server, tmp_path: Path):
+    running = batch(waiting, *waits(tmp_path, 20, 0))
+    while not waiting.get("/queue")["queue_running"]:
+        time.sleep(0.1)
+    waiting.interrupt()
+    said = finished(running, 1)
+    assert "001 cancelled" in said and "It was stopped in ComfyUI." in said and "1 done, 1 cancelled." in said
+
+
+@pytest.mark.server
+def test_a_file_that_is_too_large_to_be_copied_is_told(waiting: Server, tmp_path: Path):
+    write(tmp_path / "large.png", bytes(4_000_000))
+    load = {"class_type": "LoadImage", "inputs": {"image": "large.png"}}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "large"}}
+    workflow = write(tmp_path / "save.json", json.dumps({"1": load, "2": save}))
+    said = finished(batch(waiting, workflow, write(tmp_path / "rows.csv", "image\nlarge.png\n")), 1)
+    assert "large.png could not be copied to ComfyUI" in said and "put it into ComfyUI's folder input" in said
+
+
+@pytest.mark.server
+def test_a_batch_outlives_the_server(waiting: Server, tmp_path: Path):
+    files = waits(tmp_path, 0, 2, 0)
+    port = int(waiting.url.rsplit(":", 1)[1])
+    running = batch(waiting, *files)
+    until(running, "[1/3] 001 done")
+    time.sleep(1)
+    waiting.kill()
+    until(running, "ComfyUI does not answer")
+    waiting.start(port=port)
+    said = finished(running, 0)
+    assert "3 done." in said
+
+
+def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path):
+    command = [sys.executable, "-S", "-E", workflow_inputs.ROOT / TOOL, *waits(tmp_path, 0), "--server", "127.0.0.1:9"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ComfyUI does not answer at http://127.0.0.1:9") and done.stderr.count("\n") == 1
