@@ -1,0 +1,1 @@
+"""What the official code computed, and what compares with it."""
