@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..skyreels_v3.errors import InputError
-from .shards import SHARD, SUFFIXES, TRANSFORMER_FOLDERS
+from .shards import SHARD, SUFFIXES, TRANSFORMER_FOLDERS, find_files
 
 # Folders beside the transformer in Skywork's and other diffusers repositories, by a part of their name.
 PARTS = (
@@ -129,3 +129,10 @@ def entry_path(entry: str, roots: Iterable[str | Path]) -> Path:
         f"{entry} is in none of the diffusion_models folders: put the model there, or refresh the list and "
         "choose another."
     )
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """Every file that a checkpoint is made of: all of a folder, all shards beside one, or the file itself."""
+    if path.is_dir():
+        return [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return list(find_files(path).paths)

@@ -1,1 +1,1 @@
-"""The ComfyUI side: the only folder that imports ComfyUI. One file per job."""
+"""The ComfyUI side: the only folder that imports ComfyUI. One file a node in `jobs`, `models` and `sampling`."""

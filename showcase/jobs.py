@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from pack.dev.samples.workflow_inputs import Video
 from pack.showcase import world
-from pack.skyreels_v3.jobs.avatar.plan import FPS as AVATAR_FPS
 from pack.skyreels_v3.jobs.extension.plan import FPS
+from pack.skyreels_v3.speech.recording import FPS as AVATAR_FPS
 from pack.training.world.prompts import write
 
 

@@ -96,10 +96,11 @@ def job(base: Path, seconds: int) -> dict:
     import folder_paths
     import torch
 
-    from pack.nodes.jobs.speech import Speech
+    from pack.nodes.encoders.speech import Speech
     from pack.nodes.jobs.talking_avatar import TalkingAvatar
-    from pack.skyreels_v3.jobs.avatar.plan import FPS, plan_windows
+    from pack.skyreels_v3.jobs.avatar.plan import plan_windows
     from pack.skyreels_v3.speech.features import SpeechFeatures
+    from pack.skyreels_v3.speech.recording import FPS
     from pack.skyreels_v3.speech.speakers import Recording, mixed
 
     texts, images = [], []

@@ -42,7 +42,8 @@ def roll_distances(encode, decode, source, rolls, strength: float) -> list[float
     import torch
 
     from pack.skyreels_v3.images.colour import lab_distance
-    from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll, signed
+    from pack.skyreels_v3.images.convert import signed
+    from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
 
     tail, first, distances = Tail.of_source(source), None, []
     for roll in rolls:

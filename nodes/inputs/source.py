@@ -5,9 +5,11 @@ from pathlib import Path
 
 import folder_paths
 import torch
-from comfy_api.latest import InputImpl
+from comfy_api.latest import InputImpl, io
 
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
+from ...skyreels_v3.jobs.extension.plan import FPS
 from ...skyreels_v3.video.file import FileSource
 from ...skyreels_v3.video.source import FramesSource, Source
 
@@ -34,3 +36,36 @@ def _file(video):
         path = Path(file.name)
     video.save_to(str(path))
     return path
+
+
+def fit_input() -> io.Input:
+    """How the source is brought to the video's size."""
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=DEFAULT_FIT,
+        tooltip="How the source fills that size: crop cuts its edges, letterbox adds black bars, stretch distorts it "
+        "as the official code does.",
+    )
+
+
+def source_input() -> io.Input:
+    """The clip to go on from."""
+    return io.MultiType.Input(
+        "source",
+        types=[io.Video, io.Image],
+        tooltip="The clip to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image works "
+        "too.",
+    )
+
+
+def frame_rate_input() -> io.Input:
+    """Last of the widgets: most sources are a VIDEO."""
+    return io.Float.Input(
+        "frame_rate",
+        default=float(FPS),
+        min=1.0,
+        max=240.0,
+        step=0.001,
+        tooltip="Frames a second of a source that is IMAGE. A VIDEO knows its own: then this is not used.",
+    )

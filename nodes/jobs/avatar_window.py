@@ -5,18 +5,21 @@ import torch
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.images.convert import cover_crop, to_rgb8, to_signed
-from ...skyreels_v3.jobs.avatar.passes import clip_pixels, window_condition
-from ...skyreels_v3.jobs.avatar.plan import AROUND, DEFAULT_TIMING, FPS, WindowPlan, around_frames, plan_avatar
+from ...skyreels_v3.images.convert import to_rgb8, to_signed
+from ...skyreels_v3.images.resize import cover_crop
+from ...skyreels_v3.jobs.avatar.condition import clip_pixels, window_condition
+from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, WindowPlan, plan_avatar
 from ...skyreels_v3.recipes import Job
+from ...skyreels_v3.speech.features import AROUND, around_frames
 from ...skyreels_v3.speech.masks import speaker_masks
+from ...skyreels_v3.speech.recording import FPS
 from .. import versions
 from ..encoders.clip_vision import image_tokens
+from ..encoders.speech import SpeechType
 from ..encoders.vae import encoder
 from ..inputs.size import chosen_size, size_inputs
+from ..inputs.speakers import place_inputs
 from ..network.condition import JobCondition, attach, without_prompt
-from .speech import SpeechType
-from .talking_avatar import place_inputs
 
 
 class AvatarWindow(io.ComfyNode):

@@ -5,18 +5,18 @@ from fractions import Fraction
 import comfy.samplers
 from comfy_api.latest import InputImpl, io
 
+from ...skyreels_v3.images.convert import signed
 from ...skyreels_v3.jobs.extension.plan import FPS, PREFIX_FRAMES
-from ...skyreels_v3.jobs.extension.roll import Settings, signed
+from ...skyreels_v3.jobs.extension.roll import Settings
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
 from ...skyreels_v3.recipes import RECIPES, Job
 from ...skyreels_v3.sampling.schedule import MAX_STEPS
 from ...skyreels_v3.video.writer import CODECS
 from .. import versions
 from ..inputs.size import chosen_size, size_inputs
-from ..inputs.source import source_of
+from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
 from ..runs.extension import UNIPC, ExtensionJob, Sampling
 from ..runs.identity import upstream
-from .extension_window import fit_input, frame_rate_input, source_input
 
 JOINED, NEW_ONLY = "source + new", "new only"
 AS_SOURCE = "as the source"

@@ -6,49 +6,16 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS, fit_frame
+from ...skyreels_v3.images.convert import signed
+from ...skyreels_v3.images.resize import fit_frame
 from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
-from ...skyreels_v3.jobs.extension.roll import signed
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT, Line
 from ...skyreels_v3.video.source import last_frames
 from .. import versions
 from ..encoders.vae import LATENT_FORMAT, encoder
 from ..inputs.size import chosen_size, size_inputs
-from ..inputs.source import source_of
+from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
 from ..network.condition import JobCondition, attach, without_prompt
-
-
-def fit_input() -> io.Input:
-    """How the source is brought to the video's size."""
-    return io.Combo.Input(
-        "fit",
-        options=list(FITS),
-        default=DEFAULT_FIT,
-        tooltip="How the source fills that size: crop cuts its edges, letterbox adds black bars, stretch distorts it "
-        "as the official code does.",
-    )
-
-
-def source_input() -> io.Input:
-    """The clip to go on from."""
-    return io.MultiType.Input(
-        "source",
-        types=[io.Video, io.Image],
-        tooltip="The clip to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image works "
-        "too.",
-    )
-
-
-def frame_rate_input() -> io.Input:
-    """Last of the widgets: most sources are a VIDEO."""
-    return io.Float.Input(
-        "frame_rate",
-        default=float(FPS),
-        min=1.0,
-        max=240.0,
-        step=0.001,
-        tooltip="Frames a second of a source that is IMAGE. A VIDEO knows its own: then this is not used.",
-    )
 
 
 class ExtensionWindow(io.ComfyNode):

@@ -9,11 +9,12 @@ from ...skyreels_v3.recipes import RECIPES, Job
 from ...skyreels_v3.sampling.schedule import MAX_STEPS
 from ...skyreels_v3.video.writer import CODECS
 from .. import versions
+from ..encoders.speech import SpeechType
 from ..inputs.size import chosen_size, size_inputs
+from ..inputs.speakers import place_inputs
+from ..network.model import skyreels_model
 from ..runs.avatar import AvatarJob, Sampling, Texts
 from ..runs.identity import upstream
-from ..sampling.nodes import skyreels_model
-from .speech import SpeechType
 
 CONNECTION = "a person is talking"
 
@@ -26,30 +27,6 @@ def check_avatar(model) -> None:
             f"The model does the {job.value} job, but a talking avatar needs the A2V checkpoint: load that with "
             "SkyReels-V3 Load Model."
         )
-
-
-def place_inputs() -> list[io.Input]:
-    """Where each of two people is: a mask or a box."""
-    masks = [
-        io.Mask.Input(
-            name,
-            optional=True,
-            tooltip=f"Where the {side} of two speakers is in the portrait. Without it, the {side} half. One speaker "
-            "needs none.",
-        )
-        for name, side in (("mask_1", "left"), ("mask_2", "right"))
-    ]
-    boxes = [
-        io.String.Input(
-            name,
-            default="",
-            optional=True,
-            tooltip=f"Instead of a mask: left, top, right, bottom of the {side} speaker, each from 0 to 1 of the "
-            "picture, such as 0.05, 0.1, 0.45, 0.9.",
-        )
-        for name, side in (("box_1", "left"), ("box_2", "right"))
-    ]
-    return [*masks, *boxes]
 
 
 class TalkingAvatar(io.ComfyNode):

@@ -13,8 +13,8 @@ from comfy_api.latest import io
 from ...formats.float8_bits import portable
 from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
+from ...model_loaders.folders import checkpoint_files
 from ...model_loaders.precision import Machine, Precision, automatic
-from ...model_loaders.shards import find_files
 from ...model_loaders.weights import DTYPES, Weights, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
@@ -22,7 +22,8 @@ from .. import versions
 from ..network import attention as attentions
 from ..network.forecast import remember
 from ..network.layers import Packed
-from ..network.model import Config, Model, begin_sampling, end_sampling
+from ..network.model import Config, Model
+from ..network.network import begin_sampling, end_sampling
 from ..network.patcher import patcher_class
 from .companions import missing_companions
 
@@ -121,13 +122,6 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
 def entry_path(entry: str) -> Path:
     """Where an entry of the list lies. Raises InputError for one that is gone or leaves the model folders."""
     return folders.entry_path(entry, folder_paths.get_folder_paths(FOLDER))
-
-
-def checkpoint_files(path: Path) -> list[Path]:
-    """Every file that a checkpoint is made of: all of a folder, all shards beside one, or the file itself."""
-    if path.is_dir():
-        return [file for file in sorted(path.rglob("*")) if file.is_file()]
-    return list(find_files(path).paths)
 
 
 class LoadModel(io.ComfyNode):

@@ -12,7 +12,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.params import TransformerParams
 from .. import versions
 from ..network.lora_branches import attach, lora_patcher
-from ..sampling.nodes import skyreels_model
+from ..network.model import skyreels_model
 
 FOLDER = "loras"
 KEPT = 4  # files whose weights stay at hand, so that a changed strength reads nothing

@@ -17,7 +17,7 @@ from ...model_loaders.save import SavePlan
 from ...model_loaders.weights import DTYPES
 from ...skyreels_v3.errors import InputError
 from .. import versions
-from ..sampling.nodes import skyreels_model
+from ..network.model import skyreels_model
 from .load import PLAIN_DTYPES, resolve
 from .weight_changes import changes_in_words, weight_changes
 

@@ -7,7 +7,7 @@ import node_helpers
 import torch
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.avatar.passes import silent
+from ...skyreels_v3.jobs.avatar.condition import silent
 from ...skyreels_v3.recipes import Job
 
 KEY = "skyreels_condition"

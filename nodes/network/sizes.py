@@ -3,8 +3,8 @@
 import torch
 
 from ...skyreels_v3.jobs.budget import Network
-from ..sampling.nodes import skyreels_model
 from .layers import Packed
+from .model import skyreels_model
 
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 

@@ -2,14 +2,13 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import av
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ...skyreels_v3.digest import chain_keys, digest
 from ...skyreels_v3.jobs.avatar.passes import (
@@ -23,7 +22,7 @@ from ...skyreels_v3.jobs.avatar.passes import (
     run_single,
     run_window,
 )
-from ...skyreels_v3.jobs.avatar.plan import FPS, AvatarPlan, Timing, plan_avatar
+from ...skyreels_v3.jobs.avatar.plan import AvatarPlan, Timing, plan_avatar
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import JobFolder, prune
 from ...skyreels_v3.resume.windows import LongJob
@@ -31,6 +30,7 @@ from ...skyreels_v3.sampling.guidance import avatar_branches
 from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.speech.encoder import check_features
 from ...skyreels_v3.speech.masks import speaker_masks
+from ...skyreels_v3.speech.recording import FPS
 from ...skyreels_v3.video.source import Sound
 from .. import versions
 from ..encoders.clip_vision import image_tokens
@@ -39,12 +39,13 @@ from ..encoders.vae import LATENT_FORMAT, decoder, encoder
 from ..network.condition import JobCondition, attach
 from ..network.forecast import ahead
 from ..network.machine import machine_of
-from ..sampling.nodes import BranchGuider, avatar_sampler
+from ..sampling.guider import BranchGuider
+from ..sampling.samplers import avatar_sampler
+from .contact_sheet import contact_sheet, thumbnail, window_numbers
 from .identity import jobs_folder, leave_playable, model_stamps, result_path
 from .progress import JobProgress
 
 KEY_FRAMES = "key-frames"
-SHEET_COLUMNS, SHEET_SIDE = 5, 224  # of the contact sheet of key frames; pixels
 
 
 class Sampling:
@@ -245,29 +246,3 @@ class AvatarJob:
 def key_name(number: int) -> str:
     """The file of a key frame, a frame of the key-frame pass."""
     return f"{KEY_FRAMES}-{number:04d}.safetensors"
-
-
-def window_numbers(windows: Sequence[int]) -> str:
-    """Windows that follow each other, counted from 1: "3", or "3-5"."""
-    first, last = windows[0] + 1, windows[-1] + 1
-    return f"{first}" if first == last else f"{first}-{last}"
-
-
-def thumbnail(frame: torch.Tensor) -> Image.Image:
-    """A frame, uint8 [H, W, 3], in the contact sheet's size."""
-    picture = Image.fromarray(frame.numpy())
-    picture.thumbnail((SHEET_SIDE, SHEET_SIDE))
-    return picture
-
-
-def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Image.Image:
-    """The key frames side by side, each with the windows that end on it: is the pose right?"""
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // SHEET_COLUMNS)
-    sheet = Image.new("RGB", (width * min(len(pictures), SHEET_COLUMNS), height * rows))
-    draw = ImageDraw.Draw(sheet)
-    for index, (picture, label) in enumerate(zip(pictures, labels)):
-        place = (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height)
-        sheet.paste(picture, place)
-        draw.text((place[0] + 4, place[1] + 2), label, fill="white", stroke_width=1, stroke_fill="black")
-    return sheet

@@ -27,7 +27,9 @@ from ..encoders.vae import LATENT_FORMAT, decoder, encoder
 from ..network.condition import KEY, JobCondition, attach
 from ..network.forecast import ahead
 from ..network.machine import machine_of
-from ..sampling.nodes import BranchGuider, skyreels_model, unipc_sampler
+from ..network.model import skyreels_model
+from ..sampling.guider import BranchGuider
+from ..sampling.samplers import unipc_sampler
 from .identity import file_stamps, jobs_folder, leave_playable, model_stamps, result_path
 from .progress import JobProgress
 

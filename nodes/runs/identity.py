@@ -8,11 +8,11 @@ from pathlib import Path
 import folder_paths
 import nodes as comfy_nodes
 
+from ...model_loaders.folders import checkpoint_files
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.resume.windows import LongJob
 from ...skyreels_v3.video.source import Sound
 from .. import versions
-from ..models.load import checkpoint_files
 from ..network import attention
 from ..network.lora_branches import attached
 

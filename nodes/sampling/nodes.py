@@ -1,69 +1,15 @@
-"""The official solver, schedules and guidance as native SAMPLER, SIGMAS and GUIDER."""
+"""Sigmas, UniPC Sampler, Guider: the official sampling as nodes."""
 
-from functools import partial
-
-import comfy.samplers
-import torch
 from comfy_api.latest import io
-from tqdm.auto import tqdm
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.avatar.passes import pinned_euler
 from ...skyreels_v3.recipes import RECIPES, Job
-from ...skyreels_v3.sampling.guidance import Branch, avatar_branches, combine, reference_branches, text_branches
+from ...skyreels_v3.sampling.guidance import avatar_branches, reference_branches, text_branches
 from ...skyreels_v3.sampling.schedule import MAX_STEPS, job_sigmas
-from ...skyreels_v3.sampling.solver import unipc
 from .. import versions
-from ..network.condition import attach, condition_of
-from ..network.model import Model
-
-FULL_NOISE = 0.99  # a schedule that starts above this makes a video from noise alone
-
-
-def skyreels_model(model) -> Model:
-    """The SkyReels-V3 model in a MODEL. Raises InputError for a model of another loader."""
-    if not isinstance(model.model, Model):
-        raise InputError(
-            f"The model is {type(model.model).__name__}, but this node needs a SkyReels-V3 model: "
-            "load the checkpoint with SkyReels-V3 Load Model."
-        )
-    return model.model
-
-
-@torch.no_grad()
-def sample_with(solver, model, x, sigmas, extra_args=None, callback=None, disable=None):
-    """A solver of skyreels_v3, called as (denoise, x, sigmas, callback), in the form of ComfyUI's sampler functions."""
-    batch = x.new_ones([x.shape[0]])
-    if sigmas[0] >= FULL_NOISE:
-        # ComfyUI scales the noise by the first sigma (0.9998); the official pipelines start from the noise itself.
-        x = model.noise.to(x)
-    bar = tqdm(total=len(sigmas) - 1, disable=disable)
-
-    def denoise(x, sigma):
-        return model(x, sigma * batch, **(extra_args or {}))
-
-    def report(step, x, denoised):
-        bar.update()
-        if callback is not None:
-            sigma = sigmas[step]
-            callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
-
-    with bar:
-        return solver(denoise, x, sigmas, callback=report)
-
-
-def unipc_sampler() -> comfy.samplers.KSAMPLER:
-    """The official solver of reference and extension as a SAMPLER."""
-    return comfy.samplers.KSAMPLER(partial(sample_with, unipc))
-
-
-def avatar_sampler(pin) -> comfy.samplers.KSAMPLER:
-    """The avatar's solver as a SAMPLER. pin: holds the motion frames, see skyreels_v3.jobs.avatar.passes; or None."""
-
-    def solver(denoise, x, sigmas, callback):
-        return pinned_euler(denoise, x.clone(), sigmas, pin, callback)
-
-    return comfy.samplers.KSAMPLER(partial(sample_with, solver))
+from ..network.model import skyreels_model
+from .guider import BranchGuider
+from .samplers import unipc_sampler
 
 
 class UniPCSampler(io.ComfyNode):
@@ -123,30 +69,6 @@ class Sigmas(io.ComfyNode):
         steps = steps or RECIPES[job].steps
         sigmas = job_sigmas(job, round(steps / denoise), shift or None)
         return io.NodeOutput(sigmas[-(steps + 1) :])
-
-
-class BranchGuider(comfy.samplers.CFGGuider):
-    """A guider that runs the branches of skyreels_v3.sampling.guidance and adds them up by their weights."""
-
-    def set_branches(self, positive: list, negative: list | None, branches: dict[Branch, float]) -> None:
-        """positive, negative: CONDITIONING from a SkyReels-V3 node.  branches: forwards and their weights."""
-        condition = condition_of(positive)
-        empty = None if condition is None else condition.emptied()
-        self.branches = branches
-        conditionings = {}
-        for branch in branches:
-            conditioning = positive if branch.uses_prompt else negative
-            if not branch.uses_references and empty is not None:
-                conditioning = attach(conditioning, empty)
-            conditionings[branch.name.lower()] = conditioning
-        self.inner_set_conds(conditionings)
-
-    def predict_noise(self, x, timestep, model_options=None, seed=None):
-        """The guided clean latent, [B, 16, T, H, W]."""
-        options = {} if model_options is None else model_options
-        conditionings = [self.conds[branch.name.lower()] for branch in self.branches]
-        predictions = comfy.samplers.calc_cond_batch(self.inner_model, conditionings, x, timestep, options)
-        return combine(predictions, list(self.branches.values()))
 
 
 class Guider(io.ComfyNode):

@@ -1,18 +1,11 @@
-"""Images on their way into the model: from ComfyUI's IMAGE to 8-bit pixels, to the video's size, to [-1, 1].
-
-Resizing goes through Pillow on 8-bit pixels, as in the official pipelines, whose numbers it repeats exactly.
-"""
-
-import math
+"""Pixels from one form to another: ComfyUI's IMAGE, 8 bits, [-1, 1]."""
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..errors import InputError
 
 WHITE = 255
-MAX_CROPPED = 16  # times the target's pixels that cover_crop may make before it cuts away what is lost anyway
 
 
 def to_rgb8(image: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -48,51 +41,18 @@ def to_rgb8(image: torch.Tensor | np.ndarray) -> np.ndarray:
     return (pixels.expand(-1, -1, 3) * WHITE).round().to(torch.uint8).numpy()
 
 
-def letterbox(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """8-bit RGB [height, width, 3] with all of `pixels` [H, W, 3] in its middle and white around it; Lanczos.
-
-    Source: resize_ref_images of the official reference pipeline; sides are cut down to whole pixels, at least
-    1.
-    """
-    ratio = pixels.shape[1] / pixels.shape[0]
-    if ratio > width / height:
-        inner_width, inner_height = width, max(1, int(width / ratio))
-    else:
-        inner_width, inner_height = max(1, int(height * ratio)), height
-    inner = Image.fromarray(pixels).resize((inner_width, inner_height), Image.Resampling.LANCZOS)
-    canvas = np.full((height, width, 3), WHITE, dtype=np.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    canvas[top : top + inner_height, left : left + inner_width] = np.asarray(inner)
-    return canvas
-
-
-def cover_crop(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """8-bit RGB [height, width, 3], filled with the middle of `pixels` [H, W, 3]; bilinear.
-
-    Source: resize_and_centercrop of the official avatar pipeline, whose sides are rounded up, and
-    torchvision's center_crop, whose margins are rounded half to even.
-    """
-    pixels = _without_far_ends(pixels, width, height)
-    scale = max(height / pixels.shape[0], width / pixels.shape[1])
-    size = math.ceil(scale * pixels.shape[1]), math.ceil(scale * pixels.shape[0])
-    covering = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-    top, left = round((size[1] - height) / 2), round((size[0] - width) / 2)
-    return covering[top : top + height, left : left + width]
-
-
 def to_signed(pixels: np.ndarray) -> torch.Tensor:
     """What a VAE encodes, [1, 3, 1, H, W] float32 in [-1, 1], of 8-bit RGB [H, W, 3]."""
     unit = torch.from_numpy(np.ascontiguousarray(pixels)).float() / WHITE
     return ((unit - 0.5) / 0.5).permute(2, 0, 1)[None, :, None]
 
 
-def _without_far_ends(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The middle of an extreme panorama: made to cover the target whole, 1 x 5000 pixels fill the memory."""
-    high, wide = pixels.shape[:2]
-    excess = (high * width) / (wide * height)
-    if max(excess, 1 / excess) <= MAX_CROPPED:
-        return pixels
-    keep_high = min(high, math.ceil(high * MAX_CROPPED / excess))
-    keep_wide = min(wide, math.ceil(wide * MAX_CROPPED * excess))
-    top, left = (high - keep_high) // 2, (wide - keep_wide) // 2
-    return pixels[top : top + keep_high, left : left + keep_wide]
+def signed(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels of a tail, uint8 or float16 in [-1, 1], as float32 in [-1, 1]."""
+    return pixels.float() / (255.0 / 2.0) - 1.0 if pixels.dtype == torch.uint8 else pixels.float()
+
+
+def to_uint8(pixels: torch.Tensor, official: bool = False) -> torch.Tensor:
+    """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; officially cut down, which darkens by half a step."""
+    scaled = (pixels[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255
+    return (scaled if official else scaled.round()).to(torch.uint8)

@@ -1,5 +1,10 @@
-"""How a source's frames are brought to the size of the video: cropped, letterboxed, or stretched as officially done."""
+"""Pictures and frames brought to the size of the video: letterboxed, cropped, or stretched.
 
+`letterbox` and `cover_crop` go through Pillow on 8-bit pixels and repeat the official numbers exactly;
+`fit_frame` is for the frames of a source.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +13,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..errors import InputError
+from .convert import WHITE
 
 FITS = ("crop", "letterbox", "stretch")
 DEFAULT_FIT = "crop"
+MAX_CROPPED = 16  # times the target's pixels that cover_crop may make before it cuts away what is lost anyway
 
 
 @dataclass(frozen=True)
@@ -84,3 +91,47 @@ def _nearest(source: int, target: int) -> np.ndarray:
     """Indices [target] that torch's nearest neighbour reads of `source`: left to torch, whose rounding is its own."""
     ramp = torch.arange(source, dtype=torch.float32)[None, None]
     return F.interpolate(ramp, size=target)[0, 0].long().numpy()
+
+
+def letterbox(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """8-bit RGB [height, width, 3] with all of `pixels` [H, W, 3] in its middle and white around it; Lanczos.
+
+    Source: resize_ref_images of the official reference pipeline; sides are cut down to whole pixels, at least
+    1.
+    """
+    ratio = pixels.shape[1] / pixels.shape[0]
+    if ratio > width / height:
+        inner_width, inner_height = width, max(1, int(width / ratio))
+    else:
+        inner_width, inner_height = max(1, int(height * ratio)), height
+    inner = Image.fromarray(pixels).resize((inner_width, inner_height), Image.Resampling.LANCZOS)
+    canvas = np.full((height, width, 3), WHITE, dtype=np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    canvas[top : top + inner_height, left : left + inner_width] = np.asarray(inner)
+    return canvas
+
+
+def cover_crop(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """8-bit RGB [height, width, 3], filled with the middle of `pixels` [H, W, 3]; bilinear.
+
+    Source: resize_and_centercrop of the official avatar pipeline, whose sides are rounded up, and
+    torchvision's center_crop, whose margins are rounded half to even.
+    """
+    pixels = _without_far_ends(pixels, width, height)
+    scale = max(height / pixels.shape[0], width / pixels.shape[1])
+    size = math.ceil(scale * pixels.shape[1]), math.ceil(scale * pixels.shape[0])
+    covering = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    top, left = round((size[1] - height) / 2), round((size[0] - width) / 2)
+    return covering[top : top + height, left : left + width]
+
+
+def _without_far_ends(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The middle of an extreme panorama: made to cover the target whole, 1 x 5000 pixels fill the memory."""
+    high, wide = pixels.shape[:2]
+    excess = (high * width) / (wide * height)
+    if max(excess, 1 / excess) <= MAX_CROPPED:
+        return pixels
+    keep_high = min(high, math.ceil(high * MAX_CROPPED / excess))
+    keep_wide = min(wide, math.ceil(wide * MAX_CROPPED * excess))
+    top, left = (high - keep_high) // 2, (wide - keep_wide) // 2
+    return pixels[top : top + keep_high, left : left + keep_wide]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import InputError
-from ..images.convert import letterbox, to_rgb8, to_signed
+from ..images.convert import to_rgb8, to_signed
+from ..images.resize import letterbox
 from ..images.sizes import bucket_size, snap_frames, snap_size
 from ..recipes import LATENT_PIXEL, RECIPES, Job, latent_frames
 

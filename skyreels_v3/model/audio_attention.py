@@ -1,4 +1,4 @@
-"""How speech reaches the avatar's transformer: projection to tokens, attention per latent frame, who speaks where.
+"""How speech reaches the avatar's transformer: projection to tokens, attention per latent frame.
 
 Sources: InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647); the official transformer_a2v.py.
 """
@@ -13,15 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from ... import kernels
-from ..errors import InputError
 from .params import AudioParams
 from .rope import rotary_angles
 from .sequence import Layout
+from .speaker_map import PERSON_POSITIONS
 from .step_cache import Keep, compute
 
 LATENT_FRAME = 4
-PERSON_POSITIONS = ((0.0, 4.0), (20.0, 24.0))  # range of rotary positions of each person's pixels
-BACKGROUND_POSITION = 12.0
 
 
 class AudioProjection(nn.Module):
@@ -152,68 +150,3 @@ def position_table(positions: torch.Tensor, dim: int) -> torch.Tensor:
 @cache
 def _rates(dim: int, device: torch.device) -> torch.Tensor:
     return rotary_angles(torch.ones(1), dim)[0].to(device=device, dtype=torch.float32)
-
-
-@dataclass(frozen=True)
-class SpeakerMap:
-    """Which video tokens belong to whom, found from how they attend to each person in the first frame.
-
-    weights: [classes, tokens per frame], each person's mask (and the background's) over its size.
-    """
-
-    weights: torch.Tensor
-    attention: Callable[..., torch.Tensor]
-
-    @classmethod
-    def of(
-        cls,
-        layout: Layout,
-        audio: torch.Tensor | None,
-        masks: torch.Tensor | None,
-        attention: Callable[..., torch.Tensor],
-    ) -> "SpeakerMap | None":
-        """The map for the people in `audio` [people, ...]; None where one person or none speaks.
-
-        masks: [people + 1, h, w] of any size, the last one the background.
-        Raises InputError for more than two people, or two without masks.
-        """
-        people = 0 if audio is None else audio.shape[0]
-        if people < 2:
-            return None
-        if people > len(PERSON_POSITIONS):
-            raise InputError(f"The model can drive two people, but was given speech for {people}: leave some out.")
-        if masks is None or masks.shape[0] != people + 1:
-            given = 0 if masks is None else masks.shape[0]
-            raise InputError(
-                f"Speech for {people} people needs {people} masks and one for the background, "
-                f"but {given} were given: say where each person is."
-            )
-        masks = F.interpolate(masks[None].float(), size=(layout.height, layout.width), mode="nearest")[0]
-        masks = (masks > 0).float().flatten(1)
-        # A mask without a token belongs to nobody: zero, not zero over zero.
-        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention)
-
-    def positions(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """Rotary position of every video token [B, L] float32, from q and k [B, L, heads, d] after rotary."""
-        classes, tokens = self.weights.shape
-        # The official code averages two halves of the heads, so that an odd head out is left out.
-        heads, dim = q.shape[2] // 2 * 2 or q.shape[2], q.shape[3]
-        # How much a token attends to a mask is an attention whose values are the masks themselves.
-        values = F.pad(self.weights.T, (0, dim - classes)).to(q)
-        values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)
-        shares = self.attention(q[:, :, :heads], k[:, :tokens, :heads], values, precise=True).unflatten(
-            -1, (heads, dim)
-        )[..., :classes]
-        shares = shares.float().mean(dim=2)
-        people = torch.stack(
-            [spread(shares[..., i], low, high) for i, (low, high) in enumerate(PERSON_POSITIONS)]
-            + [torch.full_like(shares[..., 0], BACKGROUND_POSITION)],
-            dim=-1,
-        )
-        return people.gather(-1, shares.argmax(dim=-1, keepdim=True)).squeeze(-1)
-
-
-def spread(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """x [B, n] mapped so that each row's smallest value becomes `low` and its largest `high`."""
-    least, most = x.amin(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
-    return (x - least) / (most - least + 1e-8) * (high - low) + low

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from ... import kernels
-from .audio_attention import AudioAttention, SpeakerMap
+from .audio_attention import AudioAttention
 from .chunking import USUAL, Slices
 from .params import TransformerParams
 from .sequence import Layout
+from .speaker_map import SpeakerMap
 from .step_cache import Keep, Kept, compute
 
 

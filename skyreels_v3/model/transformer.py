@@ -13,12 +13,13 @@ from torch import nn
 
 from ... import kernels
 from ..errors import InputError
-from .audio_attention import AudioProjection, SpeakerMap
+from .audio_attention import AudioProjection
 from .block import Block, Runtime, Step
 from .params import TransformerParams
 from .prompt_places import joined
 from .rope import RotaryTables
 from .sequence import Layout, Segment, layout_of
+from .speaker_map import SpeakerMap
 from .step_cache import compute
 
 

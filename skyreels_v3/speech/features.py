@@ -1,4 +1,7 @@
-"""Features of speech on disk: minutes of them would fill the memory, and a window hears a few seconds."""
+"""Features of speech on disk: minutes of them would fill the memory, and a window hears a few seconds.
+
+Which frames of speech a frame of video hears is said here too.
+"""
 
 import os
 import tempfile
@@ -10,7 +13,8 @@ import torch
 
 from ..digest import digest
 from ..errors import InputError
-from ..jobs.avatar.plan import audio_windows
+
+AROUND = 5  # frames of speech that are heard around each frame
 
 
 class SpeechFeatures:
@@ -62,3 +66,19 @@ class SpeechFeatures:
         stored = np.memmap(self._file, np.float32, "r", shape=(self.people, self.layers, self.frames, self.width))
         part = np.array(stored[:, :, first : last + 1].swapaxes(1, 2), order="C")
         return audio_windows(torch.from_numpy(part), indices - first)
+
+
+def around_frames(start: int, stop: int, frames: int, around: int = AROUND) -> torch.Tensor:
+    """[stop - start, around] int64: each frame start..stop with its neighbours, kept within 0..frames - 1."""
+    centres = torch.arange(start, stop)[:, None]
+    return (centres + torch.arange(around) - around // 2).clamp(0, frames - 1)
+
+
+def mirrored(indices: torch.Tensor, frames: int) -> torch.Tensor:
+    """Indices into speech of `frames` frames that goes on with its own reversed tail."""
+    return torch.where(indices < frames, indices, 2 * frames - 1 - indices)
+
+
+def audio_windows(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """What the network hears: features [people, F, layers, width] -> [people, n, around, layers, width]."""
+    return features[:, indices.to(features.device)]

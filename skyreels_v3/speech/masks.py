@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..images.convert import WHITE, cover_crop
+from ..images.convert import WHITE
+from ..images.resize import cover_crop
 
 INSET = 0.05  # of a half's sides that belongs to the background where no mask was drawn, as in MultiTalk
 

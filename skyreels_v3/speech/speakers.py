@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..jobs.avatar.plan import MAX_PEOPLE, MAX_SECONDS, too_long
-from .encoder import SAMPLE_RATE, prepare_speech, resample, to_channels
+from .recording import MAX_PEOPLE, MAX_SECONDS, SAMPLE_RATE, prepare_speech, resample, to_channels, too_long
 
 
 @dataclass(frozen=True)

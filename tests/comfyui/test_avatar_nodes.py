@@ -86,7 +86,7 @@ def sound(seconds, rate=22050, channels=1, key="sound"):
 @pytest.fixture
 def speak(pack_nodes):
     """speak(seconds, people) -> what the node Speech puts out, with random features: the encoder has its own tests."""
-    Speech = pack_nodes.module("nodes.jobs.speech").Speech
+    Speech = pack_nodes.module("nodes.encoders.speech").Speech
     SpeechFeatures = pack_nodes.module("skyreels_v3.speech.features").SpeechFeatures
 
     def make(seconds, people=1, channels=1, width=768):

@@ -93,7 +93,7 @@ def test_the_guider_gives_the_official_frames_of_an_avatar(pack_nodes, tmp_path)
     heads = str(golden.config["num_heads"])
     save_file(golden.weights(), tmp_path / "a2v.safetensors", metadata={"num_attention_heads": heads})
     model = pack_nodes.module("nodes.models.load").load_patcher(str(tmp_path / "a2v.safetensors"))
-    condition, sampling = pack_nodes.module("nodes.network.condition"), pack_nodes.module("nodes.sampling.nodes")
+    condition, sampling = pack_nodes.module("nodes.network.condition"), pack_nodes.module("nodes.sampling.samplers")
     note = golden.note
     guidance = {name: note[name] for name in ("text_guidance", "audio_guidance")}
     assert min(guidance.values()) > 1

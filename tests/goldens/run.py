@@ -19,20 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from pack.dev.setup.environment import comfyui_path
 from pack.model_loaders.key_maps import find_dialect
 from pack.skyreels_v3.images.colour import match_colour
-from pack.skyreels_v3.images.convert import cover_crop, letterbox, to_rgb8
+from pack.skyreels_v3.images.convert import to_rgb8
+from pack.skyreels_v3.images.resize import cover_crop, letterbox
 from pack.skyreels_v3.images.sizes import bucket_size
-from pack.skyreels_v3.jobs.avatar.passes import (
-    Pass,
-    Portrait,
-    pinned_euler,
-    run_key_pass,
-    run_single,
-    run_window,
-    silent,
-)
+from pack.skyreels_v3.jobs.avatar.condition import silent
+from pack.skyreels_v3.jobs.avatar.passes import Pass, Portrait, run_key_pass, run_single, run_window
 from pack.skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from pack.skyreels_v3.jobs.avatar.passes import Tools as AvatarTools
-from pack.skyreels_v3.jobs.avatar.plan import Timing, around_frames, audio_windows, plan_avatar, plan_windows
+from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
+from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar, plan_windows
 from pack.skyreels_v3.jobs.extension.plan import RollLength, RollPlan, continue_rolls, cut_roll
 from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
 from pack.skyreels_v3.jobs.extension.script import CONTINUE, CUT
@@ -44,9 +39,10 @@ from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
 from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, guided, reference_branches
 from pack.skyreels_v3.sampling.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
 from pack.skyreels_v3.sampling.solver import unipc
-from pack.skyreels_v3.speech.encoder import SAMPLE_RATE, SpeechEncoder, speech_features
-from pack.skyreels_v3.speech.features import SpeechFeatures
+from pack.skyreels_v3.speech.encoder import SpeechEncoder, speech_features
+from pack.skyreels_v3.speech.features import SpeechFeatures, around_frames, audio_windows
 from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
+from pack.skyreels_v3.speech.recording import SAMPLE_RATE
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.tests.support.golden import Golden, normal, pixels, read, relative_error
 

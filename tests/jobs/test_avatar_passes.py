@@ -7,23 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.jobs.avatar.condition import CLIP_MEAN, CLIP_STD, clip_pixels, silent, window_condition
 from pack.skyreels_v3.jobs.avatar.passes import (
-    CLIP_MEAN,
-    CLIP_STD,
-    Pin,
     Portrait,
     Settings,
     Start,
     Tools,
-    clip_pixels,
     finish,
-    pinned_euler,
     run_key_pass,
     run_single,
     run_window,
-    silent,
-    window_condition,
 )
+from pack.skyreels_v3.jobs.avatar.pinned import Pin, pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
 from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches
 from pack.skyreels_v3.sampling.schedule import euler_sigmas

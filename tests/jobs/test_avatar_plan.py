@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.avatar.plan import Timing, around_frames, audio_windows, mirrored, plan_avatar, plan_windows
+from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar, plan_windows
+from pack.skyreels_v3.speech.features import around_frames, audio_windows, mirrored
 
 SQUARE = (1024, 1024)
 SMALL = Timing(window=21, motion=5, drop=4)

@@ -148,10 +148,10 @@ def test_plan_tells_the_time_once_a_sampling_was_measured(pack_nodes, model):
     pace.record().path.unlink(missing_ok=True)
     assert "steps" not in plan.execute(model, 64, 64, 5).result[1]
 
-    condition, sampling = pack_nodes.module("nodes.network.condition"), pack_nodes.module("nodes.sampling.nodes")
+    condition, sampling = pack_nodes.module("nodes.network.condition"), pack_nodes.module("nodes.sampling.samplers")
     latents, text = torch.randn(1, 16, 2, 8, 8), torch.randn(1, 4, 4096)
     references = condition.JobCondition(model.model.job, torch.randn(1, 16, 4, 8, 8))
-    guider = sampling.BranchGuider(model)
+    guider = pack_nodes.module("nodes.sampling.guider").BranchGuider(model)
     branches = pack_nodes.module("skyreels_v3.sampling.guidance").reference_branches(1.0, 1.0)
     guider.set_branches(condition.attach([[text, {}]], references), None, branches)
     sigmas = torch.linspace(1, 0, 5)

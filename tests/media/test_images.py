@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.images.convert import cover_crop, letterbox, to_rgb8, to_signed
+from pack.skyreels_v3.images.convert import to_rgb8, to_signed
+from pack.skyreels_v3.images.resize import cover_crop, letterbox
 
 
 def test_eight_bit_images_come_back_as_they_were():

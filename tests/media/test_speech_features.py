@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.avatar.plan import Timing, around_frames, audio_windows, plan_avatar
-from pack.skyreels_v3.speech.features import SpeechFeatures
+from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
+from pack.skyreels_v3.speech.features import SpeechFeatures, around_frames, audio_windows
 
 PEOPLE, FRAMES, LAYERS, WIDTH = 2, 30, 3, 8
 

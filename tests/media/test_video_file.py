@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.images.convert import cover_crop
+from pack.skyreels_v3.images.resize import cover_crop
 from pack.skyreels_v3.video.cuts import last_cut
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.pixels import Converter

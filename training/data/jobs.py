@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...skyreels_v3.jobs.avatar.plan import AROUND, around_frames
 from ...skyreels_v3.model.sequence import (
     Segment,
     avatar_segments,
@@ -22,6 +21,7 @@ from ...skyreels_v3.model.sequence import (
     shot_segments,
 )
 from ...skyreels_v3.recipes import Job
+from ...skyreels_v3.speech.features import AROUND, around_frames
 from ..models.network import Speech, Text, text_of
 from ..models.text_encoder import encode
 from ..world.prompts import PHRASINGS, write

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ...kernels.half_precision import in_hardware
-from ...skyreels_v3.jobs.avatar.passes import clip_pixels, window_condition
+from ...skyreels_v3.jobs.avatar.condition import clip_pixels, window_condition
 from ...skyreels_v3.jobs.avatar.plan import WindowPlan
 from ...skyreels_v3.jobs.reference import SLOTS
 from ..models import image_encoder, speech_encoder

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...skyreels_v3.jobs.avatar.plan import FPS as AVATAR_FPS
 from ...skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, PREFIX_FRAMES
+from ...skyreels_v3.speech.recording import FPS as AVATAR_FPS
 from ..world.looks import CHARACTERS
 from ..world.prompts import write
 from ..world.references import Reference, character_image, object_image, place_image

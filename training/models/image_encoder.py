@@ -2,7 +2,7 @@
 
 From the mean of its tokens linear maps tell place, time of day and characters; from each token, whose part it shows and
 which colours. `train` takes some minutes on one core; `encode` gives what the avatar is trained with, the hidden state
-before the last block, of pixels as the pack prepares them (`skyreels_v3.jobs.avatar.passes.clip_pixels`).
+before the last block, of pixels as the pack prepares them (`skyreels_v3.jobs.avatar.condition.clip_pixels`).
 """
 
 import functools
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...skyreels_v3.jobs.avatar.passes import CLIP_SIZE, clip_pixels
+from ...skyreels_v3.jobs.avatar.condition import CLIP_SIZE, clip_pixels
 from ..world.looks import CHARACTERS
 from ..world.render import render
 from ..world.samples import LATEST, people_masks, signed

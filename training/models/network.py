@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import kernels
-from ...skyreels_v3.model.audio_attention import AudioAttention, SpeakerMap, position_table
+from ...skyreels_v3.model.audio_attention import AudioAttention, position_table
 from ...skyreels_v3.model.block import Attention, Block
 from ...skyreels_v3.model.memory import TEXT_TOKENS
 from ...skyreels_v3.model.rope import rotary_table
 from ...skyreels_v3.model.sequence import Layout, Segment, layout_of
+from ...skyreels_v3.model.speaker_map import SpeakerMap
 from ...skyreels_v3.model.transformer import SkyReelsTransformer, sinusoidal_embedding
 
 

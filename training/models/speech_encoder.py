@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...skyreels_v3.jobs.avatar.plan import FPS
-from ...skyreels_v3.speech.encoder import SpeechEncoder, prepare_speech, speech_features
+from ...skyreels_v3.speech.encoder import SpeechEncoder, speech_features
+from ...skyreels_v3.speech.recording import FPS, prepare_speech
 from ..world.voices import CONSONANTS, RATE, VOWELS, Speech, say, take_turns
 from .shipped import FILES, NANO
 from .wav2vec2 import Wav2Vec2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pack.skyreels_v3.jobs.avatar.passes import CLIP_SIZE
+from pack.skyreels_v3.jobs.avatar.condition import CLIP_SIZE
 from pack.training.models import image_encoder, speech_encoder, text_encoder
 from pack.training.world.prompts import PHRASINGS, VOCABULARY, write
 from pack.training.world.scenes import CUTS, cut_scene, drawn_scene, possible_cuts
@@ -138,7 +138,7 @@ def test_the_speech_encoder_gives_what_the_avatar_is_trained_with(audio_encoder,
     expected = speech_encoder.encode(speech.wave)
     assert expected.shape == (50, 12, 32) and 0.5 < expected.std() < 2
     recording = pack_nodes.module("skyreels_v3.speech.speakers").Recording
-    encode = pack_nodes.module("nodes.jobs.speech").encode_speech
+    encode = pack_nodes.module("nodes.encoders.speech").encode_speech
     made = encode(audio_encoder, [recording(torch.from_numpy(speech.wave)[None, None], RATE)], 200.0)
     assert (made.layers, made.width, made.frames) == (12, 32, 50)
     heard = made.windows(torch.arange(50)[:, None])[0, :, 0]

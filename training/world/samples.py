@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ...skyreels_v3.jobs.avatar.plan import FPS as AVATAR_FPS
 from ...skyreels_v3.jobs.avatar.plan import KEY_COPIES
 from ...skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, PREFIX_FRAMES
 from ...skyreels_v3.recipes import LATENT_FRAME
+from ...skyreels_v3.speech.recording import FPS as AVATAR_FPS
 from .acting import actor_x, pose_at
 from .cameras import view_at
 from .canvas import Canvas

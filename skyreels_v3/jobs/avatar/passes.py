@@ -8,43 +8,18 @@ of a window is dropped at its end is not decoded.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ...images.colour import ColourMatch
-from ...images.convert import cover_crop, to_rgb8, to_signed
-from ...recipes import LATENT_FRAME
-from ...sampling.solver import Callback, Denoise, euler
+from ...images.convert import to_rgb8, to_signed, to_uint8
+from ...images.resize import cover_crop
 from ...speech.features import SpeechFeatures
 from ...vae.frames import Decode, decoded
-from ..extension.roll import to_uint8
-from .plan import KEY_COPIES, AvatarPlan, WindowPlan
-
-CLIP_SIZE = 224
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-class Pin:
-    """Holds a window's first latent frames to the motion frames while the rest is sampled.
-
-    The official code puts them, with noise of the level reached, into the noise before the first step and into the
-    latents after every step. The noise is new each time.
-    """
-
-    def __init__(self, motion: torch.Tensor, generator: torch.Generator):
-        """motion: clean latents [1, 16, n, h, w].  generator: on the CPU."""
-        self.motion = motion
-        self.generator = generator
-
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
-        """x [1, 16, T, h, w] at noise level `sigma`, its first frames replaced; written into x."""
-        noise = torch.randn(self.motion.shape, generator=self.generator).to(x)
-        x[:, :, : self.motion.shape[2]] = (1 - sigma) * self.motion.to(x) + sigma * noise
-        return x
+from .condition import clip_pixels, window_condition
+from .pinned import Pin
+from .plan import AvatarPlan, WindowPlan
 
 
 @dataclass(frozen=True)
@@ -210,68 +185,6 @@ def _written(
 def finish(frames: torch.Tensor, settings: Settings) -> torch.Tensor:
     """Frames of the video, uint8 [F, H, W, 3], of [1, 3, F, H, W] in [-1, 1]."""
     return to_uint8(frames, settings.official)
-
-
-def window_condition(
-    window: WindowPlan,
-    frames: int,
-    motion: torch.Tensor,
-    key_frame: torch.Tensor | None,
-    encode: Callable[[torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    """Mask and image channels [1, 4 + 16, T, h, w] of a window of `frames` frames.
-
-    The image is the motion frames [1, 3, n, H, W], grey, and the key frame [1, 3, 1, H, W] five times (none in the
-    key-frame pass), encoded as one clip; the mask is 1 where frames were given.
-    """
-    copies = 0 if key_frame is None else KEY_COPIES
-    clip = motion.new_zeros(*motion.shape[:2], frames, *motion.shape[3:])
-    clip[:, :, : window.motion] = motion
-    if copies:
-        clip[:, :, -copies:] = key_frame
-    latents = encode(clip)
-    given = latents.new_zeros(frames)
-    given[: window.motion] = 1
-    given[frames - copies :] = 1
-    # The first latent frame is one video frame: its mask stands four times.
-    given = torch.cat([given[:1].expand(LATENT_FRAME - 1), given]).unflatten(0, (-1, LATENT_FRAME)).T
-    mask = given[None, :, :, None, None].expand(-1, -1, -1, *latents.shape[-2:])
-    return torch.cat([mask, latents], dim=1)
-
-
-def clip_pixels(frame: torch.Tensor) -> torch.Tensor:
-    """What CLIP's vision model sees of a frame [1, 3, 1, H, W] in [-1, 1]: [1, 3, 224, 224], float32.
-
-    The whole frame, stretched; bicubic without antialiasing, as the model was trained. ComfyUI's own CLIP node crops
-    and smooths.
-    """
-    size = (CLIP_SIZE, CLIP_SIZE)
-    pixels = F.interpolate(frame[:, :, 0].float(), size=size, mode="bicubic", align_corners=False) * 0.5 + 0.5
-    mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    return (pixels - mean) / std
-
-
-def silent(speech: torch.Tensor) -> torch.Tensor:
-    """The speech of a forward without speech: zeros, for one person, as officially. speech: windows [people, ...]."""
-    return torch.zeros_like(speech[-1:])
-
-
-def pinned_euler(
-    denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, pin: Pin | None, callback: Callback | None = None
-) -> torch.Tensor:
-    """`solver.euler` that holds the motion frames: the sampler of this job. x is written into."""
-    if pin is not None:
-        x = pin(x, sigmas[0].to(x))
-    for index, pair in enumerate(pairwise(sigmas)):
-
-        def report(_, x, clean, index=index):
-            if callback is not None:
-                callback(index, x, clean)
-
-        x = euler(denoise, x, torch.stack(pair), report)
-        if pin is not None:
-            x = pin(x, pair[1].to(x))
-    return x
 
 
 def _sampled(

@@ -16,14 +16,12 @@ import torch
 from ...errors import InputError
 from ...images.sizes import bucket_size, snap_size
 from ...recipes import LATENT_FRAME, LATENT_PIXEL, PATCH_PIXELS, RECIPES, Job, latent_frames
+from ...speech.features import AROUND, around_frames, mirrored
+from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, too_long
 
-FPS = RECIPES[Job.AVATAR].fps
 LATENT_CHANNELS = 16
 KEY_COPIES = 5  # of the key frame at a window's end: its last latent frame and the frame before
-AROUND = 5  # frames of speech that are heard around each frame
 DEFAULT_RESOLUTION = "720P"
-MAX_SECONDS = 200.0  # of the official code; the model itself knows no limit
-MAX_PEOPLE = 2
 SHOWN_QUIETLY = 0.9  # of the portrait; where less of it is shown, the plan says so
 
 
@@ -160,22 +158,6 @@ class AvatarPlan:
         return f"a key-frame pass and {len(self.windows)} window{'s' if len(self.windows) > 1 else ''}"
 
 
-def around_frames(start: int, stop: int, frames: int, around: int = AROUND) -> torch.Tensor:
-    """[stop - start, around] int64: each frame start..stop with its neighbours, kept within 0..frames - 1."""
-    centres = torch.arange(start, stop)[:, None]
-    return (centres + torch.arange(around) - around // 2).clamp(0, frames - 1)
-
-
-def mirrored(indices: torch.Tensor, frames: int) -> torch.Tensor:
-    """Indices into speech of `frames` frames that goes on with its own reversed tail."""
-    return torch.where(indices < frames, indices, 2 * frames - 1 - indices)
-
-
-def audio_windows(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """What the network hears: features [people, F, layers, width] -> [people, n, around, layers, width]."""
-    return features[:, indices.to(features.device)]
-
-
 class Windows(NamedTuple):
     """The runs of the sampler for a length, whatever the size; the fields are those of AvatarPlan."""
 
@@ -241,14 +223,6 @@ def plan_avatar(
             "with the prompt alone.",
         )
     return AvatarPlan(width, height, frames, timing, key_pass, windows, padded, people, steps, notes)
-
-
-def too_long(seconds: float, max_seconds: float) -> str:
-    """The sentence for speech beyond the limit."""
-    return (
-        f"The speech is {seconds:.1f} s long, but at most {max_seconds:g} s are made in one job: shorten it, or raise "
-        "max_seconds (the model's makers stop at 200 s; a longer video takes more time, disk and memory)."
-    )
 
 
 def _key_frames(length: int, count: int, timing: Timing) -> list[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ...images.colour import ColourMatch
+from ...images.convert import signed, to_uint8
 from ...recipes import LATENT_PIXEL
 from ...vae.frames import Decode, decoded
 from .plan import LATENT_CHANNELS, LONGEST_PREFIX, RollPlan
@@ -98,17 +99,6 @@ def run_roll(
             del history[0]
     frames = torch.cat([_like(part, history[-1]) for part in history], dim=2)
     return Tail(frames[:, :, -LONGEST_PREFIX:].clone(), anchor.clone())
-
-
-def signed(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels of a tail, uint8 or float16 in [-1, 1], as float32 in [-1, 1]."""
-    return pixels.float() / (255.0 / 2.0) - 1.0 if pixels.dtype == torch.uint8 else pixels.float()
-
-
-def to_uint8(pixels: torch.Tensor, official: bool = False) -> torch.Tensor:
-    """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; officially cut down, which darkens by half a step."""
-    scaled = (pixels[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255
-    return (scaled if official else scaled.round()).to(torch.uint8)
 
 
 def _like(pixels: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

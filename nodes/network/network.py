@@ -1,0 +1,148 @@
+"""The transformer behind the call that ComfyUI's samplers make, with what it keeps within a sampling."""
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+
+from ... import kernels
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.forecast import Forward
+from ...skyreels_v3.model.chunking import SMALL, USUAL, Slices
+from ...skyreels_v3.model.lora import applied
+from ...skyreels_v3.model.memory import kept_limit
+from ...skyreels_v3.model.params import TransformerParams
+from ...skyreels_v3.model.sequence import (
+    Segment,
+    avatar_segments,
+    extension_segments,
+    reference_segments,
+    shot_segments,
+)
+from ...skyreels_v3.model.step_cache import Kept
+from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
+from ...skyreels_v3.recipes import RECIPES, Job
+from .. import versions
+from .attention import choose, distrust
+from .block_hooks import BlockHooks
+from .condition import KEY
+from .lora_branches import attached
+from .machine import slices_here
+from .streaming import block_stream
+
+log = logging.getLogger(__name__)
+
+SEGMENTS = {
+    Job.REFERENCE: reference_segments,
+    Job.EXTENSION: extension_segments,
+    Job.SHOT: shot_segments,
+    Job.AVATAR: avatar_segments,
+}
+# What the avatar is given beside its latents: keyword of the transformer -> name among the conditions.
+AVATAR_INPUTS = {"image": "skyreels_image", "audio": "skyreels_speech", "speaker_masks": "skyreels_speakers"}
+
+
+class Network(SkyReelsTransformer):
+    """SkyReelsTransformer behind the call that ComfyUI makes, with its wrappers and hooks."""
+
+    def __init__(self, params: TransformerParams, job: Job, operations, device=None, dtype=None):
+        super().__init__(params, operations=operations, device=device, dtype=dtype)
+        self.job = job
+        self.dtype = dtype
+        self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
+        self.slices: Callable[[int, int], Slices] | None = None  # of tokens and their bytes, within a sampling
+        self.forwards: list[Forward] = []  # of this sampling
+        self.requires_grad_(False)
+
+    def forward(self, x, timestep, context, transformer_options=None, **conditions):
+        """x [B, 16, T, H, W] -> velocity of the same shape; `conditions` holds the job's latents under KEY."""
+        options = {} if transformer_options is None else transformer_options
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._timed, self, wrappers)
+        return executor.execute(x, timestep, context, transformer_options=options, **conditions)
+
+    def _timed(self, x, timestep, context, transformer_options, **conditions):
+        start = time.perf_counter()
+        velocity = self._velocity(x, timestep, context, transformer_options, **conditions)
+        # By now the device is done: its numbers were looked at.
+        beside = 0 if self.job is Job.AVATAR else conditions[KEY].shape[2]
+        tokens = (x.shape[2] + beside) * math.prod(x.shape[3:]) // 4
+        self.forwards.append(Forward(tokens, x.shape[0], time.perf_counter() - start))
+        return velocity
+
+    def _velocity(self, x, timestep, context, transformer_options, **conditions):
+        if RECIPES[self.job].integer_timesteps:
+            timestep = timestep.floor()
+        segments = SEGMENTS[self.job](x, conditions[KEY])
+        chosen = choose(transformer_options, x.device)
+        runtime = Runtime(
+            attention=chosen.run,
+            affine=versions.resident_affine,
+            around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
+            kept=self.kept,
+            slices=self._slices(segments),
+        )
+        given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
+        with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
+            velocity = self._in_memory(runtime, segments, timestep, context, **given)
+            # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
+            finite = bool(torch.isfinite(velocity).all())
+            if not finite and chosen.culprit is not None:
+                exact = dataclasses.replace(runtime, attention=kernels.attention)
+                velocity = self._in_memory(exact, segments, timestep, context, **given)
+                finite = bool(torch.isfinite(velocity).all())
+                if finite:
+                    distrust(chosen, x.device)
+        if not finite:
+            raise InputError(
+                "The model's output is not finite, because its file holds broken numbers, a LoRA is too strong or fp16 "
+                "is too narrow: try the precision bf16 without LoRAs, then another file."
+            )
+        return velocity
+
+    def _slices(self, segments: Sequence[Segment]) -> Slices:
+        if self.slices is None:
+            return USUAL
+        latents = [segment.latents for segment in segments]
+        return self.slices(sum(each[:, 0].numel() for each in latents) // 4, latents[0].itemsize)
+
+    def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
+        """The network's velocity; out of memory, it is computed once more in smaller parts."""
+        try:
+            return self._streamed(runtime, segments, timestep, context, **given)
+        except torch.cuda.OutOfMemoryError as error:
+            log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
+        # Outside of the handler, whose error holds on to every tensor of the first try.
+        self.kept = None
+        comfy.model_management.soft_empty_cache(True)
+        runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
+        return self._streamed(runtime, segments, timestep, context, **given)
+
+    def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
+        """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
+        if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
+            return super().forward(segments, timestep, context, runtime=runtime, **given)
+        hooks = runtime.around_block
+        with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
+            runtime = dataclasses.replace(runtime, around_block=stream.around(hooks))
+            return super().forward(segments, timestep, context, runtime=runtime, **given)
+
+
+def begin_sampling(patcher) -> None:
+    """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
+    network, device = patcher.model.diffusion_model, patcher.load_device
+    memory = comfy.model_management.get_total_memory(device)
+    network.kept = None if patcher.hook_patches else Kept(kept_limit(memory))
+    # Once for a sampling: what is free changes from step to step, and the parts with it would change the last bits.
+    network.slices = functools.cache(functools.partial(slices_here, network.params, patcher.model_size(), device))
+
+
+def end_sampling(patcher) -> None:
+    patcher.model.diffusion_model.kept = None
+    patcher.model.diffusion_model.slices = None
