@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pack.training.models.autoencoder import LATENTS, MEAN, MULTIPLIERS, STD
+from pack.dev.samples.wan_vae import LATENTS, MEAN, MULTIPLIERS, STD
 
 COLOURS, SLOTS = 3, 4  # four frames to a latent frame
 SIGNALS = COLOURS * SLOTS

@@ -16,15 +16,15 @@ tests/goldens
 tests/support
 benchmarks
 benchmarks/forward benchmarks/files benchmarks/jobs
+benchmarks/harness
 showcase
 training
 training/measures
 training/methods
 training/data
-benchmarks/harness
-dev/samples dev/locales
 training/models
 training/world
+dev/samples dev/locales
 dev/comfyui
 dev/setup dev/drawing dev/charts
 tools

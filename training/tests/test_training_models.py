@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import random_weight
+from pack.dev.samples.wan_vae import LATENTS
 from pack.skyreels_v3.model.sequence import (
     Segment,
     avatar_segments,
@@ -24,7 +25,7 @@ from pack.training.methods import distil
 from pack.training.methods.flow import drawn_levels, losses_of
 from pack.training.methods.optimiser import Optimiser, orthogonal
 from pack.training.methods.resumable import run
-from pack.training.models.autoencoder import LATENTS, Autoencoder
+from pack.training.models.autoencoder import Autoencoder
 from pack.training.models.nano import NANO, avatar_from, new_transformer, params_of
 from pack.training.models.network import Speech, forward, text_of
 
