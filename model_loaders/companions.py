@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..skyreels_v3.recipes import Job
+from ..skyreels_v3.recipes import RECIPES, Job
 
 WAN = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"
 
@@ -49,4 +49,5 @@ SPEECH_ENCODER = Companion(
 
 def companions(job: Job) -> tuple[Companion, ...]:
     """What a job needs beside its transformer."""
-    return (TEXT_ENCODER, VAE, *((CLIP_VISION, SPEECH_ENCODER) if job is Job.AVATAR else ()))
+    known = {one.folder: one for one in (TEXT_ENCODER, VAE, CLIP_VISION, SPEECH_ENCODER)}
+    return tuple(known[folder] for folder in RECIPES[job].companions)

@@ -18,26 +18,25 @@ class Job(str, Enum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a job is sampled.
+    """How a job is sampled, and what it needs for it. The rest of what a job is: `jobs/spec.py`."""
 
-    steps: solver steps.  shift: of the sigmas, s' = shift s / (1 + (shift - 1) s).  fps: frames a second.
-    solver: "unipc" or "euler".  guidance: text guidance; 1 means one forward a step.
-    integer_timesteps: the network was distilled on sigma x 1000 cut down to a whole number.
-    """
-
-    steps: int
-    shift: float
-    fps: int
-    solver: str
-    guidance: float = 1.0
-    integer_timesteps: bool = True
+    steps: int  # of the solver
+    shift: float  # of the sigmas, s' = shift s / (1 + (shift - 1) s)
+    fps: int  # frames a second
+    solver: str  # "unipc" or "euler"
+    guidance: float = 1.0  # by the text; 1 means one forward a step
+    integer_timesteps: bool = True  # the network was distilled on sigma x 1000 cut down to a whole number
+    companions: tuple[str, ...] = ("text_encoders", "vae")  # ComfyUI's folders of the other models that it needs
 
 
+AVATAR_COMPANIONS = ("text_encoders", "vae", "clip_vision", "audio_encoders")
 RECIPES: dict[Job, Recipe] = {
     Job.REFERENCE: Recipe(steps=8, shift=5.0, fps=24, solver="unipc"),
     Job.EXTENSION: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
     Job.SHOT: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
-    Job.AVATAR: Recipe(steps=4, shift=11.0, fps=25, solver="euler", integer_timesteps=False),
+    Job.AVATAR: Recipe(
+        steps=4, shift=11.0, fps=25, solver="euler", integer_timesteps=False, companions=AVATAR_COMPANIONS
+    ),
 }
 
 LATENT_FRAME = 4  # video frames per latent frame (the first latent frame is one video frame)
@@ -48,3 +47,8 @@ PATCH_PIXELS = 16  # pixels per transformer token along height and width
 def latent_frames(frames: int) -> int:
     """Latent frames of a clip of `frames` video frames (4n + 1)."""
     return (frames - 1) // LATENT_FRAME + 1
+
+
+def tokens(frames: int, height: int, width: int) -> int:
+    """Transformer tokens of so many latent frames of height x width pixels."""
+    return frames * (height // PATCH_PIXELS) * (width // PATCH_PIXELS)

@@ -3,9 +3,10 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.budget import FRAMES, Plan, Size, gb, planned_size
+from ...skyreels_v3.jobs.budget import Plan, Size, gb, planned_size
 from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_SECONDS
+from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
 from ...skyreels_v3.vae.memory import Way
 from .. import versions
@@ -42,7 +43,7 @@ def time_needed(patcher, size: Size, job: Job) -> list[str]:
 class PlanNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        own = ", ".join(f"{job.value} {frames}" for job, frames in FRAMES.items())
+        own = ", ".join(f"{job.value} {spec.frames}" for job, spec in SPECS.items())
         return versions.schema(
             node_id="SkyReelsPlan",
             display_name="SkyReels-V3 Plan",

@@ -8,17 +8,10 @@ import torch
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.condition import silent
+from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import Job
 
 KEY = "skyreels_condition"
-
-# Which node prepares conditioning for a model's job.
-NODE_OF_JOB = {
-    Job.REFERENCE: "Reference to Video",
-    Job.EXTENSION: "Extension Window (continue)",
-    Job.SHOT: "Extension Window (cut)",
-    Job.AVATAR: "Avatar Window",
-}
 
 
 class RefusedCondition(comfy.conds.CONDRegular):
@@ -74,7 +67,7 @@ def attach(conditioning: list, condition: JobCondition) -> list:
     `model_conds` makes it raise, while a SkyReels-V3 model puts the latents in its place.
     """
     refused = RefusedCondition(
-        f"This conditioning was made by {NODE_OF_JOB[condition.job]} of SkyReels-V3, but the model comes from another "
+        f"This conditioning was made by {SPECS[condition.job].node} of SkyReels-V3, but the model comes from another "
         "loader: load the checkpoint with SkyReels-V3 Load Model."
     )
     values = {KEY: condition, "model_conds": {KEY: refused}}

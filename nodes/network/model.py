@@ -1,7 +1,6 @@
 """The transformer as a native ComfyUI model: what samplers, patchers, wrappers and previews talk to."""
 
 import logging
-import math
 from collections.abc import Sequence
 
 import comfy.conds
@@ -12,12 +11,13 @@ import comfy.supported_models_base
 import torch
 
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.memory import TEXT_TOKENS, needed_bytes
 from ...skyreels_v3.model.params import TransformerParams
-from ...skyreels_v3.recipes import RECIPES, Job
+from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.speech.encoder import check_features
 from ..encoders.clip_vision import check_tokens
-from .condition import KEY, NODE_OF_JOB, JobCondition, RefusedCondition, SharedCondition
+from .condition import KEY, JobCondition, RefusedCondition, SharedCondition
 from .layers import branching
 from .machine import slices_here
 from .network import AVATAR_INPUTS, Network
@@ -37,7 +37,7 @@ class Config(comfy.supported_models_base.BASE):
         super().__init__({"image_model": "wan2.1", "model_type": "t2v", "dim": params.dim})
         self.params = params
         self.job = job
-        self.sampling_settings = {"shift": RECIPES[job].shift}
+        self.sampling_settings = {"shift": SPECS[job].recipe.shift}
 
     def network(self, device=None, operations=None, dtype=None, **_) -> Network:
         """The network on the meta device: its weights are assigned from the file, none is ever filled at random."""
@@ -79,10 +79,7 @@ class Model(comfy.model_base.BaseModel):
     def memory_required(self, input_shape, cond_shapes=None):
         """Bytes that a forward of `input_shape` needs beside the weights."""
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
-        # The avatar's condition lies in more channels, that of the other jobs in more frames.
-        beside = [] if self.job is Job.AVATAR else (cond_shapes or {}).get(KEY, [])
-        frames = sum(shape[2] for shape in [input_shape, *beside])
-        tokens = input_shape[0] * frames * math.prod(input_shape[3:]) // 4
+        tokens = input_shape[0] * SPECS[self.job].tokens(input_shape, *(cond_shapes or {}).get(KEY, []))
         device = comfy.model_management.get_torch_device()
         weights = comfy.model_management.module_size(self.diffusion_model)
         slices = slices_here(self.params, weights, device, tokens, dtype.itemsize)
@@ -104,7 +101,8 @@ class Model(comfy.model_base.BaseModel):
 
     def _problem(self, condition: JobCondition | None, noise: torch.Tensor) -> str | None:
         """Why a conditioning cannot be used with this model and these latents; None where it can."""
-        node = NODE_OF_JOB[self.job]
+        spec = SPECS[self.job]
+        node = spec.node
         if condition is None:
             return (
                 f"This SkyReels-V3 model does the {self.job.value} job, but its conditioning did not come through "
@@ -121,7 +119,7 @@ class Model(comfy.model_base.BaseModel):
                 f"{self.params.out_dim} channels: sample the latent that {node} puts out."
             )
         height, width = condition.latents.shape[-2:]
-        if self.job is Job.AVATAR and noise.shape[2] != condition.latents.shape[2]:
+        if spec.condition_in_channels and noise.shape[2] != condition.latents.shape[2]:
             return (
                 f"The latent has {noise.shape[2]} frames, but {node} prepared {condition.latents.shape[2]}: sample the "
                 "latent that it puts out."

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,20 +13,15 @@ import torch
 from ... import kernels
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.forecast import Forward
+from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.chunking import SMALL, USUAL, Slices
 from ...skyreels_v3.model.lora import applied
 from ...skyreels_v3.model.memory import kept_limit
 from ...skyreels_v3.model.params import TransformerParams
-from ...skyreels_v3.model.sequence import (
-    Segment,
-    avatar_segments,
-    extension_segments,
-    reference_segments,
-    shot_segments,
-)
+from ...skyreels_v3.model.sequence import Segment, layout_of
 from ...skyreels_v3.model.step_cache import Kept
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
-from ...skyreels_v3.recipes import RECIPES, Job
+from ...skyreels_v3.recipes import Job
 from .. import versions
 from .attention import choose, distrust
 from .block_hooks import BlockHooks
@@ -38,12 +32,6 @@ from .streaming import block_stream
 
 log = logging.getLogger(__name__)
 
-SEGMENTS = {
-    Job.REFERENCE: reference_segments,
-    Job.EXTENSION: extension_segments,
-    Job.SHOT: shot_segments,
-    Job.AVATAR: avatar_segments,
-}
 # What the avatar is given beside its latents: keyword of the transformer -> name among the conditions.
 AVATAR_INPUTS = {"image": "skyreels_image", "audio": "skyreels_speech", "speaker_masks": "skyreels_speakers"}
 
@@ -71,15 +59,15 @@ class Network(SkyReelsTransformer):
         start = time.perf_counter()
         velocity = self._velocity(x, timestep, context, transformer_options, **conditions)
         # By now the device is done: its numbers were looked at.
-        beside = 0 if self.job is Job.AVATAR else conditions[KEY].shape[2]
-        tokens = (x.shape[2] + beside) * math.prod(x.shape[3:]) // 4
+        tokens = SPECS[self.job].tokens(x.shape, conditions[KEY].shape)
         self.forwards.append(Forward(tokens, x.shape[0], time.perf_counter() - start))
         return velocity
 
     def _velocity(self, x, timestep, context, transformer_options, **conditions):
-        if RECIPES[self.job].integer_timesteps:
+        spec = SPECS[self.job]
+        if spec.recipe.integer_timesteps:
             timestep = timestep.floor()
-        segments = SEGMENTS[self.job](x, conditions[KEY])
+        segments = spec.segments(x, conditions[KEY])
         chosen = choose(transformer_options, x.device)
         runtime = Runtime(
             attention=chosen.run,
@@ -109,8 +97,8 @@ class Network(SkyReelsTransformer):
     def _slices(self, segments: Sequence[Segment]) -> Slices:
         if self.slices is None:
             return USUAL
-        latents = [segment.latents for segment in segments]
-        return self.slices(sum(each[:, 0].numel() for each in latents) // 4, latents[0].itemsize)
+        latents = segments[0].latents
+        return self.slices(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; out of memory, it is computed once more in smaller parts."""

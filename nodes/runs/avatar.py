@@ -1,6 +1,5 @@
 """What Talking Avatar runs: ComfyUI's models lent to the passes, and a folder that remembers them."""
 
-import math
 import time
 from dataclasses import dataclass
 from itertools import groupby
@@ -115,7 +114,7 @@ class AvatarJob:
         self.speakers = None
         if speech.people > 1:
             self.speakers = speaker_masks(masks, (width, height), self.plan.width, self.plan.height, boxes)
-        forwards = model, math.prod(self.plan.latent_shape[2:]) // 4, sampling.steps * len(sampling.branches)
+        forwards = model, self.plan.tokens, sampling.steps * len(sampling.branches)
         passes = len(self.plan.passes)
         self.progress = JobProgress(node_id, "window", passes, sampling.steps, ahead([forwards] * passes))
 

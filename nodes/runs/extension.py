@@ -156,11 +156,7 @@ class ExtensionJob:
     def _ahead(self) -> list[float] | None:
         """Seconds that each roll's forwards take by what this machine measured before."""
         forwards = self.sampling.steps * len(self.sampling.branches)
-        sizes = [(roll, self.plan.latent_shape(roll)) for roll in self.plan.rolls]
-        return ahead(
-            (self.models[roll.job], (frames + roll.prefix_latents) * height * width // 4, forwards)
-            for roll, (_, _, frames, height, width) in sizes
-        )
+        return ahead((self.models[roll.job], self.plan.tokens_of(roll), forwards) for roll in self.plan.rolls)
 
     def _denoiser(self, progress: JobProgress):
         def denoise(roll: RollPlan, prefix: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

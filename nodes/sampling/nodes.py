@@ -3,13 +3,15 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.recipes import RECIPES, Job
-from ...skyreels_v3.sampling.guidance import avatar_branches, reference_branches, text_branches
+from ...skyreels_v3.jobs.spec import SPECS
+from ...skyreels_v3.recipes import RECIPES
 from ...skyreels_v3.sampling.schedule import MAX_STEPS, job_sigmas
 from .. import versions
 from ..network.model import skyreels_model
 from .guider import BranchGuider
 from .samplers import unipc_sampler
+
+WITHOUT = {"image": "has no reference images", "audio": "hears no speech"}  # of jobs that such a guidance is not for
 
 
 class UniPCSampler(io.ComfyNode):
@@ -118,22 +120,14 @@ class Guider(io.ComfyNode):
         cls, model, positive, text_guidance=1.0, image_guidance=1.0, negative=None, audio_guidance=1.0
     ) -> io.NodeOutput:
         job = skyreels_model(model).job
-        if image_guidance > 1 and job is not Job.REFERENCE:
-            raise InputError(
-                f"Image guidance is {image_guidance:g}, but the model does the {job.value} job, which has no reference "
-                "images: set it to 1."
-            )
-        if audio_guidance > 1 and job is not Job.AVATAR:
-            raise InputError(
-                f"Audio guidance is {audio_guidance:g}, but the model does the {job.value} job, which hears no speech: "
-                "set it to 1."
-            )
-        if job is Job.REFERENCE:
-            branches = reference_branches(text_guidance, image_guidance)
-        elif job is Job.AVATAR:
-            branches = avatar_branches(text_guidance, audio_guidance)
-        else:
-            branches = text_branches(text_guidance)
+        spec, others = SPECS[job], {"image": image_guidance, "audio": audio_guidance}
+        for what, guidance in others.items():
+            if guidance > 1 and what != spec.guided_by:
+                raise InputError(
+                    f"{what.capitalize()} guidance is {guidance:g}, but the model does the {job.value} job, which "
+                    f"{WITHOUT[what]}: set it to 1."
+                )
+        branches = spec.branches(text_guidance, others.get(spec.guided_by, 1.0))
         if negative is None and any(not branch.uses_prompt for branch in branches):
             raise InputError(
                 f"Text guidance is {text_guidance:g}, which needs a negative prompt: connect negative, or set it to 1."

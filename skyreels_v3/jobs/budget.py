@@ -9,22 +9,15 @@ from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from ..model.chunking import USUAL, Slices
 from ..model.memory import block_numbers, needed_bytes, slices_for, streamed_bytes
 from ..model.params import TransformerParams
-from ..recipes import LATENT_FRAME, PATCH_PIXELS, RECIPES, Job, latent_frames
+from ..recipes import LATENT_FRAME, RECIPES, Job, latent_frames, tokens
 from . import reference
-from .avatar import plan as avatar
-from .extension.plan import FPS, ROLL_LATENTS, continue_rolls, cut_roll
+from .extension.plan import FPS, ROLL_FRAMES, continue_rolls, cut_roll
 from .extension.script import CUT_SECONDS
+from .spec import SPECS
 
 GB = 10**9
 SMALLER = {"int8": 1.0, "nf4": 0.5625}  # precisions of Load Model that save memory, and their bytes a number
 SHORTEST = 25  # frames: no one is helped by a video below a second
-ROLL_FRAMES = ROLL_LATENTS * LATENT_FRAME
-FRAMES = {
-    Job.REFERENCE: int(reference.DEFAULT_SECONDS * RECIPES[Job.REFERENCE].fps) + 1,
-    Job.EXTENSION: ROLL_FRAMES,
-    Job.SHOT: ROLL_FRAMES,
-    Job.AVATAR: avatar.DEFAULT_TIMING.window,
-}  # of one forward where none are asked for
 
 
 @dataclass(frozen=True)
@@ -90,8 +83,7 @@ class Size:
     @property
     def tokens(self) -> int:
         """Of one forward, the whole batch."""
-        frames = self.latents + self.context
-        return self.batch * frames * (self.width // PATCH_PIXELS) * (self.height // PATCH_PIXELS)
+        return self.batch * tokens(self.latents + self.context, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -137,7 +129,7 @@ class Plan:
     def describe(self) -> tuple[str, ...]:
         """The plan as lines to read before it starts, the verdict last."""
         size, machine, network = self.size, self.machine, self.network
-        context = {Job.REFERENCE: "references", Job.AVATAR: ""}.get(network.job, "past")
+        context = SPECS[network.job].condition
         beside = f" ({size.context} of {size.context + size.latents} latent frames are {context})" if context else ""
         batch = f", {size.batch} side by side" if size.batch > 1 else ""
         lines = [
@@ -186,7 +178,7 @@ def planned_size(job: Job, width: int, height: int, frames: int = 0, batch: int 
     Raises InputError for sizes and lengths that make no video.
     """
     width, height, notes = snap_size(width, height)
-    frames = frames or FRAMES[job]
+    frames = frames or SPECS[job].frames
     if job in (Job.EXTENSION, Job.SHOT):
         shortest = CUT_SECONDS[0] * FPS if job is Job.SHOT else 1
         new = min(max(frames, shortest), ROLL_FRAMES)

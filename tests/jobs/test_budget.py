@@ -9,7 +9,8 @@ import pytest
 from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.budget import FRAMES, GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.budget import GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.spec import SPECS
 from pack.skyreels_v3.model.chunking import LEVELS, SMALL, TIGHT, USUAL
 from pack.skyreels_v3.model.memory import block_numbers, forward_bytes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
@@ -166,7 +167,7 @@ def test_the_node_tells_and_hands_the_model_on(pack_nodes, model):
     assert same is model
     lines = text.splitlines()
     assert lines[0].startswith("Size 830 x 480 became 832 x 480")
-    assert lines[1].startswith(f"832 x 480, {FRAMES[Job.REFERENCE]} frames: 54,600 tokens a forward (4 of 35 ")
+    assert lines[1].startswith(f"832 x 480, {SPECS[Job.REFERENCE].frames} frames: 54,600 tokens a forward (4 of 35 ")
     assert lines[-1].startswith("It fits")
 
 

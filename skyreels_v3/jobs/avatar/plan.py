@@ -15,7 +15,7 @@ import torch
 
 from ...errors import InputError
 from ...images.sizes import bucket_size, snap_size
-from ...recipes import LATENT_FRAME, LATENT_PIXEL, PATCH_PIXELS, RECIPES, Job, latent_frames
+from ...recipes import LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
 from ...speech.features import AROUND, around_frames, mirrored
 from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, too_long
 
@@ -122,7 +122,7 @@ class AvatarPlan:
     @property
     def tokens(self) -> int:
         """Transformer tokens of a window: what its memory follows."""
-        return self.timing.latents * (self.height // PATCH_PIXELS) * (self.width // PATCH_PIXELS)
+        return tokens(self.timing.latents, self.height, self.width)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...errors import InputError
 from ...images.sizes import bucket_size, snap_size
-from ...recipes import LATENT_FRAME, LATENT_PIXEL, PATCH_PIXELS, RECIPES, Job, latent_frames
+from ...recipes import LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
 from .script import CONTINUE, CUT, CUT_SECONDS, DEFAULT_SECONDS, Line, has_cut_tag
 
 FPS = RECIPES[Job.EXTENSION].fps
@@ -24,6 +24,7 @@ LONGEST_PREFIX = max(CUT_PREFIX_FRAMES.values())
 # were trained on. The prefix then reaches over the cut.
 SHORTEST_SHOT = 9
 ROLL_LATENTS = 30  # 5 s: the longest roll
+ROLL_FRAMES = ROLL_LATENTS * LATENT_FRAME
 SHORT_LATENTS = 12  # 2 s: a last roll below it is evened out with the one before
 OFFICIAL_MULTIPLE = 8  # latent frames of prefix and roll together, left over from runs on 8 GPUs
 DEFAULT_RESOLUTION = "720P"
@@ -126,8 +127,11 @@ class ExtensionPlan:
     @property
     def tokens(self) -> int:
         """Transformer tokens of the largest roll, prefix included: what its memory follows."""
-        frames = max(roll.prefix_latents + roll.latent_frames for roll in self.rolls)
-        return frames * (self.height // PATCH_PIXELS) * (self.width // PATCH_PIXELS)
+        return max(map(self.tokens_of, self.rolls))
+
+    def tokens_of(self, roll: RollPlan) -> int:
+        """Transformer tokens of a roll, prefix included."""
+        return tokens(roll.prefix_latents + roll.latent_frames, self.height, self.width)
 
     def latent_shape(self, roll: RollPlan) -> tuple[int, int, int, int, int]:
         """Of a roll's new latent, [1, 16, T, h, w]."""
