@@ -50,10 +50,11 @@ class Float8(Format):
         bias: torch.Tensor | None,
         gelu: bool = False,
     ) -> torch.Tensor:
-        codes, scale = parts["weight"], parts.get("weight_scale")
-        if codes.dtype != torch.float8_e4m3fn or not self._multiplies(parts):
+        codes = parts["weight"]
+        as_is = codes.dtype != torch.float8_e4m3fn or not self._multiplies(parts)
+        if as_is and not isinstance(x, QuantisedRows):
             return super().linear(x, parts, rows, bias, gelu)
-        y = fp8_linear(x, codes, scale.float(), bias)
+        y = fp8_linear(x, codes, parts["weight_scale"].float(), bias)
         return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
 
     def _multiplies(self, names: Collection[str]) -> bool:

@@ -18,6 +18,7 @@ class PackedLinear(nn.Module):
     """
 
     takes_gelu = True
+    bias: nn.Parameter | None
 
     def __init__(self, columns: int, rows: int, format: Format, parts: dict[str, torch.Tensor], bias=None):
         super().__init__()

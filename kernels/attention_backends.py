@@ -121,7 +121,7 @@ def _registered():
         return None
 
     # Operators are global: each copy of this module that is loaded has its own.
-    @torch.library.custom_op(f"{re.sub(r'[^a-zA-Z0-9]', '_', __package__)}::attention", mutates_args=())
+    @torch.library.custom_op(f"{re.sub(r'[^a-zA-Z0-9]', '_', str(__package__))}::attention", mutates_args=())
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, backend: str) -> torch.Tensor:
         return BACKENDS[backend].operation(q, k, v)
 

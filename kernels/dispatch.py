@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -37,6 +38,8 @@ class Operation:
     tolerance: relative error of a result beside the reference's; the default is that of its dtype.
     devices: types of devices whose tensors the backend is for.  name: of the backend, for the log.
     """
+
+    __name__: str  # of the reference
 
     def __init__(
         self,
@@ -147,7 +150,7 @@ def _kind(argument):
     return type(argument) if isinstance(argument, torch.Tensor | QuantisedRows) else argument
 
 
-def _moved(nested, device: torch.device):
+def _moved(nested: Any, device: torch.device) -> Any:
     """A deep copy with its tensors on `device`."""
     if isinstance(nested, torch.Tensor):
         return nested.to(device, copy=True)

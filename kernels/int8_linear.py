@@ -79,7 +79,7 @@ def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.device.type == "cpu" and not _has_int8_units():
         return _matmul_by_floats(a, b)
-    return torch._int_mm(a, b.t())
+    return torch._int_mm(a, b.t())  # pyright: ignore[reportPrivateUsage]: torch has no public one
 
 
 @cache
@@ -105,15 +105,17 @@ def _has_int8_units() -> bool:
     if not any(getattr(torch.cpu, name, bool)() for name in names):
         return False
     large = torch.full((32, 64), 127, dtype=torch.int8)
-    return bool((torch._int_mm(large, -large.t()) == -64 * 127 * 127).all())
+    product = torch._int_mm(large, -large.t())  # pyright: ignore[reportPrivateUsage]: torch has no public one
+    return bool((product == -64 * 127 * 127).all())
 
 
 def _matmul_by_floats(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """As int8_matmul, in float32, as many columns at a time as are summed exactly."""
-    total = None
-    for some_a, some_b in zip(a.split(EXACT_COLUMNS, dim=1), b.split(EXACT_COLUMNS, dim=1)):
-        part = (some_a.float() @ some_b.float().t()).int()
-        total = part if total is None else total.add_(part)
+    columns = zip(a.split(EXACT_COLUMNS, dim=1), b.split(EXACT_COLUMNS, dim=1))
+    products = ((some_a.float() @ some_b.float().t()).int() for some_a, some_b in columns)
+    total = next(products)
+    for product in products:
+        total.add_(product)
     return total
 
 

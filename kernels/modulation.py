@@ -4,6 +4,8 @@ Source: DiT (arXiv 2212.09748), adaLN-zero. A sequence has at most two rows of m
 and timestep 0), so the parameters stay [rows, D] and are never spread over the tokens.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -51,7 +53,8 @@ def norm_modulate(
     out = rows_like(x, quantise) if out is None else out
     for part, place in zip(x.split(CHUNK_TOKENS, dim=1), out.split(CHUNK_TOKENS, dim=1), strict=True):
         y = _norm_modulate(part.float(), shift, scale, eps)
-        place.copy_(y if quantise is None else quantised(y.to(x.dtype), quantise))
+        made: Any = y if quantise is None else quantised(y.to(x.dtype), quantise)  # of the same kind as place
+        place.copy_(made)
     return out
 
 

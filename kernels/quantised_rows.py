@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 
@@ -75,6 +76,12 @@ class QuantisedRows:
         return rotate(self.codes.float().mul_(self.scale), self.rotation).to(self.dtype)
 
 
+@overload
+def rows_like(x: torch.Tensor, how: Quantisation) -> QuantisedRows: ...
+@overload
+def rows_like(x: torch.Tensor, how: None) -> torch.Tensor: ...
+@overload
+def rows_like(x: torch.Tensor, how: Quantisation | None) -> torch.Tensor | QuantisedRows: ...
 def rows_like(x: torch.Tensor, how: Quantisation | None) -> torch.Tensor | QuantisedRows:
     """Room, not filled, for x [..., K] or, with `how`, for x quantised."""
     if how is None:

@@ -14,7 +14,7 @@ CHUNK_ROWS = 32768
 OUT = torch.bfloat16
 
 
-def fp8_linear(x, weight, scale, bias=None):
+def fp8_linear(x: torch.Tensor | QuantisedRows, weight, scale, bias=None):
     """As the reference; leaves float32, sizes that are no multiple of 16, and devices that cannot to it."""
     if (
         not has_fp8_matmul(x.device)
@@ -29,7 +29,7 @@ def fp8_linear(x, weight, scale, bias=None):
     bias = None if bias is None else bias.to(OUT)
     for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
         rows = part if isinstance(part, QuantisedRows) else quantised(part, FP8)
-        product = torch._scaled_mm(
+        product = torch._scaled_mm(  # pyright: ignore[reportPrivateUsage]: torch has no public one
             rows.codes, weight.t(), rows.scale, scales, bias=bias, out_dtype=OUT, use_fast_accum=True
         )
         place.copy_(product)
@@ -42,7 +42,9 @@ def has_fp8_matmul(device: torch.device) -> bool:
     ones = torch.ones(32, 32, device=device).to(torch.float8_e4m3fn)
     scale = torch.ones(32, 1, device=device)
     try:
-        product = torch._scaled_mm(ones, ones.t(), scale, scale.t(), out_dtype=OUT, use_fast_accum=True)
+        product = torch._scaled_mm(  # pyright: ignore[reportPrivateUsage]: torch has no public one
+            ones, ones.t(), scale, scale.t(), out_dtype=OUT, use_fast_accum=True
+        )
         return bool((product == 32).all())
     except (RuntimeError, ValueError):
         return False

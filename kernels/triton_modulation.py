@@ -36,13 +36,14 @@ def modulation_kernel(
             if ADD:
                 addend = tl.load(y + batch * y_batch + row * y_row + columns, mask=inside, other=0.0).to(tl.float32)
                 if GATED:
-                    addend *= gates
+                    addend *= gates  # pyright: ignore[reportPossiblyUnboundVariable]: bound under the same constexpr
                 rounded = (v + addend).to(x.dtype.element_ty)
                 tl.store(place, rounded, mask=inside)
                 v = rounded.to(tl.float32)
             if NORM:
                 centred = tl.where(inside, v - tl.sum(v) / width, 0.0)
-                v = centred * tl.rsqrt(tl.sum(centred * centred) / width + eps) * factors + shifts
+                v = centred * tl.rsqrt(tl.sum(centred * centred) / width + eps)
+                v = v * factors + shifts  # pyright: ignore[reportPossiblyUnboundVariable]: bound under the same constexpr
                 target = out + batch * out_batch + row * out_row
                 if QUANTISE:
                     # Rounded as if it had been stored between.

@@ -7,7 +7,7 @@ rotation by 4^n is n butterflies v -> sum(v) / 2 - v over the digits of a column
 import triton
 import triton.language as tl
 
-from .quantised_rows import QuantisedRows, rows_like
+from .quantised_rows import Quantisation, QuantisedRows, rows_like
 
 # Adding and subtracting 1.5 * 2^23 rounds a float32 to the nearest integer, ties to even.
 ROUNDER: tl.constexpr = tl.constexpr(12582912.0)
@@ -61,7 +61,7 @@ def digits(rotation: int, width: int) -> int:
     return (rotation.bit_length() - 1) // 2 if rotation else 0
 
 
-def quantised(x, how):
+def quantised(x, how: Quantisation):
     """As the reference."""
     width = x.shape[-1]
     flat = x.reshape(-1, width)

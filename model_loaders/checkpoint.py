@@ -146,8 +146,9 @@ def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, 
 
 def _config(files: Files, path: Path, metadata: dict[str, str]) -> dict:
     # A config.json among single files belongs to none of them in particular.
-    if path.is_dir() or len(files.paths) > 1 or path.name.startswith("diffusion_pytorch_model"):
-        config = files.paths[0].parent / "config.json"
+    first, *others = files.paths
+    if path.is_dir() or others or path.name.startswith("diffusion_pytorch_model"):
+        config = first.parent / "config.json"
         if config.is_file():
             return read_json(config)
     return heads_in_metadata(metadata)

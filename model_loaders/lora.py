@@ -1,6 +1,6 @@
 """A LoRA file on disk: opened, its names read, and checked against the network that it is for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite, prod
@@ -177,7 +177,7 @@ def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Map
     if "set" in given:
         lora.replacing.append(layer)
     rank = _rank({part: tensor.shape for part, tensor in given.items()}, parts, layer, name)
-    made = None
+    made, needed = None, ()
     if rank:
         made, needed = (given["up"].shape[0], prod(given["down"].shape[1:])), (shape[0], prod(shape[1:]))
     elif rank is not None:
@@ -205,8 +205,10 @@ def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Map
             lora.branches[f"{module_name(layer)}.{kinds.get(part, part)}.weight"] = parts[part]
         return
     if rank is not None:
-        lora.deltas[weight] = WeightDelta(shape, *(parts.get(part, "") for part in ("diff", "up", "down")), scale)
-    if "diff_b" in given:
+        lora.deltas[weight] = WeightDelta(
+            shape, parts.get("diff", ""), parts.get("up", ""), parts.get("down", ""), scale
+        )
+    if "diff_b" in given and bias is not None:  # else refused above
         lora.deltas[f"{layer}.bias"] = WeightDelta(bias, parts["diff_b"])
 
 
@@ -256,7 +258,7 @@ def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _opened(path: Path, reader: Reader | None = None) -> Iterator[Get]:
+def _opened(path: Path, reader: Reader | None = None) -> Generator[Get]:
     """A function key -> tensor for a file. Raises InputError if it is no longer what its header said."""
     try:
         if reader is not None:

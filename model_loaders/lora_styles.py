@@ -53,5 +53,5 @@ def lora_style(tensors: Mapping[str, TensorInfo]) -> LoraStyle:
     counts = dict.fromkeys((name for name, _ in STYLES), 0)
     for key in tensors:
         counts[next(name for name, mark in STYLES if mark.search(key))] += 1
-    style = max(counts, key=counts.get)
+    style = max(counts, key=counts.__getitem__)
     return LoraStyle(style, other_kind(tensors) or "", len(layers), sum(map(bool, layers.values())), width)

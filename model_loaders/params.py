@@ -43,7 +43,7 @@ def params_from_shapes(shapes: Mapping[str, Shape], config: Mapping | None = Non
         out_dim=out_rows // prod(patch),
         text_dim=_shape(shapes, "text_embedding.0.weight", 2)[1],
         freq_dim=_shape(shapes, "time_embedding.0.weight", 2)[1],
-        patch_size=tuple(patch),
+        patch_size=(patch[0], patch[1], patch[2]),
         image_dim=_shape(shapes, "img_emb.proj.0.weight", 1)[0] if audio or "img_emb.proj.0.weight" in shapes else None,
         audio=audio,
     )

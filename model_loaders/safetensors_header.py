@@ -8,6 +8,7 @@ last byte.
 import json
 from math import prod
 from pathlib import Path
+from typing import TypeGuard
 
 from ..skyreels_v3.errors import InputError
 from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, printable, short
@@ -123,6 +124,6 @@ def _tensor(key: str, entry: object, name: str) -> TensorInfo:
     return TensorInfo(dtype, tuple(shape), start, end)
 
 
-def _sizes(value: object) -> bool:
+def _sizes(value: object) -> TypeGuard[list[int]]:
     # bool is an int to Python; sizes from 2**63 on are none to torch
     return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)

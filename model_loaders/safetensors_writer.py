@@ -7,7 +7,7 @@ Format: https://github.com/huggingface/safetensors#format.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -40,7 +40,7 @@ class SafetensorsFile:
         self.size = len(self.header) + end
 
     @contextmanager
-    def writing(self, path: Path) -> Iterator[Write]:
+    def writing(self, path: Path) -> Generator[Write]:
         """A function (key, tensor) that writes one tensor, to be called for each, in any order.
 
         The tensor's bytes are taken as they are. The file gets its name when the context ends; where it ends by an

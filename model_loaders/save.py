@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ..formats.encoding import Encoding
+from ..formats.fp8 import Float8
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.params import HEAD_DIM, TransformerParams
@@ -155,7 +156,7 @@ class SavePlan:
                 tensors = {planned.name: weight}
             else:
                 format = format_of(planned.encoding)
-                pack = format.pack_tensorwise if planned.encoding.kind == FP8 else format.pack
+                pack = format.pack_tensorwise if isinstance(format, Float8) else format.pack
                 tensors = {f"{planned.layer}.{part}": tensor for part, tensor in pack(weight).items()}
         if planned.config is not None:
             tensors[f"{planned.layer}.comfy_quant"] = marker_of(planned.config)
@@ -177,13 +178,13 @@ class SavePlan:
         return weight
 
 
-def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: torch.dtype, beside: "_Beside"):
+def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: torch.dtype, beside: "_Beside | None"):
     """A weight that is copied with everything beside it."""
     if encoding is None:
         return _Planned(name, None, dtype, {name: stored.parts["weight"]})
     layer = name.removesuffix(".weight")
     copied = {f"{layer}.{part}": place for part, place in stored.parts.items()}
-    if "weight_scale" not in stored.parts:  # a plain cast: ComfyUI reads it as numbers
+    if beside is None or "weight_scale" not in stored.parts:  # a plain cast: ComfyUI reads it as numbers
         return _Planned(name, encoding, dtype, copied)
     said, input_scale = beside.of(layer, stored)
     if input_scale is not None:
@@ -266,7 +267,7 @@ def _bytes_of(part: Part) -> torch.Tensor:
     try:
         with part.path.open("rb") as file:
             file.seek(part.offset)
-            count = file.readinto(content.numpy())
+            count = file.readinto(content.numpy().data)
     except OSError as error:
         raise InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.") from error
     if count != part.size:

@@ -88,8 +88,8 @@ def stored_weights(
         if last in BESIDE and f"{layer}.weight" in parts:
             if last == "comfy_quant":
                 known[layer] = _read_config(part, name)
-            elif BESIDE[last]:
-                beside.setdefault(layer, {})[BESIDE[last]] = part
+            elif role := BESIDE[last]:
+                beside.setdefault(layer, {})[role] = part
         elif key != MARKER:
             weights[key] = part
     return {key: _stored(key, part, known, beside, name) for key, part in weights.items()}
@@ -137,7 +137,8 @@ def _stored(key: str, part: Part, known: Mapping[str, dict], beside: Mapping[str
 
 def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name: str) -> Encoding | None:
     """How a tensor is encoded, from what the file says of it or else from its dtype and the scales beside it."""
-    said = None if config is None else config.get("format")
+    config = config or {}
+    said = config.get("format")
     if said is not None and part.dtype not in PLAIN:
         kind = COMFY_FORMATS.get(said) if isinstance(said, str) else None
         if kind is None:
@@ -160,7 +161,8 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name:
 
 
 def _rotation(config: dict) -> int:
-    inner = config.get("params") if isinstance(config.get("params"), dict) else {}
+    inner = config.get("params")
+    inner = inner if isinstance(inner, dict) else {}
     if not config.get("convrot", inner.get("convrot", False)):
         return 0
     group = config.get("convrot_groupsize", inner.get("convrot_groupsize", CONVROT))
@@ -208,7 +210,7 @@ def summary(weights: Iterable[StoredWeight]) -> str:
         kind = display_name(weight)
         numbers[kind] = numbers.get(kind, 0) + prod(weight.shape)
     total = sum(numbers.values()) or 1
-    named = [kind for kind in sorted(numbers, key=numbers.get, reverse=True) if numbers[kind] > total / 200]
+    named = [kind for kind in sorted(numbers, key=numbers.__getitem__, reverse=True) if numbers[kind] > total / 200]
     return " + ".join(named)
 
 

@@ -1,6 +1,6 @@
 """What a file with tensors says about them in its header, whatever its format."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Header:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def opened(path: Path) -> Generator[tuple[BinaryIO, int]]:
     """The file, open at its start, and its size in bytes. Raises InputError where it cannot be read."""
     try:
         if not path.exists():

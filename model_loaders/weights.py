@@ -120,19 +120,20 @@ class _Files:
     def __init__(self, checkpoint: Checkpoint, reader: Reader | None):
         self.name = _title(checkpoint)
         self.reader = reader
-        self.maps: dict[Path, torch.Tensor | dict[str, torch.Tensor]] = {}
+        self.tensors: dict[Path, dict[str, torch.Tensor]] = {}
+        self.bytes: dict[Path, torch.Tensor] = {}
 
     def mapped(self, part: Part) -> torch.Tensor:
         """The tensor over the file's own pages: memory is used when it is read, and can be given back."""
         try:
             if self.reader and part.path.suffix.lower() in SUFFIXES:
-                if part.path not in self.maps:
-                    self.maps[part.path] = self.reader(part.path)
-                return _shaped(self.maps[part.path][part.key], part)
-            if part.path not in self.maps:
+                if part.path not in self.tensors:
+                    self.tensors[part.path] = self.reader(part.path)
+                return _shaped(self.tensors[part.path][part.key], part)
+            if part.path not in self.bytes:
                 size = part.path.stat().st_size
-                self.maps[part.path] = torch.from_file(str(part.path), size=size, dtype=torch.uint8)
-            return _shaped(self.maps[part.path][part.offset : part.offset + part.size], part)
+                self.bytes[part.path] = torch.from_file(str(part.path), size=size, dtype=torch.uint8)
+            return _shaped(self.bytes[part.path][part.offset : part.offset + part.size], part)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise self._changed(part, error) from error
 

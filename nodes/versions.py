@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import comfy.cli_args
@@ -163,7 +163,7 @@ def prefetch(
 
 
 @contextmanager
-def _prefetched(queue: list, blocks: Sequence[torch.nn.Module], device: torch.device) -> Iterator[Prefetch]:
+def _prefetched(queue: list, blocks: Sequence[torch.nn.Module], device: torch.device) -> Generator[Prefetch]:
     opened = Prefetch(queue, blocks, device)
     try:
         yield opened

@@ -20,6 +20,7 @@ the table, prompts.batch.json.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -288,7 +289,8 @@ def prepare(options: argparse.Namespace, server: ComfyUI) -> tuple[Template, lis
 
 
 def main(given: list[str] | None = None) -> int:
-    sys.stdout.reconfigure(errors="replace")  # names that an old console of Windows cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names that an old console of Windows cannot show
     options = arguments(given)
     server = ComfyUI(options.server)
     try:

@@ -7,6 +7,7 @@ Needs neither ComfyUI nor torch, any Python from 3.10 on, and reads only the hea
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a model file, a folder with a model, or with several")
     # People see every letter of a name; what reads the lines gets ASCII, whichever encoding it expects.
     as_ascii = not sys.stdout.isatty()
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     has_problems = False
     for file in parser.parse_args(arguments).files:
         for found in inspect(file):

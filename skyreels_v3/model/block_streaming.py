@@ -11,7 +11,7 @@ never change, so nothing is copied back: a block's parameters lie in the buffer 
 again afterwards.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -146,7 +146,7 @@ class BlockStream:
         self.buffers, self.rest = [], []
 
     @contextmanager
-    def block(self, index: int) -> Iterator[None]:
+    def block(self, index: int) -> Generator[None]:
         """Within it the parameters of block `index` are on the device. To be entered in the order of the blocks."""
         if index not in self.positions:
             yield
@@ -198,7 +198,7 @@ class BlockStream:
             start += weight.size
 
     @contextmanager
-    def _placed(self, n: int) -> Iterator[None]:
+    def _placed(self, n: int) -> Generator[None]:
         places = [(weight, weight.tensor, place) for weight, place in self._places(n)]
         try:
             for weight, _, place in places:
@@ -210,7 +210,7 @@ class BlockStream:
 
 
 @contextmanager
-def streamed(blocks: Sequence[Sequence[Weight]], queues: OneQueue) -> Iterator[BlockStream]:
+def streamed(blocks: Sequence[Sequence[Weight]], queues: OneQueue) -> Generator[BlockStream]:
     """A BlockStream for one pass through all blocks; its buffers are given back at the end, whatever happens.
 
     blocks: of each block, the weights that wait in RAM; none for one that is on the device as a whole.

@@ -6,7 +6,7 @@ window it meets.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -71,7 +71,7 @@ class LongJob:
         self.folder.commit(key, [_piece_name(key)], {"frames": writer.frames, "state": False})
 
     @contextmanager
-    def window(self, key: str, frames: int, before: int) -> Iterator["WindowWriter"]:
+    def window(self, key: str, frames: int, before: int) -> Generator["WindowWriter"]:
         """Keeps the window that the block makes: its frames are written as they come, its state at the end.
 
         frames: how many it will have.  before: frames that earlier windows made. A window that is done already, behind

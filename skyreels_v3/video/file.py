@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -258,7 +258,7 @@ class FileSource(Source):
                         yield block
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream]]:
         """The file and its video stream. Raises InputError of one sentence where there is none."""
         self._check()
         try:

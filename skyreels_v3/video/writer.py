@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -125,7 +125,7 @@ class VideoWriter:
 
 
 @contextmanager
-def new_file(path: Path, frame_rate: Fraction) -> Iterator[av.container.OutputContainer]:
+def new_file(path: Path, frame_rate: Fraction) -> Generator[av.container.OutputContainer]:
     """An MP4 container that becomes `path` when the block ends without an error, and otherwise nothing.
 
        Its clock has whole ticks for each frame of this rate.

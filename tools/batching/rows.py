@@ -164,6 +164,7 @@ class Template:
     def field(self, column: str) -> Field:
         """The field that a column is called after. Raises BatchError where there is none, or more than one."""
         wanted = column.lower()
+        found: list[Field] = []
         if "." in column:
             found = [field for field in self.fields if wanted in (name.lower() for name in field.names)]
         else:

@@ -73,7 +73,7 @@ class ComfyUI:
     def queued(self) -> tuple[set[str], set[str]]:
         """The ids of the prompts that run and of those that wait."""
         answer = self._get("/queue")
-        return tuple({item[1] for item in answer[part]} for part in (RUNNING, PENDING))
+        return {item[1] for item in answer[RUNNING]}, {item[1] for item in answer[PENDING]}
 
     def cancel(self, prompt_ids: list[str]) -> None:
         """Takes prompts that wait out of the queue."""

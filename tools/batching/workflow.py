@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 ONLY_ON_THE_PAGE = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 MUTED, BYPASSED = 2, 4
@@ -29,7 +30,7 @@ class WorkflowError(ValueError):
 class Place:
     """Where a widget's value lies in the workflow."""
 
-    holder: list | dict
+    holder: Any  # a list or a dict
     key: int | str
 
     @property
@@ -152,7 +153,7 @@ class Graph:
                 index += 1
             if kind == DYNAMIC:
                 chosen = [one for one in options.get("options", []) if one["key"] == places[name].value]
-                stack[:0] = [(f"{name}.{key}", *rest) for one in chosen for key, *rest in _specs(one["inputs"])]
+                stack[:0] = [(f"{name}.{key}", of, more) for one in chosen for key, of, more in _specs(one["inputs"])]
             seeds = options.get("control_after_generate", kind == "INT" and name in SEEDS)
             if seeds and isinstance(values, list) and index < len(values) and values[index] in AFTER_GENERATE:
                 index += 1
@@ -187,7 +188,7 @@ class Graph:
         if link not in scope.links or steps > 1000:
             return None
         origin, out, *_ = scope.links[link]
-        if origin == INTO:
+        if origin == INTO and scope.instance is not None and scope.parent is not None:
             name = scope.data["inputs"][out]["name"]
             outer = next((slot for slot in scope.instance.get("inputs") or [] if slot["name"] == name), {})
             if outer.get("link") in scope.parent.links:
@@ -215,8 +216,9 @@ class Graph:
         Newer pages do, in the order of those inputs that are fields inside; with older ones it lies inside, or in
         an order that `proxyWidgets` gives.
         """
-        values = scope.instance.get("widgets_values")
-        order = scope.instance.get("properties", {}).get("proxyWidgets")
+        instance = scope.instance or {}
+        values = instance.get("widgets_values")
+        order = instance.get("properties", {}).get("proxyWidgets")
         name = scope.data["inputs"][index]["name"]
         if order:
             key = next((key for key, (node, field) in enumerate(order) if node == "-1" and field == name), None)
@@ -264,7 +266,7 @@ def is_widget(kind, options: dict) -> bool:
 
 def default(kind, options: dict):
     """What the page writes into a field that nobody has filled in."""
-    choices = kind if isinstance(kind, list) else options.get("options") or [""]
+    choices: list[Any] = kind if isinstance(kind, list) else options.get("options") or [""]
     first = choices[0]["key"] if isinstance(choices[0], dict) else choices[0]
     blank = {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "COLOR": "#000000"}
     return options.get("default", blank.get(kind, first) if isinstance(kind, str) else first)
