@@ -1,5 +1,5 @@
 # make demo    four short videos by the nano models on a real ComfyUI, and one picture of what was made
-# make test    style, then the tests of what artists use, the page in a browser included
+# make test    style and types, then the tests of what artists use, the page in a browser included
 # make test-all     and those of the workshop: nano models, training, benchmarks, kernels for every card, long fuzzing
 # make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
@@ -29,6 +29,7 @@ test:
 	@$(PYTHON) dev/setup/environment.py --browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 	$(BIN)/pytest -m "not workshop" $(PYTEST) $(ARGS)
 
 test-all: test test-workshop

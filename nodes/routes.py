@@ -25,7 +25,7 @@ def add_routes() -> None:
             text = asked["text"]
             options = [bool(asked.get(name, other)) for name, other in DEFAULTS]
         except (ValueError, TypeError, KeyError, AttributeError):
-            text = None
+            text, options = None, []
         if not isinstance(text, str):
             return web.json_response({"error": 'The text of a script is needed, such as {"text": "..."}.'}, status=400)
         return web.json_response(check_script(text, *options).as_dict())

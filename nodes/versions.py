@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import comfy.cli_args
 import comfy.model_management
@@ -82,7 +83,7 @@ def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.d
         comfy.ops.uncast_bias_weight(module, weight, bias, stream)
 
 
-def convolve(layer: torch.nn.Module, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
     """`vae.causal.convolve` for a layer that ComfyUI manages: its weights come to x for this call."""
     weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
     try:
@@ -136,10 +137,11 @@ class Prefetch:
         self.queue = queue
         self.blocks = blocks
         self.device = device
+        self.host: Any = model_prefetch
 
     def around(self, run: Callable) -> Callable:
         def around_block(index: int, *args):
-            model_prefetch.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
+            self.host.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
             return run(index, *args)
 
         return around_block
@@ -150,7 +152,7 @@ class Prefetch:
         # What has not come yet is not begun.
         self.queue[0] = self.queue[0] if isinstance(self.queue[0], tuple) else None
         self.queue.append(None)
-        model_prefetch.prefetch_queue_pop(self.queue, self.device, None)
+        self.host.prefetch_queue_pop(self.queue, self.device, None)
 
 
 def prefetch(
@@ -176,5 +178,5 @@ def tell(node_id: str | None, *sentences: str) -> None:
     text = "\n".join(sentences)
     log.info("SkyReels-V3: %s", " ".join(sentences))
     instance = server()
-    if node_id is not None and hasattr(instance, "send_progress_text"):
+    if node_id is not None and instance is not None and hasattr(instance, "send_progress_text"):
         instance.send_progress_text(text, node_id)

@@ -12,6 +12,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def check_vae(vae) -> None:
     """Raises InputError for a VAE of another family."""
-    network = getattr(vae, "first_stage_model", None)
+    network: Any = getattr(vae, "first_stage_model", None)
     if not isinstance(network, comfy.ldm.wan.vae.WanVAE):
         raise InputError(
             f"The VAE is {type(network).__name__}, but SkyReels-V3 needs the one of Wan 2.1: "
@@ -100,7 +101,7 @@ def decoder(vae) -> Decode:
 class Passage:
     """A video's way through ComfyUI's VAE. height, width: latent pixels."""
 
-    vae: object
+    vae: Any
     way: Way
     height: int
     width: int

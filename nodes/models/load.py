@@ -2,10 +2,10 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
-import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
@@ -107,7 +107,7 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
     tensors = dict(weights.tensors)
     for layer, format in weights.formats.items():
         parent, _, child = layer.rpartition(".")
-        empty = network.get_submodule(layer)
+        empty: Any = network.get_submodule(layer)  # a linear layer of ComfyUI's
         names = [key for key in tensors if key.startswith(f"{layer}.")]
         parts = {name.removeprefix(f"{layer}."): portable(tensors.pop(name), device) for name in names}
         bias = parts.pop("bias", None)
@@ -182,6 +182,6 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO) -> io.NodeOutput:
         patcher = load_patcher(str(entry_path(model)), job, precision, attention)
-        model = patcher.model
-        versions.tell(cls.hidden.unique_id, *model.notes, *missing_companions(model.job))
+        loaded = patcher.model
+        versions.tell(cls.hidden.unique_id, *loaded.notes, *missing_companions(loaded.job))
         return io.NodeOutput(patcher)

@@ -71,6 +71,8 @@ def _patched(weight: torch.Tensor, patches: list, key: str) -> torch.Tensor:
 
 
 def _added(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:
+    if branch.up is None:
+        return weight
     up = branch.up.weight.detach().to(weight)
     if branch.down is None:
         return weight.add_(up, alpha=strength * branch.scale)
@@ -78,4 +80,6 @@ def _added(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tenso
 
 
 def _added_to_bias(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:
+    if branch.bias is None:
+        return weight
     return weight.add_(branch.bias.weight.detach().to(weight)[:, 0], alpha=strength)

@@ -45,9 +45,9 @@ def ahead(forwards: Iterable[tuple[ModelPatcher, int, int]]) -> list[float] | No
     """
     forwards = list(forwards)
     each = {(model, tokens): expected(model, tokens) for model, tokens, _ in forwards}
-    if any(one is None for one in each.values()):
-        return None
-    return [each[model, tokens].seconds * count for model, tokens, count in forwards]
+    counted = [(each[model, tokens], count) for model, tokens, count in forwards]
+    known = [one.seconds * count for one, count in counted if one is not None]
+    return known if len(known) == len(counted) else None
 
 
 def remember(patcher) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import comfy.ops
 import torch
@@ -11,8 +12,13 @@ from ...kernels.quantised_rows import Quantisation
 from ...skyreels_v3.errors import InputError
 from .. import versions
 
+if TYPE_CHECKING:
+    from comfy.ops import CastWeightBiasOp as Mixed
+else:
+    Mixed = object  # the layer stands behind it in the order of classes
 
-class Branching:
+
+class Branching(Mixed):
     """A layer beside which LoRAs run. branches: called as (x, y), each returns y with its own part added."""
 
     branches: tuple = ()
@@ -34,7 +40,8 @@ class Branching:
         return y
 
 
-class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):
+# Branching hands on whatever is fused, by keyword; PackedLinear names it.
+class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A PackedLinear whose parts ComfyUI keeps, offloads and streams as it does with any weight."""
 
     @contextmanager
@@ -60,7 +67,7 @@ class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):
 
 
 @functools.cache
-def branching(operations: type) -> type:
+def branching(operations: Any) -> type:
     """ComfyUI's `operations` with LoRA branches on their linear layers."""
 
     class Linear(Branching, operations.Linear):

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import comfy.model_patcher
 import comfy.ops
 import torch
 

@@ -129,10 +129,12 @@ class Model(comfy.model_base.BaseModel):
                 f"The latent is {noise.shape[-1] * 8} x {noise.shape[-2] * 8} pixels, but {node} prepared "
                 f"{width * 8} x {height * 8}: sample the latent that it puts out."
             )
-        if condition.image is not None and condition.speech is not None:
+        image, audio = self.params.image_dim, self.params.audio
+        if condition.image is not None and condition.speech is not None and image is not None and audio is not None:
             try:
-                check_tokens(condition.image.shape, self.params.image_dim)
-                check_features(*condition.speech.shape[-2:], self.params.audio)
+                check_tokens(condition.image.shape, image)
+                layers, features = condition.speech.shape[-2:]
+                check_features(layers, features, audio)
             except InputError as error:
                 return str(error)
         return None

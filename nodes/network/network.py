@@ -5,6 +5,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -48,7 +49,10 @@ class Network(SkyReelsTransformer):
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
 
-    def forward(self, x, timestep, context, transformer_options=None, **conditions):
+    # ComfyUI's call, not the transformer's.
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x, timestep, context, transformer_options=None, **conditions
+    ):
         """x [B, 16, T, H, W] -> velocity of the same shape; `conditions` holds the job's latents under KEY."""
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
@@ -116,7 +120,7 @@ class Network(SkyReelsTransformer):
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
         if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
             return super().forward(segments, timestep, context, runtime=runtime, **given)
-        hooks = runtime.around_block
+        hooks: Any = runtime.around_block  # BlockHooks
         with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
             runtime = dataclasses.replace(runtime, around_block=stream.around(hooks))
             return super().forward(segments, timestep, context, runtime=runtime, **given)

@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.weight_adapter
 import torch
 
@@ -29,7 +29,13 @@ def _with_packed(base: type) -> type:
     return type(base.__name__, (PackedPatches, StreamedBlocks, base), {})
 
 
-class PackedPatches:
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher as Mixed
+else:
+    Mixed = object  # the patcher stands behind it in the order of classes
+
+
+class PackedPatches(Mixed):
     """Patches of packed weights run beside them; all others go ComfyUI's way."""
 
     def clone(self, *args, **kwargs):

@@ -13,6 +13,7 @@ its calls: several times a step for a long sequence, and in line with the comput
 """
 
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import torch
@@ -22,7 +23,9 @@ from ...skyreels_v3.model.block_streaming import BLOCKS_AHEAD, BlockStream, Weig
 from .. import versions
 
 
-def block_stream(blocks: nn.ModuleList, device: torch.device, options: dict) -> AbstractContextManager[BlockStream]:
+def block_stream(
+    blocks: nn.ModuleList, device: torch.device, options: dict
+) -> AbstractContextManager[BlockStream | versions.Prefetch]:
     """What lends `blocks` their weights on `device` for one forward; what it opens has `around`, see BlockStream.
 
     options: the transformer_options of the forward. To be called with its LoRAs in place: theirs come along.
@@ -51,7 +54,13 @@ def _branches(block: nn.Module) -> list[nn.Module]:
     return list(dict.fromkeys(beside))
 
 
-class StreamedBlocks:
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher as Mixed
+else:
+    Mixed = object  # the patcher stands behind it in the order of classes
+
+
+class StreamedBlocks(Mixed):
     """A patcher that leaves room for the blocks in transit where not all weights fit."""
 
     def partially_load(self, device_to, extra_memory=0, *args, **kwargs):

@@ -178,7 +178,7 @@ class AvatarJob:
         for index in range(done, len(keys)):
             window = plan.windows[index]
             self.progress.start(index + 1, f"{before / FPS:.1f} s to {(before + window.new_frames) / FPS:.1f} s")
-            key_frame = folder.get_tensors(key_name(window.key_frame))["frame"].clone()
+            key_frame = folder.get_tensors(key_name(window.ends_on))["frame"].clone()
             with job.window(keys[index], window.new_frames, before) as video:
                 start = run_window(
                     plan,
@@ -213,7 +213,7 @@ class AvatarJob:
             files = [start, sheet]
             folder.put_tensors(start, first.tensors())
             pictures, labels = [], []
-            for number, windows in groupby(range(len(self.plan.windows)), lambda i: self.plan.windows[i].key_frame):
+            for number, windows in groupby(range(len(self.plan.windows)), lambda i: self.plan.windows[i].ends_on):
                 frame = frames[number]
                 folder.put_tensors(key_name(number), {"frame": frame})
                 files.append(key_name(number))

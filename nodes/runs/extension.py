@@ -3,6 +3,7 @@
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import comfy.model_management
@@ -69,7 +70,7 @@ class ExtensionJob:
 
     def _plan(self, lines, size) -> tuple[ExtensionPlan, torch.Tensor]:
         """The plan, and the source's last frames at its size, uint8 [n, H, W, 3]. A wrong script is told first."""
-        options = {
+        options: dict[str, Any] = {
             **size,
             "official": self.settings.official,
             "has_model": Job.EXTENSION in self.models,

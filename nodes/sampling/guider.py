@@ -17,7 +17,7 @@ class BranchGuider(comfy.samplers.CFGGuider):
         conditionings = {}
         for branch in branches:
             conditioning = positive if branch.uses_prompt else negative
-            if not branch.uses_references and empty is not None:
+            if not branch.uses_references and empty is not None and conditioning is not None:
                 conditioning = attach(conditioning, empty)
             conditionings[branch.name.lower()] = conditioning
         self.inner_set_conds(conditionings)

@@ -57,7 +57,7 @@ def fit_frame(pixels: np.ndarray, width: int, height: int, how: str = DEFAULT_FI
         return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=edges))
     box = picture_box(wide, high, width, height, how)
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
-    inner = image.resize((box.width, box.height), Image.Resampling.LANCZOS)
+    inner = image.resize((int(box.width), int(box.height)), Image.Resampling.LANCZOS)
     canvas[box.top : box.top + box.height, box.left : box.left + box.width] = np.asarray(inner)
     return canvas
 

@@ -97,11 +97,13 @@ def snap_frames(
     Give `frames`, or `seconds`, which stand for seconds x fps + 1 frames.  limit: in seconds.
     Raises InputError for nothing, no number, nothing above 0, or more than the limit.
     """
-    if (seconds is None) == (frames is None):
+    if seconds is not None and frames is None:
+        given, length, wanted = f"{seconds:g} s", seconds, seconds * fps
+    elif frames is not None and seconds is None:
+        given, length, wanted = f"{frames} frames", frames, frames - 1
+    else:
         raise InputError("The video's length is given as seconds or as frames: give one of the two.")
-    given = f"{frames} frames" if seconds is None else f"{seconds:g} s"
-    wanted = frames - 1 if seconds is None else seconds * fps
-    if not math.isfinite(wanted) or (seconds if frames is None else frames) <= 0:
+    if not math.isfinite(wanted) or length <= 0:
         raise InputError(f"The video's length is {given}, but it must be above 0: the model is made for 5 s.")
     if wanted > limit * fps:
         raise InputError(

@@ -157,7 +157,7 @@ class TimeLeft:
 
     def __init__(self, windows: int, ahead: Sequence[float] | None = None):
         self.known = ahead is not None
-        self.each = list(ahead) if self.known else [1.0] * windows
+        self.each = [1.0] * windows if ahead is None else list(ahead)
         self.first: tuple[int, float] | None = None
 
     def at(self, window: int, now: float) -> float | None:

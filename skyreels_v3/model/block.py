@@ -5,6 +5,7 @@ Sources: those of transformer.py. What runs between the matrix products is in ke
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from .speaker_map import SpeakerMap
 from .step_cache import Keep, Kept, compute
 
 
-def stored_affine(norm: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+def stored_affine(norm: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A norm's weight and, where it has one, bias as float32 on `device`."""
     bias = getattr(norm, "bias", None)
     return norm.weight.to(device, torch.float32), None if bias is None else bias.to(device, torch.float32)
@@ -109,7 +110,8 @@ def modulated(x: torch.Tensor, rows: list, shift: int, scale: int, eps: float, h
 
 def shared_input(device: torch.device, *layers: nn.Module) -> kernels.Quantisation | None:
     """How all of `layers` take their one input in 8 bits, so that it is quantised once; None where they do not."""
-    wanted = {layer.quantised_input(device) if hasattr(layer, "quantised_input") else None for layer in layers}
+    takers = [getattr(layer, "quantised_input", None) for layer in layers]
+    wanted = {None if taker is None else taker(device) for taker in takers}
     return wanted.pop() if len(wanted) == 1 else None
 
 
@@ -144,8 +146,8 @@ class SelfAttention(Attention):
         """x [B, L, D] normed, modulated and projected to q [B, wanted, D], k and v [B, L, D]."""
         how = shared_input(x.device, self.q, self.k, self.v)
         if x.shape[1] <= slices.long:
-            x = modulated(x, rows, 0, 1, self.eps, how)
-            return self.q(x[:, wanted]), self.k(x), self.v(x)
+            normed = modulated(x, rows, 0, 1, self.eps, how)
+            return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
         # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
         for part in parts_of(x.shape[1], slices.tokens):
@@ -198,9 +200,10 @@ class CrossAttention(Attention):
     def keys(self, step: Step) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values [B, M, heads, d] of the prompt and of the image, where the network takes one."""
         made = [step.keep((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))]
-        if step.image is not None:
+        image = step.image
+        if image is not None:
             own = self.k_img, self.v_img, self.norm_k_img
-            made.append(step.keep((self, "image"), lambda: self._keys(step.image, *own, step)))
+            made.append(step.keep((self, "image"), lambda: self._keys(image, *own, step)))
         return made
 
     def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, step: Step):
@@ -250,9 +253,10 @@ class Block(nn.Module):
         x, rows = x[:, wanted], within(rows, wanted)
         for part in parts_of(x.shape[1], runtime.slices.tokens):
             own, inner = x[:, part], within(rows, part)
-            y = self.self_attn.o(attended[:, part])
+            # Unbound only behind the last part, which pyright does not see.
+            y = self.self_attn.o(attended[:, part])  # pyright: ignore[reportPossiblyUnboundVariable]
             if part.stop == x.shape[1]:
-                del attended
+                del attended  # pyright: ignore[reportPossiblyUnboundVariable]
             gates = [(span, row[:, 2]) for span, row in inner]
             y = self._added_and_normed(own, y, gates, self.norm3, self.cross_attn.q, runtime)
             y = self.cross_attn(y, prompt, step)
@@ -274,7 +278,8 @@ class Block(nn.Module):
         """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y."""
         weight, bias = runtime.affine(norm, x.device)
         how = shared_input(x.device, layer)
-        affine = bias[None], weight[None] - 1, self.eps, how
+        shift = torch.zeros_like(weight) if bias is None else bias
+        affine = shift[None], weight[None] - 1, self.eps, how
         if len(gates) == 1:
             return kernels.add_gated_norm_modulate_(x, y, gates[0][1], *affine)
         out = y if how is None else kernels.rows_like(x, how)

@@ -33,10 +33,11 @@ class Weight(NamedTuple):
 
     @property
     def tensor(self) -> nn.Parameter:
-        return self.module._parameters[self.name]
+        return self.module.get_parameter(self.name)
 
     def replace(self, tensor: nn.Parameter) -> None:
-        self.module._parameters[self.name] = tensor
+        # setattr would look through all that a module has.
+        self.module._parameters[self.name] = tensor  # pyright: ignore[reportPrivateUsage]
 
     @property
     def size(self) -> int:

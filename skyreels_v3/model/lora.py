@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ Placed = Callable[[nn.Module, torch.Tensor], AbstractContextManager[torch.Tensor
 
 
 @contextmanager
-def stored(module: nn.Module, like: torch.Tensor):
+def stored(module: Any, like: torch.Tensor):
     """The weight of a module on the device and in the dtype of `like`, as long as the context is open."""
     yield module.weight.to(like)
 
@@ -96,7 +97,7 @@ def applied(network: nn.Module, loras: Iterable[tuple[Lora, float]]):
     for lora, strength in loras:
         for name, branch in lora.branches.items() if strength else ():
             branches.setdefault(name, []).append(partial(branch, strength=strength))
-    layers = {name: network.get_submodule(name) for name in branches}
+    layers: dict[str, Any] = {name: network.get_submodule(name) for name in branches}  # with `branches`
     try:
         for name, layer in layers.items():
             layer.branches = tuple(branches[name])

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class JobFolder:
                 )
             self._lock = lock_folder(self.folder)
             try:
-                self._manifest = self._read()
+                self._manifest: dict[str, Any] = self._read()
                 self._clean()
             except BaseException:
                 self.close()
@@ -164,7 +164,7 @@ class JobFolder:
         self._write(self._manifest["parts"], finished=True)
 
     @contextlib.contextmanager
-    def writing(self, *unfinished: Path, present: bool = False) -> Iterator[None]:
+    def writing(self, *unfinished: Path, present: bool = False) -> Generator[None]:
         """Turns errors of the disk into one sentence, and removes the `unfinished` files that they left behind.
 
         For whatever writes into the folder, a video encoder too. present: let FileNotFoundError through.

@@ -10,15 +10,11 @@ import json
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-
-if os.name == "nt":
-    import msvcrt
-else:
-    import fcntl
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +50,14 @@ def lock_folder(folder: Path) -> int:
 
 def _lock_handle(handle: int, folder: Path) -> None:
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
+            import msvcrt
+
             os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         else:
+            import fcntl
+
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         owner = _written_in(handle)
@@ -66,7 +66,7 @@ def _lock_handle(handle: int, folder: Path) -> None:
             if not _is_alive(owner):
                 log.warning("SkyReels-V3: %s is on a drive without locks; run one job at a time in it.", folder)
                 return
-        elif os.name != "nt" and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+        elif sys.platform != "win32" and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
         who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}" if owner else "another process"
         raise InputError(

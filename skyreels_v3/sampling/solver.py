@@ -66,11 +66,12 @@ def unipc(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, callback: Cal
     """
     steps = unipc_steps(_checked(sigmas))
     x, dtype, levels = _prepare(x, sigmas)
-    before = here = start = None
+    before = here = start = x  # without weight until there are others
     for i, step in enumerate(steps):
         clean = denoise(x.to(dtype), levels[i]).to(x.dtype)
-        if i > 0:
-            x = _mix(steps[i - 1].corrector, (start, here, before, clean))
+        corrector = steps[i - 1].corrector if i > 0 else None
+        if corrector is not None:
+            x = _mix(corrector, (start, here, before, clean))
         if callback is not None:
             callback(i, x, clean)
         before, here, start = here, clean, x
@@ -136,8 +137,8 @@ def _prepare(x: torch.Tensor, sigmas: torch.Tensor) -> tuple[torch.Tensor, torch
     return x.to(torch.promote_types(x.dtype, torch.float32)), x.dtype, levels
 
 
-def _mix(weights: tuple[float, ...], tensors: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
-    """Sum of weight x tensor; terms without weight are left out, their tensors may be missing."""
+def _mix(weights: tuple[float, ...], tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Sum of weight x tensor; terms without weight are left out."""
     terms = [(weight, tensor) for weight, tensor in zip(weights, tensors) if weight]
     weight, tensor = terms[0]
     total = tensor * weight

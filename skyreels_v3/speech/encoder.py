@@ -21,6 +21,8 @@ from .recording import video_frames
 CHUNK = 500  # frames that are made at once, 10 s of the convolutions: 200 s whole would take 4 GB
 ENCODER = "wav2vec2-chinese-base (AudioEncoderLoader)"
 
+Run = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Convolution(NamedTuple):
     """One layer of the feature extractor: [1, c, n] -> [1, c', (n - kernel) // stride + 1].
@@ -28,11 +30,11 @@ class Convolution(NamedTuple):
     norm: where the layer normalises each channel over all of time, convolve then norm then GELU are the layer.
     """
 
-    run: Callable[[torch.Tensor], torch.Tensor]
+    run: Run
     kernel: int
     stride: int
-    convolve: Callable[[torch.Tensor], torch.Tensor] | None = None
-    norm: Callable[[torch.Tensor], torch.Tensor] | None = None
+    convolve: Run | None = None
+    norm: Run | None = None
     eps: float = 1e-5
 
 
@@ -99,7 +101,9 @@ def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> Iterator[t
 def convolved(samples: torch.Tensor, convolutions: Sequence[Convolution], chunk: int = CHUNK) -> torch.Tensor:
     """Features [1, conv width, m] of samples [1, n], about 50 a second; `chunk` of them are made at once."""
     first, *rest = convolutions
-    run = first.run if first.norm is None else _normalised(first, samples, chunk)
+    run = first.run
+    if first.convolve is not None and first.norm is not None:
+        run = _normalised(first, first.convolve, first.norm, samples, chunk)
     made = []
     for part in _parts(samples[:, None], convolutions, chunk):
         x = run(part)
@@ -148,12 +152,12 @@ def _parts(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) -> 
         yield x[:, :, start * stride : (stop - 1) * stride + field]
 
 
-def _normalised(layer: Convolution, samples: torch.Tensor, chunk: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def _normalised(layer: Convolution, convolve: Run, norm: Run, samples: torch.Tensor, chunk: int) -> Run:
     """A layer that normalises with each channel's mean and variance over all of time, as a function of a part of it."""
-    count, mean, square = 0, 0.0, 0.0
+    count, mean, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     # As many of this layer's frames as it later makes at once: six halvings of time come after it.
     for part in _parts(samples[:, None], [layer], chunk * 64):
-        made = layer.convolve(part).float()
+        made = convolve(part).float()
         variance, average = torch.var_mean(made, dim=2, correction=0)
         variance, average = variance.cpu().double(), average.cpu().double()  # not every GPU has float64
         # Chan's update of mean and variance.
@@ -164,13 +168,13 @@ def _normalised(layer: Convolution, samples: torch.Tensor, chunk: int) -> Callab
         count = total
     scale, mean = torch.rsqrt(square / count + layer.eps).float(), mean.float()
     # The norm's own weights, whatever they are stored in and wherever they lie: what it makes of -1 and 1.
-    low, high = layer.norm(samples.new_tensor([[[-1.0, 1.0]]]).expand(1, scale.shape[1], 2).contiguous()).unbind(2)
+    low, high = norm(samples.new_tensor([[[-1.0, 1.0]]]).expand(1, scale.shape[1], 2).contiguous()).unbind(2)
     weight = (high - low) / 2 * math.sqrt(1 + layer.eps)
     bias = (high + low) / 2
     factor = scale.to(weight) * weight
     offset = (bias - mean.to(weight) * factor)[..., None]
 
     def run(part: torch.Tensor) -> torch.Tensor:
-        return F.gelu(torch.addcmul(offset, layer.convolve(part), factor[..., None]))
+        return F.gelu(torch.addcmul(offset, convolve(part), factor[..., None]))
 
     return run

@@ -39,7 +39,7 @@ class SpeechFeatures:
             for person in people:
                 self.people += 1
                 for layer in person:
-                    self._file.write(layer.contiguous().numpy())
+                    self._file.write(layer.contiguous().numpy().data)
                     self.frames, self.width = layer.shape
                     self.key = digest(self.key, layer)
                     written += 1

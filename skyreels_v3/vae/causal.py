@@ -7,6 +7,7 @@ norm and activation work in place, and the frames of the last stages pass one af
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,12 @@ from ..recipes import LATENT_FRAME
 PAST = 2  # frames before its own that a convolution in time looks at
 # Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
 SMALL = 20480
-Convolve = Callable[[torch.nn.Module, torch.Tensor, tuple[int, ...]], torch.Tensor]
+# Of the host's class: what it holds is found by name.
+Layer = Any
+Convolve = Callable[[Layer, torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
-def convolve(layer: torch.nn.Module, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+def convolve(layer: Layer, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
     """`layer`, a convolution in 2 or 3 dimensions, on x: its weights in x's dtype, of its kernel in time the last part
     where x has fewer frames, and `padding` instead of its own."""
     bias = None if layer.bias is None else layer.bias.to(x)
@@ -39,13 +42,13 @@ def convolved(x, weight, bias, stride, padding) -> torch.Tensor:
 
 def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
     """The same as convolutions in 2 dimensions: a quarter of the time where torch has no fast one in 3."""
-    taps, made = weight.unbind(2), None
+    taps, made = weight.unbind(2), x.new_empty(0)
     frames = range(0, x.shape[2] - len(taps) + 1, stride[0])
     for index, frame in enumerate(frames):
         y = F.conv2d(x[:, :, frame], taps[0], bias, stride[1:], padding[1:])
         for later, tap in enumerate(taps[1:], start=1):
             y += F.conv2d(x[:, :, frame + later], tap, None, stride[1:], padding[1:])
-        if made is None:
+        if not index:
             last = y.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last_3d if last else torch.contiguous_format
             made = torch.empty((*y.shape[:2], len(frames), *y.shape[2:]), memory_format=layout)
@@ -56,14 +59,14 @@ def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
 class _Layers:
     """What encoder and decoder share; one for each video, because the layers' past is kept here."""
 
-    def __init__(self, network: torch.nn.Module, convolve: Convolve, layout: torch.memory_format):
+    def __init__(self, network: Layer, convolve: Convolve, layout: torch.memory_format):
         self.network = network
         self.convolve = convolve
         self.layout = layout
-        self.past: dict[torch.nn.Module, torch.Tensor] = {}
+        self.past: dict[Layer, torch.Tensor] = {}
 
-    def run(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor | None:
-        """A layer of the network on frames [1, C, f, H, W]; None where it waits for more of them."""
+    def run(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """A layer of the network on frames [1, C, f, H, W]; no frames where it waits for more of them."""
         if hasattr(layer, "residual"):
             return self.residual(layer, x)
         if hasattr(layer, "to_qkv"):
@@ -72,7 +75,11 @@ class _Layers:
             return self.resample(layer, x)
         raise InputError(f"The VAE has a layer {type(layer).__name__}, which Wan 2.1's has not: load wan_2.1_vae.")
 
-    def residual(self, block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def resample(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """A layer that changes size and, some of them, the count of frames."""
+        raise NotImplementedError
+
+    def residual(self, block: Layer, x: torch.Tensor) -> torch.Tensor:
         norm, _, conv, *_ = block.residual
         y = self.causal(conv, self.extended(conv, x, norm))
         norm, conv = block.residual[3], block.residual[6]
@@ -82,7 +89,7 @@ class _Layers:
         del wide
         return y.add_(x if isinstance(block.shortcut, torch.nn.Identity) else self.causal(block.shortcut, x))
 
-    def attention(self, block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def attention(self, block: Layer, x: torch.Tensor) -> torch.Tensor:
         """Within each frame. x is written into."""
         for index in range(x.shape[2]):
             frame = x[:, :, index]
@@ -92,7 +99,7 @@ class _Layers:
             frame += self.convolve(block.proj, y, (0, 0))
         return x
 
-    def extended(self, layer: torch.nn.Module, x: torch.Tensor, norm: torch.nn.Module | None = None) -> torch.Tensor:
+    def extended(self, layer: Layer, x: torch.Tensor, norm: Layer | None = None) -> torch.Tensor:
         """x, normed and activated where a norm is given, behind the frames that the layer was given before.
 
         Before the first frames lie zeros; a single first frame goes without them, see `convolve`.
@@ -114,7 +121,7 @@ class _Layers:
         past[:, :, PAST - shown :] = wide[:, :, -shown:]
         return wide
 
-    def causal(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def causal(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         """A convolution in space and time; in time x brings what it needs."""
         _, high, wide = layer.kernel_size
         return self.convolve(layer, x, (0, high // 2, wide // 2))
@@ -124,7 +131,7 @@ class _Layers:
         shape = (*x.shape[:2], frames, *x.shape[3:])
         return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=self.layout)
 
-    def head(self, layers: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def head(self, layers: Layer, x: torch.Tensor) -> torch.Tensor:
         norm, _, conv = layers
         return self.causal(conv, self.extended(conv, x, norm))
 
@@ -139,7 +146,7 @@ class _Decoder(_Layers):
             x = self.run(layer, x)
         yield from self.upward(list(decoder.upsamples), x, at_once)
 
-    def upward(self, layers: list[torch.nn.Module], x: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
+    def upward(self, layers: list[Layer], x: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
         """The frames that become many more, and large: from the second on one part after the other."""
         for done, layer in enumerate(layers, start=1):
             x = self.run(layer, x)
@@ -149,7 +156,7 @@ class _Decoder(_Layers):
                 return
         yield self.head(self.network.decoder.head, x)
 
-    def resample(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def resample(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         conv = getattr(layer, "time_conv", None)
         if conv is not None:
             if layer in self.past:
@@ -173,14 +180,14 @@ class _Encoder(_Layers):
         x = self.causal(encoder.conv1, self.extended(encoder.conv1, pixels.contiguous(memory_format=self.layout)))
         for layer in encoder.downsamples:
             x = self.run(layer, x)
-            if x is None:
+            if not x.shape[2]:
                 return None
         for layer in encoder.middle:
             x = self.run(layer, x)
         x = self.causal(self.network.conv1, self.head(encoder.head, x))
         return x.chunk(2, dim=1)[0]  # the mean; the other half is the spread
 
-    def resample(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor | None:
+    def resample(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         x = _video(self.convolve(layer.resample[1], F.pad(_frames(x), (0, 1, 0, 1)), (0, 0)))
         conv = getattr(layer, "time_conv", None)
         if conv is None:
@@ -192,11 +199,11 @@ class _Encoder(_Layers):
         x = torch.cat([past, x], dim=2)
         pairs = (x.shape[2] - 1) // 2
         self.past[layer] = x[:, :, 2 * pairs :].clone()
-        return self.convolve(conv, x[:, :, : 2 * pairs + 1], (0, 0, 0)) if pairs else None
+        return self.convolve(conv, x[:, :, : 2 * pairs + 1], (0, 0, 0)) if pairs else x[:, :, :0]
 
 
 def decode(
-    network: torch.nn.Module,
+    network: Layer,
     latents: torch.Tensor,
     convolve: Convolve = convolve,
     at_once: int = LATENT_FRAME,
@@ -214,7 +221,7 @@ def decode(
 
 
 def encode(
-    network: torch.nn.Module,
+    network: Layer,
     pixels: Callable[[int, int], torch.Tensor],
     frames: int,
     convolve: Convolve = convolve,
@@ -233,7 +240,7 @@ def encode(
             yield made
 
 
-def _normed(norm: torch.nn.Module, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def _normed(norm: Layer, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """x over its root mean square of all channels, times gamma, written to `out`, which may be x."""
     size = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
     torch.mul(x, size.clamp_(min=1e-12).reciprocal_().mul_(norm.scale), out=out)

@@ -6,7 +6,7 @@ one job made fit together as they are: see video_join.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -44,7 +44,8 @@ def write_film(
     def position(part: int) -> tuple[int, bool]:
         """Frames from the start of a part that are written so far, and whether that is all of it."""
         before = sum(length or 0 for length in lengths[:part])
-        return (count - before, False) if lengths[part] is None else (lengths[part], True)
+        length = lengths[part]
+        return (count - before, False) if length is None else (length, True)
 
     sound = _film_sound(parts, first.frame_rate, position)
     with VideoWriter(out, width, height, first.frame_rate, codec, sound) as writer:
@@ -90,7 +91,7 @@ def _film_sound(parts: Sequence[Source], frame_rate: Fraction, position: Callabl
     return Sound(rate, channels, blocks())
 
 
-def _resampled(sound: Sound | None, rate: int, channels: int) -> Iterator[np.ndarray]:
+def _resampled(sound: Sound | None, rate: int, channels: int) -> Generator[np.ndarray]:
     """float32 [channels, n] at `rate`; nothing for no sound."""
     if sound is None:
         return

@@ -13,8 +13,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import av
+import av.container
 import numpy as np
 
 from ..errors import InputError
@@ -31,7 +33,8 @@ MOST_REORDERED = 16  # frames by which decoding and showing differ, at most
 DEFAULT_RATE = Fraction(25)
 ADVICE = "give a video such as MP4 (H.264), MOV, WebM or MKV"
 
-Timed = Iterator[tuple[Fraction, av.VideoFrame]]
+S = TypeVar("S", "av.VideoStream", "av.AudioStream")
+Timed = Generator[tuple[Fraction, av.VideoFrame]]
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,14 @@ class FileSource(Source):
 
     def _probe(self) -> SourceInfo:
         with self._opened() as (container, stream):
-            clock = Fraction(stream.time_base or Fraction(1, 90000))
+            clock = _clock(stream)
             told = (stream.average_rate, stream.guessed_rate)
             self._rate = Fraction(next((rate for rate in told if rate), DEFAULT_RATE))
             promised = stream.duration * clock if stream.duration else None
             until = (container.duration or 0) / Fraction(av.time_base)
             counted = stream.frames
             heard = _sound_stream(container)
-            audio = {}
+            audio: dict[str, Any] = {}
             if heard is not None:
                 audio = {"has_audio": True, "audio_rate": heard.rate, "audio_channels": heard.channels}
             aspect = stream.sample_aspect_ratio
@@ -169,7 +172,7 @@ class FileSource(Source):
         back = Fraction(0)
         while until - back > self._last:
             with self._opened() as (container, stream):
-                clock = Fraction(stream.time_base)
+                clock = _clock(stream)
                 if not _seek(container, stream, until - back):
                     return self._last
                 times = [packet.pts for packet in _packets(container, stream) if packet.pts is not None]
@@ -199,7 +202,7 @@ class FileSource(Source):
             if position is not None and not _seek(container, stream, position):
                 self._seeks = False
                 return
-            clock, before = stream.time_base, None
+            clock, before = _clock(stream), None
             for packet in _packets(container, stream, flush=True):
                 try:
                     decoded = packet.decode()
@@ -228,6 +231,8 @@ class FileSource(Source):
         rate, channels = self.info.audio_rate, self.info.audio_channels
         with self._opened() as (container, _):
             stream = _sound_stream(container)
+            if stream is None:
+                return
             layout = stream.codec_context.layout
             resampler, shape, made = None, None, 0
             for packet in _packets(container, stream, flush=True):
@@ -238,9 +243,12 @@ class FileSource(Source):
                 except av.FFmpegError:
                     continue
                 for frame in heard:
-                    if shape != (shape := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-                    at = made if frame.pts is None else round((frame.pts * frame.time_base - self._first) * rate)
+                    own = frame.format.name, frame.layout.name, frame.sample_rate
+                    if resampler is None or own != shape:
+                        resampler, shape = av.AudioResampler(format="fltp", layout=layout, rate=rate), own
+                    at = made
+                    if frame.pts is not None and frame.time_base is not None:
+                        at = round((frame.pts * frame.time_base - self._first) * rate)
                     block = np.concatenate(
                         [part.to_ndarray() for part in resampler.resample(frame)] or [EMPTY], axis=-1
                     )
@@ -269,8 +277,8 @@ class FileSource(Source):
             ) from error
         with container:
             videos = [stream for stream in container.streams.video if not _is_cover(stream)]
-            # Without a decoder a stream has no codec context.
-            usable = [stream for stream in videos if stream.codec_context is not None]
+            # Without a decoder a stream has no codec context, which av's types leave out.
+            usable = [stream for stream in videos if cast(object, stream.codec_context) is not None]
             if usable and usable[0].codec_context.name in TEXT_CODECS:
                 raise InputError(f"{self.name} is a text file: {ADVICE}.")
             if not usable and videos:
@@ -284,13 +292,13 @@ class FileSource(Source):
             yield container, stream
 
     def _check(self) -> None:
-        if self._data is None:
-            path = Path(self._file)
+        path = self.path
+        if path is not None:
             if not path.is_file():
                 raise InputError(f"{self.name} {'is a folder' if path.is_dir() else 'is not there'}: {ADVICE}.")
             size = path.stat().st_size
         else:
-            size = len(self._data)
+            size = len(self._data or b"")
         if not size:
             raise InputError(f"{self.name} is empty (0 bytes): {ADVICE}.")
 
@@ -298,16 +306,16 @@ class FileSource(Source):
 EMPTY = np.zeros((1, 0), dtype=np.float32)
 
 
-def _packets(container: av.container.InputContainer, stream: av.stream.Stream, flush: bool = False):
+def _packets(container: av.container.InputContainer, stream: S, flush: bool = False) -> Iterator[av.Packet[S]]:
     """The packets of one stream up to the end or to where the file is broken; then, with `flush`, the empty one."""
-    packets = container.demux(stream)
+    packets = cast("Iterator[av.Packet[S]]", container.demux(stream))
     while True:
         try:
             packet = next(packets, None)
         except av.FFmpegError:
             packet = None
             if flush:
-                packet = av.Packet()
+                packet = cast("av.Packet[S]", av.Packet())
                 packet.stream = stream
         if packet is None:
             return
@@ -319,10 +327,15 @@ def _packets(container: av.container.InputContainer, stream: av.stream.Stream, f
             yield packet
 
 
+def _clock(stream: av.VideoStream) -> Fraction:
+    """Seconds of a tick of a stream's times."""
+    return Fraction(stream.time_base or Fraction(1, 90000))
+
+
 def _seek(container: av.container.InputContainer, stream: av.VideoStream, time: Fraction) -> bool:
     """Go to the key frame before a time in seconds. False where the file can't be sought in."""
     try:
-        container.seek(int(time / Fraction(stream.time_base)), stream=stream)
+        container.seek(int(time / _clock(stream)), stream=stream)
     except av.FFmpegError:
         return False
     return True
@@ -337,6 +350,6 @@ def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | No
     """The first sound that can be decoded and has a rate and channels."""
     for stream in container.streams.audio:
         context = stream.codec_context
-        if context is not None and context.sample_rate and context.layout.nb_channels:
+        if cast(object, context) is not None and context.sample_rate and context.layout.nb_channels:
             return stream
     return None

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import av.container
 
 from ..errors import InputError
 from .sound import SoundTrack
@@ -61,7 +62,7 @@ def _numbered(piece: av.container.InputContainer, source: av.VideoStream) -> Ite
     """
     waiting, heap, numbers, given = [], [], {}, 0
     for packet in chain(_guarded(piece, source), [None]):
-        if packet is not None:
+        if packet is not None and packet.pts is not None:
             waiting.append(packet)
             heapq.heappush(heap, packet.pts)
         while heap and (packet is None or len(heap) > MOST_REORDERED):
@@ -93,7 +94,7 @@ def _reordering(segments: Sequence[Path], rate: Fraction) -> int:
         with _opened(segment) as piece:
             source = piece.streams.video[0]
             first = next(_guarded(piece, source), None)
-            if first is None or first.dts is None:
+            if first is None or first.pts is None or first.dts is None:
                 raise _unfit(segment)
             delay = max(delay, round((first.pts - first.dts) * first.time_base * rate))
     return delay

@@ -6,6 +6,7 @@ it is stored, without tone mapping. Transparency is laid over white, as in image
 """
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -64,7 +65,7 @@ class Converter:
         width, height = self._coded
         has_alpha = _has_alpha(frame.format.name)
         wanted = "rgba" if has_alpha else "rgb24"
-        options = {"width": width, "height": height, "format": wanted, "interpolation": EXACT}
+        options: dict[str, Any] = {"width": width, "height": height, "format": wanted, "interpolation": EXACT}
         if not frame.format.is_rgb and not frame.format.has_palette:
             matrix = MATRICES.get(int(frame.colorspace))
             if matrix is None:

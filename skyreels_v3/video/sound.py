@@ -9,6 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import av.container
 import numpy as np
 
 from ..errors import InputError

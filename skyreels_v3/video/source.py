@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,13 +111,15 @@ class FramesSource(Source):
 
         Raises InputError for no frames or a rate of 0 or less.
         """
-        rate = Fraction(frame_rate).limit_denominator(MAX_RATE_DENOMINATOR) if math.isfinite(frame_rate) else 0
+        rate = (
+            Fraction(frame_rate).limit_denominator(MAX_RATE_DENOMINATOR) if math.isfinite(frame_rate) else Fraction(0)
+        )
         if rate <= 0:
             raise InputError(f"The frame rate is {frame_rate}, but it must be above 0: 24 is usual.")
         to_rgb8(images[:1])  # tells what is wrong with the shape
         self._images, self._sound = images, sound
         count, height, width = images.shape[:3] if images.ndim == 4 else (1, *images.shape[:2])
-        audio = {}
+        audio: dict[str, Any] = {}
         if sound is not None:
             audio = {"has_audio": True, "audio_rate": sound[1], "audio_channels": sound[0].shape[-2]}
         self._info = SourceInfo(width, height, rate, count, count / rate, **audio)
@@ -161,6 +164,7 @@ def last_frames(source: Source, count: int, fps: Fraction | int = 24, fit: Fit |
     A shorter source gives the fewer that it has, at least one. Only the end of a file is decoded.
     fit: applied to each frame as it comes. Raises InputError where nothing can be decoded.
     """
+    taken = torch.empty(0)
     for _ in range(MAX_CORRECTIONS):
         end = source.last_time()
         has = math.floor(end * fps + SLACK) + 1
@@ -199,7 +203,7 @@ def _nearest(source: Source, times: list[Fraction], fit: Fit | None) -> Iterator
         reach = position
         while before is not None and reach < len(times) and times[reach] <= (before + time) / 2:
             reach += 1
-        if reach > position:
+        if reach > position and pixels is not None:
             yield from [_made(pixels, fit)] * (reach - position)
             position = reach
             if position == len(times):

@@ -14,8 +14,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
+import av.codec
+import av.container
 import numpy as np
 import torch
 
@@ -67,14 +70,14 @@ class VideoWriter:
         self.path, self.frames = Path(path), 0
         self._size, self._rate = (width, height), Fraction(frame_rate)
         self._codec, self._audio = codec, audio
-        self._output = None
 
     def __enter__(self) -> VideoWriter:
         name, self._format, options = _encoder(self._codec)
         self._output = new_file(self.path, self._rate)
         container = self._container = self._output.__enter__()
         try:
-            stream = self._stream = container.add_stream(name, rate=self._rate, options=dict(options))
+            added = container.add_stream(name, rate=self._rate, options=dict(options))
+            stream = self._stream = cast("av.VideoStream", added)
             stream.width, stream.height = self._size
             stream.pix_fmt = self._format
             context = stream.codec_context

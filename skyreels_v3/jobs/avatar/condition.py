@@ -31,7 +31,7 @@ def window_condition(
     copies = 0 if key_frame is None else KEY_COPIES
     clip = motion.new_zeros(*motion.shape[:2], frames, *motion.shape[3:])
     clip[:, :, : window.motion] = motion
-    if copies:
+    if key_frame is not None:
         clip[:, :, -copies:] = key_frame
     latents = encode(clip)
     given = latents.new_zeros(frames)

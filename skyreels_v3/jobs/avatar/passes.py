@@ -107,7 +107,7 @@ def run_key_pass(
     generator = torch.Generator().manual_seed(settings.seed)
     latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
     match = ColourMatch(portrait.pixels, settings.colour_match)
-    wanted = {window.key_frame for window in plan.windows}
+    wanted = {window.ends_on for window in plan.windows}
     frames, done = {}, 0
     for pixels in decoded(tools.decode, latents, stop=max(wanted) + 1):
         for number in sorted(wanted.intersection(range(done, done + pixels.shape[2]))):
@@ -170,16 +170,17 @@ def _written(
     match = ColourMatch(portrait.pixels, settings.colour_match)
     # The frames before the new ones were shown by the window before; the motion may reach back into them.
     held = min(window.new_start, window.new_stop - plan.timing.motion)
-    last, done = None, max(held, 0)
+    last: list[torch.Tensor] = []  # one, from the first frames on
+    done = max(held, 0)
     for pixels in decoded(tools.decode, latents, done, window.new_stop):
         made = match(pixels)
         new = made[:, :, max(0, window.new_start - done) :]
         done += made.shape[2]
         if new.shape[2]:
             write(finish(new, settings).cpu())
-        last = made if last is None else torch.cat([last, made], dim=2)
-        last = last[:, :, -plan.timing.motion :]
-    return last.cpu().clone()
+        shown = torch.cat([*last, made], dim=2) if last else made
+        last = [shown[:, :, -plan.timing.motion :]]
+    return last[0].cpu().clone()
 
 
 def finish(frames: torch.Tensor, settings: Settings) -> torch.Tensor:

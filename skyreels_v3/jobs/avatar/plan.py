@@ -9,7 +9,7 @@ Source: talking_avatar_pipeline.py of the official code.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -74,6 +74,13 @@ class WindowPlan:
     def is_key_pass(self) -> bool:
         """Made with the user's prompt; the windows after it are made with the connection prompt."""
         return self.key_frame is None
+
+    @property
+    def ends_on(self) -> int:
+        """`key_frame` of a window. Raises ValueError for the key-frame pass."""
+        if self.key_frame is None:
+            raise ValueError("the key-frame pass ends on no key frame")
+        return self.key_frame
 
     @property
     def motion_latents(self) -> int:
@@ -142,7 +149,7 @@ class AvatarPlan:
         )
         if self.single:
             return "\n".join([head, *self.notes])
-        rows = [("window", "from s", "to s", "frames", "ends on key frame")]
+        rows: list[tuple[Any, ...]] = [("window", "from s", "to s", "frames", "ends on key frame")]
         made = 0
         for index, window in enumerate(self.windows, start=1):
             start, made = made, made + window.new_frames

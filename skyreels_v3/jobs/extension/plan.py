@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import InputError
 from ...images.sizes import bucket_size, snap_size
@@ -145,7 +145,7 @@ class ExtensionPlan:
             f"a second), {count} roll{'s' if count > 1 else ''} of {self.steps_per_roll} steps"
             f"{', lengths as in the official code' if self.official else ''}"
         )
-        rows = [("roll", "line", "shot", "part", "frames", "seconds", "past", "prompt")]
+        rows: list[tuple[Any, ...]] = [("roll", "line", "shot", "part", "frames", "seconds", "past", "prompt")]
         for index, roll in enumerate(self.rolls, start=1):
             part = f"{roll.part} of {roll.parts}"
             numbers = (roll.new_frames, _time(roll.new_frames), roll.prefix_frames)
@@ -172,9 +172,10 @@ def continue_rolls(
     what one roll was given too much a later one is given less; nothing is cut off.
     """
     seconds = Fraction(seconds)
-    frames = None if official else max(1, _rounded(seconds * FPS))
+    exact = max(1, _rounded(seconds * FPS))
+    frames = None if official else exact
     rolls = []
-    for count in _official_latents(seconds, available) if official else _even_latents(frames):
+    for count in _official_latents(seconds, available) if official else _even_latents(exact):
         prefix = prefix_of(available, PREFIX_FRAMES)
         new = LATENT_FRAME * count
         if frames is not None:

@@ -85,7 +85,7 @@ def run_roll(
         latents = torch.cat([prefix.to(latents), latents], dim=2)
     match = ColourMatch(signed(tail.anchor), 0.0 if cut else settings.colour_anchor)
     # A prefix must not reach across a cut: the shot before it is another picture.
-    anchor, history = (None, []) if cut else (tail.anchor, [tail.frames])
+    anchors, history = ([], []) if cut else ([tail.anchor], [tail.frames])
     for pixels in decoded(tools.decode, latents, roll.new_start, roll.new_start + roll.new_frames, "roll"):
         pixels = match(pixels)
         # Half precision is 30 times finer than 8 bits, and half the disk of what waits there.
@@ -93,12 +93,12 @@ def run_roll(
         frames = to_uint8(pixels if settings.official else kept.float(), settings.official).cpu()
         write(frames)
         kept = frames.permute(3, 0, 1, 2)[None] if settings.official else kept.cpu()
-        anchor = kept[:, :, :1].clone() if anchor is None else anchor
+        anchors = anchors or [kept[:, :, :1].clone()]
         history.append(kept)
         while sum(part.shape[2] for part in history[1:]) >= LONGEST_PREFIX:
             del history[0]
     frames = torch.cat([_like(part, history[-1]) for part in history], dim=2)
-    return Tail(frames[:, :, -LONGEST_PREFIX:].clone(), anchor.clone())
+    return Tail(frames[:, :, -LONGEST_PREFIX:].clone(), anchors[0].clone())
 
 
 def _like(pixels: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

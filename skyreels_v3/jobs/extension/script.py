@@ -41,8 +41,11 @@ class Line:
 
 
 # Full-width signs of East Asian keyboards and typographic minus signs, one for one, so that places stay.
-_PLAIN = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: " ", 0x3010: "[", 0x3011: "]"}
-_PLAIN |= {sign: "-" for sign in (0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212)}
+_PLAIN = {
+    **{0xFF01 + i: 0x21 + i for i in range(94)},
+    **{0x3000: " ", 0x3010: "[", 0x3011: "]"},
+    **{sign: "-" for sign in (0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212)},
+}
 
 _TAG = re.compile(r"\[\s*(\w+_CUT)\s*\]", re.IGNORECASE)
 _KEYWORD = re.compile(r"(continue|cut)(?![^\W\d])", re.IGNORECASE)
