@@ -55,7 +55,7 @@ ONCE = {
     "reference_to_video_low_vram": False,
     "talking_avatar_low_vram": True,
 }
-OPENED = [(name, nodes_2) for name in SMALL for nodes_2 in (False, True) if ONCE.get(name, nodes_2) == nodes_2]
+OPENED = [(name, nodes_2) for nodes_2 in (False, True) for name in SMALL if ONCE.get(name, nodes_2) == nodes_2]
 SET_WIDGETS = """([type, values]) => {
     for (const node of app.graph.nodes.filter(n => n.type === type))
         for (const [name, value] of Object.entries(values)) {
@@ -66,38 +66,52 @@ SET_WIDGETS = """([type, values]) => {
 }"""
 
 
+class OpenPage:
+    """The one page that is open: (server's fixture, nodes_2) -> Page. Another key closes it, as a second one would take
+    half a GB; opening it costs more than most tests do."""
+
+    def __init__(self):
+        self.key: tuple[str, bool] | None = None
+        self.page: Page | None = None
+
+    def get(self, key: tuple[str, bool], open_page: Callable[[], Page]) -> Page:
+        if key != self.key:
+            self.close()
+            self.key, self.page = key, open_page().__enter__()
+        return self.page
+
+    def close(self) -> None:
+        if self.page is not None:
+            self.page.__exit__()
+        self.key = self.page = None
+
+
 @pytest.fixture(scope="module")
-def pages(browser) -> Iterator[dict]:
-    """(server, nodes_2) -> the page that the tests of this file share: opening it costs more than most of them do."""
-    opened: dict[tuple[str, bool], Page] = {}
+def open_page(browser) -> Iterator[OpenPage]:
+    opened = OpenPage()
     yield opened
-    for page in opened.values():
-        page.__exit__()
+    opened.close()
 
 
 @pytest.fixture
-def shared_page(request, pages) -> Iterator[Callable]:
+def shared_page(request, open_page: OpenPage) -> Iterator[Callable]:
     """shared_page(nodes_2, server's fixture) -> a wide page on which other workflows were open before.
 
     After a test that failed the next one gets a fresh page.
     """
-    failed, used = request.session.testsfailed, []
+    failed = request.session.testsfailed
 
     def get(nodes_2: bool, server: str = "stocked_server") -> Page:
-        used.append((server, nodes_2))
-        if used[-1] not in pages:
-            # With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
-            settings = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
-            page = Page(request.getfixturevalue(server), nodes_2=nodes_2, size=SIZE, settings=settings)
-            pages[used[-1]] = page.__enter__()
-        return pages[used[-1]]
+        # With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
+        settings = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
+        running = request.getfixturevalue(server)
+        return open_page.get((server, nodes_2), lambda: Page(running, nodes_2=nodes_2, size=SIZE, settings=settings))
 
     yield get
-    for key in set(used):
-        if request.session.testsfailed > failed:
-            pages.pop(key).__exit__()
-        else:
-            pages[key].load_workflow(EMPTY)  # its videos would go on playing
+    if request.session.testsfailed > failed:
+        open_page.close()
+    elif open_page.page:
+        open_page.page.load_workflow(EMPTY)  # its videos would go on playing
 
 
 def inputs(prompt: dict, info: dict) -> dict:

@@ -52,8 +52,8 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores, four at most: tests of servers and pages often wait."""
-    return min(4, (os.cpu_count() or 1) + 1)
+    """As many processes as cores, two at least and four at most: each has servers and a browser of its own."""
+    return max(2, min(4, os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,7 +142,7 @@ def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def newest_page_server(stocked_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """The stocked server again, with the newest release of ComfyUI's page instead of the one its ComfyUI brings.
 
