@@ -4,6 +4,8 @@ The renderer's own heads say what changes, for every character at every size, an
 sum over the lower face: noise averages out, and what stays the same (a beard, a collar) counts for nothing.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -46,12 +48,16 @@ def mouth_track(frames: np.ndarray, name: str, near: tuple[float, float] | None 
 
     near: x of its head from, to as a share of the width, where two look alike.
     """
-    heads = track(frames, name, near)
+    return mouths(frames, track(frames, name, near))
+
+
+def mouths(frames: np.ndarray, heads: Sequence[Found]) -> np.ndarray:
+    """Openness float32 [F] of the heads that were found in frames uint8 [F, H, W, 3], one in each."""
     steady = []
     for i, head in enumerate(heads):
         around = heads[max(0, i - SMOOTH) : i + SMOOTH + 1]
         zoom = float(np.median([one.zoom for one in around]))
-        steady.append(Found(name, head.x, head.y, zoom, head.error, head.light))
+        steady.append(replace(head, zoom=zoom))
     return np.array([openness(frame, head) for frame, head in zip(frames, steady)], np.float32)
 
 

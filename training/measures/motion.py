@@ -1,10 +1,15 @@
 """Numbers of a clip: where its subject goes, and what becomes of its colours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .lips import track
+from .templates import Found
+
+STEP = 0.06  # picture heights: whoever is there moves less from one frame to the next, whatever the camera does
+MOSTLY = 0.8  # share of the steps; a single frame may be misread
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,19 @@ class Path:
         """How far the head moves from frame to frame, [F - 1]: a seam shows as a peak."""
         return np.hypot(np.diff(self.x), np.diff(self.y))
 
+    @property
+    def steady(self) -> bool:
+        """Whether it is somebody's way at all: in noise the best fit is somewhere else in every frame."""
+        return len(self.x) < 2 or float(np.quantile(self.jumps, MOSTLY)) <= STEP
+
 
 def path_of(frames: np.ndarray, name: str, fps: float = 24) -> Path:
     """The way of a character's head through frames uint8 [F, H, W, 3]."""
-    heads = track(frames, name)
-    ratio = frames.shape[2] / frames.shape[1]
+    return path_through(track(frames, name), frames.shape[2] / frames.shape[1], fps)
+
+
+def path_through(heads: Sequence[Found], ratio: float, fps: float = 24) -> Path:
+    """The way through heads, one of each frame. ratio: of the frames' width to their height."""
     columns = [(head.x * ratio, head.y, head.zoom, head.error) for head in heads]
     return Path(*np.array(columns, np.float32).T, fps)
 

@@ -1,6 +1,9 @@
 """Numbers of generated clips: what was asked of them against what they show.
 
 A clip alone says what it shows, whatever was asked; so a control costs no second look.
+
+Something always fits best, in noise too, and what it is there is a matter of luck, other on every processor. So only
+what lasts counts as seen: the next frame has to show it in nearly the same place.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,16 +14,16 @@ import numpy as np
 from ...skyreels_v3.jobs.extension.plan import FPS
 from ..world.acting import actor_x
 from ..world.cameras import view_at
-from .lips import mouth_track
-from .motion import colour_drift, path_of, sync
+from .lips import mouths, track
+from .motion import STEP, colour_drift, path_of, path_through, sync
 from .seeing import objects
 from .surroundings import place_of
 from .templates import Found, find, shrunk
 from .trials import ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
 
-LOOKS = 3  # frames of a clip that are looked at
+LOOKS = 5  # moments of a clip that are looked at
 ABSENT = 0.14  # a head that fits worse than this is none: empty places have such errors
-UNSURE = 0.18  # how large a head is can still be told; in noise the best fit is 0.19
+UNSURE = 0.18  # how large a head is can still be told
 LOST = 0.3  # whoever fits worse cannot be followed either: one who walks, is far away or passed by a camera is blurred
 COARSE = (24, 16)  # cells of a frame, where single pixels do not count
 NOWHERE = 1.0  # in place of a distance or an error where nobody is to be found
@@ -31,16 +34,26 @@ FOLLOWS = 0.5  # a mouth that correlates less with speech has no lag: it counts 
 
 
 class Clip:
-    """frames: uint8 [F, H, W, 3]; and what is seen in LOOKS of them, looked for once."""
+    """frames: uint8 [F, H, W, 3]; and what is seen at LOOKS moments, looked for once."""
 
     def __init__(self, frames: np.ndarray):
         self.frames = frames
         self._tracks: dict = {}
+        self._lasting: dict = {}
 
     @property
     def moments(self) -> np.ndarray:
         """Which frames are looked at."""
         return np.linspace(0, len(self.frames) - 1, LOOKS + 2).round().astype(int)[1:-1]
+
+    @property
+    def after(self) -> np.ndarray:
+        """The frames after those."""
+        return np.minimum(self.moments + 1, len(self.frames) - 1)
+
+    @property
+    def ratio(self) -> float:
+        return self.frames.shape[2] / self.frames.shape[1]
 
     @cached_property
     def heads(self) -> list[list[Found]]:
@@ -58,12 +71,34 @@ class Clip:
         return [objects(self.frames[i]) for i in self.moments]
 
     @cached_property
-    def places(self) -> list[tuple[str, str, float]]:
-        return [place_of(self.frames[i]) for i in self.moments]
+    def places(self) -> list[tuple[tuple[str, str, float], tuple[str, str, float]]]:
+        """Of each moment and of the frame after it."""
+        return [(place_of(self.frames[i]), place_of(self.frames[j])) for i, j in zip(self.moments, self.after)]
 
-    def mouth(self, name: str, near: tuple[float, float] | None = None) -> np.ndarray:
+    def lasting(self, what: str) -> list[Found | None]:
+        """Of `heads`, `things` or `bare_things` the best fits, None for those that are elsewhere in the next frame."""
+        if what not in self._lasting:
+            found = [fits[0] if fits else None for fits in getattr(self, what)]
+            self._lasting[what] = [
+                one if one and self._lasts(which, one, what) else None for which, one in enumerate(found)
+            ]
+        return self._lasting[what]
+
+    def _lasts(self, which: int, found: Found, what: str) -> bool:
+        frame, names = self.frames[self.after[which]], (found.name,)
+        if what == "heads":
+            again = find(frame, "head", names=names)
+        else:
+            again = objects(frame, self.heads[which][0] if what == "things" else None, names)
+        return bool(again) and np.hypot((again[0].x - found.x) * self.ratio, again[0].y - found.y) <= STEP
+
+    def mouth(self, name: str, near: tuple[float, float] | None = None) -> np.ndarray | None:
+        """Openness [F] of a character's mouth, None where there is no such face."""
         if (name, near) not in self._tracks:
-            self._tracks[name, near] = mouth_track(self.frames, name, near)
+            heads = track(self.frames, name, near)
+            path = path_through(heads, self.ratio)
+            there = path.steady and np.median(path.error) <= ABSENT
+            self._tracks[name, near] = mouths(self.frames, heads) if there else None
         return self._tracks[name, near]
 
 
@@ -89,7 +124,8 @@ def summary(every: Iterable[dict[str, float]]) -> dict[str, float]:
 
 def _character(trial: Trial, clip: Clip) -> float:
     """Whether it is somebody else; how well it fits says `_likeness`."""
-    return _share(heads[0].name == trial.scene.actors[0].character for heads in clip.heads)
+    name = trial.scene.actors[0].character
+    return _share(head is not None and head.name == name for head in clip.lasting("heads"))
 
 
 def _likeness(trial: Trial, clip: Clip) -> float:
@@ -98,15 +134,15 @@ def _likeness(trial: Trial, clip: Clip) -> float:
 
 
 def _held(trial: Trial, clip: Clip) -> float:
-    return _share(bool(things) and things[0].name == trial.scene.objects[0] for things in clip.things)
+    return _share(thing is not None and thing.name == trial.scene.objects[0] for thing in clip.lasting("things"))
 
 
 def _place(trial: Trial, clip: Clip) -> float:
-    return _share(place == trial.scene.place for place, *_ in clip.places)
+    return _share(all(place == trial.scene.place for place, *_ in both) for both in clip.places)
 
 
 def _time(trial: Trial, clip: Clip) -> float:
-    return _share(time == trial.scene.time for _, time, _ in clip.places)
+    return _share(all(time == trial.scene.time for _, time, _ in both) for both in clip.places)
 
 
 def _moved(trial: ReferenceTrial | ExtensionTrial, clip: Clip) -> float:
@@ -116,23 +152,24 @@ def _moved(trial: ReferenceTrial | ExtensionTrial, clip: Clip) -> float:
     true = [(actor_x(trial.scene, 0, t) - view.x) * view.zoom for t, view in zip(times, views)]
     way = float(np.polyfit(times, true, 1)[0])
     path = path_of(clip.frames, trial.scene.actors[0].character, FPS)
-    return path.velocity[0] / way if np.median(path.error) < LOST else 0.0
+    return path.velocity[0] / way if path.steady and np.median(path.error) < LOST else 0.0
 
 
 def _framing(trial: Trial, clip: Clip) -> float:
     true = [view_at(trial.scene, i / FPS).zoom for i in clip.moments]
-    seen = [heads[0] for heads in clip.heads]
-    if np.median([head.error for head in seen]) > UNSURE:
+    sure = [head is not None and head.error <= UNSURE for head in clip.lasting("heads")]
+    if _share(sure) < 0.5:
         return NOWHERE
-    return float(np.median([abs(np.log2(head.zoom / zoom)) for head, zoom in zip(seen, true)]))
+    return float(np.median([abs(np.log2(heads[0].zoom / zoom)) for heads, zoom in zip(clip.heads, true)]))
 
 
 def _subject(trial: Trial, clip: Clip) -> float:
     """The character or object that a shot is of."""
     subject = trial.scene.subject or trial.scene.actors[0].character
     if subject == trial.scene.thing:
-        return _share(bool(things) and things[0].name == subject for things in clip.bare_things)
-    return _share(heads[0].name == subject and heads[0].error < ABSENT for heads in clip.heads)
+        return _share(thing is not None and thing.name == subject for thing in clip.lasting("bare_things"))
+    heads = clip.lasting("heads")
+    return _share(head is not None and head.name == subject and head.error < ABSENT for head in heads)
 
 
 def _psnr(trial: Trial, clip: Clip) -> float:
@@ -179,6 +216,8 @@ def _drift(trial: ExtensionTrial, clip: Clip) -> float:
 def _follows(trial: AvatarTrial, clip: Clip) -> tuple[float, int]:
     """Correlation of mouth and speech at no more than one frame of lag, and the lag at which it is best."""
     mouth = clip.mouth(trial.scene.actors[0].character)
+    if mouth is None:
+        return 0.0, LAGS
     heard = trial.mouths[0]
     count = min(len(mouth), len(heard))  # of twins with speech of other lengths
     best, lag = sync(mouth[:count], heard[:count], LAGS)
@@ -187,9 +226,8 @@ def _follows(trial: AvatarTrial, clip: Clip) -> tuple[float, int]:
 
 def _open(trial: AvatarTrial, clip: Clip) -> float:
     """How far the mouth is open in all frames but the widest twentieth; all the way where there is no such face."""
-    if _likeness(trial, clip) > ABSENT:
-        return NOWHERE
-    return float(np.quantile(clip.mouth(trial.scene.actors[0].character), 0.95))
+    mouth = clip.mouth(trial.scene.actors[0].character)
+    return NOWHERE if mouth is None else float(np.quantile(mouth, 0.95))
 
 
 def _own_speech(trial: AvatarTrial, clip: Clip) -> float:
@@ -197,6 +235,8 @@ def _own_speech(trial: AvatarTrial, clip: Clip) -> float:
     better = []
     for index, actor in enumerate(trial.scene.actors):
         mouth = clip.mouth(actor.character, ((0.0, 0.5), (0.5, 1.0))[index])
+        if mouth is None:
+            return 0.0
         own, other = (sync(mouth, trial.mouths[who], 1)[0] for who in (index, 1 - index))
         better.append(own - other)
     return float(np.mean(better))

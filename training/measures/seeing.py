@@ -51,17 +51,19 @@ def characters(frame: np.ndarray, people: int = 1) -> list[Found]:
     return kept
 
 
-def objects(frame: np.ndarray, near: Found | None = None) -> list[Found]:
+def objects(frame: np.ndarray, near: Found | None = None, names: tuple[str, ...] | None = None) -> list[Found]:
     """Every object, best fit first. near: a character; what it holds or stands beside is looked for.
 
-    Without one, or where it stands so that nothing beside it is in the frame, the whole frame is searched.
+    names: look for these alone.
+
+    Without a character, or where it stands so that nothing beside it is in the frame, the whole frame is searched.
     """
     if near is None:
-        return find(frame, "thing")
+        return find(frame, "thing", names=names)
     across, down = near.zoom * frame.shape[0] / frame.shape[1], near.zoom
     boxes = [
         (near.x + left * across, near.y + top * down, near.x + right * across, near.y + bottom * down)
         for left, top, right, bottom in (IN_HAND, LEFT_OF, RIGHT_OF)
     ]
     zooms = tuple(share * near.zoom for share in THING_ZOOM)
-    return find(frame, "thing", zooms, boxes=boxes) or find(frame, "thing")
+    return find(frame, "thing", zooms, names, boxes) or find(frame, "thing", names=names)

@@ -271,7 +271,9 @@ def _cuts(rng: random.Random, number: int) -> Iterator[Trial]:
         shot = "wide" if tag in ("ZOOM_IN_CUT", "CUT_AWAY_CUT", "MULTI_ANGLE_CUT") else "close"
         before = Scene(actors, place, "day", thing, shot=shot, subject=None if shot == "wide" else name, seed=seed)
         after = cut_scene(before, tag)
-        asked = {"subject", "place"} if tag == "CUT_AWAY_CUT" else {"subject", "place", "framing"}
+        asked = {"subject", "place"}
+        if tag != "CUT_AWAY_CUT" and tags[0] != tags[1]:  # twins with the same cut do not differ in their framing
+            asked.add("framing")
         yield ShotTrial(
             scene=after,
             prompt=write(after, cut=tag),

@@ -16,6 +16,13 @@ from pack.training.tests.test_training_measures import degraded
 
 pytestmark = [pytest.mark.workshop, pytest.mark.host]  # they are filmed on a real ComfyUI
 BOUNDS = {measure.name: measure for measure in MEASURES}
+CLEAR = 0.1  # of a bound: what is nearer to it may be otherwise on another processor
+
+
+def margin(name: str, value: float) -> float:
+    """By what share of its bound a measure passes, below 0 where it fails."""
+    measure = BOUNDS[name]
+    return (measure.bound - value if measure.at_most else value - measure.bound) / measure.bound
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +43,9 @@ def results(takes):
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
 def test_the_truth_passes_and_its_control_fails(measure, results):
-    assert measure.passes(results.values[measure.name]), results.values[measure.name]
-    assert not measure.passes(results.controls[measure.name]), results.controls[measure.name]
+    value, control = results.values[measure.name], results.controls[measure.name]
+    assert measure.passes(value) and margin(measure.name, value) > CLEAR, value
+    assert not measure.passes(control) and margin(measure.name, control) < -CLEAR, control
 
 
 def test_every_measure_has_a_bound(results):
@@ -47,10 +55,10 @@ def test_every_measure_has_a_bound(results):
 
 
 def damaged(takes, change, kind=object) -> set[str]:
-    """Names of the measures that fail once the frames of one kind of trials are changed."""
+    """Names of the measures that clearly fail once the frames of one kind of trials are changed."""
     mine = [take for take in takes if isinstance(take.trial, kind)][::2]  # one of each twins
     values = summary(singles(take.trial, Clip(change(take.frames))) for take in mine)
-    return {name for name, value in values.items() if not BOUNDS[name].passes(value)}
+    return {name for name, value in values.items() if margin(name, value) < -CLEAR}
 
 
 def test_a_late_mouth_fails(takes):
@@ -83,6 +91,18 @@ def test_black_and_noise_fail(takes, kind):
     noise = np.random.default_rng(0)
     for change in (np.zeros_like, lambda frames: noise.integers(0, 256, frames.shape, np.uint8)):
         assert damaged(takes, change, kind) == asked
+
+
+def test_what_fits_best_in_noise_does_not_count(takes):
+    """What that is depends on the last digit of a sum, and so on the processor."""
+    heads, things = [], []
+    for seed, take in enumerate(takes[::3]):
+        clip = Clip(np.random.default_rng(seed).integers(0, 256, take.frames.shape, np.uint8))
+        heads += clip.lasting("heads")
+        things += clip.lasting("bare_things")
+        assert clip.mouth(take.trial.scene.actors[0].character) is None
+    for seen in (heads, things):
+        assert np.mean([one is not None for one in seen]) < 0.15
 
 
 def test_a_report_is_written(takes, results, tmp_path):
