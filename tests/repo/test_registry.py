@@ -49,6 +49,7 @@ def test_the_archive_holds_what_artists_need_and_no_more():
     assert packages - {"dev", "training", "benchmarks", "showcase"} <= folders
     assert {"workflows", "web", "locales", "tools"} <= folders
     assert not folders & {"tests", "training", "dev", "showcase", "nano", "benchmarks", "demo", ".ci", "build", ".venv"}
+    assert [file for file in FILES if file.startswith(".") or file in ("Makefile", "SECURITY.md")] == []
     tools = {file for file in FILES if file.startswith("tools/")}
     assert {"tools/batch.py", "tools/inspect_model.py", "tools/batching/workflow.py"} <= tools
     assert sum((ROOT / file).stat().st_size for file in FILES) < 5_000_000
