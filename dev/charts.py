@@ -1,21 +1,44 @@
-"""Two kinds of charts as small SVG files, the same bytes for the same numbers; text is dark or light as the page is."""
+"""Two kinds of charts as small SVG files, drawn by matplotlib: the same bytes for the same numbers and version."""
 
 from __future__ import annotations
 
-import math
+import io
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import astuple, dataclass
 
-WIDTH, RIGHT, TOP, ROW, GAP = 760, 110, 44, 26, 14
-LETTER = 6.9  # width of one, in the mean
-STYLE = """text { font: 13px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #1f2328 }
-.title { font-weight: 600; font-size: 15px } .quiet { fill: #59636e } .line { fill: none; stroke-width: 2.5 }
-.axis { stroke: #8c959f; stroke-opacity: .45 } .mark { stroke: #d1242f; stroke-width: 2.5 }
-.pack { fill: #0969da } .other { fill: #8c959f } .floor { fill: #8c959f; fill-opacity: .4 }
-.c0 { stroke: #8c959f; fill: #8c959f } .c1 { stroke: #bf8700; fill: #bf8700 } .c2 { stroke: #0969da; fill: #0969da }
-@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .quiet { fill: #9198a1 } .mark { stroke: #ff7b72 }
-.pack { fill: #4493f8 } .c2 { stroke: #4493f8; fill: #4493f8 } }"""
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+WIDTH, ROW, GAP, PIXELS_AN_INCH = 760, 26, 14, 96
+INK, QUIET, AIM, PACK, OTHER, FLOOR = "#1f2328", "#59636e", "#d1242f", "#0969da", "#8c959f", "#d1d5da"
+FILLS = {"pack": PACK, "other": OTHER, "floor": FLOOR}
+LINES = (OTHER, "#bf8700", PACK)
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, and a changed number is a changed line
+    "svg.hashsalt": "skyreels-v3",  # otherwise the names within the file are random
+    "font.size": 9.75,  # 13 pixels
+    "text.color": INK,
+    "figure.titlesize": 11.25,
+    "figure.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
+    "axes.spines.bottom": False,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.labelcolor": QUIET,
+    "axes.axisbelow": True,
+    "grid.color": OTHER,
+    "grid.alpha": 0.45,
+    "xtick.bottom": False,
+    "xtick.labelcolor": QUIET,
+    "ytick.left": False,
+    "ytick.labelcolor": INK,
+}
 
 
 @dataclass(frozen=True)
@@ -32,77 +55,72 @@ class Bar:
 
 def bars(title: str, rows: Sequence[Bar], note: str = "") -> str:
     """Horizontal bars from zero, each with its number, and its aim as a red mark."""
-    largest = max(max(row.value, row.aim or 0) for row in rows)
-    left = round(30 + LETTER * max(len(row.label) for row in rows))
-    scale = (WIDTH - left - RIGHT) / largest
-    y, parts = TOP, []
+    places, headings, y = [], [], -GAP if rows[0].above else 0.0  # in pixels, downwards
     for row in rows:
         if row.above:
-            y += GAP
-            parts.append(_text(left, y + 4, row.above, "quiet"))
-            y += GAP
-        parts.append(_text(left - 10, y + 15, row.label, anchor="end"))
-        size = f'width="{row.value * scale:.1f}" height="{ROW - 8}"'
-        parts.append(f'<rect class="{row.kind}" x="{left}" y="{y + 3}" {size} rx="2"/>')
-        end = row.value if row.aim is None else max(row.value, row.aim)
-        parts.append(_text(left + end * scale + 8, y + 16, row.text))
-        if row.aim is not None:
-            x = left + row.aim * scale
-            parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + ROW - 2}"/>')
+            headings.append((y + 0.8 * GAP, row.above))
+            y += 2.4 * GAP
+        places.append(y)
         y += ROW
-    if note:
-        y += GAP
-        parts.append(_text(WIDTH - 10, y + 4, note, "quiet", "end"))
-    return _svg(title, y + GAP, parts)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(title, y + 2 * ROW + (ROW if note else 0))
+        axes.barh(places, [row.value for row in rows], height=ROW - 8, color=[FILLS[row.kind] for row in rows])
+        for place, row in zip(places, rows, strict=True):
+            axes.annotate(
+                row.text, (max(row.value, row.aim or 0), place), (6, 0), textcoords="offset points", va="center"
+            )
+            if row.aim is not None:
+                axes.vlines(row.aim, place - ROW / 2 + 1, place + ROW / 2 - 1, color=AIM, linewidth=2)
+        for place, heading in headings:
+            axes.annotate(heading, (0, place), color=QUIET, va="center")
+        axes.set(xlim=(0, max(max(row.value, row.aim or 0) for row in rows)), ylim=(y - ROW / 2, -ROW / 2))
+        axes.set_yticks(places, [row.label for row in rows])
+        axes.set_xticks([])
+        if note:
+            axes.set_xlabel(note, loc="right")
+        return _svg(figure, title, [astuple(row) for row in rows])
 
 
 def lines(title: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], across: str, up: str) -> str:
     """Curves from zero, each named at its end; series: (name, [(x, y), ...]), at most three. across, up: the axes."""
-    height, left, right, top = 300, 56, 190, 74
-    most_x = max(x for _, points in series for x, _ in points)
-    ticks = _ticks(max(y for _, points in series for _, y in points))
-    width, scale = WIDTH - left - right, (height - top) / ticks[-1]
-    parts = [_text(left, top - 14, up, "quiet")]
-    for tick in ticks:
-        y = height - tick * scale
-        parts.append(f'<line class="axis" x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 8, y + 4, f"{tick:g}", "quiet", "end"))
-    for tick in _ticks(most_x):
-        if tick <= most_x:
-            parts.append(_text(left + tick / most_x * width, height + 20, f"{tick:g}", "quiet", "middle"))
-    parts.append(_text(left + width, height + 40, across, "quiet", "end"))
-    ends = []
-    for number, (name, points) in enumerate(series):
-        path = " ".join(f"{left + x / most_x * width:.1f},{height - y * scale:.1f}" for x, y in points)
-        parts.append(f'<polyline class="line c{number}" style="fill: none" points="{path}"/>')
-        x, y = points[-1]
-        ends.append([height - y * scale + 4, left + x / most_x * width + 8, name])
-    for below, above in zip(sorted(ends)[1:], sorted(ends), strict=False):
-        below[0] = max(below[0], above[0] + 17)  # names do not lie on each other
-    parts += [_text(x, y, name) for y, x, name in ends]
-    return _svg(title, height + 52, parts)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(title, 352)
+        for (_, points), colour in zip(series, LINES, strict=False):
+            alone = "o" if len(points) == 1 else ""
+            axes.plot(*zip(*points, strict=True), alone, color=colour, linewidth=2, clip_on=False)
+        most_x, most_y = (max(point[axis] for _, points in series for point in points) for axis in (0, 1))
+        ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, most_y)
+        axes.set(xlim=(0, most_x), ylim=(0, ticks[-1]), yticks=ticks)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(axis="y")
+        axes.tick_params(axis="y", labelcolor=QUIET)
+        axes.set_xlabel(across, loc="right")
+        axes.annotate(up, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", color=QUIET)
+        ends = sorted((points[-1][1], points[-1][0], name) for name, points in series)
+        apart, lowest = ticks[-1] / 14, 0.0  # names do not lie on each other
+        for y, x, name in ends:
+            lowest = max(y, lowest)
+            axes.annotate(name, (x, lowest), (6, 0), textcoords="offset points", va="center", annotation_clip=False)
+            lowest += apart
+        return _svg(figure, title, [list(series), across, up])
 
 
-def _ticks(most: float) -> list[float]:
-    """Round numbers from 0 to `most` or a little beyond, four to nine of them."""
-    step = 10.0 ** math.floor(math.log10(most / 3))
-    step *= next(factor for factor in (1, 2, 5, 10) if most / (step * factor) <= 6)
-    return [step * number for number in range(math.ceil(most / step - 1e-9) + 1)]
+def drawn_from(svg: str) -> str:
+    """The numbers that a chart shows, as text: the same whichever matplotlib drew it."""
+    found = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
+    return found[1] if found else ""
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    named = f' class="{kind}"' if kind else ""
-    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _figure(title: str, height: float) -> tuple[Figure, Axes]:
+    figure = Figure((WIDTH / PIXELS_AN_INCH, height / PIXELS_AN_INCH), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    figure.suptitle(title, x=10 / WIDTH, horizontalalignment="left")
+    return figure, axes
 
 
-def _svg(title: str, height: float, parts: Sequence[str]) -> str:
-    size = f'viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}"'
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        f"<title>{escape(title)}</title>",
-        f"<style>{STYLE}</style>",
-        _text(10, 24, title, "title"),
-        *parts,
-        "</svg>",
-    ]
-    return "\n".join(lines) + "\n"
+def _svg(figure: Figure, title: str, numbers: Sequence[object]) -> str:
+    text = io.StringIO()
+    about = {"Title": title, "Description": json.dumps(numbers), "Creator": "dev/charts.py", "Date": None}
+    figure.savefig(text, format="svg", metadata=about)
+    return re.sub(r"[ \t]+$", "", text.getvalue(), flags=re.MULTILINE)
