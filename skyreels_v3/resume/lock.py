@@ -24,6 +24,22 @@ LOCKED_BYTE = 1 << 30
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(handle: int) -> None:
+        """Raises OSError where another has it."""
+        os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _take(handle: int) -> None:
+        """Raises OSError where another has it."""
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def lock_folder(folder: Path) -> int:
     """The handle of a folder's open lock file, locked; closing it ends the lock.
 
@@ -50,15 +66,7 @@ def lock_folder(folder: Path) -> int:
 
 def _lock_handle(handle: int, folder: Path) -> None:
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(handle)
     except OSError as error:
         owner = _written_in(handle)
         # Drives without locks: all there is to go by is whether the process that wrote its number is still there.
