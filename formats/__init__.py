@@ -1,4 +1,5 @@
 """How the weight of a linear layer may be stored: one file per format, with the way there, back and through it.
 
-Nothing here imports ComfyUI. `base` says what a format is; `registry` finds one by its Encoding.
+Nothing here imports ComfyUI. `kinds` is the table of all formats, which needs no torch; `base` is their class, and
+`registry` finds one by its Encoding.
 """

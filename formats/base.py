@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..kernels.quantised_rows import Quantisation
+from .encoding import Encoding
 
 # The tensors of one stored weight: "weight" holds the numbers' codes; others, such as "weight_scale", lie beside it.
 Parts = Mapping[str, torch.Tensor]
@@ -24,6 +25,11 @@ class Format(ABC):
     """
 
     name: str
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> "Format":
+        """The format of weights that are stored so. Raises InputError where an encoding makes no sense."""
+        return cls()
 
     @abstractmethod
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
@@ -47,6 +53,10 @@ class Format(ABC):
         that are only read."""
         pieces = [self.encode(weight[some].float()) for some in _chunks(*weight.shape)]
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def pack_tensorwise(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As `pack`, but with one scale [] for the whole weight. Raises NotImplementedError for formats without."""
+        raise NotImplementedError(f"{self.name} has no scale for a whole weight")
 
     def takes(self, rows: int, columns: int) -> bool:
         """Whether a weight of this shape can be stored so."""

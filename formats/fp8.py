@@ -11,9 +11,10 @@ from ..kernels.fp8_linear import FP8, fp8_linear
 from ..kernels.quantised_rows import Quantisation, QuantisedRows
 from ..kernels.scaled_mm import has_fp8_matmul
 from .base import Format, Parts
+from .encoding import Encoding
 from .float8_bits import from_float8, to_float8
+from .kinds import KINDS
 
-NAMES = {torch.float8_e4m3fn: "fp8", torch.float8_e5m2: "fp8 e5m2"}
 # Rows of zeros have no scale of their own; this one leaves them zero.
 SMALLEST_SCALE = 1e-30
 
@@ -28,7 +29,11 @@ class Float8(Format):
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
-        self.name = NAMES[dtype]
+        self.name = KINDS[str(dtype).removeprefix("torch.")].word
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> "Float8":
+        return cls(getattr(torch, encoding.kind))
 
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
         weight = from_float8(parts["weight"], self.dtype)

@@ -4,6 +4,7 @@ import torch
 
 from ..skyreels_v3.errors import InputError
 from .base import Format, Parts
+from .encoding import Encoding
 from .gguf_blocks import DECODERS
 from .gguf_types import TYPES
 
@@ -22,6 +23,10 @@ class Gguf(Format):
         self.name = kind
         self._type = TYPES[kind]
         self._decode = DECODERS[kind]
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> "Gguf":
+        return cls(encoding.kind)
 
     def takes(self, rows: int, columns: int) -> bool:
         return columns % self._type.elements == 0

@@ -11,6 +11,8 @@ from ..kernels.int8_linear import has_int8_matmul, int8_linear, is_power_of_4, q
 from ..kernels.quantised_rows import Quantisation, QuantisedRows
 from ..skyreels_v3.errors import InputError
 from .base import Format, Parts
+from .encoding import Encoding
+from .kinds import KINDS
 
 
 class Int8(Format):
@@ -22,7 +24,7 @@ class Int8(Format):
     become int8 as well.
     """
 
-    name = "int8"
+    name = KINDS["int8"].word
 
     def __init__(self, rotation: int = 0):
         if rotation and not is_power_of_4(rotation):
@@ -31,6 +33,10 @@ class Int8(Format):
                 "the file is damaged or not made by ComfyUI, use another one."
             )
         self.rotation = rotation
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> "Int8":
+        return cls(encoding.rotation)
 
     def takes(self, rows: int, columns: int) -> bool:
         return not self.rotation or columns % self.rotation == 0

@@ -7,9 +7,10 @@ import torch
 
 from .base import Format, Parts
 from .float8_bits import from_float8
+from .kinds import KINDS
 from .tiled_scales import untiled
 
-BLOCK = 32
+KIND = KINDS["mxfp8"]
 
 
 class Mxfp8(Format):
@@ -19,15 +20,15 @@ class Mxfp8(Format):
     with a bias of 127, one for every 32 columns of a row, in tiles; also as uint8.
     """
 
-    name = "mxfp8"
+    name = KIND.word
 
     def unpack(self, parts: Parts, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
         weight = parts["weight"]
-        exponents = untiled(parts["weight_scale"].view(torch.uint8), len(weight), weight.shape[1] // BLOCK)
+        exponents = untiled(parts["weight_scale"].view(torch.uint8), len(weight), weight.shape[1] // KIND.block)
         return super().unpack({"weight": weight, "weight_scale": exponents}, rows, columns, dtype)
 
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
         # A float32 without sign and mantissa; unlike exp2 exact on every device.
         scale = (parts["weight_scale"].int() << 23).view(torch.float32)
-        blocks = from_float8(parts["weight"], torch.float8_e4m3fn).unflatten(1, (-1, BLOCK))
+        blocks = from_float8(parts["weight"], torch.float8_e4m3fn).unflatten(1, (-1, KIND.block))
         return blocks.mul_(scale.unsqueeze(2)).flatten(1)

@@ -8,9 +8,10 @@ from functools import cache
 import torch
 
 from .base import Format, Parts
+from .kinds import KINDS
 from .lookup import lookup
 
-BLOCK = 64
+KIND = KINDS["nf4"]
 VALUES = (
     -1.0,
     -0.6961928009986877,
@@ -40,19 +41,19 @@ class Nf4(Format):
     magnitudes of the blocks, [columns / 64] float32, as bytes. One tensor, so that a weight is moved at once.
     """
 
-    name = "nf4"
+    name = KIND.word
 
     def takes(self, rows: int, columns: int) -> bool:
-        return columns % BLOCK == 0
+        return columns % KIND.block == 0
 
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
         codes, bytes = parts["weight"].split((columns // 2, columns // 16), dim=1)
         largest = bytes.contiguous().view(torch.float32)
-        numbers = lookup(_pairs(codes.device), codes).reshape(len(codes), -1, BLOCK)
+        numbers = lookup(_pairs(codes.device), codes).reshape(len(codes), -1, KIND.block)
         return numbers.mul_(largest.unsqueeze(-1)).flatten(1)
 
     def encode(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        blocks = weight.unflatten(1, (-1, BLOCK))
+        blocks = weight.unflatten(1, (-1, KIND.block))
         largest = blocks.abs().amax(dim=2, keepdim=True)
         codes = torch.bucketize(blocks / largest.clamp(min=SMALLEST), _borders(weight.device), out_int32=True)
         high, low = codes.to(torch.uint8).flatten(1).unflatten(1, (-1, 2)).unbind(2)

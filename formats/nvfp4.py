@@ -10,10 +10,11 @@ import torch
 
 from .base import Format, Parts
 from .float8_bits import from_float8
+from .kinds import KINDS
 from .lookup import lookup
 from .tiled_scales import untiled
 
-BLOCK = 16
+KIND = KINDS["nvfp4"]
 VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of E2M1; the fourth bit is the sign
 
 
@@ -25,16 +26,16 @@ class Nvfp4(Format):
     [1], for the whole weight.
     """
 
-    name = "nvfp4"
+    name = KIND.word
 
     def unpack(self, parts: Parts, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
         weight = parts["weight"].view(torch.uint8)
-        bits = untiled(parts["weight_scale"].view(torch.uint8), len(weight), 2 * weight.shape[1] // BLOCK)
+        bits = untiled(parts["weight_scale"].view(torch.uint8), len(weight), 2 * weight.shape[1] // KIND.block)
         scale = from_float8(bits.contiguous(), torch.float8_e4m3fn).mul_(parts["weight_scale_2"].float())
         return super().unpack({"weight": weight, "weight_scale": scale}, rows, columns, dtype)
 
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
-        numbers = lookup(_pairs(parts["weight"].device), parts["weight"]).reshape(len(parts["weight"]), -1, BLOCK)
+        numbers = lookup(_pairs(parts["weight"].device), parts["weight"]).reshape(len(parts["weight"]), -1, KIND.block)
         return numbers.mul_(parts["weight_scale"].unsqueeze(2)).flatten(1)
 
 

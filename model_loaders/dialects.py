@@ -10,17 +10,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..formats.kinds import KINDS, Kind, Precision
 from .header import Header, TensorInfo
 from .key_maps import DIFFUSERS, PREFIXES, WAN, find_dialect
 from .other_models import foreign_format
-from .stored import FLOAT8, MARKER
+from .stored import MARKER
 
-GGUF, NVFP4, MXFP8, INT8 = "gguf", "nvfp4", "mxfp8", "int8"
+GGUF = "gguf"
 FP8_OLD = "scaled fp8 (old)"  # `scale_weight` beside a weight, and the marker `scaled_fp8`
 FP8_MIXED = "fp8 mixed (comfy_quant)"  # `weight_scale`, and the format in `comfy_quant` or in the header
 FP8_PLAIN = "plain fp8"  # no scales
 BLOCK = re.compile(r"^(?P<prefix>.*?)blocks\.\d+\.(?:(?P<wan>(?:self|cross)_attn)|attn[12])\.norm_q\.weight$")
-PACKINGS = (FP8_OLD, FP8_MIXED, FP8_PLAIN, INT8, MXFP8, NVFP4, GGUF)
+OTHERS = tuple(kind.word for kind in KINDS.values() if kind.comfy_name and kind.precision is not Precision.FP8)
+PACKINGS = (FP8_OLD, FP8_MIXED, FP8_PLAIN, *OTHERS, GGUF)
 
 
 def merged(headers: Mapping[Path, Header]) -> dict[str, TensorInfo]:
@@ -55,16 +57,19 @@ def packing_of(headers: Mapping[Path, Header]) -> str:
         return GGUF
     if foreign := foreign_format(tensors):
         return foreign
-    scales = {key.rpartition(".")[2]: info.dtype for key, info in tensors.items() if "scale" in key}
+    beside = {key.rpartition(".")[2]: info.dtype for key, info in tensors.items()}
     dtypes = {info.dtype for info in tensors.values()}
-    if "weight_scale_2" in scales:
-        return NVFP4
-    if scales.get("weight_scale") in ("F8_E8M0", "U8"):
-        return MXFP8
-    if "I8" in dtypes:
-        return INT8
-    if not dtypes & set(FLOAT8):
+    kind = next((kind for kind in KINDS.values() if _is_in(kind, beside, dtypes)), None)
+    if kind is None:
         return ""
-    if MARKER in scales or "scale_weight" in scales:
+    if kind.precision is not Precision.FP8:
+        return kind.word
+    if MARKER in beside or "scale_weight" in beside:
         return FP8_OLD
-    return FP8_MIXED if "weight_scale" in scales else FP8_PLAIN
+    return FP8_MIXED if "weight_scale" in beside else FP8_PLAIN
+
+
+def _is_in(kind: Kind, beside: Mapping[str, str], dtypes: set[str]) -> bool:
+    """Whether a file has weights of this kind. beside: last part of a key -> dtype.  dtypes: of all tensors."""
+    # Scales of blocks are like no others, and their codes may be stored as bytes.
+    return kind.lies_beside(beside) if kind.scales == "block" else not dtypes.isdisjoint(kind.dtypes)

@@ -9,6 +9,7 @@ from itertools import islice
 from math import prod
 from pathlib import Path
 
+from ..formats.kinds import KINDS, PLAIN, Precision
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import RECIPES, Job
 from . import dialects
@@ -21,7 +22,7 @@ from .jobs import ASSUMED
 from .lora_names import is_distilled
 from .lora_styles import EVERYTHING, lora_style
 from .other_models import AnotherModel, OtherModel, architecture_model, is_lora
-from .precision import GB, Machine, Precision, automatic
+from .precision import GB, Machine, automatic
 from .shards import SUFFIXES, find_files, title
 from .stored import BESIDE
 from .tensor_info import TensorInfo, printable
@@ -41,8 +42,10 @@ NODES = {
     Job.AVATAR: "SkyReels-V3 Talking Avatar",
 }
 # Number formats in headers -> what artists call them; others go by their own names.
-NUMBERS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
-PACKED = ("U8", "I8", "I32", "F4")  # hold more than one number each, or codes
+NUMBERS = {dtype: kind.family for kind in KINDS.values() if not kind.needed for dtype in kind.dtypes}
+NUMBERS |= PLAIN | {"F64": "fp64"}
+# Of codes, which stand for no number alone or for several; I32 in formats of other programs.
+CODES = {dtype for kind in KINDS.values() if kind.needed for dtype in kind.dtypes} - NUMBERS.keys() | {"I32"}
 HEADERS_READ = 100  # files of a folder that is no whole model
 
 
@@ -313,4 +316,4 @@ def _numbers(tensors: Mapping[str, TensorInfo]) -> tuple[str, int]:
             counts[NUMBERS.get(info.dtype, info.dtype)] += prod(info.shape)
     total = sum(counts.values())
     main = [(name, count) for name, count in counts.most_common() if count > total / 200]
-    return " + ".join(name for name, _ in main), 0 if any(name in PACKED for name, _ in main) else total
+    return " + ".join(name for name, _ in main), 0 if any(name in CODES for name, _ in main) else total

@@ -2,23 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 
 from ..formats.encoding import Encoding, rotation_for
+from ..formats.kinds import KINDS, PACKED, Precision
 from .stored import StoredWeight
 
 GB = 10**9
-
-
-class Precision(str, Enum):
-    """How the weights are kept. The value is the name artists choose in Load Model."""
-
-    AUTO = "auto"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    FP8 = "fp8"
-    INT8 = "int8"
-    NF4 = "nf4"
 
 
 # The matrices that make up 98 % of a model. What is around them stays high: embeddings, modulation, norms and the head
@@ -27,13 +16,6 @@ MATRICES = re.compile(
     r"^blocks\.\d+\.(?:self_attn\.[qkvo]|cross_attn\.(?:[qkvo]|[kv]_img)|ffn\.[02]"
     r"|audio_cross_attn\.(?:q_linear|kv_linear|proj))\.weight$"
 )
-# Files that are stored so already stay as they are.
-KINDS = {
-    Precision.FP8: ("float8_e4m3fn", "float8_e5m2"),
-    Precision.INT8: ("int8",),
-    Precision.NF4: ("nf4",),
-}
-NF4_BLOCK = 64
 
 
 def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encoding | None:
@@ -42,18 +24,14 @@ def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encodi
         return None
     if precision is Precision.AUTO:
         return stored.encoding
-    if precision not in KINDS:
+    kind, columns = PACKED.get(precision), stored.shape[1]
+    if kind is None:
         return None
-    if stored.encoding is not None and stored.encoding.kind in KINDS[precision]:
+    if stored.encoding is not None and KINDS[stored.encoding.kind].precision == precision:
         return stored.encoding
-    if not MATRICES.match(name):
+    if not MATRICES.match(name) or columns % kind.block:
         return None
-    columns = stored.shape[1]
-    if precision is Precision.INT8:
-        return Encoding("int8", rotation_for(columns))
-    if precision is Precision.NF4:
-        return Encoding("nf4") if columns % NF4_BLOCK == 0 else None
-    return Encoding("float8_e4m3fn")
+    return Encoding(kind.name, rotation_for(columns) if kind.rotation else 0)
 
 
 @dataclass(frozen=True)

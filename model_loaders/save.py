@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..formats.encoding import Encoding
-from ..formats.fp8 import Float8
+from ..formats.kinds import KINDS, PACKED, Precision
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.params import HEAD_DIM, TransformerParams
@@ -25,16 +25,14 @@ from .header import read_header
 from .jobs import METADATA_JOB
 from .key_maps import PREFIXES
 from .params import expected_shapes
-from .precision import GB, Precision, encoding_of
+from .precision import GB, encoding_of
 from .safetensors_writer import SafetensorsFile, Spec
-from .stored import COMFY_FORMATS, MARKER, METADATA, Part, StoredWeight
+from .stored import MARKER, METADATA, Part, StoredWeight
 from .weights import DTYPES, unpacked_weight
 
 # float32 [any shape] -> the same, changed; may write into its argument.
 Change = Callable[[torch.Tensor], torch.Tensor]
-COMFY_NAMES = {kind: name for name, kind in COMFY_FORMATS.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-FP8, INT8 = "float8_e4m3fn", "int8"  # the kinds of Encoding that are packed here
 INSTEAD = "choose the precision bf16, fp8 or int8"
 
 
@@ -66,8 +64,9 @@ class _Planned:
         elif self.encoding is None:
             specs = {self.name: (DTYPE_NAMES[self.dtype], shape)}
         else:
-            codes, scale = {FP8: ("F8_E4M3", ()), INT8: ("I8", (shape[0], 1))}[self.encoding.kind]
-            specs = {self.name: (codes, shape), f"{self.layer}.weight_scale": ("F32", scale)}
+            kind = KINDS[self.encoding.kind]
+            scale = () if kind.scales == "tensor" else (shape[0], 1)
+            specs = {self.name: (kind.dtypes[0], shape), f"{self.layer}.weight_scale": ("F32", scale)}
         if self.config is not None:
             specs[f"{self.layer}.comfy_quant"] = ("U8", (len(_json(self.config)),))
         return specs
@@ -130,15 +129,13 @@ class SavePlan:
         for name, stored in self.checkpoint.weights.items():
             encoding = encoding_of(name, stored, precision)
             is_kept = keeps_all if encoding is None else encoding == stored.encoding
-            if encoding is not None and encoding.kind not in COMFY_NAMES:
+            if encoding is not None and not KINDS[encoding.kind].comfy_name:
                 raise InputError(f"ComfyUI has no format for {encoding.kind} in safetensors files: {INSTEAD}.")
             if is_kept and name not in self.changes and _is_comfy(stored):
                 planned.append(_kept(name, stored, encoding, dtype, beside))
                 continue
-            if encoding is not None and encoding.kind.startswith("float8"):
-                encoding = Encoding(FP8)
-            elif encoding is not None and encoding.kind != INT8:
-                raise InputError(f"A LoRA cannot be merged into weights that are stored as {encoding.kind}: {INSTEAD}.")
+            if encoding is not None:
+                encoding = _packed_anew(encoding)
             planned.append(_Planned(name, encoding, dtype, config=encoding and comfy_config(encoding)))
         return planned
 
@@ -156,7 +153,7 @@ class SavePlan:
                 tensors = {planned.name: weight}
             else:
                 format = format_of(planned.encoding)
-                pack = format.pack_tensorwise if isinstance(format, Float8) else format.pack
+                pack = format.pack_tensorwise if KINDS[planned.encoding.kind].scales == "tensor" else format.pack
                 tensors = {f"{planned.layer}.{part}": tensor for part, tensor in pack(weight).items()}
         if planned.config is not None:
             tensors[f"{planned.layer}.comfy_quant"] = marker_of(planned.config)
@@ -176,6 +173,17 @@ class SavePlan:
                 "choose bf16."
             )
         return weight
+
+
+def _packed_anew(encoding: Encoding) -> Encoding:
+    """How a weight that is stored so is written once it is computed. Raises InputError where it cannot be."""
+    own = KINDS[encoding.kind]
+    if own.is_saved:
+        return encoding
+    other = PACKED.get(own.precision) if own.precision else None
+    if other is None or not other.is_saved:
+        raise InputError(f"A LoRA cannot be merged into weights that are stored as {own.name}: {INSTEAD}.")
+    return Encoding(other.name)
 
 
 def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: torch.dtype, beside: "_Beside | None"):
@@ -227,19 +235,19 @@ class _Beside:
 
 def comfy_config(encoding: Encoding) -> dict:
     """What ComfyUI must know of a layer."""
-    config: dict = {"format": COMFY_NAMES[encoding.kind]}
+    config: dict = {"format": KINDS[encoding.kind].comfy_name}
     if encoding.rotation:
         config |= {"convrot": True, "convrot_groupsize": encoding.rotation}
     return config
 
 
 def _is_comfy(stored: StoredWeight) -> bool:
-    """Whether ComfyUI reads a weight as it is stored; of fp8 it wants one scale for the whole weight."""
+    """Whether ComfyUI reads a weight as it is stored: in a format that it has, and with the scales that it takes."""
     if stored.encoding is None:
         return True
-    scale = stored.parts.get("weight_scale")
-    one_scale = scale is None or prod(scale.shape) == 1 or not stored.encoding.kind.startswith("float8")
-    return stored.encoding.kind in COMFY_NAMES and one_scale
+    kind, scale = KINDS[stored.encoding.kind], stored.parts.get("weight_scale")
+    one_scale = scale is None or prod(scale.shape) == 1
+    return bool(kind.comfy_name) and (one_scale or kind.scales != "tensor")
 
 
 def _json(config: dict) -> bytes:

@@ -11,34 +11,19 @@ from math import prod
 from pathlib import Path
 
 from ..formats.encoding import Encoding
-from ..formats.gguf_types import TYPES as GGUF_TYPES
+from ..formats.kinds import BY_COMFY_NAME, KINDS, PLAIN, Kind
 from ..skyreels_v3.errors import InputError
 from .tensor_info import short
 
-PLAIN = ("F32", "F16", "BF16")
 # Tensors beside a layer's weight, by every name in use; None: of no use here (scales of inputs are taken as they come).
-BESIDE = {
+BESIDE = {part: part for kind in KINDS.values() for part in (*kind.needed, *kind.optional)} | {
     "scale_weight": "weight_scale",
-    "weight_scale": "weight_scale",
-    "weight_scale_2": "weight_scale_2",
     "scale_input": None,
     "input_scale": None,
     "comfy_quant": None,
 }
 MARKER = "scaled_fp8"
 METADATA = "_quantization_metadata"
-# ComfyUI's name of a format -> kind of an Encoding.
-COMFY_FORMATS = {
-    "float8_e4m3fn": "float8_e4m3fn",
-    "float8_e5m2": "float8_e5m2",
-    "int8_tensorwise": "int8",
-    "mxfp8": "mxfp8",
-    "nvfp4": "nvfp4",
-}
-FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-# Block formats are padded to whole tiles.
-TILES = {"mxfp8": 32, "nvfp4": 16}
-CONVROT = 256  # columns that are mixed where a file does not say it
 MAX_CONFIG = 4096  # bytes of one layer's comfy_quant
 INSTEAD = "use the bf16, fp8 or GGUF file of the model"
 
@@ -140,38 +125,38 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name:
     config = config or {}
     said = config.get("format")
     if said is not None and part.dtype not in PLAIN:
-        kind = COMFY_FORMATS.get(said) if isinstance(said, str) else None
+        kind = BY_COMFY_NAME.get(said) if isinstance(said, str) else None
         if kind is None:
             raise InputError(f"In {name}, {short(part.key)} is stored as {short(said)}, which is not known: {INSTEAD}.")
-        return Encoding(kind, _rotation(config) if kind == "int8" else 0)
+        return Encoding(kind.name, _rotation(config, kind.rotation) if kind.rotation else 0)
     if part.dtype in PLAIN:
         return None
-    scale = scales.get("weight_scale")
-    if part.dtype in GGUF_TYPES and GGUF_TYPES[part.dtype].elements > 1:
-        return Encoding(part.dtype)
-    if scale is not None and len(scale.shape) == 2 and scale.dtype in ("F8_E8M0", "U8") and part.dtype != "U8":
-        return Encoding("mxfp8")
-    if part.dtype in FLOAT8:
-        return Encoding(FLOAT8[part.dtype])
-    if part.dtype == "I8" and scale is not None:
-        return Encoding("int8")
-    if part.dtype in ("U8", "F4") and "weight_scale_2" in scales:
-        return Encoding("nvfp4")
+    told = next((kind for kind in KINDS.values() if _is_told(kind, part, scales)), None)
+    if told is not None:
+        return Encoding(told.name)
     raise InputError(f"In {name}, {short(part.key)} is stored as {part.dtype} without its scales: {INSTEAD}.")
 
 
-def _rotation(config: dict) -> int:
+def _is_told(kind: Kind, part: Part, scales: Mapping[str, Part]) -> bool:
+    """Whether a tensor is of this kind by its dtype and by what lies beside it, where the file does not say it."""
+    if part.dtype not in kind.dtypes or not kind.lies_beside({name: scale.dtype for name, scale in scales.items()}):
+        return False
+    return not kind.told_by or len(scales[kind.needed[-1]].shape) == 2
+
+
+def _rotation(config: dict, usual: int) -> int:
+    """Width of the groups of columns that are mixed, 0 for none; usual: where it is not said."""
     inner = config.get("params")
     inner = inner if isinstance(inner, dict) else {}
     if not config.get("convrot", inner.get("convrot", False)):
         return 0
-    group = config.get("convrot_groupsize", inner.get("convrot_groupsize", CONVROT))
-    return group if isinstance(group, int) and 0 < group <= 4096 else CONVROT
+    group = config.get("convrot_groupsize", inner.get("convrot_groupsize", usual))
+    return group if isinstance(group, int) and 0 < group <= 4096 else usual
 
 
 def _logical_shape(part: Part, encoding: Encoding | None) -> tuple[int, ...]:
-    if encoding is not None and encoding.kind == "nvfp4" and part.dtype == "U8" and len(part.shape) == 2:
-        return part.shape[0], 2 * part.shape[1]
+    if encoding is not None and part.dtype == "U8" and len(part.shape) == 2:
+        return part.shape[0], KINDS[encoding.kind].codes_per_byte * part.shape[1]
     return part.shape
 
 
@@ -179,15 +164,15 @@ def _check_scales(part: Part, scales: Mapping[str, Part], encoding: Encoding | N
     """Raise InputError unless the scales of a weight are those that its format needs."""
     if encoding is None:
         return
-    needed = {"int8": ("weight_scale",), "mxfp8": ("weight_scale",), "nvfp4": ("weight_scale", "weight_scale_2")}
-    missing = [scale for scale in needed.get(encoding.kind, ()) if scale not in scales]
+    kind = KINDS[encoding.kind]
+    missing = [scale for scale in kind.needed if scale not in scales]
     if missing:
         raise InputError(f"In {name}, {short(part.key)} lacks its {missing[0]}: it is incomplete, download it again.")
     for scale_name, scale in scales.items():
         rows = shape[0] if shape else 1
         numbers = prod(scale.shape)
-        blocks = encoding.kind in TILES and scale_name == "weight_scale"
-        fits = numbers >= prod(shape) // (32 if encoding.kind == "mxfp8" else 16) if blocks else numbers in (1, rows)
+        blocks = kind.scales == "block" and scale_name == "weight_scale"
+        fits = numbers >= prod(shape) // kind.block if blocks else numbers in (1, rows)
         if not fits:
             raise InputError(
                 f"In {name}, {short(part.key)} of shape {short(list(shape))} has scales of shape "
@@ -197,10 +182,8 @@ def _check_scales(part: Part, scales: Mapping[str, Part], encoding: Encoding | N
 
 def fits(stored: StoredWeight, shape: tuple[int, ...]) -> bool:
     """Whether a stored weight can be the one of this shape: equal, padded to tiles, or flattened by GGUF."""
-    tile = TILES.get(stored.encoding.kind) if stored.encoding else None
-    if tile:
-        shape = tuple(-(-size // tile) * tile for size in shape)
-    return tuple(stored.shape) == tuple(shape)
+    tile = KINDS[stored.encoding.kind].tile if stored.encoding else 1
+    return tuple(stored.shape) == tuple(-(-size // tile) * tile for size in shape)
 
 
 def summary(weights: Iterable[StoredWeight]) -> str:
@@ -217,8 +200,6 @@ def summary(weights: Iterable[StoredWeight]) -> str:
 def display_name(weight: StoredWeight) -> str:
     """What artists call the format of one weight."""
     if weight.encoding is None:
-        return {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}[weight.parts["weight"].dtype]
-    kind = weight.encoding.kind
-    if kind.startswith("float8"):
-        return "fp8" if "weight_scale" not in weight.parts else "fp8 scaled"
-    return kind
+        return PLAIN[weight.parts["weight"].dtype]
+    kind = KINDS[weight.encoding.kind]
+    return f"{kind.family} scaled" if any(part in weight.parts for part in kind.optional) else kind.family

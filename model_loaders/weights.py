@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from ..formats.base import Format
+from ..formats.kinds import Precision
 from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.host_memory import give_back
 from .checkpoint import Checkpoint
 from .params import expected_shapes
-from .precision import Precision, encoding_of
+from .precision import encoding_of
 from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 

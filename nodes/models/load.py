@@ -11,10 +11,11 @@ import torch
 from comfy_api.latest import io
 
 from ...formats.float8_bits import portable
+from ...formats.kinds import Precision
 from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.folders import checkpoint_files
-from ...model_loaders.precision import Machine, Precision, automatic
+from ...model_loaders.precision import Machine, automatic
 from ...model_loaders.weights import DTYPES, Weights, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job

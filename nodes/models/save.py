@@ -9,9 +9,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ...formats.kinds import PACKED, Precision
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.params import expected_shapes
-from ...model_loaders.precision import GB, Precision
+from ...model_loaders.precision import GB
 from ...model_loaders.safetensors_writer import PARTIAL
 from ...model_loaders.save import SavePlan
 from ...model_loaders.weights import DTYPES
@@ -22,7 +23,8 @@ from .load import PLAIN_DTYPES, resolve
 from .weight_changes import changes_in_words, weight_changes
 
 AS_LOADED = "as loaded"
-PRECISIONS = [AS_LOADED, Precision.BF16.value, Precision.FP16.value, Precision.FP8.value, Precision.INT8.value]
+SAVED = {*PLAIN_DTYPES, *(precision for precision, kind in PACKED.items() if kind.is_saved)}
+PRECISIONS = [AS_LOADED, *(precision.value for precision in Precision if precision in SAVED)]
 ENDING = ".safetensors"
 COPIES = 6  # of a weight in float32 that packing it on a graphics card may take
 

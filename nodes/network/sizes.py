@@ -2,11 +2,13 @@
 
 import torch
 
+from ...formats.kinds import PACKED
 from ...skyreels_v3.jobs.budget import Network
 from .layers import Packed
 from .model import skyreels_model
 
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+SMALLER = {precision.value: kind.bytes_per_number for precision, kind in PACKED.items() if kind.is_advised}
 
 
 def network_of(patcher) -> Network:
@@ -16,4 +18,4 @@ def network_of(patcher) -> Network:
     computed = stored if model.manual_cast_dtype is None else model.manual_cast_dtype
     formats = {layer.format.name for layer in model.diffusion_model.modules() if isinstance(layer, Packed)}
     precision = " + ".join(sorted(formats)) or PLAIN.get(stored, str(stored))
-    return Network(model.params, model.job, computed.itemsize, patcher.model_size(), precision)
+    return Network(model.params, model.job, computed.itemsize, patcher.model_size(), precision, SMALLER)

@@ -1,6 +1,6 @@
 """What a job will need on a machine, whether it fits, and which settings would: from sizes alone, before it runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -16,7 +16,6 @@ from .extension.script import CUT_SECONDS
 from .spec import SPECS
 
 GB = 10**9
-SMALLER = {"int8": 1.0, "nf4": 0.5625}  # precisions of Load Model that save memory, and their bytes a number
 SHORTEST = 25  # frames: no one is helped by a video below a second
 
 
@@ -55,13 +54,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Network:
-    """A loaded model. itemsize: bytes of a number of the stream.  weights: bytes.  precision: its name."""
+    """A loaded model."""
 
     params: TransformerParams
     job: Job
-    itemsize: int
-    weights: int
-    precision: str
+    itemsize: int  # bytes of a number of the stream
+    weights: int  # bytes
+    precision: str  # its name
+    smaller: Mapping[str, float]  # precisions that it may be loaded in to save memory, and their bytes a number
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def lengths(plan: Plan) -> Iterator[Option]:
 
 def precisions(plan: Plan) -> Iterator[Option]:
     params = plan.network.params
-    for name, each in SMALLER.items():
+    for name, each in plan.network.smaller.items():
         weights = int(block_numbers(params) * params.num_layers * each)
         if name != plan.network.precision and weights < plan.network.weights:
             yield f"the precision {name}", replace(plan, network=replace(plan.network, weights=weights, precision=name))

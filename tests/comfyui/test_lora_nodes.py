@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weights
+from pack.formats.kinds import PACKED
 from pack.model_loaders.params import expected_shapes
 from pack.tests.support.golden import relative_error
 from pack.tests.support.loras import ALPHA, RANK, changed_weights, linear_layers, lora_pairs, named, write_lora
@@ -12,7 +13,6 @@ pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
 SHAPE = (1, 16, 3, 8, 12)
 Q, GONE = "blocks.0.self_attn.q", "blocks.0.cross_attn.k_img"
-PACKED = ["fp8", "int8", "nf4"]
 EXACT = 1e-5
 
 
@@ -136,7 +136,7 @@ def test_pairs_on_the_patch_embedding(load, put, velocity):
     assert relative_error(velocity(lora), velocity(load({"patch_embedding.weight": change}))) < EXACT
 
 
-@pytest.mark.parametrize("precision", PACKED)
+@pytest.mark.parametrize("precision", [precision.value for precision in PACKED])
 def test_packed_layers_get_the_whole_effect(load, put, velocity, layer_outputs, precision):
     pairs = lora_pairs()
     model = put(load(precision=precision), named(pairs, alpha=ALPHA))
@@ -250,7 +250,7 @@ def test_the_stock_loader_on_plain_weights(load, stock, velocity):
     assert relative_error(velocity(model), merged) < EXACT
 
 
-@pytest.mark.parametrize("precision", PACKED)
+@pytest.mark.parametrize("precision", [precision.value for precision in PACKED])
 def test_the_stock_loader_on_packed_weights(load, put, stock, velocity, layer_outputs, precision):
     tensors = named(lora_pairs(), alpha=ALPHA) | {"diffusion_model.blocks.0.ffn.0.diff_b": torch.ones(256)}
     change = 0.1 * random_weight("o", (128, 128))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pack.dev.samples.tiny_models import write_transformer
+from pack.formats.kinds import PACKED
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.budget import GB, SETTINGS, Machine, Network, Plan, planned_size, ways
@@ -18,7 +19,8 @@ from pack.skyreels_v3.recipes import Job
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
 SIZES = ((832, 480), (960, 544), (1280, 720), (1920, 1088))
-BYTES = {"bf16": 2, "int8": 1, "nf4": 0.5625}
+SMALLER = {precision.value: kind.bytes_per_number for precision, kind in PACKED.items() if kind.is_advised}
+BYTES = {"bf16": 2, **SMALLER}
 VIDEO = TransformerParams()
 AVATAR = TransformerParams(in_dim=36, image_dim=1280, audio=AudioParams())
 RESERVE = 400 * 2**20  # ComfyUI's, outside Windows
@@ -34,7 +36,7 @@ def network(precision: str, job: Job = Job.REFERENCE) -> Network:
     numbers = sum(math.prod(shape) for shape in expected_shapes(params).values())
     matrices = block_numbers(params) * params.num_layers
     weights = int(matrices * BYTES[precision] + (numbers - matrices) * 2)
-    return Network(params, job, 2, weights, precision)
+    return Network(params, job, 2, weights, precision, SMALLER)
 
 
 def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Plan:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from pack.formats.kinds import KINDS, Precision
 from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.precision import Precision
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
@@ -17,9 +17,7 @@ NAMES = {
     "fp8 old": "fp8 scaled",
     "fp8 mixed": "fp8 scaled",
     "int8 rotated": "int8",
-    "nvfp4": "nvfp4",
-    "mxfp8": "mxfp8",
-    "Q8_0": "Q8_0",
+    **{kind.word: kind.word for kind in KINDS.values() if kind.word in dialects.DIALECTS},
     "F16": "fp16",
 }
 

@@ -16,11 +16,13 @@ from pack.formats import base, float8_bits, linear
 from pack.formats import int8 as int8_format
 from pack.formats.encoding import Encoding, rotation_for
 from pack.formats.fp8 import Float8
+from pack.formats.gguf_blocks import DECODERS
 from pack.formats.gguf_types import BY_ID, TYPES
 from pack.formats.int8 import Int8
+from pack.formats.kinds import KINDS
 from pack.formats.linear import PackedLinear
 from pack.formats.nf4 import Nf4
-from pack.formats.registry import KINDS, format_of
+from pack.formats.registry import format_of
 from pack.skyreels_v3.errors import InputError
 from pack.tests.support.golden import normal, relative_error
 
@@ -29,7 +31,8 @@ kernel = importlib.import_module("pack.kernels.int8_linear")
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-GGUF = tuple(kind for kind in KINDS if kind in TYPES)
+GGUF = tuple(DECODERS)
+READABLE = (*(kind.name for kind in KINDS.values() if kind.made_by), *GGUF)
 # Bytes of a block that hold a float16, which random bytes would make infinite.
 HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2)}
 HALVES |= {"Q6_K": (208,)} | {kind: (0,) for kind in ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "F16")}
@@ -459,13 +462,25 @@ def test_a_packed_layer_on_a_device_without_8_bit_floats(monkeypatch):
 
 
 def test_every_kind_has_one_format():
-    for kind in KINDS:
+    for kind in READABLE:
         assert format_of(Encoding(kind)) is format_of(Encoding(kind))
-    assert len({type(format_of(Encoding(kind))) for kind in KINDS}) == 6
+    classes = {kind.made_by for kind in KINDS.values()}
+    assert len({type(format_of(Encoding(kind))) for kind in READABLE}) == len(classes) >= 6
     assert format_of(Encoding("int8", 64)).rotation == 64
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind in TYPES or kind in ("mxfp8", "nvfp4")])
+@pytest.mark.parametrize("encoding", WRITTEN, ids=str)
+def test_the_table_tells_what_a_format_stores(encoding):
+    kind, weight = KINDS[encoding.kind], normal("weight", (7, 5120))
+    format = format_of(encoding)
+    parts = format.pack(weight)
+    assert format.name == kind.word
+    assert set(kind.needed) <= parts.keys() - {"weight"} <= {*kind.needed, *kind.optional}
+    size = sum(part.nbytes for part in parts.values())
+    assert size / weight.numel() == pytest.approx(kind.bytes_per_number, rel=0.001)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in READABLE if kind not in {encoding.kind for encoding in WRITTEN}])
 def test_formats_that_are_only_read_say_so(kind):
     with pytest.raises(NotImplementedError, match=kind):
         format_of(Encoding(kind)).pack(normal("weight", (7, 256)))

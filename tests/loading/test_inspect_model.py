@@ -23,6 +23,7 @@ from pack.dev.samples.tiny_models import (
     write_transformer,
     write_vae,
 )
+from pack.formats.kinds import KINDS
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.dialects import PACKINGS, packing_of
 from pack.model_loaders.header import read_header
@@ -47,11 +48,9 @@ WRITTEN = {
     "fp8 mixed": ("fp8 mixed (comfy_quant)", "fp8 scaled"),
     "fp8 mixed, header": ("fp8 mixed (comfy_quant)", "fp8 scaled"),
     "fp8 mixed, prefixed header": ("fp8 mixed (comfy_quant)", "fp8 scaled"),
-    "int8": ("int8", "int8"),
     "int8 tensorwise": ("int8", "int8"),
     "int8 rotated": ("int8", "int8"),
-    "mxfp8": ("mxfp8", "mxfp8"),
-    "nvfp4": ("nvfp4", "nvfp4"),
+    **{kind.word: (kind.word, kind.word) for kind in KINDS.values() if kind.word in dialects.SAFETENSORS},
     **{name: ("gguf", {"F16": "fp16", "BF16": "bf16"}.get(name, name)) for name in dialects.GGUFS},
 }
 

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 from pack.formats.encoding import Encoding
+from pack.formats.kinds import Precision
 from pack.formats.registry import format_of
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.header import read_header
 from pack.model_loaders.params import expected_shapes
-from pack.model_loaders.precision import MATRICES, Precision
+from pack.model_loaders.precision import MATRICES
 from pack.model_loaders.safetensors_header import BITS
 from pack.model_loaders.safetensors_writer import SafetensorsFile
 from pack.model_loaders.save import SavePlan
@@ -254,7 +255,7 @@ sys.path[:0] = sys.argv[1:2]
 import torch
 import pack
 from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.precision import Precision
+from pack.formats.kinds import Precision
 from pack.model_loaders.save import SavePlan
 from pack.skyreels_v3.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -312,7 +313,7 @@ sys.path[:0] = sys.argv[1:2]
 import torch
 import pack
 from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.precision import Precision
+from pack.formats.kinds import Precision
 from pack.model_loaders.save import SavePlan
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 torch.ones(256, 256) @ torch.ones(256, 256)
