@@ -1,8 +1,7 @@
-"""What each format of weights is: one row a kind, read by all who must know a format without its class.
+"""The table of all formats of weights: one row each, with everything about a format but its arithmetic.
 
-Needs no torch: headers of models are read where there is none. A new format is a row here and its class in a file
-beside this one. Sources: ComfyUI's quantised checkpoints (comfy/quant_ops.py, 0.3.75 to 0.33) for what stands in
-files; the classes name those of the formats themselves.
+Needs no torch, because headers are also read where there is none. The arithmetic is the row's class, in a file of this
+folder. Source of what files hold: ComfyUI's quantised checkpoints (comfy/quant_ops.py, 0.3.75 to 0.33).
 """
 
 from collections.abc import Mapping
@@ -30,53 +29,53 @@ PLAIN = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 @dataclass(frozen=True)
 class Kind:
-    """A format of weights [rows, columns]. Only what a format has stands in its row."""
+    """A way to store a weight [rows, columns]."""
 
-    name: str  # what an Encoding calls it: torch's or ggml's name where they have one
-    word: str  # what artists call it
-    bytes_per_number: float  # with its scales
-    made_by: str = ""  # "module:class" in this folder, imported when first needed; empty for GGUF, see registry.py
+    name: str  # in an Encoding; torch's or ggml's name if there is one
+    word: str  # for artists
+    bytes_per_number: float  # scales included
+    format: str = ""  # its class in this folder, "module:class", imported when first used; GGUF's is in registry.py
 
-    # Shapes.
-    block: int = 1  # columns that share a scale and are stored whole; 1: any number of columns
-    tile: int = 1  # rows and columns in files are padded to a multiple of this
-    codes_per_byte: int = 1  # in codes of dtype U8
-    rotation: int = 0  # widest group of columns that a Hadamard matrix mixes; also where a file does not say it
+    # Layout.
+    block: int = 1  # columns that share a scale; columns are a multiple of it
+    tile: int = 1  # files pad rows and columns to a multiple of this
+    codes_per_byte: int = 1  # where the codes' dtype is U8
+    rotation: int = 0  # widest group of columns mixed by a Hadamard matrix, and the group where a file names none
 
-    # In safetensors files.
-    comfy_name: str = ""  # what ComfyUI calls it; empty if it has no such format
-    dtypes: tuple[str, ...] = ()  # of the codes in headers, where no file says the format; the first is what we write
-    needed: tuple[str, ...] = ()  # parts beside "weight"; the last one tells it from other kinds of the same dtypes
-    optional: tuple[str, ...] = ()  # parts beside "weight" that may lie there
-    told_by: tuple[str, ...] = ()  # dtypes of the last needed part, where only they tell it; it has two dimensions
-    scales: Literal["tensor", "row", "block"] | None = None  # how many ComfyUI reads: one, up to one a row or a block
+    # Files.
+    comfy_name: str = ""  # ComfyUI's name of the format, empty if it has none
+    dtypes: tuple[str, ...] = ()  # of the codes in headers of files that do not name the format; we write the first
+    needed: tuple[str, ...] = ()  # parts beside "weight"; the last one tells this kind from others with its dtypes
+    optional: tuple[str, ...] = ()  # parts that may lie beside "weight"
+    scale_dtypes: tuple[str, ...] = ()  # of the last needed part, 2-D, if its dtype tells this kind; else empty
+    scales: Literal["tensor", "row", "block"] | None = None  # what ComfyUI has one scale for
 
-    # In the nodes.
-    precision: Precision | None = None  # the one of Load Model under which files that are stored so stay as they are
-    is_packed: bool = False  # Load Model packs into it under that precision; one kind of each
-    is_saved: bool = False  # Save Model writes it, with scales for "tensor" or "row"
-    is_advised: bool = False  # taken by auto and named by Plan where memory is short: the most exact of its size
+    # Nodes.
+    precision: Precision | None = None  # under this choice in Load Model, files of this kind stay as they are
+    is_packed: bool = False  # Load Model packs weights into this kind for `precision`; one kind per precision
+    is_saved: bool = False  # Save Model writes it: codes, and a float32 weight_scale per tensor or row
+    is_advised: bool = False  # the most exact kind of its size, which Plan suggests where memory is short
 
     @property
     def family(self) -> str:
-        """What artists call it and its kin alike: "fp8" for both 8-bit floats."""
+        """The word for all kinds of one precision: "fp8" for both 8-bit floats."""
         return self.precision.value if self.precision else self.word
 
-    def lies_beside(self, beside: Mapping[str, str]) -> bool:
-        """Whether parts that lie beside a weight, name -> dtype in the header, are those that tell this kind."""
+    def has_parts(self, beside: Mapping[str, str]) -> bool:
+        """Whether the part that tells this kind is among those beside a weight, name -> dtype in the header."""
         if not self.needed:
             return True
         dtype = beside.get(self.needed[-1])
-        return dtype in self.told_by if self.told_by else dtype is not None
+        return dtype in self.scale_dtypes if self.scale_dtypes else dtype is not None
 
 
-# The first that fits a file is taken: those with the rarest parts stand first.
+# The first that fits a weight is taken, so kinds with rarer parts stand first.
 _ROWS = (
     Kind(
         name="nvfp4",
         word="nvfp4",
         bytes_per_number=1 / 2 + 1 / 16,
-        made_by="nvfp4:Nvfp4",
+        format="nvfp4:Nvfp4",
         block=16,
         tile=16,
         codes_per_byte=2,
@@ -89,20 +88,20 @@ _ROWS = (
         name="mxfp8",
         word="mxfp8",
         bytes_per_number=1 + 1 / 32,
-        made_by="mxfp8:Mxfp8",
+        format="mxfp8:Mxfp8",
         block=32,
         tile=32,
         comfy_name="mxfp8",
         dtypes=("F8_E4M3", "F8_E5M2", "I8"),
         needed=("weight_scale",),
-        told_by=("F8_E8M0", "U8"),
+        scale_dtypes=("F8_E8M0", "U8"),
         scales="block",
     ),
     Kind(
         name="int8",
         word="int8",
         bytes_per_number=1,
-        made_by="int8:Int8",
+        format="int8:Int8",
         rotation=256,
         comfy_name="int8_tensorwise",
         dtypes=("I8",),
@@ -117,7 +116,7 @@ _ROWS = (
         name="float8_e4m3fn",
         word="fp8",
         bytes_per_number=1,
-        made_by="fp8:Float8",
+        format="fp8:Float8",
         comfy_name="float8_e4m3fn",
         dtypes=("F8_E4M3",),
         optional=("weight_scale",),
@@ -130,7 +129,7 @@ _ROWS = (
         name="float8_e5m2",
         word="fp8 e5m2",
         bytes_per_number=1,
-        made_by="fp8:Float8",
+        format="fp8:Float8",
         comfy_name="float8_e5m2",
         dtypes=("F8_E5M2",),
         optional=("weight_scale",),
@@ -141,7 +140,7 @@ _ROWS = (
         name="nf4",
         word="nf4",
         bytes_per_number=1 / 2 + 4 / 64,
-        made_by="nf4:Nf4",
+        format="nf4:Nf4",
         block=64,
         precision=Precision.NF4,
         is_packed=True,
@@ -161,5 +160,5 @@ _ROWS = (
 )
 KINDS = {kind.name: kind for kind in _ROWS}
 BY_COMFY_NAME = {kind.comfy_name: kind for kind in _ROWS if kind.comfy_name}
-# What Load Model packs weights into.
+# Precision of Load Model -> the kind that it packs weights into.
 PACKED = {kind.precision: kind for kind in _ROWS if kind.precision and kind.is_packed}

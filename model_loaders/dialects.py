@@ -14,7 +14,7 @@ from ..formats.kinds import KINDS, Kind, Precision
 from .header import Header, TensorInfo
 from .key_maps import DIFFUSERS, PREFIXES, WAN, find_dialect
 from .other_models import foreign_format
-from .stored import MARKER
+from .stored import BESIDE, MARKER
 
 GGUF = "gguf"
 FP8_OLD = "scaled fp8 (old)"  # `scale_weight` beside a weight, and the marker `scaled_fp8`
@@ -58,7 +58,7 @@ def packing_of(headers: Mapping[Path, Header]) -> str:
     if foreign := foreign_format(tensors):
         return foreign
     beside = {key.rpartition(".")[2]: info.dtype for key, info in tensors.items()}
-    dtypes = {info.dtype for info in tensors.values()}
+    dtypes = {info.dtype for key, info in tensors.items() if key.rpartition(".")[2] not in BESIDE}
     kind = next((kind for kind in KINDS.values() if _is_in(kind, beside, dtypes)), None)
     if kind is None:
         return ""
@@ -70,6 +70,9 @@ def packing_of(headers: Mapping[Path, Header]) -> str:
 
 
 def _is_in(kind: Kind, beside: Mapping[str, str], dtypes: set[str]) -> bool:
-    """Whether a file has weights of this kind. beside: last part of a key -> dtype.  dtypes: of all tensors."""
-    # Scales of blocks are like no others, and their codes may be stored as bytes.
-    return kind.lies_beside(beside) if kind.scales == "block" else not dtypes.isdisjoint(kind.dtypes)
+    """Whether a file has weights of this kind. beside: last part of a key -> dtype.  dtypes: of the weights."""
+    if kind.scales == "block":  # which are like no others; the codes may be bytes
+        return kind.has_parts(beside)
+    found = dtypes.intersection(kind.dtypes)
+    # Bytes may hold anything; other dtypes tell the kind even where its scales are missing.
+    return bool(found) and (found != {"U8"} or kind.has_parts(beside))

@@ -66,7 +66,8 @@ class _Planned:
         else:
             kind = KINDS[self.encoding.kind]
             scale = () if kind.scales == "tensor" else (shape[0], 1)
-            specs = {self.name: (kind.dtypes[0], shape), f"{self.layer}.weight_scale": ("F32", scale)}
+            codes = (shape[0], shape[1] // kind.codes_per_byte)
+            specs = {self.name: (kind.dtypes[0], codes), f"{self.layer}.weight_scale": ("F32", scale)}
         if self.config is not None:
             specs[f"{self.layer}.comfy_quant"] = ("U8", (len(_json(self.config)),))
         return specs
@@ -176,7 +177,7 @@ class SavePlan:
 
 
 def _packed_anew(encoding: Encoding) -> Encoding:
-    """How a weight that is stored so is written once it is computed. Raises InputError where it cannot be."""
+    """How a changed weight of this encoding is written. Raises InputError where its kind is only read."""
     own = KINDS[encoding.kind]
     if own.is_saved:
         return encoding

@@ -138,14 +138,14 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name:
 
 
 def _is_told(kind: Kind, part: Part, scales: Mapping[str, Part]) -> bool:
-    """Whether a tensor is of this kind by its dtype and by what lies beside it, where the file does not say it."""
-    if part.dtype not in kind.dtypes or not kind.lies_beside({name: scale.dtype for name, scale in scales.items()}):
+    """Whether a tensor is of this kind, by its dtype and what lies beside it, in a file that does not name formats."""
+    if part.dtype not in kind.dtypes or not kind.has_parts({name: scale.dtype for name, scale in scales.items()}):
         return False
-    return not kind.told_by or len(scales[kind.needed[-1]].shape) == 2
+    return not kind.scale_dtypes or len(scales[kind.needed[-1]].shape) == 2
 
 
 def _rotation(config: dict, usual: int) -> int:
-    """Width of the groups of columns that are mixed, 0 for none; usual: where it is not said."""
+    """Width of the groups of columns that are mixed, 0 for none. usual: where the file does not say it."""
     inner = config.get("params")
     inner = inner if isinstance(inner, dict) else {}
     if not config.get("convrot", inner.get("convrot", False)):

@@ -32,7 +32,7 @@ kernel = importlib.import_module("pack.kernels.int8_linear")
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GGUF = tuple(DECODERS)
-READABLE = (*(kind.name for kind in KINDS.values() if kind.made_by), *GGUF)
+READABLE = (*(kind.name for kind in KINDS.values() if kind.format), *GGUF)
 # Bytes of a block that hold a float16, which random bytes would make infinite.
 HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2)}
 HALVES |= {"Q6_K": (208,)} | {kind: (0,) for kind in ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "F16")}
@@ -464,7 +464,7 @@ def test_a_packed_layer_on_a_device_without_8_bit_floats(monkeypatch):
 def test_every_kind_has_one_format():
     for kind in READABLE:
         assert format_of(Encoding(kind)) is format_of(Encoding(kind))
-    classes = {kind.made_by for kind in KINDS.values()}
+    classes = {kind.format for kind in KINDS.values()}
     assert len({type(format_of(Encoding(kind))) for kind in READABLE}) == len(classes) >= 6
     assert format_of(Encoding("int8", 64)).rotation == 64
 
