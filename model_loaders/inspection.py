@@ -42,9 +42,12 @@ NODES = {
     Job.AVATAR: "SkyReels-V3 Talking Avatar",
 }
 # Number formats in headers -> what artists call them; others go by their own names.
-NUMBERS = {dtype: kind.family for kind in KINDS.values() if not kind.needed for dtype in kind.dtypes}
-NUMBERS |= PLAIN | {"F64": "fp64"}
-# Of codes, which stand for no number alone or for several; I32 in formats of other programs.
+NUMBERS = {
+    **{dtype: kind.family for kind in KINDS.values() if not kind.needed for dtype in kind.dtypes},
+    **PLAIN,
+    "F64": "fp64",
+}
+# dtypes of codes, which are no numbers without their scales or hold several each; I32 is other programs'.
 CODES = {dtype for kind in KINDS.values() if kind.needed for dtype in kind.dtypes} - NUMBERS.keys() | {"I32"}
 HEADERS_READ = 100  # files of a folder that is no whole model
 
