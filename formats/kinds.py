@@ -37,7 +37,7 @@ class Kind:
     format: str = ""  # its class in this folder, "module:class", imported when first used; GGUF's is in registry.py
 
     # Layout.
-    block: int = 1  # columns that share a scale; columns are a multiple of it
+    block: int = 1  # columns that share a scale; a weight's columns, padded or not, are a multiple of it
     tile: int = 1  # files pad rows and columns to a multiple of this
     codes_per_byte: int = 1  # where the codes' dtype is U8
     rotation: int = 0  # widest group of columns mixed by a Hadamard matrix, and the group where a file names none
@@ -92,7 +92,7 @@ _ROWS = (
         block=32,
         tile=32,
         comfy_name="mxfp8",
-        dtypes=("F8_E4M3", "F8_E5M2", "I8"),
+        dtypes=("F8_E4M3", "F8_E5M2", "I8"),  # the codes are E4M3; such scales tell them under other dtypes too
         needed=("weight_scale",),
         scale_dtypes=("F8_E8M0", "U8"),
         scales="block",
