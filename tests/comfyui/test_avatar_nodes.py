@@ -8,7 +8,7 @@ import torch
 
 from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
 from pack.skyreels_v3.recipes import Job
-from pack.tests.comfyui.test_extension_nodes import decoded
+from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file
 from pack.tests.support.golden import normal
 from pack.training.models.vit import Vit
 from pack.training.models.wav2vec2 import Wav2Vec2
@@ -31,6 +31,15 @@ DEFAULTS = {
     "drop": 0,
     "codec": "lossless",
     **SIZE,
+}
+
+
+KEPT = {
+    "avatar-e91180f834a5ddcbc9b04d15b39d2b20": [
+        "window-13f2351544253d98407519df28d9d2dd",
+        "window-7c053f3f3c21f101bdab0a57028e73a8",
+        "window-8d32c7008fb5dcfd1d4d8d602dfc3136",
+    ]
 }
 
 
@@ -166,6 +175,16 @@ def test_interrupted_it_goes_on_with_the_same_frames(talk, speak, comfyui, tmp_p
     path, _, report = talk(speech)
     assert torch.equal(decoded(path)[0], whole)
     assert "2 of" in report
+
+
+def test_keys_of_kept_jobs_stay(talk, models, pack_nodes, tmp_path, monkeypatch):
+    """A release that computes other keys makes artists' unfinished jobs anew: these were computed once and stay."""
+    monkeypatch.setattr(av, "__version__", "fixed")
+    features = pack_nodes.module("skyreels_v3.speech.features").SpeechFeatures.of(torch.ones(2, 23, 12, 768))
+    speech = pack_nodes.module("nodes.encoders.speech").Speech(features, torch.zeros(1, 1, 20286), 22050, 200.0)
+    given = {"portrait": torch.full((1, 64, 96, 3), 0.5), "negative": "dark", "text_guidance": 2.0}
+    talk(speech, **given, model=of_file(models["model"], tmp_path / "model.safetensors"), steps=1, colour_match=0.5)
+    assert kept_parts(tmp_path / "output") == KEPT
 
 
 def test_two_people_with_masks_and_halves(talk, speak):

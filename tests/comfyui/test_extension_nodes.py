@@ -1,6 +1,9 @@
 """Extension Window and Extend Video on a real ComfyUI: rolls, cuts, resume, files, bad input."""
 
+import os
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
@@ -27,6 +30,14 @@ DEFAULTS = {
     "codec": "lossless",
     "official": False,
     **SIZE,
+}
+KEY = r"[a-z]+-[0-9a-f]{32}"
+KEPT = {
+    "extension-e26323c7e7a3edc6a72f9692569ea2c2": [
+        "roll-751fedbe37087b115b0d802aeb1e1f00",
+        "roll-906139778ffde41a349f8fd45236b30e",
+        "source-d125ff063ffac593557f5906bc16d3ee",
+    ]
 }
 STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.5s: She smiles."
 
@@ -137,6 +148,31 @@ def test_a_changed_line_keeps_those_before_it(extend):
     assert "2 of 3 rolls were made before" in report, "the last line is the old one again, its state was replaced"
     *_, report = extend(STORY, seed=8)
     assert "0 of 3 rolls were made before" in report
+
+
+def of_file(model, path: Path):
+    """The model as if it were of this file, empty and of 2001: its stamp is part of a job's keys."""
+    path.touch()
+    os.utime(path, (10**9, 10**9))
+    model = model.clone()
+    load, (_, *options) = model.cached_patcher_init
+    model.cached_patcher_init = (load, (str(path), *options))
+    return model
+
+
+def kept_parts(output: Path) -> dict[str, list[str]]:
+    """The keys of the job's folder, without the encoder's files behind them: {folder: its parts}."""
+    folders = [path for path in output.rglob("*") if path.is_dir() and re.match(KEY, path.name)]
+    return {path.name: sorted({one.stem for one in path.iterdir() if re.match(KEY, one.name)}) for path in folders}
+
+
+def test_keys_of_kept_jobs_stay(extend, models, comfyui, tmp_path, monkeypatch):
+    """A release that computes other keys makes artists' unfinished jobs anew: these were computed once and stay."""
+    monkeypatch.setattr(av, "__version__", "fixed")
+    given = {name: of_file(models[name], tmp_path / f"{name}.safetensors") for name in ("model", "shot_model")}
+    script = "continue 0.5s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face."
+    extend(script, torch.full((30, 64, 96, 3), 0.5), **given, steps=1, guidance=2.0, negative="dark", colour_anchor=0.5)
+    assert kept_parts(tmp_path / "output") == KEPT
 
 
 def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, pack_nodes, monkeypatch):
