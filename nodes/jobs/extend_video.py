@@ -10,9 +10,15 @@ from ...skyreels_v3.jobs.extension.plan import FPS, PREFIX_FRAMES
 from ...skyreels_v3.jobs.extension.roll import Settings
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
 from ...skyreels_v3.recipes import RECIPES, Job
-from ...skyreels_v3.sampling.schedule import MAX_STEPS
-from ...skyreels_v3.video.writer import CODECS
 from .. import versions
+from ..inputs.sampling import (
+    codec_input,
+    guidance_input,
+    negative_input,
+    seed_input,
+    shift_input,
+    steps_input,
+)
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
 from ..runs.extension import UNIPC, ExtensionJob, Sampling
@@ -49,24 +55,11 @@ class ExtendVideo(io.ComfyNode):
                 ),
                 *size_inputs("the source"),
                 fit_input(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,  # it would change the job, which then could not go on
-                    tooltip="Of the noise; the same for every roll, as officially. Another one is another job.",
-                ),
-                io.Int.Input(
-                    "steps", default=recipe.steps, min=1, max=MAX_STEPS, tooltip="The models are distilled for 8."
-                ),
-                io.Float.Input(
-                    "shift",
-                    default=recipe.shift,
-                    min=0.1,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Above 1 spends more of the steps on layout and motion; the models are made for 8.",
+                seed_input("Of the noise; the same for every roll, as officially."),
+                steps_input(recipe, f"The models are distilled for {recipe.steps}."),
+                shift_input(
+                    recipe,
+                    f"Above 1 spends more of the steps on layout and motion; the models are made for {recipe.shift:g}.",
                 ),
                 io.Combo.Input(
                     "sampler",
@@ -74,17 +67,8 @@ class ExtendVideo(io.ComfyNode):
                     default=UNIPC,
                     tooltip="The official solver, or any of ComfyUI's.",
                 ),
-                io.Float.Input(
-                    "guidance",
-                    default=recipe.guidance,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="Above 1 follows the prompt harder and uses negative; twice the time.",
-                ),
-                io.String.Input(
-                    "negative", multiline=True, default="", tooltip="What to avoid; used only with guidance above 1."
-                ),
+                guidance_input("guidance", "Above 1 follows the prompt harder and uses negative; twice the time."),
+                negative_input(),
                 io.Float.Input(
                     "colour_anchor",
                     default=0.0,
@@ -106,12 +90,7 @@ class ExtendVideo(io.ComfyNode):
                     default=AS_SOURCE,
                     tooltip="Frames a second of the video. The model makes 24; other rates repeat or leave out frames.",
                 ),
-                io.Combo.Input(
-                    "codec",
-                    options=list(CODECS),
-                    default=next(iter(CODECS)),
-                    tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
-                ),
+                codec_input(),
                 io.Boolean.Input(
                     "official",
                     default=False,

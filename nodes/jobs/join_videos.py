@@ -11,8 +11,8 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
 from ...skyreels_v3.video.concat import write_film
 from ...skyreels_v3.video.preview import PREVIEW_SIDE
-from ...skyreels_v3.video.writer import CODECS
 from .. import versions
+from ..inputs.sampling import codec_input
 from ..inputs.source import source_of
 from ..runs.identity import result_path
 
@@ -47,12 +47,7 @@ class JoinVideos(io.ComfyNode):
                     tooltip="How a part of another shape fills the film: crop cuts its edges, letterbox adds black "
                     "bars, stretch distorts it.",
                 ),
-                io.Combo.Input(
-                    "codec",
-                    options=list(CODECS),
-                    default=next(iter(CODECS)),
-                    tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
-                ),
+                codec_input(),
                 *videos,
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="As a file, with all sounds: for Save Video.")],

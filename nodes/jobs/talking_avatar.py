@@ -6,10 +6,16 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.passes import Settings
 from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
 from ...skyreels_v3.recipes import RECIPES, Job
-from ...skyreels_v3.sampling.schedule import MAX_STEPS
-from ...skyreels_v3.video.writer import CODECS
 from .. import versions
 from ..encoders.speech import SpeechType
+from ..inputs.sampling import (
+    codec_input,
+    guidance_input,
+    negative_input,
+    seed_input,
+    shift_input,
+    steps_input,
+)
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.speakers import place_inputs
 from ..network.model import skyreels_model
@@ -60,39 +66,12 @@ class TalkingAvatar(io.ComfyNode):
                     tooltip="The prompt of the windows between the key frames; the model was made with this sentence.",
                 ),
                 *size_inputs("the portrait"),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,  # it would change the job, which then could not go on
-                    tooltip="Of all noise. Another one is another job.",
-                ),
-                io.Int.Input(
-                    "steps", default=recipe.steps, min=1, max=MAX_STEPS, tooltip="The model is distilled for 4."
-                ),
-                io.Float.Input(
-                    "shift", default=recipe.shift, min=0.1, max=100.0, step=0.1, tooltip="The model is made for 11."
-                ),
-                io.Float.Input(
-                    "text_guidance",
-                    default=1.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="Above 1 follows the prompts harder; two or three forwards a step.",
-                ),
-                io.Float.Input(
-                    "audio_guidance",
-                    default=1.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="Above 1 moves the mouth more; two or three forwards a step.",
-                ),
-                io.String.Input(
-                    "negative", multiline=True, default="", tooltip="What to avoid; used only with guidance above 1."
-                ),
+                seed_input("Of all noise."),
+                steps_input(recipe, f"The model is distilled for {recipe.steps}."),
+                shift_input(recipe, f"The model is made for {recipe.shift:g}."),
+                guidance_input("text_guidance", "Above 1 follows the prompts harder; two or three forwards a step."),
+                guidance_input("audio_guidance", "Above 1 moves the mouth more; two or three forwards a step."),
+                negative_input(),
                 io.Float.Input(
                     "colour_match",
                     default=1.0,
@@ -124,12 +103,7 @@ class TalkingAvatar(io.ComfyNode):
                     max=80,
                     tooltip="Last frames of a window that are left out: they stand still on the key frame.",
                 ),
-                io.Combo.Input(
-                    "codec",
-                    options=list(CODECS),
-                    default=next(iter(CODECS)),
-                    tooltip="h264 plays everywhere; lossless keeps every pixel, for editing.",
-                ),
+                codec_input(),
                 *place_inputs(),
             ],
             outputs=[

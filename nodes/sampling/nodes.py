@@ -4,9 +4,10 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.spec import SPECS
-from ...skyreels_v3.recipes import RECIPES
-from ...skyreels_v3.sampling.schedule import MAX_STEPS, job_sigmas
+from ...skyreels_v3.recipes import RECIPES, Job
+from ...skyreels_v3.sampling.schedule import job_sigmas
 from .. import versions
+from ..inputs.sampling import guidance_input, shift_input, steps_input
 from ..network.model import skyreels_model
 from .guider import BranchGuider
 from .samplers import unipc_sampler
@@ -34,6 +35,7 @@ class UniPCSampler(io.ComfyNode):
 class Sigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        avatar = RECIPES[Job.AVATAR]
         return versions.schema(
             node_id="SkyReelsSigmas",
             display_name="SkyReels-V3 Sigmas",
@@ -41,17 +43,14 @@ class Sigmas(io.ComfyNode):
             search_aliases=["scheduler", "flow shift", "skyreels sigmas"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from SkyReels-V3 Load Model; its job decides the schedule."),
-                io.Int.Input(
-                    "steps", default=0, min=0, max=MAX_STEPS, tooltip="0: as the model was distilled (8; avatar 4)."
+                steps_input(
+                    None, f"0: as the model was distilled ({RECIPES[Job.EXTENSION].steps}; avatar {avatar.steps})."
                 ),
-                io.Float.Input(
-                    "shift",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Above 1 spends more of the steps on layout and motion. 0: as the model was distilled "
-                    "(reference 5, extension and shot 8, avatar 11).",
+                shift_input(
+                    None,
+                    "Above 1 spends more of the steps on layout and motion. 0: as the model was distilled (reference "
+                    f"{RECIPES[Job.REFERENCE].shift:g}, extension and shot {RECIPES[Job.EXTENSION].shift:g}, avatar "
+                    f"{avatar.shift:g}).",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -85,32 +84,13 @@ class Guider(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A model from SkyReels-V3 Load Model."),
                 io.Conditioning.Input("positive", tooltip="From the node of the model's job."),
-                io.Float.Input(
+                guidance_input(
                     "text_guidance",
-                    default=1.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="Above 1 follows the prompt harder; needs negative, and two or three forwards a step.",
+                    "Above 1 follows the prompt harder; needs negative, and two or three forwards a step.",
                 ),
-                io.Float.Input(
-                    "image_guidance",
-                    default=1.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="Above 1 follows the reference images harder; reference job only.",
-                ),
+                guidance_input("image_guidance", "Above 1 follows the reference images harder; reference job only."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Needed where text_guidance is above 1."),
-                io.Float.Input(
-                    "audio_guidance",
-                    default=1.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Above 1 moves the mouth more; avatar job only.",
-                ),
+                guidance_input("audio_guidance", "Above 1 moves the mouth more; avatar job only.", optional=True),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )

@@ -18,7 +18,7 @@ from ..host_memory import give_back
 from ..video.join import join
 from ..video.rates import resample_indices
 from ..video.source import Sound
-from ..video.writer import VideoWriter
+from ..video.writer import DEFAULT_CODEC, VideoWriter
 from .folder import JobFolder
 
 State = dict[str, torch.Tensor]
@@ -38,7 +38,7 @@ class LongJob:
         height: int,
         made_rate: Fraction | int,
         file_rate: Fraction | int | None = None,
-        codec: str = "h264",
+        codec: str = DEFAULT_CODEC,
     ):
         self.folder = folder
         self.size = width, height

@@ -15,17 +15,17 @@ import av
 import numpy as np
 
 from ..errors import InputError
-from ..images.resize import fit_frame
+from ..images.resize import DEFAULT_FIT, fit_frame
 from .sound import LAYOUTS
 from .source import Sound, Source, frames
-from .writer import VideoWriter
+from .writer import DEFAULT_CODEC, VideoWriter
 
 STEREO = 2
 Shown = Callable[[int, np.ndarray], None]  # number of the part, a frame of it: called for every frame
 
 
 def write_film(
-    parts: Sequence[Source], out: Path, fit: str = "crop", codec: str = "h264", shown: Shown | None = None
+    parts: Sequence[Source], out: Path, fit: str = DEFAULT_FIT, codec: str = DEFAULT_CODEC, shown: Shown | None = None
 ) -> int:
     """Write `out`, all of `parts` in order, and return its count of frames.
 

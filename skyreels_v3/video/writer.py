@@ -42,6 +42,7 @@ CODECS = {
     ),
     "lossless": (("libx264rgb", "rgb24", {"qp": "0", "preset": "fast"}),),
 }
+DEFAULT_CODEC = "h264"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,7 +61,7 @@ class VideoWriter:
         width: int,
         height: int,
         frame_rate: Fraction | int,
-        codec: str = "h264",
+        codec: str = DEFAULT_CODEC,
         audio: Sound | None = None,
     ):
         if codec not in CODECS:
