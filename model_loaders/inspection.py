@@ -12,6 +12,7 @@ from pathlib import Path
 from ..formats.kinds import KINDS, PLAIN, Precision
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import RECIPES, Job
+from ..skyreels_v3.units import GB
 from . import dialects
 from .checkpoint import Checkpoint, open_checkpoint
 from .companions import companions
@@ -22,7 +23,7 @@ from .jobs import ASSUMED
 from .lora_names import is_distilled
 from .lora_styles import EVERYTHING, lora_style
 from .other_models import AnotherModel, OtherModel, architecture_model, is_lora
-from .precision import GB, Machine, automatic
+from .precision import automatic
 from .shards import SUFFIXES, find_files, title
 from .stored import BESIDE
 from .tensor_info import TensorInfo, printable
@@ -208,7 +209,7 @@ def _about_precision(checkpoint: Checkpoint) -> str:
 
 
 def _has_room(card: int, parameters: int) -> bool:
-    return automatic(parameters, Machine("cuda", card * GB, 1000 * GB))[0] is Precision.AUTO
+    return automatic(parameters, "cuda", card * GB, 1000 * GB)[0] is Precision.AUTO
 
 
 def _refused(given: str, path: Path, error: InputError) -> Inspection:

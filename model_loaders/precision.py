@@ -1,14 +1,11 @@
 """Which weights are stored how: what the artist chose, or what the card asks for, to an encoding per weight."""
 
 import re
-from dataclasses import dataclass
 
 from ..formats.encoding import Encoding, rotation_for
 from ..formats.kinds import KINDS, PACKED, Precision
+from ..skyreels_v3.units import GB
 from .stored import StoredWeight
-
-GB = 10**9
-
 
 # The matrices that make up 98 % of a model. What is around them stays high: embeddings, modulation, norms and the head
 # are a fiftieth of the bytes, and benchmarks/forward/precision.py shows what share of the error they would bring.
@@ -34,29 +31,21 @@ def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encodi
     return Encoding(kind.name, rotation_for(columns) if kind.rotation else 0)
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What `auto` asks of a machine. vram, ram: bytes in all.  device: torch's name of the kind ("cuda", "cpu" ...)."""
-
-    device: str
-    vram: int
-    ram: int
-
-
-def automatic(parameters: int, machine: Machine) -> tuple[Precision, str]:
+def automatic(parameters: int, device: str, vram: int, ram: int) -> tuple[Precision, str]:
     """The precision for a 16- or 32-bit file, and one sentence that says why.
 
-    parameters: numbers in the model. A sixth of the weights and 8 GB are left for a forward and the VAE.
+    parameters: numbers in the model.  device: torch's name of its kind ("cuda", "cpu" ...).  vram, ram: bytes in all.
+    A sixth of the weights and 8 GB are left for a forward and the VAE.
     """
     high, low = 2 * parameters, parameters
-    if machine.device == "cpu" or machine.vram >= high * 7 / 6 + 8 * GB or high < GB:
+    if device == "cpu" or vram >= high * 7 / 6 + 8 * GB or high < GB:
         return Precision.AUTO, "Precision as in the file, because there is room for it."
-    if machine.ram < low + 6 * GB:
+    if ram < low + 6 * GB:
         return Precision.NF4, (
-            f"Precision nf4, because {machine.ram / GB:.0f} GB of RAM do not hold the model at int8 "
+            f"Precision nf4, because {ram / GB:.0f} GB of RAM do not hold the model at int8 "
             f"({low / GB:.0f} GB); choose another in Load Model if you like."
         )
     return Precision.INT8, (
-        f"Precision int8, because {machine.vram / GB:.0f} GB of VRAM do not hold the model at bf16 "
+        f"Precision int8, because {vram / GB:.0f} GB of VRAM do not hold the model at bf16 "
         f"({high / GB:.0f} GB) and a forward; choose another in Load Model if you like."
     )

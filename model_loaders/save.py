@@ -20,12 +20,13 @@ from ..formats.registry import format_of
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.params import HEAD_DIM, TransformerParams
 from ..skyreels_v3.recipes import Job
+from ..skyreels_v3.units import gb
 from .checkpoint import Checkpoint
 from .header import read_header
 from .jobs import METADATA_JOB
 from .key_maps import PREFIXES
 from .params import expected_shapes
-from .precision import GB, encoding_of
+from .precision import encoding_of
 from .safetensors_writer import SafetensorsFile, Spec
 from .stored import MARKER, METADATA, Part, StoredWeight
 from .weights import DTYPES, unpacked_weight
@@ -288,6 +289,6 @@ def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise InputError(
-            f"Saving needs {size / GB:.1f} GB, but {folder} has {free / GB:.1f} GB free: make room there, or choose a "
+            f"Saving needs {gb(size)}, but {folder} has {gb(free)} free: make room there, or choose a "
             "smaller precision."
         )

@@ -39,6 +39,7 @@ RECIPES: dict[Job, Recipe] = {
     ),
 }
 
+LATENT_CHANNELS = 16  # of the VAE of Wan 2.1
 LATENT_FRAME = 4  # video frames per latent frame (the first latent frame is one video frame)
 LATENT_PIXEL = 8  # pixels per latent along height and width
 PATCH_PIXELS = 16  # pixels per transformer token along height and width

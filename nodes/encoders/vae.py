@@ -21,10 +21,10 @@ import torch
 
 from ...kernels.half_precision import computed_in
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.recipes import LATENT_FRAME, LATENT_PIXEL, latent_frames
+from ...skyreels_v3.recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, latent_frames
 from ...skyreels_v3.vae import causal as causal_vae
 from ...skyreels_v3.vae import memory as vae_memory
-from ...skyreels_v3.vae.memory import LATENT_CHANNELS, PIXEL_CHANNELS, Part, Way
+from ...skyreels_v3.vae.memory import PIXEL_CHANNELS, Part, Way
 from ...skyreels_v3.vae.tiles import tiles
 from .. import versions
 

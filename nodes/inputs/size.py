@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ...skyreels_v3.images.sizes import RESOLUTIONS
+from ...skyreels_v3.images.sizes import DEFAULT_RESOLUTION, RESOLUTIONS
 
 CUSTOM = "custom"
 
@@ -13,7 +13,7 @@ def size_inputs(shape_of: str) -> list[io.Input]:
         io.Combo.Input(
             "resolution",
             options=[*RESOLUTIONS, CUSTOM],
-            default=RESOLUTIONS[0],
+            default=DEFAULT_RESOLUTION,
             tooltip=f"Picks the size nearest to the shape of {shape_of}. custom takes width and height below.",
         ),
         *(

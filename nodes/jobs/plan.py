@@ -3,11 +3,12 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.budget import Plan, Size, gb, planned_size
+from ...skyreels_v3.jobs.budget import Plan, Size, planned_size
 from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_SECONDS
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
+from ...skyreels_v3.units import gb
 from ...skyreels_v3.vae.memory import Way
 from .. import versions
 from ..encoders.vae import Passage, check_vae

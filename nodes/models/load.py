@@ -15,7 +15,7 @@ from ...formats.kinds import Precision
 from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.folders import checkpoint_files
-from ...model_loaders.precision import Machine, automatic
+from ...model_loaders.precision import automatic
 from ...model_loaders.weights import DTYPES, Weights, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
@@ -81,7 +81,7 @@ def resolve(precision: Precision, checkpoint: Checkpoint, device: torch.device) 
         return precision, [f"Precision {checkpoint.precision}, as in the file."]
     vram = comfy.model_management.get_total_memory(device)
     ram = comfy.model_management.get_total_memory(torch.device("cpu"))
-    chosen, why = automatic(checkpoint.parameters, Machine(device.type, vram, ram))
+    chosen, why = automatic(checkpoint.parameters, device.type, vram, ram)
     return chosen, [why]
 
 

@@ -12,11 +12,11 @@ from comfy_api.latest import io
 from ...formats.kinds import PACKED, Precision
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.params import expected_shapes
-from ...model_loaders.precision import GB
 from ...model_loaders.safetensors_writer import PARTIAL
 from ...model_loaders.save import SavePlan
 from ...model_loaders.weights import DTYPES
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.units import gb
 from .. import versions
 from ..network.model import skyreels_model
 from .load import PLAIN_DTYPES, resolve
@@ -124,7 +124,7 @@ class SaveModel(io.ComfyNode):
         stored = open_checkpoint(path, checkpoint.job)
         words = changes_in_words(model, changes)
         versions.tell(
-            cls.hidden.unique_id, f"{path}", f"{plan.size / GB:.1f} GB, {stored.precision}", *([words] if words else [])
+            cls.hidden.unique_id, f"{path}", f"{gb(plan.size)}, {stored.precision}", *([words] if words else [])
         )
         return io.NodeOutput(str(path))
 

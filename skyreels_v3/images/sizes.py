@@ -12,6 +12,7 @@ from ..recipes import LATENT_FRAME, PATCH_PIXELS, Job
 Bucket = tuple[float, int, int]  # ratio, height, width
 
 RESOLUTIONS = ("480P", "540P", "720P")
+DEFAULT_RESOLUTION = "480P"
 MAX_SIDE = 4096  # pixels; the largest side of any bucket is 2048
 
 BUCKETS: dict[str, tuple[Bucket, ...]] = {
@@ -54,6 +55,26 @@ AVATAR_BUCKETS: dict[str, tuple[Bucket, ...]] = {
         (2.89, 1664, 576), (3.62, 1856, 512), (3.75, 1920, 512),
     ),
 }  # fmt: skip
+
+
+def video_size(
+    shape: tuple[int, int], resolution: str | None, width: int | None, height: int | None, job: Job
+) -> tuple[int, int, tuple[str, ...]]:
+    """(width, height, notes) of a video: a resolution's bucket nearest to `shape`, or width and height snapped to 16.
+
+    shape: (width, height) of the picture that the video takes its shape from.  resolution: 480P, 540P or 720P; where
+    neither it nor a side is given, DEFAULT_RESOLUTION.  notes: what was changed in words.
+    Raises InputError for a resolution beside a width or height, for one of these alone, and for sizes that make no
+    video.
+    """
+    if width is None and height is None:
+        return *bucket_size(*shape, resolution or DEFAULT_RESOLUTION, job), ()
+    if width is None or height is None or resolution is not None:
+        raise InputError(
+            f"The size is given as resolution {resolution}, width {width} and height {height}: "
+            "give the resolution alone, or width and height together."
+        )
+    return snap_size(width, height)
 
 
 def bucket_size(width: int, height: int, resolution: str, job: Job = Job.REFERENCE) -> tuple[int, int]:

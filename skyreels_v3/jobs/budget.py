@@ -10,12 +10,13 @@ from ..model.chunking import USUAL, Slices
 from ..model.memory import block_numbers, needed_bytes, slices_for, streamed_bytes
 from ..model.params import TransformerParams
 from ..recipes import LATENT_FRAME, RECIPES, Job, latent_frames, tokens
+from ..units import gb
 from . import reference
+from .avatar.plan import Timing
 from .extension.plan import FPS, ROLL_FRAMES, continue_rolls, cut_roll
 from .extension.script import CUT_SECONDS
 from .spec import SPECS
 
-GB = 10**9
 SHORTEST = 25  # frames: no one is helped by a video below a second
 
 
@@ -187,9 +188,11 @@ def planned_size(job: Job, width: int, height: int, frames: int = 0, batch: int 
         if new != frames:
             notes += (f"{frames} frames became {new}, which is what one forward makes.",)
         return Size(width, height, new, roll.latent_frames, latent_frames(roll.prefix_frames), batch, notes)
-    snapped, frame_notes = snap_frames(RECIPES[job].fps, reference.MAX_SECONDS, frames=frames)
-    context = reference.SLOTS if job is Job.REFERENCE else 0
-    return Size(width, height, snapped, latent_frames(snapped), context, batch, notes + frame_notes)
+    if job is Job.REFERENCE:
+        plan = reference.plan_reference([(width, height)], width=width, height=height, frames=frames)
+        return Size(width, height, plan.frames, plan.latent_frames, reference.SLOTS, batch, notes + plan.notes)
+    window, frame_notes = snap_frames(RECIPES[job].fps, reference.MAX_SECONDS, frames=frames)
+    return Size(width, height, window, Timing(window).latents, 0, batch, notes + frame_notes)
 
 
 Option = tuple[str, Plan]  # a setting in words, and the plan with it
@@ -246,10 +249,6 @@ def ways(plan: Plan) -> tuple[str, ...]:
         if plan.fits:
             return (" and ".join(together),)
     return ()
-
-
-def gb(count: int) -> str:
-    return f"{count / GB:.1f} GB"
 
 
 def _either(words: tuple[str, ...]) -> str:

@@ -12,12 +12,10 @@ import torch
 from ..errors import InputError
 from ..images.convert import to_rgb8, to_signed
 from ..images.resize import letterbox
-from ..images.sizes import bucket_size, snap_frames, snap_size
-from ..recipes import LATENT_PIXEL, RECIPES, Job, latent_frames
+from ..images.sizes import snap_frames, video_size
+from ..recipes import LATENT_CHANNELS, LATENT_PIXEL, RECIPES, Job, latent_frames
 
 SLOTS = 4  # the model was trained with four reference slots, always; empty ones are zero
-LATENT_CHANNELS = 16
-DEFAULT_RESOLUTION = "720P"
 DEFAULT_SECONDS = 5.0
 # The model is made for 5 s. Far beyond, motion repeats and memory grows: the official extension stops at 30 s too.
 MAX_SECONDS = 30.0
@@ -54,7 +52,7 @@ def plan_reference(
 ) -> ReferencePlan:
     """The plan for references of these (width, height); pure.
 
-    Size: the bucket of `resolution` (480P, 540P, 720P) nearest to image 1, or width and height snapped to 16.
+    Size: `video_size` of the first image's shape.
     Length: seconds x 24 + 1 frames, or `frames`, snapped to 4n + 1; 5 s where neither is given.
     Raises InputError for no or more than four images, and for sizes and lengths that make no video.
     """
@@ -64,16 +62,7 @@ def plan_reference(
             f"{count} reference images were given, but the model takes 1 to {SLOTS}: "
             f"{'connect at least one' if count == 0 else 'leave some out, or join them into one image'}."
         )
-    if width is None and height is None:
-        width, height = bucket_size(*image_sizes[0], resolution or DEFAULT_RESOLUTION, Job.REFERENCE)
-        size_notes = ()
-    elif width is None or height is None or resolution is not None:
-        raise InputError(
-            f"The size is given as resolution {resolution}, width {width} and height {height}: "
-            "give the resolution alone, or width and height together."
-        )
-    else:
-        width, height, size_notes = snap_size(width, height)
+    width, height, size_notes = video_size(image_sizes[0], resolution, width, height, Job.REFERENCE)
     if seconds is None and frames is None:
         seconds = DEFAULT_SECONDS
     count_of_frames, frame_notes = snap_frames(RECIPES[Job.REFERENCE].fps, MAX_SECONDS, seconds, frames)

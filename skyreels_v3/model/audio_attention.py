@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ... import kernels
+from ..recipes import LATENT_FRAME
 from .params import AudioParams
 from .rope import rotary_angles
 from .sequence import Layout
 from .speaker_map import PERSON_POSITIONS
 from .step_cache import Keep, compute
-
-LATENT_FRAME = 4
 
 
 class AudioProjection(nn.Module):

@@ -60,7 +60,7 @@ def speaker_masks(
     """
     wide, high = portrait_size
     fitted = []
-    for number, (mask, box, half) in enumerate(zip(masks, boxes, halves(high, wide)), start=1):
+    for number, (mask, box, half) in enumerate(zip(masks, boxes, halves(high, wide), strict=True), start=1):
         if mask is not None:
             mask = _stretched(mask, wide, high)
         else:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ..recipes import LATENT_FRAME, LATENT_PIXEL
+from ..recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL
 from .causal import PAST
 
-LATENT_CHANNELS, PIXEL_CHANNELS = 16, 3
+PIXEL_CHANNELS = 3
 STAGES = (64, 16, 4, 1)  # areas of the stages, in latent pixels, from the full size down
 OVERLAP = 8  # latent pixels that neighbouring tiles share: 64 pixels, in which one fades into the other
 SMALLEST = 24  # latent pixels of a tile's side

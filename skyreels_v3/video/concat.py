@@ -11,12 +11,11 @@ from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from ..errors import InputError
 from ..images.resize import DEFAULT_FIT, fit_frame
-from .sound import LAYOUTS
+from .sound import LAYOUTS, Resampler
 from .source import Sound, Source, frames
 from .writer import DEFAULT_CODEC, VideoWriter
 
@@ -95,21 +94,16 @@ def _resampled(sound: Sound | None, rate: int, channels: int) -> Generator[np.nd
     """float32 [channels, n] at `rate`; nothing for no sound."""
     if sound is None:
         return
-    layout = LAYOUTS[channels]
-    resampler = None if sound.rate == rate else av.AudioResampler(format="fltp", layout=layout, rate=rate)
-    count = 0
-    for block in sound.blocks:
-        block = _in_channels(np.asarray(block, dtype=np.float32), channels)
-        if resampler is None:
-            yield block
-            continue
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = sound.rate, count, Fraction(1, sound.rate)
-        count += block.shape[1]
-        for ready in resampler.resample(frame):
-            yield ready.to_ndarray()
-    for ready in [] if resampler is None or not count else resampler.resample(None):
-        yield ready.to_ndarray()
+    blocks = (_in_channels(np.asarray(block, dtype=np.float32), channels) for block in sound.blocks)
+    if sound.rate == rate:
+        yield from blocks
+        return
+    resampler = Resampler(channels, sound.rate, rate)
+    for block in blocks:
+        for frame in resampler.frames(block):
+            yield frame.to_ndarray()
+    for frame in resampler.rest():
+        yield frame.to_ndarray()
 
 
 def _in_channels(block: np.ndarray, channels: int) -> np.ndarray:

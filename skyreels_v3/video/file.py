@@ -26,10 +26,10 @@ from .source import Pixels, Sound, Source, SourceInfo
 
 SCAN_BYTES = 256 << 20  # of video packets that are read for an exact count of frames
 THREADS = 4  # of a decoder: each one holds frames, whatever the machine has
+MOST_REORDERED = 16  # frames by which decoding and showing differ, at most: H.264's limit
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # FFmpeg draws text files as videos
 GAP = 0.02  # seconds without sound that are the file's rounding, no pause
 EARLIER = Fraction(1)  # second: first step back where a seek landed too late
-MOST_REORDERED = 16  # frames by which decoding and showing differ, at most
 DEFAULT_RATE = Fraction(25)
 ADVICE = "give a video such as MP4 (H.264), MOV, WebM or MKV"
 

@@ -12,6 +12,7 @@ import av
 import av.container
 
 from ..errors import InputError
+from .file import MOST_REORDERED
 from .sound import SoundTrack
 from .source import Sound
 from .writer import new_file
@@ -71,9 +72,6 @@ def _numbered(piece: av.container.InputContainer, source: av.VideoStream) -> Ite
         while waiting and waiting[0].pts in numbers:
             first = waiting.pop(0)
             yield first, numbers.pop(first.pts)
-
-
-MOST_REORDERED = 16  # frames: H.264's limit
 
 
 def _guarded(piece: av.container.InputContainer, source: av.VideoStream) -> Iterator[av.Packet]:

@@ -23,6 +23,28 @@ MOST_BITS_A_SAMPLE = 6  # AAC's limit: 6144 bits a frame of 1024 samples
 BLOCK = 4096  # samples encoded in one go
 
 
+class Resampler:
+    """Blocks of one sound, float32 [channels, n], as frames at another rate. taken: samples it was given so far."""
+
+    def __init__(self, channels: int, from_rate: int, to_rate: int):
+        self._layout, self._rate = LAYOUTS[channels], from_rate
+        self._resampler = None
+        if from_rate != to_rate:
+            self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=to_rate)
+        self.taken = 0
+
+    def frames(self, block: np.ndarray) -> list[av.AudioFrame]:
+        """What is ready once `block` is in; of equal rates the block itself."""
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
+        frame.sample_rate, frame.pts, frame.time_base = self._rate, self.taken, Fraction(1, self._rate)
+        self.taken += block.shape[1]
+        return [frame] if self._resampler is None else self._resampler.resample(frame)
+
+    def rest(self) -> list[av.AudioFrame]:
+        """What the filter still holds at the end."""
+        return [] if self._resampler is None or not self.taken else self._resampler.resample(None)
+
+
 class SoundTrack:
     """Encodes a Sound into an open container, step by step with the frames, so that neither waits in memory.
 
@@ -33,35 +55,26 @@ class SoundTrack:
     def __init__(self, container: av.container.OutputContainer, sound: Sound):
         self._container, self._sound = container, sound
         self._channels = sound.channels if sound.channels in LAYOUTS else 2
-        self._layout = LAYOUTS[self._channels]
         rate = sound.rate if sound.rate in AAC_RATES else OTHER_RATE
         self._stream = container.add_stream("aac", rate=rate)
-        self._stream.layout = self._layout
+        self._stream.layout = LAYOUTS[self._channels]
         self._stream.bit_rate = min(BITS_A_CHANNEL, MOST_BITS_A_SAMPLE * rate) * self._channels
-        self._resampler = None
-        if rate != sound.rate:
-            self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=rate)
+        self._resampler = Resampler(self._channels, sound.rate, rate)
         self._blocks = iter(sound.blocks)
         self._rest = np.zeros((self._channels, 0), dtype=np.float32)
-        self._written = 0  # samples of the recording, silence included
 
     def write_until(self, seconds: Fraction) -> None:
         """Bring the sound up to this time from the video's first frame, with silence where the recording has ended."""
         goal = round(seconds * self._sound.rate)
-        while self._written < goal:
-            block = self._next(min(BLOCK, goal - self._written))
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._layout)
-            frame.sample_rate, frame.pts = self._sound.rate, self._written
-            frame.time_base = Fraction(1, self._sound.rate)
-            self._written += block.shape[1]
-            for ready in [frame] if self._resampler is None else self._resampler.resample(frame):
-                self._container.mux(self._stream.encode(ready))
+        while self._resampler.taken < goal:
+            for frame in self._resampler.frames(self._next(min(BLOCK, goal - self._resampler.taken))):
+                self._container.mux(self._stream.encode(frame))
 
     def finish(self, seconds: Fraction) -> None:
         """End the sound at the end of the video."""
         self.write_until(seconds)
-        for ready in [] if self._resampler is None else self._resampler.resample(None):
-            self._container.mux(self._stream.encode(ready))
+        for frame in self._resampler.rest():
+            self._container.mux(self._stream.encode(frame))
         self._container.mux(self._stream.encode(None))
 
     def _next(self, count: int) -> np.ndarray:

@@ -160,9 +160,9 @@ def test_an_unknown_precision(load, file, pack_nodes):
 )
 def test_auto_follows_the_machine(pack_nodes, device, vram, ram, wanted):
     precision = pack_nodes.module("model_loaders.precision")
-    chosen, why = precision.automatic(14_288_000_000, precision.Machine(device, vram * 10**9, ram * 10**9))
+    chosen, why = precision.automatic(14_288_000_000, device, vram * 10**9, ram * 10**9)
     assert chosen.value == wanted and why.endswith(".") and "\n" not in why
-    small, _ = precision.automatic(100_000_000, precision.Machine(device, vram * 10**9, ram * 10**9))
+    small, _ = precision.automatic(100_000_000, device, vram * 10**9, ram * 10**9)
     assert small.value == "auto"
 
 

@@ -63,7 +63,8 @@ def test_around_and_mirrored():
 @pytest.mark.parametrize(
     "portrait, options, size",
     [
-        ((1024, 1024), {}, (960, 960)),
+        ((1024, 1024), {"resolution": "720P"}, (960, 960)),
+        ((1024, 1024), {}, (640, 640)),
         ((1024, 1024), {"resolution": "480P"}, (640, 640)),
         ((1920, 1080), {"resolution": "540P"}, (960, 544)),
         ((1080, 1920), {"resolution": "720P"}, (720, 1280)),

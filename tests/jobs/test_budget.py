@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -10,12 +11,17 @@ from pack.dev.samples.tiny_models import write_transformer
 from pack.formats.kinds import PACKED
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.budget import GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
+from pack.skyreels_v3.jobs.budget import SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.extension.plan import SourceInfo, plan_extension
+from pack.skyreels_v3.jobs.extension.script import Line
+from pack.skyreels_v3.jobs.reference import SLOTS, plan_reference
 from pack.skyreels_v3.jobs.spec import SPECS
 from pack.skyreels_v3.model.chunking import LEVELS, SMALL, TIGHT, USUAL
 from pack.skyreels_v3.model.memory import block_numbers, forward_bytes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
+from pack.skyreels_v3.units import GB, gb
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
 SIZES = ((832, 480), (960, 544), (1280, 720), (1920, 1088))
@@ -43,10 +49,10 @@ def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFE
     return Plan(network(precision, job), planned_size(job, *size, frames, batch), machine(vram))
 
 
-@pytest.mark.parametrize("params, gb", [(VIDEO, 28.6), (AVATAR, 37.8)])
-def test_matrices_are_nearly_all_of_a_model(params, gb):
+@pytest.mark.parametrize("params, size", [(VIDEO, 28.6), (AVATAR, 37.8)])
+def test_matrices_are_nearly_all_of_a_model(params, size):
     numbers = sum(math.prod(shape) for shape in expected_shapes(params).values())
-    assert 2 * numbers / GB == pytest.approx(gb, rel=0.01)
+    assert 2 * numbers / GB == pytest.approx(size, rel=0.01)
     assert 0.97 < block_numbers(params) * params.num_layers / numbers < 1
 
 
@@ -70,6 +76,28 @@ def test_a_forward_holds_the_jobs_context(job, frames, made, latents, context):
     assert size.tokens == (latents + context) * 52 * 30
     assert size.notes[0].startswith("Size 830 x 485 became 832 x 480")
     assert (len(size.notes) == 2) == (frames not in (0, made))
+
+
+@pytest.mark.parametrize("frames", [5, 16, 81, 121])
+def test_the_plan_of_a_forward_is_the_jobs_own(frames):
+    size, plan = planned_size(Job.REFERENCE, 830, 485, frames), plan_reference([(1, 1)], None, 830, 485, frames=frames)
+    latents = [plan.latent_frames + SLOTS, plan.height // 16, plan.width // 16]
+    assert (size.tokens, size.frames, size.notes) == (math.prod(latents), plan.frames, plan.notes)
+    made = planned_size(Job.EXTENSION, 830, 485, frames)
+    roll = plan_extension([Line(1, "continue", Fraction(made.frames, 24), "")], SourceInfo(1, 1, 99), None, 832, 480)
+    assert (made.frames, made.tokens) == (roll.new_frames, roll.tokens)
+    made = planned_size(Job.SHOT, 830, 485, frames)
+    roll = plan_extension([Line(1, "cut", Fraction(made.frames, 24), "")], SourceInfo(1, 1, 99), None, 832, 480)
+    assert (made.frames, made.tokens) == (roll.new_frames, roll.tokens)
+
+
+def test_the_plan_of_an_avatars_window_is_the_jobs_own():
+    plan = plan_avatar((1, 1), 1000, None, 832, 480, timing=Timing(161))
+    assert planned_size(Job.AVATAR, 832, 480, 161).tokens == plan.tokens
+
+
+def test_a_gigabyte_is_the_same_everywhere():
+    assert (gb(13_700_000_000), gb(49_999_999)) == ("13.7 GB", "0.0 GB")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_cuts(seconds, official, rolls):
 
 
 def test_a_script_becomes_rolls():
-    plan = plan_extension(SCRIPT, CLIP)
+    plan = plan_extension(SCRIPT, CLIP, "720P")
     assert (plan.width, plan.height, plan.notes) == (1280, 720, ())
     assert [(roll.line, roll.kind, roll.part, roll.parts) for roll in plan.rolls] == [
         (0, "continue", 1, 2),
@@ -107,7 +107,7 @@ def test_a_script_becomes_rolls():
     assert (first.prefix_latents, first.new_start, plan.latent_shape(first)) == (7, 25, (1, 16, 30, 90, 160))
     assert (cut.prefix_latents, cut.new_start, plan.latent_shape(cut)) == (7, 0, (1, 16, 25, 90, 160))
     assert plan.tokens == 37 * 45 * 80
-    assert plan == plan_extension(SCRIPT, CLIP)
+    assert plan == plan_extension(SCRIPT, CLIP, "720P")
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.width = 1
 
@@ -120,7 +120,7 @@ def test_the_official_plan_of_a_script_says_its_lengths():
 
 
 def test_sizes():
-    assert plan_extension(SCRIPT, CLIP, resolution="480P").width == 848
+    assert plan_extension(SCRIPT, CLIP, resolution="480P").width == 848 == plan_extension(SCRIPT, CLIP).width
     plan = plan_extension(SCRIPT, CLIP, width=1000, height=500)
     assert (plan.width, plan.height) == (1008, 496) and "1008 x 496" in plan.notes[0]
     for size in ({"width": 832}, {"height": 480}, {"width": 832, "height": 480, "resolution": "480P"}):
@@ -185,7 +185,7 @@ def test_tags_in_odd_places_are_noted():
 
 def test_a_plan_can_be_read():
     lines = parse_script("continue 5.1s: " + "very " * 50 + "long\ncut 2s: 她的脸")
-    text = plan_extension(lines, CLIP).describe()
+    text = plan_extension(lines, CLIP, "720P").describe()
     head, titles, *rows = text.splitlines()
     assert head == "1280 x 720 pixels, 170 new frames (7.08 s at 24 a second), 3 rolls of 8 steps"
     assert len(rows) == 4 and rows[-1].startswith("Line 2 is a cut without")

@@ -14,8 +14,8 @@ from pack.tests.support.golden import LinearVAE
 WIDE = (1920, 1080)
 
 
-def test_defaults_are_the_official_ones():
-    plan = plan_reference([WIDE])
+def test_the_official_size_and_length():
+    plan = plan_reference([WIDE], "720P")
     assert (plan.width, plan.height, plan.frames, plan.latent_frames) == (1280, 720, 121, 31)
     assert plan.references == 1 and plan.notes == ()
     assert plan.latent_shape == (1, 16, 31, 90, 160)

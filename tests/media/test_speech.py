@@ -12,6 +12,7 @@ from pack.skyreels_v3.jobs.avatar.plan import plan_windows
 from pack.skyreels_v3.model.params import AudioParams
 from pack.skyreels_v3.speech.encoder import SpeechEncoder, check_features, convolved, speech_features
 from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
+from pack.skyreels_v3.speech.masks import speaker_masks
 from pack.skyreels_v3.speech.recording import prepare_speech, video_frames
 from pack.skyreels_v3.speech.speakers import Recording, in_turns, mixed, speech_of
 
@@ -235,3 +236,9 @@ def test_the_sound_of_the_video_is_that_of_the_recordings():
 def test_who_cannot_speak(recordings, said):
     with pytest.raises(InputError, match=said):
         speech_of(recordings)
+
+
+def test_masks_are_of_two_people():
+    """A third mask would otherwise be left out without a word."""
+    with pytest.raises(ValueError, match="zip"):
+        speaker_masks([None] * 3, (64, 64), 64, 64, [""] * 3)

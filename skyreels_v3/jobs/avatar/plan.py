@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ...errors import InputError
-from ...images.sizes import bucket_size, snap_size
-from ...recipes import LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
+from ...images.sizes import video_size
+from ...recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
 from ...speech.features import AROUND, around_frames, mirrored
 from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, too_long
 
-LATENT_CHANNELS = 16
 KEY_COPIES = 5  # of the key frame at a window's end: its last latent frame and the frame before
-DEFAULT_RESOLUTION = "720P"
 SHOWN_QUIETLY = 0.9  # of the portrait; where less of it is shown, the plan says so
 
 
@@ -212,8 +210,7 @@ def plan_avatar(
 ) -> AvatarPlan:
     """The plan for a portrait of this (width, height) and `frames` frames of speech; pure.
 
-    Size: the bucket of `resolution` (480P, 540P, 720P; the last by default) nearest to the portrait, or width and
-    height snapped to 16.
+    Size: `video_size` of the portrait's shape.
     Raises InputError for no frames, more than max_seconds of them, more than two people, and sizes and timings that
     make no video.
     """
@@ -221,7 +218,7 @@ def plan_avatar(
         raise InputError(f"Speech of {people} people was given, but the model drives 1 or {MAX_PEOPLE}.")
     if frames > max_seconds * FPS:
         raise InputError(too_long(frames / FPS, max_seconds))
-    width, height, notes = _size(portrait_size, resolution, width, height)
+    width, height, notes = video_size(portrait_size, resolution, width, height, Job.AVATAR)
     notes += _crop_notes(portrait_size, width, height)
     frames, key_pass, windows, padded = plan_windows(frames, timing)
     if not windows:
@@ -237,17 +234,6 @@ def _key_frames(length: int, count: int, timing: Timing) -> list[int]:
     ends = [timing.window - 1 + index * timing.step for index in range(count - 1)] + [length - 1]
     # Halves to even, as numpy rounds in the official code.
     return [round(end * (timing.window - 1) / (length - 1)) for end in ends]
-
-
-def _size(portrait: tuple[int, int], resolution, width, height) -> tuple[int, int, tuple[str, ...]]:
-    if width is None and height is None:
-        return *bucket_size(*portrait, resolution or DEFAULT_RESOLUTION, Job.AVATAR), ()
-    if width is None or height is None or resolution is not None:
-        raise InputError(
-            f"The size is given as resolution {resolution}, width {width} and height {height}: "
-            "give the resolution alone, or width and height together."
-        )
-    return snap_size(width, height)
 
 
 def _crop_notes(portrait: tuple[int, int], width: int, height: int) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ...errors import InputError
-from ...images.sizes import bucket_size, snap_size
-from ...recipes import LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
+from ...images.sizes import video_size
+from ...recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
 from .script import CONTINUE, CUT, CUT_SECONDS, DEFAULT_SECONDS, Line, has_cut_tag
 
 FPS = RECIPES[Job.EXTENSION].fps
@@ -27,8 +27,6 @@ ROLL_LATENTS = 30  # 5 s: the longest roll
 ROLL_FRAMES = ROLL_LATENTS * LATENT_FRAME
 SHORT_LATENTS = 12  # 2 s: a last roll below it is evened out with the one before
 OFFICIAL_MULTIPLE = 8  # latent frames of prefix and roll together, left over from runs on 8 GPUs
-DEFAULT_RESOLUTION = "720P"
-LATENT_CHANNELS = 16
 PROMPT_SHOWN = 60  # characters of a prompt in a printed plan
 
 
@@ -213,8 +211,7 @@ def plan_extension(
 ) -> ExtensionPlan:
     """The plan for a script and a source; pure.
 
-    Size: the bucket of `resolution` (480P, 540P, 720P; the last by default) nearest to the source, or width and
-    height snapped to 16.  official: frame counts as in the official code.
+    Size: `video_size` of the source's shape.  official: frame counts as in the official code.
     has_model, has_shot_model: which of the two models are at hand.
     Raises InputError for a source without frames, a script without lines, a line whose model is not there, and sizes
     that make no video.
@@ -225,7 +222,8 @@ def plan_extension(
         raise InputError("The script has no lines, but it needs one for each shot.")
     for line in lines:
         _check_line(line, has_model, has_shot_model)
-    width, height, notes = _size(source, resolution, width, height)
+    shape = source.width, source.height
+    width, height, notes = video_size(shape, resolution, width, height, Job.EXTENSION)
     available, source_notes = _past(source)
     past = min(available, LONGEST_PREFIX)
     notes += source_notes
@@ -305,17 +303,6 @@ def _check_line(line: Line, has_model: bool, has_shot_model: bool) -> None:
             f"Line {line.number} continues a shot, but no single-shot model is connected: load the single-shot "
             "extension checkpoint as the model, or write `cut`."
         )
-
-
-def _size(source: SourceInfo, resolution, width, height) -> tuple[int, int, tuple[str, ...]]:
-    if width is None and height is None:
-        return *bucket_size(source.width, source.height, resolution or DEFAULT_RESOLUTION, Job.EXTENSION), ()
-    if width is None or height is None or resolution is not None:
-        raise InputError(
-            f"The size is given as resolution {resolution}, width {width} and height {height}: "
-            "give the resolution alone, or width and height together."
-        )
-    return snap_size(width, height)
 
 
 def _past(source: SourceInfo) -> tuple[int, tuple[str, ...]]:

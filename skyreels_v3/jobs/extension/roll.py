@@ -14,9 +14,9 @@ import torch
 
 from ...images.colour import ColourMatch
 from ...images.convert import signed, to_uint8
-from ...recipes import LATENT_PIXEL
+from ...recipes import LATENT_CHANNELS, LATENT_PIXEL
 from ...vae.frames import Decode, decoded
-from .plan import LATENT_CHANNELS, LONGEST_PREFIX, RollPlan
+from .plan import LONGEST_PREFIX, RollPlan
 from .script import CUT
 
 
