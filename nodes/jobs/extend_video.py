@@ -21,8 +21,8 @@ from ..inputs.sampling import (
 )
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
-from ..runs.extension import UNIPC, ExtensionJob, Sampling
-from ..runs.identity import upstream
+from ..runs.extension import UNIPC, ExtensionJob, ExtensionModels, ExtensionRequest, Sampling
+from ..runs.identity import Node, upstream
 
 JOINED, NEW_ONLY = "source + new", "new only"
 AS_SOURCE = "as the source"
@@ -118,20 +118,20 @@ class ExtendVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, vae, source, script, resolution, width, height, fit, seed, steps, shift, frame_rate, **rest):
-        job = ExtensionJob(
-            node_id=cls.hidden.unique_id,
-            graph=upstream(cls.hidden.prompt, cls.hidden.unique_id, leave_out=("script", "output")),
-            clip=clip,
-            vae=vae,
+        request = ExtensionRequest(
             source=source_of(source, frame_rate),
             lines=parse_script(script),
             size=chosen_size(resolution, width, height),
             fit=fit,
             settings=Settings(seed, rest["official"], rest["colour_anchor"]),
             sampling=Sampling(steps, shift, rest["sampler"], rest["guidance"], rest["negative"]),
-            models={Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")},
+            joined=rest["output"] == JOINED,
+            rate=None if rest["output_rate"] == AS_SOURCE else Fraction(rest["output_rate"]),
+            codec=rest["codec"],
         )
-        rate = None if rest["output_rate"] == AS_SOURCE else Fraction(rest["output_rate"])
-        path, tail, report = job.run(rest["output"] == JOINED, rate, rest["codec"])
+        node = cls.hidden.unique_id
+        graph = upstream(cls.hidden.prompt, node, leave_out=("script", "output"))
+        models = ExtensionModels(clip, vae, {Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")})
+        path, tail, report = ExtensionJob(Node(node, graph), models, request).run()
         last = signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last.contiguous(), report)

@@ -4,7 +4,7 @@ from comfy_api.latest import InputImpl, io
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.passes import Settings
-from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
+from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Timing
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
 from ..encoders.speech import SpeechType
@@ -19,8 +19,8 @@ from ..inputs.sampling import (
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.speakers import place_inputs
 from ..network.model import skyreels_model
-from ..runs.avatar import AvatarJob, Sampling, Texts
-from ..runs.identity import upstream
+from ..runs.avatar import AvatarJob, AvatarModels, AvatarRequest, Sampling, Texts
+from ..runs.identity import Node, upstream
 
 CONNECTION = "a person is talking"
 
@@ -117,22 +117,18 @@ class TalkingAvatar(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, clip_vision, portrait, speech, prompt, connection_prompt, **rest):
         check_avatar(model)
-        job = AvatarJob(
-            node_id=cls.hidden.unique_id,
-            graph=upstream(cls.hidden.prompt, cls.hidden.unique_id),
-            model=model,
-            clip=clip,
-            texts=Texts(prompt, connection_prompt, rest["negative"]),
-            vae=vae,
-            clip_vision=clip_vision,
+        request = AvatarRequest(
             portrait=portrait,
             speech=speech,
+            texts=Texts(prompt, connection_prompt, rest["negative"]),
             masks=[rest.get("mask_1"), rest.get("mask_2")],
             boxes=[rest.get("box_1", ""), rest.get("box_2", "")],
             size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
-            timing=(rest["window"], rest["motion"], rest["drop"]),
+            timing=Timing(rest["window"], rest["motion"], rest["drop"]),
             settings=Settings(rest["seed"], rest["colour_match"]),
             sampling=Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"]),
+            codec=rest["codec"],
         )
-        path, last, report = job.run(rest["codec"])
+        node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id))
+        path, last, report = AvatarJob(node, AvatarModels(model, clip, vae, clip_vision), request).run()
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last, report)

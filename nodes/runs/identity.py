@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
@@ -21,6 +22,14 @@ log = logging.getLogger(__name__)
 ROOT = "skyreels_v3_jobs"
 # Inputs by whose names two results do not differ: model_stamps has what they come to.
 RESOLVED = {"SkyReelsLoadModel": {"attention"}}
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node that runs a job."""
+
+    id: str | None  # in the graph; what is told appears there
+    graph: str  # what its result follows from, see `upstream`
 
 
 def jobs_folder() -> Path:

@@ -156,16 +156,16 @@ def test_interrupted_it_goes_on_with_the_same_frames(talk, speak, comfyui, tmp_p
     speech = speak(0.9)
     whole = decoded(talk(speech)[0])[0]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    run = pack_nodes.module("nodes.runs.avatar")
-    run_window, made = run.run_window, []
+    run = pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarRun
+    make, made = run.window, []
 
-    def interrupted(plan, window, *args):
+    def interrupted(self, window, *args):
         if len(made) == 2:
             raise management.InterruptProcessingException
         made.append(window)
-        return run_window(plan, window, *args)
+        return make(self, window, *args)
 
-    monkeypatch.setattr(run, "run_window", interrupted)
+    monkeypatch.setattr(run, "window", interrupted)
     with pytest.raises(management.InterruptProcessingException):
         talk(speech)
     so_far = decoded(next((tmp_path / "other").rglob("so_far.mp4")))[0]

@@ -23,7 +23,7 @@ from pack.skyreels_v3.images.convert import to_rgb8
 from pack.skyreels_v3.images.resize import cover_crop, letterbox
 from pack.skyreels_v3.images.sizes import bucket_size
 from pack.skyreels_v3.jobs.avatar.condition import silent
-from pack.skyreels_v3.jobs.avatar.passes import Pass, Portrait, run_key_pass, run_single, run_window
+from pack.skyreels_v3.jobs.avatar.passes import AvatarRun, Pass, Portrait
 from pack.skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from pack.skyreels_v3.jobs.avatar.passes import Tools as AvatarTools
 from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
@@ -294,15 +294,14 @@ def avatar_frames(golden: Golden, denoise: Callable[[Pass, torch.Tensor], torch.
     plan = plan_avatar((width, height), features.frames, width=width, height=height, timing=timing, steps=note["steps"])
     tools = AvatarTools(golden.vae.encode, golden.vae.pieces, lambda pixels: clip, denoise)
     settings = AvatarSettings(seed=note["seed"], official=True)
-    portrait = Portrait.of(golden.pixels(), plan, tools)
+    run = AvatarRun(plan, Portrait.of(golden.pixels(), plan, tools), features, tools, settings)
     made = []
     if plan.single:
-        run_single(plan, portrait, features, tools, settings, made.append)
+        run.single(made.append)
     else:
-        frames, start = run_key_pass(plan, portrait, features, tools, settings)
+        frames, start = run.key_pass()
         for window in plan.windows:
-            key_frame = frames[window.key_frame]
-            start = run_window(plan, window, start, key_frame, portrait, features, tools, settings, made.append)
+            start = run.window(window, start, frames[window.key_frame], made.append)
     yield from frame_checks(torch.cat(made), golden.tensors["frames_u8"])
 
 

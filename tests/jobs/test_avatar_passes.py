@@ -8,16 +8,7 @@ import torch.nn.functional as F
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.condition import CLIP_MEAN, CLIP_STD, clip_pixels, silent, window_condition
-from pack.skyreels_v3.jobs.avatar.passes import (
-    Portrait,
-    Settings,
-    Start,
-    Tools,
-    finish,
-    run_key_pass,
-    run_single,
-    run_window,
-)
+from pack.skyreels_v3.jobs.avatar.passes import AvatarRun, Portrait, Settings, Start, Tools, finish
 from pack.skyreels_v3.jobs.avatar.pinned import Pin, pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
 from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches
@@ -70,19 +61,19 @@ def run_all(bench, image, features, settings=Settings(seed=5), frames=50, restar
     plan = plan_avatar((128, 96), frames, **SIZE, timing=TIMING)
     features = SpeechFeatures.of(features[:, :frames])
     tools = bench.tools()
-    portrait = Portrait.of(image, plan, tools)
+    run = AvatarRun(plan, Portrait.of(image, plan, tools), features, tools, settings)
     made = []
     if plan.single:
-        start = run_single(plan, portrait, features, tools, settings, made.append)
+        start = run.single(made.append)
         return plan, [torch.cat(made)], start
-    keys, start = run_key_pass(plan, portrait, features, tools, settings)
+    keys, start = run.key_pass()
     for index, window in enumerate(plan.windows):
         if index == restart_at:
             torch.randn(1000)
             start = Start(**{name: tensor.clone() for name, tensor in start.tensors().items()})
-            portrait = Portrait.of(image, plan, tools)
-        key_frame, parts = keys[window.key_frame], []
-        start = run_window(plan, window, start, key_frame, portrait, features, tools, settings, parts.append)
+            run = dataclasses.replace(run, portrait=Portrait.of(image, plan, tools))
+        parts = []
+        start = run.window(window, start, keys[window.key_frame], parts.append)
         made.append(torch.cat(parts))
     return plan, made, start
 
@@ -202,8 +193,10 @@ def test_no_numbers_stop_the_job(image, features):
     bench = Bench()
     broken = dataclasses.replace(bench.tools(), decode=lambda latents: [bench.vae.decode(latents) * float("nan")])
     plan = plan_avatar((128, 96), 50, **SIZE, timing=TIMING)
+    portrait = Portrait.of(image, plan, broken)
+    run = AvatarRun(plan, portrait, SpeechFeatures.of(features), broken, Settings())
     with pytest.raises(InputError, match="no numbers"):
-        run_key_pass(plan, Portrait.of(image, plan, broken), SpeechFeatures.of(features), broken, Settings())
+        run.key_pass()
 
 
 @pytest.mark.parametrize(

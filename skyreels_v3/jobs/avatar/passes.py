@@ -21,6 +21,8 @@ from .condition import clip_pixels, window_condition
 from .pinned import Pin
 from .plan import AvatarPlan, WindowPlan
 
+Write = Callable[[torch.Tensor], object]  # takes finished frames, uint8 [n, H, W, 3]
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -96,113 +98,95 @@ class Start:
         return {"motion": self.motion, "generator": self.generator}
 
 
-def run_key_pass(
-    plan: AvatarPlan, portrait: Portrait, features: SpeechFeatures, tools: Tools, settings: Settings
-) -> tuple[dict[int, torch.Tensor], Start]:
-    """The key-frame pass of a plan with windows: (their key frames, what the first window starts from).
+@dataclass(frozen=True)
+class AvatarRun:
+    """All that the passes of one job have in common; each method makes one of them."""
 
-    Each key frame [1, 3, 1, H, W], colours matched, by its number (WindowPlan.key_frame).
-    features: of plan.frames frames of speech.
-    """
-    generator = torch.Generator().manual_seed(settings.seed)
-    latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
-    match = ColourMatch(portrait.pixels, settings.colour_match)
-    wanted = {window.ends_on for window in plan.windows}
-    frames, done = {}, 0
-    for pixels in decoded(tools.decode, latents, stop=max(wanted) + 1):
-        for number in sorted(wanted.intersection(range(done, done + pixels.shape[2]))):
-            frames[number] = match(pixels[:, :, number - done : number - done + 1]).cpu()
-        done += pixels.shape[2]
-    return frames, Start(portrait.pixels, generator.get_state())
+    plan: AvatarPlan
+    portrait: Portrait
+    features: SpeechFeatures  # of plan.frames frames of speech
+    tools: Tools
+    settings: Settings
 
+    def first(self) -> Start:
+        """What the key-frame pass starts from: the portrait, and the noise of the seed."""
+        return Start(self.portrait.pixels, torch.Generator().manual_seed(self.settings.seed).get_state())
 
-def run_single(
-    plan: AvatarPlan,
-    portrait: Portrait,
-    features: SpeechFeatures,
-    tools: Tools,
-    settings: Settings,
-    write: Callable[[torch.Tensor], object],
-) -> Start:
-    """The key-frame pass of a plan without windows, which is the whole video; see `run_window`."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    latents = _sampled(plan, plan.key_pass, portrait.pixels, portrait.tokens, None, features, tools, generator)
-    motion = _written(plan, plan.key_pass, latents, portrait, tools, settings, write)
-    return Start(motion, generator.get_state())
+    def key_pass(self) -> tuple[dict[int, torch.Tensor], Start]:
+        """The key-frame pass of a plan with windows: (their key frames, what the first window starts from).
 
+        Each key frame [1, 3, 1, H, W], colours matched, by its number (WindowPlan.key_frame).
+        """
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        latents = self._sampled(self.plan.key_pass, self.portrait.pixels, self.portrait.tokens, None, generator)
+        match = ColourMatch(self.portrait.pixels, self.settings.colour_match)
+        wanted = {window.ends_on for window in self.plan.windows}
+        frames, done = {}, 0
+        for pixels in decoded(self.tools.decode, latents, stop=max(wanted) + 1):
+            for number in sorted(wanted.intersection(range(done, done + pixels.shape[2]))):
+                frames[number] = match(pixels[:, :, number - done : number - done + 1]).cpu()
+            done += pixels.shape[2]
+        return frames, Start(self.portrait.pixels, generator.get_state())
 
-def run_window(
-    plan: AvatarPlan,
-    window: WindowPlan,
-    start: Start,
-    key_frame: torch.Tensor,
-    portrait: Portrait,
-    features: SpeechFeatures,
-    tools: Tools,
-    settings: Settings,
-    write: Callable[[torch.Tensor], object],
-) -> Start:
-    """Hands a window's new frames to `write`, uint8 [n, H, W, 3], a few at a time; what the next one starts from.
+    def single(self, write: Write) -> Start:
+        """The key-frame pass of a plan without windows, which is the whole video; see `window`."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        latents = self._sampled(self.plan.key_pass, self.portrait.pixels, self.portrait.tokens, None, generator)
+        motion = self._written(self.plan.key_pass, latents, write)
+        return Start(motion, generator.get_state())
 
-    start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `run_key_pass`.
-    features: as in `run_key_pass`.  After the last window, `motion` of what is returned are the video's last frames.
-    Raises InputError for frames that are no numbers; some may have been written then.
-    """
-    generator = torch.Generator()
-    generator.set_state(start.generator)
-    first = window.motion == 1
-    tokens = portrait.tokens if first else tools.image_tokens(clip_pixels(start.motion[:, :, :1]))
-    latents = _sampled(plan, window, start.motion, tokens, key_frame, features, tools, generator)
-    motion = _written(plan, window, latents, portrait, tools, settings, write)
-    return Start(motion, generator.get_state())
+    def window(self, window: WindowPlan, start: Start, key_frame: torch.Tensor, write: Write) -> Start:
+        """Hands a window's new frames to `write`, uint8 [n, H, W, 3], a few at a time; what the next one starts from.
 
+        start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `key_pass`.
+        After the last window, `motion` of what is returned are the video's last frames.
+        Raises InputError for frames that are no numbers; some may have been written then.
+        """
+        generator = torch.Generator()
+        generator.set_state(start.generator)
+        tokens = self.portrait.tokens
+        if window.motion > 1:
+            tokens = self.tools.image_tokens(clip_pixels(start.motion[:, :, :1]))
+        latents = self._sampled(window, start.motion, tokens, key_frame, generator)
+        motion = self._written(window, latents, write)
+        return Start(motion, generator.get_state())
 
-def _written(
-    plan: AvatarPlan,
-    window: WindowPlan,
-    latents: torch.Tensor,
-    portrait: Portrait,
-    tools: Tools,
-    settings: Settings,
-    write: Callable[[torch.Tensor], object],
-) -> torch.Tensor:
-    """Writes the new frames of a window; its last frames, [1, 3, n, H, W] on the CPU."""
-    match = ColourMatch(portrait.pixels, settings.colour_match)
-    # The frames before the new ones were shown by the window before; the motion may reach back into them.
-    held = min(window.new_start, window.new_stop - plan.timing.motion)
-    last: list[torch.Tensor] = []  # one, from the first frames on
-    done = max(held, 0)
-    for pixels in decoded(tools.decode, latents, done, window.new_stop):
-        made = match(pixels)
-        new = made[:, :, max(0, window.new_start - done) :]
-        done += made.shape[2]
-        if new.shape[2]:
-            write(finish(new, settings).cpu())
-        shown = torch.cat([*last, made], dim=2) if last else made
-        last = [shown[:, :, -plan.timing.motion :]]
-    return last[0].cpu().clone()
+    def _sampled(
+        self,
+        window: WindowPlan,
+        motion: torch.Tensor,
+        tokens: torch.Tensor,
+        key_frame: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Latents of one run of the sampler, [1, 16, T, h, w]."""
+        noise = torch.randn(self.plan.latent_shape, generator=generator)
+        condition = window_condition(window, self.plan.timing.window, motion, key_frame, self.tools.encode)
+        pin = None
+        if window.motion > 1:
+            pin = Pin(condition[:, -noise.shape[1] :, : window.motion_latents], generator)
+        speech = self.features.windows(self.plan.speech_indices(window))
+        return self.tools.denoise(Pass(window, condition, tokens, speech, pin), noise)
+
+    def _written(self, window: WindowPlan, latents: torch.Tensor, write: Write) -> torch.Tensor:
+        """Writes the new frames of a window; its last frames, [1, 3, n, H, W] on the CPU."""
+        match = ColourMatch(self.portrait.pixels, self.settings.colour_match)
+        motion = self.plan.timing.motion
+        # The frames before the new ones were shown by the window before; the motion may reach back into them.
+        held = min(window.new_start, window.new_stop - motion)
+        last: list[torch.Tensor] = []  # one, from the first frames on
+        done = max(held, 0)
+        for pixels in decoded(self.tools.decode, latents, done, window.new_stop):
+            made = match(pixels)
+            new = made[:, :, max(0, window.new_start - done) :]
+            done += made.shape[2]
+            if new.shape[2]:
+                write(finish(new, self.settings).cpu())
+            shown = torch.cat([*last, made], dim=2) if last else made
+            last = [shown[:, :, -motion:]]
+        return last[0].cpu().clone()
 
 
 def finish(frames: torch.Tensor, settings: Settings) -> torch.Tensor:
     """Frames of the video, uint8 [F, H, W, 3], of [1, 3, F, H, W] in [-1, 1]."""
     return to_uint8(frames, settings.official)
-
-
-def _sampled(
-    plan: AvatarPlan,
-    window: WindowPlan,
-    motion: torch.Tensor,
-    tokens: torch.Tensor,
-    key_frame: torch.Tensor | None,
-    features: SpeechFeatures,
-    tools: Tools,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Latents of one run of the sampler, [1, 16, T, h, w]."""
-    noise = torch.randn(plan.latent_shape, generator=generator)
-    condition = window_condition(window, plan.timing.window, motion, key_frame, tools.encode)
-    pin = None
-    if window.motion > 1:
-        pin = Pin(condition[:, -noise.shape[1] :, : window.motion_latents], generator)
-    speech = features.windows(plan.speech_indices(window))
-    return tools.denoise(Pass(window, condition, tokens, speech, pin), noise)

@@ -1,0 +1,182 @@
+"""One run of a job that takes hours: what an earlier run left in the job's folder is kept, the rest is made.
+
+A job of this kind is a class of `ResumableJob` that says what its windows are, what they follow from, and how one of
+them is made; everything between the job's folder and the finished video is here.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import av
+import numpy as np
+import torch
+
+from ...skyreels_v3.digest import chain_keys, digest
+from ...skyreels_v3.resume.folder import JobFolder, prune
+from ...skyreels_v3.resume.windows import LongJob
+from ...skyreels_v3.video.source import Sound
+from .. import versions
+from .identity import Node, jobs_folder, leave_playable, result_path
+from .progress import JobProgress
+
+LAYOUT = 1  # of a job's folder; another number makes every kept job anew
+
+
+class Planned(Protocol):
+    """A window in the plan: one run of the sampler."""
+
+    @property
+    def new_frames(self) -> int:
+        """How many it adds to the video, at the rate at which windows are made."""
+        ...
+
+
+class WindowState(Protocol):
+    """What the next window starts from. The class takes its own tensors by name: `State(**state.tensors())`."""
+
+    def tensors(self) -> dict[str, torch.Tensor]: ...
+
+
+Window = TypeVar("Window", bound=Planned)
+State = TypeVar("State", bound=WindowState)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """The video that a job writes."""
+
+    width: int  # pixels
+    height: int
+    made_rate: int  # frames a second of what windows make
+    rate: Fraction | int  # frames a second of the file
+    codec: str
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Video before the windows, at the file's rate."""
+
+    key: str
+    frames: Callable[[], Iterable[np.ndarray]]  # uint8 [H, W, 3], one after another
+    shown: bool  # whether it is part of the video; if not, it is kept where it is there
+    said: str  # to the artist, while it is written
+
+
+@dataclass(frozen=True)
+class Finished(Generic[State]):
+    """What a run comes to."""
+
+    path: Path  # of the video
+    frames: int  # of the video, at the file's rate
+    state: State  # after the last window
+    folder: JobFolder
+    kept: int  # windows that were made before
+    windows: int
+    seconds: float  # that this run took
+
+
+class ResumableJob(ABC, Generic[Window, State]):
+    """A long job. `name` begins its folder's name, `unit` is what a window is called and begins the windows' keys."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    beside: ClassVar[tuple[str, ...]] = ()  # keys of what is kept in the folder beside the windows
+    state_type: type[State]
+
+    node: Node
+    plan: Any  # with `describe()`, to be read before the job starts
+    windows: Sequence[Window]  # of the plan, in order
+    file: VideoFile
+    progress: JobProgress
+
+    @abstractmethod
+    def memory(self) -> str:
+        """What a window needs, in words. Raises InputError where no card like this can hold it."""
+
+    @abstractmethod
+    def identity(self) -> tuple:
+        """All that every window follows from, see `digest.digest`: what changes here makes the whole job anew."""
+
+    def identity_of(self, window: Window) -> Any:
+        """What a window adds to those before it: a change makes it and those behind it anew."""
+        return window
+
+    @abstractmethod
+    def prepare(self, folder: JobFolder, done: int) -> State:
+        """Gets ready for the windows from number `done` on, and says what the very first one starts from."""
+
+    @abstractmethod
+    def make(self, index: int, start: State, folder: JobFolder, write: Callable[[torch.Tensor], object]) -> State:
+        """Makes a window, hands its frames, uint8 [n, H, W, 3], to `write`, and says what the next one starts from."""
+
+    def keeps_state(self, window: Window) -> bool:
+        """Whether a window's state stays after the next one is made, because another may be made from it."""
+        return False
+
+    def lead(self, base: str) -> Lead | None:
+        """What is to be written before the windows. base: the key of all that every window follows from."""
+        return None
+
+    @abstractmethod
+    def sound(self, so_far: bool) -> Sound | None:
+        """Of the video, to be read once. so_far: of what an interrupted run has made, of which parts may be missing."""
+
+    def resume(self) -> Finished[State]:
+        """Makes what is not made yet, and the video of all of it."""
+        started = time.perf_counter()
+        versions.tell(self.node.id, self.plan.describe(), self.memory())
+        # Pieces of two versions of the encoder cannot be joined.
+        base = digest((self.name, LAYOUT, av.__version__), *self.identity())
+        keys = [f"{self.unit}-{key}" for key in chain_keys(base, [self.identity_of(one) for one in self.windows])]
+        lead = self.lead(base)
+        pieces = [lead.key, *keys] if lead and lead.shown else keys
+        prune(jobs_folder())
+        with JobFolder(jobs_folder(), f"{self.name}-{base}") as folder:
+            file = self.file
+            job = LongJob(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
+            folder.keep_only([*([lead.key] if lead else []), *self.beside, *keys])
+            done = job.finished(keys)
+            if done:
+                versions.tell(self.node.id, f"{done} of {len(keys)} {self.unit}s are kept from before")
+            try:
+                if lead and lead.shown and not folder.done(lead.key):
+                    versions.tell(self.node.id, lead.said)
+                    job.add_lead(lead.key, lead.frames())
+                state = self._made(job, keys, done)
+            except BaseException:
+                leave_playable(job, pieces, self.node.id, self.sound(so_far=True))
+                raise
+            path = result_path(digest(pieces))
+            count = job.join(pieces, path, self.sound(so_far=False))
+            folder.finish()
+        return Finished(path, count, state, folder, done, len(keys), time.perf_counter() - started)
+
+    def report(self, finished: Finished[State], *lines: str) -> str:
+        """The plan, what this run made of it, and `lines`."""
+        kept, took = f"{finished.kept} of {finished.windows}", f"{finished.seconds:.0f} s"
+        made = f"{kept} {self.unit}s were made before; this run took {took}."
+        # Two spaces: the page shows text as Markdown, which would otherwise make one line of all.
+        return "  \n".join([*self.plan.describe().splitlines(), made, *lines])
+
+    def _made(self, job: LongJob, keys: Sequence[str], done: int) -> State:
+        """Makes the windows from number `done` on, and returns the state after the last one."""
+        if done == len(keys):
+            return self.state_type(**job.state(keys[-1]))
+        state = self.prepare(job.folder, done)
+        if done:
+            state = self.state_type(**job.state(keys[done - 1]))
+        before = sum(window.new_frames for window in self.windows[:done])
+        for index, window in enumerate(self.windows[done:], start=done):
+            with job.window(keys[index], window.new_frames, before) as video:
+                state = self.make(index, state, job.folder, video.write)
+                video.state = state.tensors()
+            self.progress.show(video.last)
+            before += window.new_frames
+            if index and not self.keeps_state(self.windows[index - 1]):
+                job.drop_state(keys[index - 1])
+        return state
