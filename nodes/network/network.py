@@ -15,7 +15,7 @@ from ... import kernels
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
-from ...skyreels_v3.model.chunking import SMALL, USUAL, Slices
+from ...skyreels_v3.model.chunking import SMALL, USUAL, Chunking
 from ...skyreels_v3.model.lora import applied
 from ...skyreels_v3.model.memory import kept_limit
 from ...skyreels_v3.model.params import TransformerParams
@@ -28,7 +28,7 @@ from .attention import choose, distrust
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .lora_branches import attached
-from .machine import slices_here
+from .machine import chunking_here
 from .streaming import block_stream
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Network(SkyReelsTransformer):
         self.job = job
         self.dtype = dtype
         self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
-        self.slices: Callable[[int, int], Slices] | None = None  # of tokens and their bytes, within a sampling
+        self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes, within a sampling
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
 
@@ -78,7 +78,7 @@ class Network(SkyReelsTransformer):
             affine=versions.resident_affine,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             kept=self.kept,
-            slices=self._slices(segments),
+            chunking=self._chunking(segments),
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
@@ -98,11 +98,11 @@ class Network(SkyReelsTransformer):
             )
         return velocity
 
-    def _slices(self, segments: Sequence[Segment]) -> Slices:
-        if self.slices is None:
+    def _chunking(self, segments: Sequence[Segment]) -> Chunking:
+        if self.chunking is None:
             return USUAL
         latents = segments[0].latents
-        return self.slices(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
+        return self.chunking(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; out of memory, it is computed once more in smaller parts."""
@@ -113,7 +113,7 @@ class Network(SkyReelsTransformer):
         # Outside of the handler, whose error holds on to every tensor of the first try.
         self.kept = None
         comfy.model_management.soft_empty_cache(True)
-        runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
+        runtime = dataclasses.replace(runtime, kept=None, chunking=SMALL)
         return self._streamed(runtime, segments, timestep, context, **given)
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
@@ -132,9 +132,9 @@ def begin_sampling(patcher) -> None:
     memory = comfy.model_management.get_total_memory(device)
     network.kept = None if patcher.hook_patches else Kept(kept_limit(memory))
     # Once for a sampling: what is free changes from step to step, and the parts with it would change the last bits.
-    network.slices = functools.cache(functools.partial(slices_here, network.params, patcher.model_size(), device))
+    network.chunking = functools.cache(functools.partial(chunking_here, network.params, patcher.model_size(), device))
 
 
 def end_sampling(patcher) -> None:
     patcher.model.diffusion_model.kept = None
-    patcher.model.diffusion_model.slices = None
+    patcher.model.diffusion_model.chunking = None

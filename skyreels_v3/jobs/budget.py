@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from ..errors import InputError
 from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
-from ..model.chunking import USUAL, Slices
-from ..model.memory import block_numbers, needed_bytes, slices_for, streamed_bytes
+from ..model.chunking import USUAL, Chunking
+from ..model.memory import block_numbers, chunking_for, needed_bytes, streamed_bytes
 from ..model.params import TransformerParams
 from ..recipes import LATENT_FRAME, RECIPES, Job, latent_frames, tokens
 from . import reference
@@ -95,16 +95,16 @@ class Plan:
     machine: Machine
 
     @property
-    def slices(self) -> Slices:
-        """How a long sequence is parted here: no smaller than it must be."""
+    def chunking(self) -> Chunking:
+        """How a long sequence is chunked here: no smaller than it must be."""
         room = self.machine.room(self.network.weights, self.network.params.num_layers)
-        return slices_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
+        return chunking_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
 
     @property
     def forward(self) -> int:
         """Bytes of a forward beside the weights."""
         network, machine = self.network, self.machine
-        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.slices)
+        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.chunking)
 
     @property
     def least(self) -> int:
@@ -136,10 +136,10 @@ class Plan:
             f"{size.width} x {size.height}, {size.frames} frames{batch}: {size.tokens:,} tokens a forward{beside}",
             f"weights {gb(network.weights)} ({network.precision}), a forward {gb(self.forward)}",
         ]
-        if self.slices != USUAL:
+        if self.chunking != USUAL:
             lines.append(
-                f"in smaller parts, to fit: {self.slices.tokens:,} tokens and one of {self.slices.head_groups} groups "
-                "of heads at a time"
+                f"in smaller parts, to fit: {self.chunking.tokens:,} tokens and one of "
+                f"{self.chunking.head_groups} groups of heads at a time"
             )
         if machine.streams:
             lines.append(f"VRAM {gb(machine.vram)}, free {gb(machine.vram_free)}")

@@ -12,7 +12,7 @@ from torch import nn
 
 from ... import kernels
 from .audio_attention import AudioAttention
-from .chunking import USUAL, Slices
+from .chunking import USUAL, Chunking
 from .params import TransformerParams
 from .sequence import Layout
 from .speaker_map import SpeakerMap
@@ -38,14 +38,14 @@ class Runtime:
     affine: the float32 weight and bias (None where there is none) of a norm layer on a device.
     around_block: called as (index, block, x) and returns the block's output; block(x) may overwrite x.
     kept: where what is the same in every step is kept, None to compute it in each.
-    slices: how a long sequence is parted.
+    chunking: of a long sequence.
     """
 
     attention: Callable[..., torch.Tensor] = kernels.attention
     affine: Callable[[nn.Module, torch.device], tuple[torch.Tensor, torch.Tensor | None]] = stored_affine
     around_block: Callable[..., torch.Tensor] = plain_block
     kept: Kept | None = None
-    slices: Slices = USUAL
+    chunking: Chunking = USUAL
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def within(rows: list, wanted: slice) -> list:
     return [(span, row) for span, row in inner if span.start < span.stop]
 
 
-def parts_of(tokens: int, most: int) -> list[slice]:
-    """The ranges, of at most `most` tokens each, that a sequence passes in."""
+def chunks_of(tokens: int, most: int) -> list[slice]:
+    """A sequence as ranges of at most `most` tokens."""
     return [slice(start, min(start + most, tokens)) for start in range(0, tokens, most)]
 
 
@@ -135,22 +135,22 @@ class SelfAttention(Attention):
 
     def forward(self, x: torch.Tensor, rows: list, step: Step, wanted: slice):
         """x [B, L, D], modulation rows -> (output [B, wanted, D], speaker positions [B, wanted] or None)."""
-        q, k, v = self._projected(x, rows, step.runtime.slices, wanted)
+        q, k, v = self._projected(x, rows, step.runtime.chunking, wanted)
         q = self._turned(q, self.norm_q, step.table[wanted], step.runtime)
         k = self._turned(k, self.norm_k, step.table, step.runtime)
         v = v.unflatten(-1, (self.heads, -1))
         positions = None if step.speakers is None else step.speakers.positions(q, k)
         return self._attended(q, k, v, step.runtime), positions
 
-    def _projected(self, x: torch.Tensor, rows: list, slices: Slices, wanted: slice) -> tuple[torch.Tensor, ...]:
+    def _projected(self, x: torch.Tensor, rows: list, chunking: Chunking, wanted: slice) -> tuple[torch.Tensor, ...]:
         """x [B, L, D] normed, modulated and projected to q [B, wanted, D], k and v [B, L, D]."""
         how = shared_input(x.device, self.q, self.k, self.v)
-        if x.shape[1] <= slices.long:
-            normed = modulated(x, rows, 0, 1, self.eps, how)
-            return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
+        if x.shape[1] <= chunking.long:
+            x = modulated(x, rows, 0, 1, self.eps, how)
+            return self.q(x[:, wanted]), self.k(x), self.v(x)
         # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
-        for part in parts_of(x.shape[1], slices.tokens):
+        for part in chunks_of(x.shape[1], chunking.tokens):
             normed = modulated(x[:, part], within(rows, part), 0, 1, self.eps, how)
             k[:, part], v[:, part] = self.k(normed), self.v(normed)
             asked = overlap(wanted, part)
@@ -165,9 +165,9 @@ class SelfAttention(Attention):
 
     def _attended(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runtime: Runtime) -> torch.Tensor:
         """Attention of all heads [B, L, D]; of a long sequence by groups of heads, written over their queries."""
-        if k.shape[1] <= runtime.slices.long:
+        if k.shape[1] <= runtime.chunking.long:
             return runtime.attention(q, k, v)
-        for heads in torch.arange(self.heads).chunk(runtime.slices.head_groups):
+        for heads in torch.arange(self.heads).chunk(runtime.chunking.head_groups):
             group = slice(int(heads[0]), int(heads[-1]) + 1)
             parts = (part[:, :, group] for part in (q, k, v))
             # No name for the output: it would live on beside the next group's.
@@ -251,7 +251,7 @@ class Block(nn.Module):
 
         # From here on a token knows no other one: a long sequence passes in parts.
         x, rows = x[:, wanted], within(rows, wanted)
-        for part in parts_of(x.shape[1], runtime.slices.tokens):
+        for part in chunks_of(x.shape[1], runtime.chunking.tokens):
             own, inner = x[:, part], within(rows, part)
             # Unbound only behind the last part, which pyright does not see.
             y = self.self_attn.o(attended[:, part])  # pyright: ignore[reportPossiblyUnboundVariable]

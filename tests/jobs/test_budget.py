@@ -125,10 +125,10 @@ def test_what_is_told_is_what_fits():
 
 def test_parts_are_no_smaller_than_they_must_be():
     """A card with room takes the fastest parts, a small one says that it takes smaller ones."""
-    assert plan(10).slices == USUAL and not any("smaller parts" in line for line in plan(10).describe())
-    assert plan(8).slices == TIGHT and plan(8).fits
+    assert plan(10).chunking == USUAL and not any("smaller parts" in line for line in plan(10).describe())
+    assert plan(8).chunking == TIGHT and plan(8).fits
     assert "in smaller parts, to fit: 2,048 tokens and one of 10 groups of heads at a time" in plan(8).describe()
-    assert plan(5).slices == SMALL and not plan(5).fits
+    assert plan(5).chunking == SMALL and not plan(5).fits
     params = plan(8).network.params
     for small, large in itertools.pairwise(reversed(LEVELS)):
         for tokens in (1000, 8000, 39000, 126000):
