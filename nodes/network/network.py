@@ -17,10 +17,10 @@ from ...skyreels_v3.jobs.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.chunking import SMALL, USUAL, Chunking
 from ...skyreels_v3.model.lora import applied
-from ...skyreels_v3.model.memory import kept_limit
+from ...skyreels_v3.model.memory import cache_limit
 from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.model.sequence import Segment, layout_of
-from ...skyreels_v3.model.step_cache import Kept
+from ...skyreels_v3.model.step_cache import StepCache
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
 from .. import versions
@@ -44,7 +44,7 @@ class Network(SkyReelsTransformer):
         super().__init__(params, operations=operations, device=device, dtype=dtype)
         self.job = job
         self.dtype = dtype
-        self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
+        self.step_cache: StepCache | None = None  # only within a sampling: between two, weights and LoRAs may change
         self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes, within a sampling
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
@@ -77,7 +77,7 @@ class Network(SkyReelsTransformer):
             attention=chosen.run,
             affine=versions.resident_affine,
             around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
-            kept=self.kept,
+            step_cache=self.step_cache,
             chunking=self._chunking(segments),
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
@@ -111,9 +111,9 @@ class Network(SkyReelsTransformer):
         except torch.cuda.OutOfMemoryError as error:
             log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
         # Outside of the handler, whose error holds on to every tensor of the first try.
-        self.kept = None
+        self.step_cache = None
         comfy.model_management.soft_empty_cache(True)
-        runtime = dataclasses.replace(runtime, kept=None, chunking=SMALL)
+        runtime = dataclasses.replace(runtime, step_cache=None, chunking=SMALL)
         return self._streamed(runtime, segments, timestep, context, **given)
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
@@ -130,11 +130,11 @@ def begin_sampling(patcher) -> None:
     """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
     network, device = patcher.model.diffusion_model, patcher.load_device
     memory = comfy.model_management.get_total_memory(device)
-    network.kept = None if patcher.hook_patches else Kept(kept_limit(memory))
+    network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
     # Once for a sampling: what is free changes from step to step, and the parts with it would change the last bits.
     network.chunking = functools.cache(functools.partial(chunking_here, network.params, patcher.model_size(), device))
 
 
 def end_sampling(patcher) -> None:
-    patcher.model.diffusion_model.kept = None
+    patcher.model.diffusion_model.step_cache = None
     patcher.model.diffusion_model.chunking = None

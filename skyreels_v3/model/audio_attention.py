@@ -17,7 +17,7 @@ from .params import AudioParams
 from .rope import rotary_angles
 from .sequence import Layout
 from .speaker_map import PERSON_POSITIONS
-from .step_cache import Keep, compute
+from .step_cache import Cached, uncached
 
 LATENT_FRAME = 4
 
@@ -80,13 +80,15 @@ class AudioAttention(nn.Module):
         self.kv_linear = operations.Linear(audio_dim, 2 * dim, **options)
         self.proj = operations.Linear(dim, dim, **options)
 
-    def hear(self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, keep: Keep = compute) -> Heard:
+    def hear(
+        self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, cached: Cached = uncached
+    ) -> Heard:
         """audio [1, frames, M, audio_dim] as this block's keys and values.
 
         positions: rotary position of every video token [B, L] where two people speak, else None.  keep: for what
         follows from the audio alone.
         """
-        k, v = keep(self, lambda: self._keys(audio[0], rotated=positions is not None))
+        k, v = cached(self, lambda: self._keys(audio[0], rotated=positions is not None))
         if positions is not None:
             positions = self._query_positions(positions, audio.shape[1])
         return Heard(k, v, layout.height * layout.width, positions)

@@ -16,7 +16,7 @@ from .chunking import USUAL, Chunking
 from .params import TransformerParams
 from .sequence import Layout
 from .speaker_map import SpeakerMap
-from .step_cache import Keep, Kept, compute
+from .step_cache import Cached, StepCache, uncached
 
 
 def stored_affine(norm: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -37,14 +37,14 @@ class Runtime:
     attention: q, k, v [B, L, heads, d] -> [B, L, heads * d], see kernels.attention.
     affine: the float32 weight and bias (None where there is none) of a norm layer on a device.
     around_block: called as (index, block, x) and returns the block's output; block(x) may overwrite x.
-    kept: where what is the same in every step is kept, None to compute it in each.
+    step_cache: of the projections that are the same in every step, None to compute them in each.
     chunking: of a long sequence.
     """
 
     attention: Callable[..., torch.Tensor] = kernels.attention
     affine: Callable[[nn.Module, torch.device], tuple[torch.Tensor, torch.Tensor | None]] = stored_affine
     around_block: Callable[..., torch.Tensor] = plain_block
-    kept: Kept | None = None
+    step_cache: StepCache | None = None
     chunking: Chunking = USUAL
 
 
@@ -56,7 +56,7 @@ class Step:
     table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  places: of its keys, see kernels.attention, or None.
     image: [B, 257, D] or None.
     audio: [B or 1, frames, people * tokens, width] or None.  speakers: where the people are, None for one.
-    keep: for what is made of text, image and audio alone.
+    cached: for what is made of text, image and audio alone.
     """
 
     layout: Layout
@@ -69,7 +69,7 @@ class Step:
     audio: torch.Tensor | None
     speakers: SpeakerMap | None
     runtime: Runtime
-    keep: Keep = compute
+    cached: Cached = uncached
 
     def rows(self, modulation: torch.Tensor) -> list[tuple[slice, torch.Tensor]]:
         """(token range, modulation rows [B or 1, 6, D] float32) for every segment, a block's own part added."""
@@ -199,11 +199,10 @@ class CrossAttention(Attention):
 
     def keys(self, step: Step) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values [B, M, heads, d] of the prompt and of the image, where the network takes one."""
-        made = [step.keep((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))]
-        image = step.image
-        if image is not None:
+        made = [step.cached((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))]
+        if step.image is not None:
             own = self.k_img, self.v_img, self.norm_k_img
-            made.append(step.keep((self, "image"), lambda: self._keys(image, *own, step)))
+            made.append(step.cached((self, "image"), lambda: self._keys(step.image, *own, step)))
         return made
 
     def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, step: Step):
@@ -247,7 +246,7 @@ class Block(nn.Module):
         prompt = self.cross_attn.keys(step)
         speech = None
         if step.audio is not None:
-            speech = self.audio_cross_attn.hear(step.audio, positions, step.layout, step.keep)
+            speech = self.audio_cross_attn.hear(step.audio, positions, step.layout, step.cached)
 
         # From here on a token knows no other one: a long sequence passes in parts.
         x, rows = x[:, wanted], within(rows, wanted)

@@ -6,7 +6,7 @@ from .params import TransformerParams
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
-KEPT_SHARE = 32  # one part in so many of a device's memory may be kept from step to step
+CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
 def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, chunking: Chunking = USUAL) -> int:
@@ -21,20 +21,20 @@ def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, chunkin
     return (int(tokens * params.dim * tensors) + wide) * itemsize
 
 
-def kept_bytes(params: TransformerParams, itemsize: int) -> int:
-    """What is kept from step to step for one prompt: keys and values of the text and the image in every block."""
+def cache_bytes(params: TransformerParams, itemsize: int) -> int:
+    """The cache of one prompt: keys and values of the text and the image in every block."""
     tokens = TEXT_TOKENS + (0 if params.image_dim is None else IMAGE_TOKENS)
     return 2 * tokens * params.dim * params.num_layers * itemsize
 
 
-def kept_limit(memory: int) -> int:
-    """Bytes that may be kept from step to step. memory: bytes of the device in all."""
-    return memory // KEPT_SHARE
+def cache_limit(memory: int) -> int:
+    """Bytes of the cache at most. memory: bytes of the device in all."""
+    return memory // CACHE_SHARE
 
 
 def needed_bytes(params: TransformerParams, tokens: int, itemsize: int, memory: int, chunking: Chunking = USUAL) -> int:
-    """What a forward needs beside the weights, with what is kept for it. memory: bytes of the device in all."""
-    return forward_bytes(params, tokens, itemsize, chunking) + min(kept_bytes(params, itemsize), kept_limit(memory))
+    """What a forward needs beside the weights, its cache included. memory: bytes of the device in all."""
+    return forward_bytes(params, tokens, itemsize, chunking) + min(cache_bytes(params, itemsize), cache_limit(memory))
 
 
 def chunking_for(params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int) -> Chunking:

@@ -20,7 +20,7 @@ from .prompt_places import joined
 from .rope import RotaryTables
 from .sequence import Layout, Segment, layout_of
 from .speaker_map import SpeakerMap
-from .step_cache import compute
+from .step_cache import uncached
 
 
 def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
@@ -124,9 +124,9 @@ class SkyReelsTransformer(nn.Module):
         x = [self.patch_embedding(segment.latents).flatten(2).transpose(1, 2) for segment in segments]
         x = torch.cat(x, dim=1)
 
-        keep = compute if runtime.kept is None else runtime.kept.of(text, image, audio)
+        cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
-        prompt = keep("text", lambda: self._prompt(text))
+        prompt = cached("text", lambda: self._prompt(text))
         step = Step(
             layout=layout,
             noisy=noisy,
@@ -134,11 +134,11 @@ class SkyReelsTransformer(nn.Module):
             table=self.rotary.get(layout, x.device),
             text=prompt[0],
             places=prompt[1] if len(prompt) > 1 else None,
-            image=None if image is None else keep("image", lambda: self.img_emb(image)),
-            audio=None if audio is None else keep("audio", lambda: self.audio_proj(audio)),
+            image=None if image is None else cached("image", lambda: self.img_emb(image)),
+            audio=None if audio is None else cached("audio", lambda: self.audio_proj(audio)),
             speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
             runtime=runtime,
-            keep=keep,
+            cached=cached,
         )
         predicted = slice(layout.predicted.start, layout.predicted.stop)
         for index, block in enumerate(self.blocks):
