@@ -57,17 +57,13 @@ class AudioProjection(nn.Module):
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the video's tokens meet in one block.
+class AudioKeys:
+    """The audio tokens as keys and values of one block, and which video tokens attend to them."""
 
-    k, v: of each latent frame's audio tokens [frames, M, heads, d].  tokens: of the video in a latent frame.
-    positions: rotary position of every video token and head [B, L, heads] where two people speak.
-    """
-
-    k: torch.Tensor
-    v: torch.Tensor
-    tokens: int
-    positions: torch.Tensor | None
+    k: torch.Tensor  # [frames, M, heads, d], of each latent frame's audio tokens
+    v: torch.Tensor  # as k
+    tokens: int  # of the video in a latent frame
+    positions: torch.Tensor | None  # rotary, of every video token and head [B, L, heads]; None for one speaker
 
 
 class AudioAttention(nn.Module):
@@ -80,35 +76,35 @@ class AudioAttention(nn.Module):
         self.kv_linear = operations.Linear(audio_dim, 2 * dim, **options)
         self.proj = operations.Linear(dim, dim, **options)
 
-    def hear(
+    def keys(
         self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, cached: Cached = uncached
-    ) -> Heard:
+    ) -> AudioKeys:
         """audio [1, frames, M, audio_dim] as this block's keys and values.
 
-        positions: rotary position of every video token [B, L] where two people speak, else None.  keep: for what
+        positions: rotary position of every video token [B, L] where two people speak, else None.  cached: for what
         follows from the audio alone.
         """
         k, v = cached(self, lambda: self._keys(audio[0], rotated=positions is not None))
         if positions is not None:
             positions = self._query_positions(positions, audio.shape[1])
-        return Heard(k, v, layout.height * layout.width, positions)
+        return AudioKeys(k, v, layout.height * layout.width, positions)
 
     def forward(
-        self, x: torch.Tensor, heard: Heard, part: slice, attention: Callable[..., torch.Tensor]
+        self, x: torch.Tensor, keys: AudioKeys, chunk: slice, attention: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
-        """x [B, n, D], the tokens in the range `part` of the sequence -> [B, n, D]."""
+        """x [B, n, D], the tokens in the range `chunk` of the sequence -> [B, n, D]."""
         q = self.q_linear(x).unflatten(-1, (self.heads, -1))
-        if heard.positions is not None:
-            q = kernels.rotate_(q, position_table(heard.positions[:, part], q.shape[-1]))
-        met = []
-        for span, frames in whole_frames(part, heard.tokens):
-            k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (heard.k, heard.v))
+        if keys.positions is not None:
+            q = kernels.rotate_(q, position_table(keys.positions[:, chunk], q.shape[-1]))
+        outs = []
+        for span, frames in whole_frames(chunk, keys.tokens):
+            k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (keys.k, keys.v))
             out = attention(q[:, span].unflatten(1, (frames.stop - frames.start, -1)).flatten(0, 1), k, v, precise=True)
-            met.append(out.unflatten(0, (len(q), -1)).flatten(1, 2))
-        return self.proj(met[0] if len(met) == 1 else torch.cat(met, dim=1))
+            outs.append(out.unflatten(0, (len(q), -1)).flatten(1, 2))
+        return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs, dim=1))
 
     def _keys(self, audio: torch.Tensor, rotated: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [frames, tokens, heads, d]; rotated to their person's place where two speak."""
+        """Keys and values [frames, tokens, heads, d]; rotated to their person's position where two speak."""
         k, v = self.kv_linear(audio).unflatten(-1, (2, self.heads, -1)).unbind(2)
         if rotated:
             k = kernels.rotate_(k, position_table(self._person_positions(k), k.shape[-1]))
@@ -133,12 +129,12 @@ class AudioAttention(nn.Module):
         return torch.tensor(centres, device=k.device).repeat_interleave(tokens)[None, :, None]
 
 
-def whole_frames(part: slice, tokens: int) -> list[tuple[slice, slice]]:
+def whole_frames(chunk: slice, tokens: int) -> list[tuple[slice, slice]]:
     """A range of tokens cut where frames of `tokens` end, whole frames together: (tokens from its start, frames)."""
-    first, last = -(-part.start // tokens) * tokens, part.stop // tokens * tokens
-    edges = sorted({part.start, part.stop, *(edge for edge in (first, last) if part.start < edge < part.stop)})
+    first, last = -(-chunk.start // tokens) * tokens, chunk.stop // tokens * tokens
+    edges = sorted({chunk.start, chunk.stop, *(edge for edge in (first, last) if chunk.start < edge < chunk.stop)})
     return [
-        (slice(start - part.start, stop - part.start), slice(start // tokens, -(-stop // tokens)))
+        (slice(start - chunk.start, stop - chunk.start), slice(start // tokens, -(-stop // tokens)))
         for start, stop in pairwise(edges)
     ]
 

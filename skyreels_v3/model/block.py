@@ -246,7 +246,7 @@ class Block(nn.Module):
         prompt = self.cross_attn.keys(step)
         speech = None
         if step.audio is not None:
-            speech = self.audio_cross_attn.hear(step.audio, positions, step.layout, step.cached)
+            speech = self.audio_cross_attn.keys(step.audio, positions, step.layout, step.cached)
 
         # From here on a token knows no other one: a long sequence passes in parts.
         x, rows = x[:, wanted], within(rows, wanted)
