@@ -53,7 +53,7 @@ class Step:
     """What every block needs of one forward.
 
     noisy, clean: modulation at the sampler's timestep [B or 1, 6, D] and at timestep 0 [1, 6, D] or None, float32.
-    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  places: of its keys, see kernels.attention, or None.
+    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  key_bias: of its keys, see kernels.attention, or None.
     image: [B, 257, D] or None.
     audio: [B or 1, frames, people * tokens, width] or None.  speakers: where the people are, None for one.
     cached: for what is made of text, image and audio alone.
@@ -64,7 +64,7 @@ class Step:
     clean: torch.Tensor | None
     table: torch.Tensor
     text: torch.Tensor
-    places: torch.Tensor | None
+    key_bias: torch.Tensor | None
     image: torch.Tensor | None
     audio: torch.Tensor | None
     speakers: SpeakerMap | None
@@ -189,10 +189,10 @@ class CrossAttention(Attention):
         """x [B, n, D], keys and values as `keys` makes them -> [B, n, D]."""
         q = self._normed(self.q(x), self.norm_q, step.runtime)
         prompt, *others = keys
-        if step.places is None:
+        if step.key_bias is None:
             out = step.runtime.attention(q, *prompt, precise=True)
         else:
-            out = kernels.attention(q, *prompt, places=step.places)
+            out = kernels.attention(q, *prompt, key_bias=step.key_bias)
         for other in others:
             out += step.runtime.attention(q, *other, precise=True)
         return self.o(out)

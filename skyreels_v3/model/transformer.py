@@ -16,7 +16,7 @@ from ..errors import InputError
 from .audio_attention import AudioProjection
 from .block import Block, Runtime, Step
 from .params import TransformerParams
-from .prompt_places import joined
+from .prompt_padding import merge_padding
 from .rope import RotaryTables
 from .sequence import Layout, Segment, layout_of
 from .speaker_map import SpeakerMap
@@ -133,7 +133,7 @@ class SkyReelsTransformer(nn.Module):
             clean=clean,
             table=self.rotary.get(layout, x.device),
             text=prompt[0],
-            places=prompt[1] if len(prompt) > 1 else None,
+            key_bias=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else cached("image", lambda: self.img_emb(image)),
             audio=None if audio is None else cached("audio", lambda: self.audio_proj(audio)),
             speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
@@ -148,9 +148,9 @@ class SkyReelsTransformer(nn.Module):
         return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
 
     def _prompt(self, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The prompt at the model's width, and `places` of its keys where not every one stands for itself."""
-        text, *places = joined(text) or (text,)
-        return self.text_embedding(text), *places
+        """The prompt at the model's width, and the bias of its keys where one stands for many."""
+        text, *key_bias = merge_padding(text) or (text,)
+        return self.text_embedding(text), *key_bias
 
     def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
         """Time embedding [B or 1, D] and modulation rows [B or 1, 6, D], clean ones or None; all float32."""
