@@ -152,7 +152,7 @@ def streaming(network, given: peers.Video, queues):
             for one in network.blocks
         ]
         with streamed(weights, queues) as stream:
-            return peers.velocity(network, given, Runtime(step_cache=kept, around_block=stream.around(plain_block)))
+            return peers.velocity(network, given, Runtime(step_cache=kept, run_block=stream.wrap(plain_block)))
 
     return run
 

@@ -76,7 +76,7 @@ class Network(SkyReelsTransformer):
         runtime = Runtime(
             attention=chosen.run,
             affine=versions.resident_affine,
-            around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
+            run_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             step_cache=self.step_cache,
             chunking=self._chunking(segments),
         )
@@ -120,9 +120,9 @@ class Network(SkyReelsTransformer):
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
         if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
             return super().forward(segments, timestep, context, runtime=runtime, **given)
-        hooks: Any = runtime.around_block  # BlockHooks
+        hooks = runtime.run_block
         with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
-            runtime = dataclasses.replace(runtime, around_block=stream.around(hooks))
+            runtime = dataclasses.replace(runtime, run_block=stream.wrap(hooks))
             return super().forward(segments, timestep, context, runtime=runtime, **given)
 
 

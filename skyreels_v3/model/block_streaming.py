@@ -160,14 +160,14 @@ class BlockStream:
         self.free[n % BLOCKS_AHEAD] = self.queues.computed()
         self._complete(n + 1)
 
-    def around(self, run: Callable[..., T]) -> Callable[..., T]:
-        """`run` as a Runtime's around_block, within `block`."""
+    def wrap(self, run: Callable[..., T]) -> Callable[..., T]:
+        """`run` as a Runtime's run_block, within `block`."""
 
-        def around_block(index: int, *args) -> T:
+        def run_block(index: int, *args) -> T:
             with self.block(index):
                 return run(index, *args)
 
-        return around_block
+        return run_block
 
     def _begin(self, n: int) -> None:
         """Copies what does not hold up the host: before the block ahead of it computes, to lose no time."""

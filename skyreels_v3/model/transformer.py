@@ -14,7 +14,7 @@ from torch import nn
 from ... import kernels
 from ..errors import InputError
 from .audio_attention import AudioProjection
-from .block import Block, Runtime, Step
+from .block import Block, BlockInputs, Runtime
 from .params import TransformerParams
 from .prompt_padding import merge_padding
 from .rope import RotaryTables
@@ -127,11 +127,11 @@ class SkyReelsTransformer(nn.Module):
         cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
         prompt = cached("text", lambda: self._prompt(text))
-        step = Step(
+        inputs = BlockInputs(
             layout=layout,
             noisy=noisy,
             clean=clean,
-            table=self.rotary.get(layout, x.device),
+            cos_sin=self.rotary.get(layout, x.device),
             text=prompt[0],
             key_bias=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else cached("image", lambda: self.img_emb(image)),
@@ -143,7 +143,7 @@ class SkyReelsTransformer(nn.Module):
         predicted = slice(layout.predicted.start, layout.predicted.stop)
         for index, block in enumerate(self.blocks):
             wanted = predicted if index == len(self.blocks) - 1 else None
-            x = runtime.around_block(index, lambda x, block=block, wanted=wanted: block(x, step, wanted), x)
+            x = runtime.run_block(index, lambda x, block=block, wanted=wanted: block(x, inputs, wanted), x)
 
         return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
 

@@ -30,7 +30,7 @@ FRAME = 16  # tokens
 
 
 def forward(model, segments, chunking=USUAL, around=None):
-    runtime = Runtime(chunking=chunking, **({} if around is None else {"around_block": around}))
+    runtime = Runtime(chunking=chunking, **({} if around is None else {"run_block": around}))
     return model(segments, torch.tensor([500.0]), TEXT, runtime=runtime)
 
 

@@ -149,10 +149,10 @@ def test_out_of_memory_steps_down_once(pack_nodes, tmp_path):
         if failures:
             failures.pop()
             raise torch.cuda.OutOfMemoryError("no room")
-        return type(layer)._attended(layer, q, k, v, runtime)
+        return type(layer)._attention(layer, q, k, v, runtime)
 
     layer = network.blocks[1].self_attn
-    layer._attended = attend
+    layer._attention = attend
     torch.testing.assert_close(sample(), wanted, rtol=1e-5, atol=1e-5)
     assert tried[1] is small and len(tried) == 3
     failures[:] = [1, 1]
