@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from ... import kernels
@@ -38,22 +39,16 @@ class AudioProjection(nn.Module):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """[people, 4n + 1 frames, window, layers, width] -> [1, n + 1 latent frames, people * tokens, dim]."""
         middle = self.params.window // 2
-        first = windows[:, :1].flatten(2)
-        groups = windows[:, 1:].unflatten(1, (-1, LATENT_FRAME))
-        # Of a latent frame's four windows the first gives its past half, the last its coming half, the others
-        # their middle.
-        later = torch.cat(
-            [
-                groups[:, :, 0, : middle + 1],
-                groups[:, :, 1:-1, middle],
-                groups[:, :, -1, middle:],
-            ],
-            dim=2,
-        ).flatten(2)
+        first = rearrange(windows[:, :1], "people n window layers width -> people n (window layers width)")
+        groups = rearrange(windows[:, 1:], "people (n four) ... -> people n four ...", four=LATENT_FRAME)
+        # A latent frame stands for four video frames: the window of the first gives its past half, that of the last
+        # its coming half, those of the others their middle.
+        later = [groups[:, :, 0, : middle + 1], groups[:, :, 1:-1, middle], groups[:, :, -1, middle:]]
+        later = rearrange(torch.cat(later, dim=2), "people n window layers width -> people n (window layers width)")
         hidden = torch.cat([F.relu(self.proj1(first)), F.relu(self.proj1_vf(later))], dim=1)
         hidden = self.proj3(F.relu(self.proj2(hidden)))
-        tokens = self.norm(hidden.unflatten(-1, (self.params.tokens, self.params.dim)))
-        return tokens.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+        tokens = self.norm(rearrange(hidden, "people n (tokens dim) -> people n tokens dim", dim=self.params.dim))
+        return rearrange(tokens, "people n tokens dim -> 1 n (people tokens) dim")
 
 
 @dataclass(frozen=True)
@@ -99,8 +94,9 @@ class AudioAttention(nn.Module):
         outs = []
         for span, frames in whole_frames(chunk, keys.tokens):
             k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (keys.k, keys.v))
-            out = attention(q[:, span].unflatten(1, (frames.stop - frames.start, -1)).flatten(0, 1), k, v, precise=True)
-            outs.append(out.unflatten(0, (len(q), -1)).flatten(1, 2))
+            queries = rearrange(q[:, span], "b (t n) h d -> (b t) n h d", t=frames.stop - frames.start)
+            out = attention(queries, k, v, precise=True)
+            outs.append(rearrange(out, "(b t) n d -> b (t n) d", b=len(q)))
         return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs, dim=1))
 
     def _keys(self, audio: torch.Tensor, rotated: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,8 +114,8 @@ class AudioAttention(nn.Module):
         """
         frame, head = torch.arange(frames, device=positions.device), torch.arange(self.heads, device=positions.device)
         source = (frame[:, None] * self.heads + head) % frames
-        maps = positions.unflatten(1, (frames, -1))[:, source]
-        return maps.transpose(2, 3).flatten(1, 2)
+        maps = rearrange(positions, "b (t n) -> b t n", t=frames)[:, source]
+        return rearrange(maps, "b t h n -> b (t n) h")
 
     @staticmethod
     def _person_positions(k: torch.Tensor) -> torch.Tensor:

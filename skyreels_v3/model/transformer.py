@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import nn
 
 from ... import kernels
@@ -121,8 +122,8 @@ class SkyReelsTransformer(nn.Module):
         self._check(segments, text, image, audio)
         runtime = runtime or Runtime()
         layout = layout_of(segments, self.params.patch_size)
-        x = [self.patch_embedding(segment.latents).flatten(2).transpose(1, 2) for segment in segments]
-        x = torch.cat(x, dim=1)
+        patches = [self.patch_embedding(segment.latents) for segment in segments]
+        x = torch.cat([rearrange(patch, "b d t h w -> b (t h w) d") for patch in patches], dim=1)
 
         cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
@@ -153,21 +154,20 @@ class SkyReelsTransformer(nn.Module):
         return self.text_embedding(text), *key_bias
 
     def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
-        """Time embedding [B or 1, D] and modulation rows [B or 1, 6, D], clean ones or None; all float32."""
+        """Time embedding [B or 1, D], modulation [B or 1, 6, D] and that at timestep 0 or None; all float32."""
         if has_clean:
             timestep = torch.cat([timestep, timestep.new_zeros(1)])
         embedding = self.time_embedding(sinusoidal_embedding(timestep, self.params.freq_dim).to(dtype))
-        rows = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
+        modulation = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
         embedding = embedding.float()
         if has_clean:
-            return embedding[:-1], rows[:-1], rows[-1:]
-        return embedding, rows, None
+            return embedding[:-1], modulation[:-1], modulation[-1:]
+        return embedding, modulation, None
 
     def _unpatchify(self, x: torch.Tensor, layout: Layout, frames: int) -> torch.Tensor:
         pt, ph, pw = self.params.patch_size
-        x = x.unflatten(-1, (pt, ph, pw, self.params.out_dim))
-        x = x.unflatten(1, (frames, layout.height, layout.width))
-        return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        sizes = {"t": frames, "h": layout.height, "w": layout.width, "pt": pt, "ph": ph, "pw": pw}
+        return rearrange(x, "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **sizes)
 
     def _check(self, segments, text, image, audio) -> None:
         params = self.params
