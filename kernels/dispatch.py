@@ -58,7 +58,7 @@ class Operation:
         self._backend = backend
         self._sample = sample
         self._tried: dict[tuple, Callable | None] = {}
-        self._told: set[torch.device] = set()
+        self._reported: set[torch.device] = set()
 
     def __call__(self, x, *args, **options):
         """x: a tensor or QuantisedRows, whose device decides; then whatever the reference takes."""
@@ -82,7 +82,7 @@ class Operation:
         except Exception as error:
             # Raises where the arguments are at fault, and then the backend is not.
             result = self.eager(x, *args, **options)
-            self._give_up(kind, error)
+            self._disable(kind, error)
             return result
         return self.eager(x, *args, **options) if result is NotImplemented else result
 
@@ -112,18 +112,18 @@ class Operation:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            self._say(x.device, error)
+            self._report(x.device, error)
             return None
 
-    def _give_up(self, kind: tuple, error: Exception) -> None:
+    def _disable(self, kind: tuple, error: Exception) -> None:
         self._tried[kind] = None
-        self._say(kind[0], error)
+        self._report(kind[0], error)
 
-    def _say(self, device: torch.device, error: Exception) -> None:
+    def _report(self, device: torch.device, error: Exception) -> None:
         if self.name == OWN and isinstance(error, ModuleNotFoundError) and error.name == "triton":
             return  # as on most of Windows and macOS: nothing is wrong
-        if device not in self._told:
-            self._told.add(device)
+        if device not in self._reported:
+            self._reported.add(device)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             log.warning("SkyReels-V3: %s runs on %s without %s: %s", self.__name__, device, self.name, reason)
 

@@ -24,7 +24,7 @@ from ...skyreels_v3.model.step_cache import StepCache
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
 from .. import versions
-from .attention import choose, distrust
+from .attention import choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .lora_branches import attached
@@ -85,12 +85,12 @@ class Network(SkyReelsTransformer):
             velocity = self._in_memory(runtime, segments, timestep, context, **given)
             # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
             finite = bool(torch.isfinite(velocity).all())
-            if not finite and chosen.culprit is not None:
+            if not finite and chosen.backend is not None:
                 exact = dataclasses.replace(runtime, attention=kernels.attention)
                 velocity = self._in_memory(exact, segments, timestep, context, **given)
                 finite = bool(torch.isfinite(velocity).all())
                 if finite:
-                    distrust(chosen, x.device)
+                    disable(chosen, x.device)
         if not finite:
             raise InputError(
                 "The model's output is not finite, because its file holds broken numbers, a LoRA is too strong or fp16 "
