@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the system."""
+"""malloc_trim: freed memory of the process goes back to the system."""
 
 import ctypes
 import functools
@@ -7,16 +7,19 @@ from collections.abc import Callable
 
 
 @functools.cache
-def _trim() -> Callable[[int], int] | None:
-    """glibc's malloc_trim; other systems' allocators give large blocks back by themselves."""
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's malloc_trim; None elsewhere, where allocators return large blocks by themselves."""
     if not sys.platform.startswith("linux"):
         return None
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-def give_back() -> None:
-    """Return freed memory: glibc keeps what lies between aligned blocks, which while a model is packed grows to the
-    model's size, and in a long job with the number of windows."""
-    trim = _trim()
-    if trim is not None:
-        trim(0)
+def trim() -> None:
+    """Return freed memory to the system.
+
+    glibc keeps what lies between aligned blocks: as much as the whole model while one is packed, and more with every
+    window of a long video.
+    """
+    malloc_trim = _malloc_trim()
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..host_memory import give_back
+from ..cpu_memory import trim
 from ..video.join import join
 from ..video.rates import resample_indices
 from ..video.source import Sound
@@ -88,7 +88,7 @@ class LongJob:
             self.folder.put_tensors(_state_name(key), window.state)
         files = [_state_name(key), *([_piece_name(key)] if shown else [])]
         self.folder.commit(key, files, {"frames": len(shown), "state": True})
-        give_back()  # else a job of hours holds what its windows left behind in the heap
+        trim()  # else a job of hours holds what its windows left behind in the heap
 
     def drop_state(self, key: str) -> None:
         """Gives back the disk of a state that no window starts from any more."""
