@@ -8,9 +8,9 @@ from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_SECONDS
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
-from ...skyreels_v3.vae.memory import Way
+from ...skyreels_v3.vae.memory import Direction
 from .. import versions
-from ..encoders.vae import Passage, check_vae
+from ..encoders.vae import TiledVae, check_vae
 from ..network.forecast import expected
 from ..network.machine import machine_of
 from ..network.sizes import network_of
@@ -22,8 +22,9 @@ def beside_the_model(size: Size, vae, clip) -> list[str]:
     if vae is not None:
         check_vae(vae)
         height, width = size.height // LATENT_PIXEL, size.width // LATENT_PIXEL
-        ways = [(way, Passage(vae, way, height, width).planned()) for way in (Way.DECODE, Way.ENCODE)]
-        lines.append("VAE: " + ", ".join(f"{way.value} {gb(part.bytes)}{part.describe()}" for way, part in ways))
+        both = Direction.DECODE, Direction.ENCODE
+        tilings = [(one.value, TiledVae(vae, one, height, width).planned()) for one in both]
+        lines.append("VAE: " + ", ".join(f"{verb} {gb(each.bytes)}{each.describe()}" for verb, each in tilings))
     if clip is not None:
         lines.append(f"text encoder {gb(clip.patcher.model_size())}")
     return lines
