@@ -13,7 +13,6 @@ guidance t and speech guidance a: none + t (positive - negative) + a (negative -
 """
 
 import math
-from collections.abc import Callable
 from enum import Enum
 
 import torch
@@ -38,11 +37,8 @@ class Branch(Enum):
 
     @property
     def uses_references(self) -> bool:
+        """Of the avatar: whether it is given the speech."""
         return self.value[1] == "references"
-
-    @property
-    def uses_speech(self) -> bool:
-        return self.uses_references
 
 
 def reference_branches(text: float, image: float) -> dict[Branch, float]:
@@ -88,13 +84,6 @@ def text_branches(text: float) -> dict[Branch, float]:
     if text <= 1:
         return {Branch.POSITIVE: 1.0}
     return {Branch.POSITIVE: text, Branch.NEGATIVE: 1 - text}
-
-
-def guided(predict: Callable[[Branch], torch.Tensor], branches: dict[Branch, float]) -> torch.Tensor:
-    """Weighted sum of predict(branch) over the branches; a single prediction is passed through."""
-    if len(branches) == 1:
-        return predict(*branches)
-    return combine([predict(branch) for branch in branches], list(branches.values()))
 
 
 def combine(predictions: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

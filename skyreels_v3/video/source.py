@@ -141,11 +141,6 @@ class FramesSource(Source):
         return None if self._sound is None else Sound.of(*self._sound)
 
 
-def probe(source: Source) -> SourceInfo:
-    """What a video is, without decoding more than its first frame. Raises InputError where it is no video."""
-    return source.info
-
-
 def read_at(source: Source, times: Sequence[Fraction | float], fit: Fit | None = None) -> torch.Tensor:
     """uint8 [n, H, W, 3]: for each of the rising `times`, in seconds, the frame that is nearest.
 
