@@ -77,8 +77,8 @@ class Checkpoint:
 def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     """Open a transformer: one safetensors file, any shard of a set, or a folder with shards or one file.
 
-    job: what the artist chose, None for auto. Only headers are read. Raises InputError, in one sentence, for
-    files that are damaged, incomplete or of another model, and for a job that the weights rule out.
+    job: what the artist chose, None for auto. Only headers are read. Raises InputError, in one sentence, for files that
+    are damaged, incomplete or of another model, and for a job that the weights rule out.
     """
     path = Path(path)
     files = find_files(path)

@@ -11,9 +11,9 @@ WHITE = 255
 def to_rgb8(image: torch.Tensor | np.ndarray) -> np.ndarray:
     """8-bit RGB pixels [H, W, 3] of a ComfyUI IMAGE.
 
-    image: [B, H, W, C] (the first image counts) or [H, W, C], floating point 0 to 1 (what lies outside is
-    clipped) or uint8. C is 1 (grey), 2 (grey and alpha), 3 or 4; alpha is laid over white, as the letterbox
-    is. Rounds to the nearest step, so that 8-bit images come back as they were.
+    image: [B, H, W, C] (the first image counts) or [H, W, C], floating point 0 to 1 (what lies outside is clipped) or
+    uint8. C is 1 (grey), 2 (grey and alpha), 3 or 4; alpha is laid over white, as the letterbox is. Rounds to the
+    nearest step, so that 8-bit images come back as they were.
     Raises InputError for an empty image, another number of channels, or pixels that are no numbers.
     """
     pixels = torch.as_tensor(image).detach()

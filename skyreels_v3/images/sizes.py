@@ -1,7 +1,7 @@
 """Sizes and lengths a video can have, and the nearest one to what was asked for.
 
-Source of the tables: config.py and avatar_util.py of the official code. A bucket is a height and width with
-the height / width ratio under which it is picked; the nearest ratio wins, the first of equals.
+Source of the tables: config.py and avatar_util.py of the official code. A bucket is a height and width with the height
+/ width ratio under which it is picked; the nearest ratio wins, the first of equals.
 """
 
 import math

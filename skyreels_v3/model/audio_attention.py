@@ -109,8 +109,8 @@ class AudioAttention(nn.Module):
     def _query_positions(self, positions: torch.Tensor, frames: int) -> torch.Tensor:
         """Rotary positions per head [B, L, heads] from those of the video tokens [B, L].
 
-        The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of
-        a reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
+        The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of a
+        reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
         """
         frame, head = torch.arange(frames, device=positions.device), torch.arange(self.heads, device=positions.device)
         source = (frame[:, None] * self.heads + head) % frames

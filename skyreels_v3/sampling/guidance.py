@@ -5,8 +5,7 @@ Source: reference_to_video_pipeline.py of the official code, with text guidance 
 
     none + i (negative - none) + t (positive - negative)
 
-positive: prompt and references.  negative: negative prompt and references.  none: negative prompt, empty
-slots.
+positive: prompt and references.  negative: negative prompt and references.  none: negative prompt, empty slots.
 
 The avatar's formula (talking_avatar_pipeline.py) is the same with speech in the place of the references, with text
 guidance t and speech guidance a: none + t (positive - negative) + a (negative - none).
@@ -50,8 +49,8 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
     | <= 1 | > 1 | positive, and the same prompt with empty slots: plain guidance on the images |
     | > 1 | any | the formula: three, or two where a weight vanishes (image 1, or image equal to text) |
 
-    In the second row image guidance is officially off without a word; what is done here is the rule of the
-    official avatar pipeline for one guidance alone.
+    In the second row image guidance is officially off without a word; what is done here is the rule of the official
+    avatar pipeline for one guidance alone.
     Raises InputError for a guidance that is no number.
     """
     _check("text", text)

@@ -1,11 +1,10 @@
 """The two samplers of the official pipelines, for a model that predicts the clean latent.
 
 Sources: UniPC (arXiv 2302.04867), data prediction, order 2, B2(h), as fm_solvers_unipc.py and diffusers'
-UniPCMultistepScheduler run it on flow models: signal 1 - sigma, noise sigma, lambda = log((1 - sigma) /
-sigma).
+UniPCMultistepScheduler run it on flow models: signal 1 - sigma, noise sigma, lambda = log((1 - sigma) / sigma).
 
-`denoise(x, sigma)` is the model: noisy latents and a 0-d float32 sigma on their device -> clean latents. For
-a velocity v, clean = x - sigma v. `callback(step, x, denoised)` is told about every step before it is taken.
+`denoise(x, sigma)` is the model: noisy latents and a 0-d float32 sigma on their device -> clean latents. For a velocity
+v, clean = x - sigma v. `callback(step, x, denoised)` is told about every step before it is taken.
 """
 
 import math
@@ -93,11 +92,9 @@ def euler(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, callback: Cal
 
 
 def _corrector_weights(h: float, inverse: float) -> tuple[float, float]:
-    """Weights of the differences to the prediction at s, of those at t and before s, of the order 2
-    corrector.
+    """Weights of the differences to the prediction at s, of those at t and before s, of the order 2 corrector.
 
-    The paper's 2 x 2 system in closed form; `inverse` is 1 / r of the earlier prediction, its difference
-    included.
+    The paper's 2 x 2 system in closed form; `inverse` is 1 / r of the earlier prediction, its difference included.
     """
     basis = math.expm1(-h)
     phi = basis / -h - 1

@@ -1,7 +1,7 @@
 """What the avatar hears of a recording: features of wav2vec2, 25 a second, in chunks.
 
-Source: wav2vec2.py of the official code. The convolution's features are resampled to the
-video's rate before the transformer, as the model was trained; ComfyUI's own nodes resample after it.
+Source: wav2vec2.py of the official code. The convolution's features are resampled to the video's rate before the
+transformer, as the model was trained; ComfyUI's own nodes resample after it.
 """
 
 import math

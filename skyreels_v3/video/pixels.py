@@ -1,8 +1,8 @@
 """Decoded video frames as the artist sees them: 8-bit RGB, upright, with square pixels.
 
-The file's own matrix (BT.601, BT.709, BT.2020) and range (limited, full) are undone. A file that names no matrix
-is taken as Chromium takes it, by its height, so that colours are those of ComfyUI's page. HDR (PQ, HLG) is read as
-it is stored, without tone mapping. Transparency is laid over white, as in images.py. Fields are not separated.
+The file's own matrix (BT.601, BT.709, BT.2020) and range (limited, full) are undone. A file that names no matrix is
+taken as Chromium takes it, by its height, so that colours are those of ComfyUI's page. HDR (PQ, HLG) is read as it is
+stored, without tone mapping. Transparency is laid over white, as in images.py. Fields are not separated.
 """
 
 from fractions import Fraction

@@ -1,7 +1,6 @@
 """`python tests/goldens.py FILE...`: runs goldens, wherever they lie, and says how far off each is.
 
-What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest
-counts).
+What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest counts).
 """
 
 import importlib
