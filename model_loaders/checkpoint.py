@@ -177,8 +177,7 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
 
 
 def _name_and_folders(path: Path) -> list[str]:
-    """The name that may tell the job, then its folders' names, nearest first, up to the folder of all "
-    "models."""
+    """The name that may say the job, then its folders' names, nearest first, up to the folder of all models."""
     path = path.absolute()
     names = [path.name if path.is_dir() else path.stem]
     for parent in list(path.parents)[:FOLDERS_READ]:

@@ -89,8 +89,7 @@ KEY_MAPS = (WAN, DIFFUSERS)
 
 
 def find_dialect(keys: Iterable[str]) -> tuple[KeyMap, str] | None:
-    """The dialect of a checkpoint and the prefix before all its names, None if it is no transformer of "
-    "this kind."""
+    """The dialect of a checkpoint and the prefix before all its names; None for any other network."""
     keys = set(keys)
     for prefix in PREFIXES:
         for dialect in KEY_MAPS:

@@ -100,8 +100,7 @@ def _num_heads(dim: int, config: Mapping) -> int:
 
 
 def heads_in_metadata(metadata: Mapping[str, str]) -> dict:
-    """The number of heads a file's own metadata tells, as a config for `params_from_shapes`; empty if "
-    "none."""
+    """The number of heads in a file's own metadata, as a config for `params_from_shapes`; empty where it has none."""
     try:
         config = json.loads(metadata.get("config", "{}"))
     except (ValueError, RecursionError):
