@@ -1,4 +1,4 @@
-"""Which code runs an operation: its eager reference or a faster backend that has proved itself on the device.
+"""Which code runs an operation: its eager reference or a faster backend that was verified on the device.
 
 A backend is imported and compared with the reference at the first call of a kind (device, dtype, width, options).
 If it is missing, raises or computes something else, the reference runs from then on. Nothing is imported before a
@@ -78,7 +78,7 @@ class Operation:
         try:
             result = self._on_device(fast, x, *args, **options)
         except torch.cuda.OutOfMemoryError:
-            raise  # not the backend's fault: the host makes room and tries again
+            raise  # not the backend's fault: ComfyUI makes room and tries again
         except Exception as error:
             # Raises where the arguments are at fault, and then the backend is not.
             result = self.eager(x, *args, **options)

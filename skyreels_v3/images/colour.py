@@ -1,4 +1,4 @@
-"""Keeps colours where they started: mean and spread of every frame are moved to those of a reference, in CIE Lab.
+"""Colour match against drift: mean and spread of every frame are moved to those of a reference, in CIE Lab.
 
 Source: match_and_blend_colors in avatar_util.py of the official code. Its conversion is kornia's, sRGB <-> Lab under
 D65 with the constants below, which are rounded and not quite each other's inverse; the numbers depend on them.

@@ -34,7 +34,7 @@ def fit_frame(pixels: np.ndarray, width: int, height: int, how: str = DEFAULT_FI
     """8-bit RGB [height, width, 3] of a frame's 8-bit RGB [H, W, 3].
 
     crop: the middle of the frame fills the video; what is too wide or too high is cut away.
-    letterbox: the whole frame between black bars; `picture_box` tells where, to cut the bars off again.
+    letterbox: the whole frame between black bars; `picture_box` is where, to cut the bars off again.
     stretch: the whole frame, out of shape, by nearest neighbour: what the official pipelines do.
     Crop and letterbox are Lanczos. Only what is kept is ever resized, so panoramas of any shape take no memory.
     Raises InputError for another `how` and for pixels of another shape or type.

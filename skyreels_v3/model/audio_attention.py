@@ -1,4 +1,4 @@
-"""How speech reaches the avatar's transformer: projection to tokens, attention per latent frame.
+"""Attention of the avatar's transformer to speech: projection to audio tokens, attention per latent frame.
 
 Sources: InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647); the official transformer_a2v.py.
 """

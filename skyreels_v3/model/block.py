@@ -72,7 +72,7 @@ class BlockInputs:
 
 
 def overlap(span: slice, wanted: slice) -> slice:
-    """The part of `span` that lies in `wanted`, counted from the start of `wanted`; may be empty."""
+    """The range of `span` that lies in `wanted`, counted from the start of `wanted`; may be empty."""
     start, stop = (min(max(edge, wanted.start), wanted.stop) - wanted.start for edge in (span.start, span.stop))
     return slice(start, stop)
 

@@ -42,7 +42,7 @@ def rotary_table(layout: Layout, head_dim: int) -> torch.Tensor:
 
 
 class RotaryTables:
-    """Keeps the tables of the last few layouts on their device, so that a sampler's steps share one."""
+    """The tables of the last few layouts, on their device, so that a sampler's steps share one."""
 
     def __init__(self, head_dim: int, keep: int = 2):
         self.head_dim = head_dim

@@ -67,7 +67,7 @@ class ImageEmbedding(nn.Module):
 
 
 class SkyReelsTransformer(nn.Module):
-    """The network of all four jobs. Which job it does is decided by the segments it is given.
+    """The network of all four jobs; the segments of the sequence decide which one it does.
 
     operations: namespace with Linear, Conv3d, LayerNorm and RMSNorm.  device, dtype: of the weights; build on the
     meta device and load with assign=True to take them straight from a mapped file.

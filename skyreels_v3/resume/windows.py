@@ -2,7 +2,7 @@
 
 A window is a roll of an extension or a window of an avatar. What it leaves is a piece of video and a state (tensors)
 that the next one starts from; both are parts of a JobFolder, so that an interrupt, a crash or kill -9 loses only the
-window it meets.
+window that is being made.
 """
 
 from bisect import bisect_left
@@ -112,7 +112,10 @@ class LongJob:
 
 
 class WindowWriter:
-    """A window that is being made. last: its newest frame, uint8 [H, W, 3].  state: what the next one starts from."""
+    """A window that is being made.
+
+    last: its newest frame, uint8 [H, W, 3].  state: what the next window starts from.
+    """
 
     def __init__(self, opened: Callable[[], VideoWriter], shown: Sequence[int]):
         """opened: opens the video, when there is something to write.  shown: which frames it shows, rising."""
@@ -124,7 +127,7 @@ class WindowWriter:
         self.state: State | None = None
 
     def write(self, frames: torch.Tensor) -> None:
-        """The next frames, uint8 [n, H, W, 3]; the file shows those that its rate asks for, some of them twice."""
+        """The next frames, uint8 [n, H, W, 3]; those that the file's rate selects are written, some of them twice."""
         first, self.frames = self.frames, self.frames + len(frames)
         for index in self.shown[bisect_left(self.shown, first) : bisect_left(self.shown, self.frames)]:
             self.video = self.video or self.opened()

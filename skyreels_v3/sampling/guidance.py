@@ -1,4 +1,4 @@
-"""Guidance: what the model is asked in a step, and how the answers are put together.
+"""Guidance: the forwards of a step, and how their predictions are combined.
 
 All formulas are linear with weights that sum to 1, so they hold for velocities and for clean latents alike.
 Source: reference_to_video_pipeline.py of the official code, with text guidance t and image guidance i:
@@ -51,7 +51,7 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
 
     In the second row image guidance is officially off without a word; what is done here is the rule of the official
     avatar pipeline for one guidance alone.
-    Raises InputError for a guidance that is no number.
+    Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
     _check("image", image)
@@ -67,7 +67,7 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
 def avatar_branches(text: float, speech: float) -> dict[Branch, float]:
     """The forwards of the avatar job and the weight of each; where only one is above 1, plain guidance on that one.
 
-    Raises InputError for a guidance that is no number.
+    Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
     _check("speech", speech)
@@ -77,7 +77,7 @@ def avatar_branches(text: float, speech: float) -> dict[Branch, float]:
 def text_branches(text: float) -> dict[Branch, float]:
     """Forwards and weights of plain guidance, negative + t (positive - negative); one forward up to 1.
 
-    Source: the official extension pipelines. Raises InputError for a guidance that is no number.
+    Source: the official extension pipelines. Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
     if text <= 1:

@@ -1,4 +1,4 @@
-"""Noise levels (sigmas, 1 = pure noise, 0 = clean) and the timesteps that the network is told.
+"""Noise levels (sigmas, 1 = pure noise, 0 = clean) and the timesteps that the network is given.
 
 Source: the schedulers of the official pipelines. Both UniPC jobs cut the straight line from 0.999 to 0 into equal steps
 and then shift it. The reference job does so in float64 (diffusers' UniPCMultistepScheduler with flow sigmas); the

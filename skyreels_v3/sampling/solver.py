@@ -88,7 +88,7 @@ def euler(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, callback: Cal
 
 
 def _corrector_weights(h: float, inverse: float) -> tuple[float, float]:
-    """Weights of the differences to the prediction at s, of those at t and before s, of the order 2 corrector.
+    """Weights in the order 2 corrector of the predictions at t and before s, as differences to that at s.
 
     The paper's 2 x 2 system in closed form; `inverse` is 1 / r of the earlier prediction, its difference included.
     """

@@ -66,16 +66,16 @@ def vae_bytes(
     height, width: latent pixels.  channels: of the network's widest pictures (96 in Wan 2.1).  itemsize: bytes of a
     number.  at_once: frames of full size in a layer at a time.
     """
-    # Channels over all convolutions that remember, by stage: of the picture itself, then in units of `channels`.
+    # Channels over all convolutions with a cache, by stage: of the picture itself, then in units of `channels`.
     if direction is Direction.DECODE:
-        remembered = (0, 7), (0, 12), (0, 26), (LATENT_CHANNELS, 44)
+        cached = (0, 7), (0, 12), (0, 26), (LATENT_CHANNELS, 44)
         # Frames of the stage before, half as large, that wait while the last stage works on some of them.
         waiting = {4: 0.0, 2: 2.0, 1: 1.25}[at_once]
     else:
-        remembered = (PIXEL_CHANNELS, 4), (0, 7), (0, 16), (0, 40)
+        cached = (PIXEL_CHANNELS, 4), (0, 7), (0, 16), (0, 40)
         waiting = PIXEL_CHANNELS / channels * at_once
     area = height * width
-    past = PAST * area * sum(s * (extra + units * channels) for s, (extra, units) in zip(STAGES, remembered))
+    past = PAST * area * sum(s * (extra + units * channels) for s, (extra, units) in zip(STAGES, cached))
     frame = area * STAGES[0] * channels
     # A residual block: its input, what the convolution reads with its past, and the result.
     working = frame * (3 * at_once + PAST + waiting)

@@ -39,13 +39,13 @@ Timed = Generator[tuple[Fraction, av.VideoFrame]]
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the packets tell, in seconds of the file's clock. complete: all were read."""
+    """What is found from the packets; times in seconds of the file's clock."""
 
     frames: int
-    last: Fraction
+    last: Fraction  # when the last frame starts
     last_duration: Fraction
-    variable: bool
-    complete: bool
+    variable: bool  # frames are not evenly spaced
+    complete: bool  # all packets were read
 
 
 class FileSource(Source):
@@ -88,18 +88,18 @@ class FileSource(Source):
 
     def _probe(self) -> SourceInfo:
         with self._opened() as (container, stream):
-            clock = _clock(stream)
-            told = (stream.average_rate, stream.guessed_rate)
-            self._rate = Fraction(next((rate for rate in told if rate), DEFAULT_RATE))
+            clock = Fraction(stream.time_base or Fraction(1, 90000))
+            stated = (stream.average_rate, stream.guessed_rate)
+            self._rate = Fraction(next((rate for rate in stated if rate), DEFAULT_RATE))
             promised = stream.duration * clock if stream.duration else None
             until = (container.duration or 0) / Fraction(av.time_base)
             counted = stream.frames
-            heard = _sound_stream(container)
-            audio: dict[str, Any] = {}
-            if heard is not None:
-                audio = {"has_audio": True, "audio_rate": heard.rate, "audio_channels": heard.channels}
+            sound = _sound_stream(container)
+            audio = {}
+            if sound is not None:
+                audio = {"has_audio": True, "audio_rate": sound.rate, "audio_channels": sound.channels}
             aspect = stream.sample_aspect_ratio
-            unheard = heard is None  # otherwise the file's length may be that of its sound
+            silent = sound is None  # otherwise the file's length may be that of its sound
             # AVI has no times to show frames at, only an order in which to decode them; av makes up the others.
             self._by_dts = container.format.name == "avi"
         self._seeks = False  # until it is known that frames have times
@@ -109,7 +109,7 @@ class FileSource(Source):
             raise InputError(f"{self.name} has no frame that can be decoded: {ADVICE}.")
         self._first, frame = first
         self._seeks = self._stamp(frame) is not None
-        if promised is None and unheard:
+        if promised is None and silent:
             promised = until - self._first
         self._converter = Converter(frame, aspect)
         scan = self._scan(clock)
@@ -119,7 +119,7 @@ class FileSource(Source):
         self._last = scan.last
         span = scan.last - self._first
         if scan.complete:
-            rate, count = likely_rate(scan.frames, span, clock, told), scan.frames
+            rate, count = likely_rate(scan.frames, span, clock, stated), scan.frames
         else:
             rate = self._rate
             count = counted or round((span + 1 / rate) * rate)
@@ -237,18 +237,15 @@ class FileSource(Source):
             resampler, shape, made = None, None, 0
             for packet in _packets(container, stream, flush=True):
                 try:
-                    heard = packet.decode()
+                    decoded = packet.decode()
                 except EOFError:
                     break
                 except av.FFmpegError:
                     continue
-                for frame in heard:
-                    own = frame.format.name, frame.layout.name, frame.sample_rate
-                    if resampler is None or own != shape:
-                        resampler, shape = av.AudioResampler(format="fltp", layout=layout, rate=rate), own
-                    at = made
-                    if frame.pts is not None and frame.time_base is not None:
-                        at = round((frame.pts * frame.time_base - self._first) * rate)
+                for frame in decoded:
+                    if shape != (shape := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+                    at = made if frame.pts is None else round((frame.pts * frame.time_base - self._first) * rate)
                     block = np.concatenate(
                         [part.to_ndarray() for part in resampler.resample(frame)] or [EMPTY], axis=-1
                     )

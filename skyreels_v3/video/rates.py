@@ -28,17 +28,17 @@ def frames_at(duration: Fraction, rate: Fraction | int) -> int:
     return max(1, math.ceil(duration * Fraction(rate) - Fraction(1, 2)))
 
 
-def likely_rate(frames: int, span: Fraction, tick: Fraction, told: tuple[Fraction | None, ...]) -> Fraction:
+def likely_rate(frames: int, span: Fraction, tick: Fraction, stated: tuple[Fraction | None, ...]) -> Fraction:
     """The frame rate of a clip whose first and last of `frames` frames are `span` seconds apart.
 
-    tick: the step of the file's clock in seconds, to which the span is rounded.  told: rates in the file's header.
+    tick: the step of the file's clock in seconds, to which the span is rounded.  stated: rates in the file's header.
     A header's rate, then a usual one, is taken where it explains the span; otherwise the average.
     """
-    told = tuple(Fraction(rate) for rate in told if rate)
+    stated = tuple(Fraction(rate) for rate in stated if rate)
     if frames < 2 or span <= 0:
-        return told[0] if told else Fraction(24)
+        return stated[0] if stated else Fraction(24)
     usual = sorted(COMMON, key=lambda rate: abs((frames - 1) / rate - span))
-    for rate in (*(rate for rate in told if rate in COMMON), *usual, *told):
+    for rate in (*(rate for rate in stated if rate in COMMON), *usual, *stated):
         if abs((frames - 1) / rate - span) <= 2 * tick:
             return rate
     return Fraction((frames - 1) / span).limit_denominator(MAX_DENOMINATOR)

@@ -40,7 +40,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the host lends to a job; latents are in model space, pixels in [-1, 1].
+    """The encoders, the decoder and the sampler of a job; latents are in model space, pixels in [-1, 1].
 
     encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
     decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
@@ -146,7 +146,7 @@ def run_window(
 
     start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `run_key_pass`.
     features: as in `run_key_pass`.  After the last window, `motion` of what is returned are the video's last frames.
-    Raises InputError for frames that are no numbers; some may have been written then.
+    Raises InputError for NaN or infinite frames; some may have been written then.
     """
     generator = torch.Generator()
     generator.set_state(start.generator)
