@@ -141,7 +141,7 @@ class Prefetch:
 
     def wrap(self, run: Callable) -> Callable:
         def run_block(index: int, *args):
-            model_prefetch.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
+            self.host.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
             return run(index, *args)
 
         return run_block

@@ -101,7 +101,7 @@ def decoder(vae) -> Decode:
 class TiledVae:
     """ComfyUI's VAE on videos of one size, in as many tiles as memory asks for. height, width: latent pixels."""
 
-    vae: object
+    vae: Any
     direction: Direction
     height: int
     width: int

@@ -120,7 +120,7 @@ class Network(SkyReelsTransformer):
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
         if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
             return super().forward(segments, timestep, context, runtime=runtime, **given)
-        hooks = runtime.run_block
+        hooks: Any = runtime.run_block  # BlockHooks
         with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
             runtime = dataclasses.replace(runtime, run_block=stream.wrap(hooks))
             return super().forward(segments, timestep, context, runtime=runtime, **given)

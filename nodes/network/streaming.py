@@ -23,7 +23,9 @@ from ...skyreels_v3.model.block_streaming import BLOCKS_AHEAD, BlockStream, Weig
 from .. import versions
 
 
-def block_stream(blocks: nn.ModuleList, device: torch.device, options: dict) -> AbstractContextManager[BlockStream]:
+def block_stream(
+    blocks: nn.ModuleList, device: torch.device, options: dict
+) -> AbstractContextManager[BlockStream | versions.Prefetch]:
     """Puts the weights of `blocks` on `device` during one forward; what it opens has `wrap`, see BlockStream.
 
     options: the transformer_options of the forward. To be called with its LoRAs in place: theirs come along.

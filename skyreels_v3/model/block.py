@@ -102,7 +102,8 @@ def norm_modulate(x: torch.Tensor, modulation: Modulation, eps: float, how: kern
 
 def shared_quantisation(device: torch.device, *layers: nn.Module) -> kernels.Quantisation | None:
     """How the common input of `layers` is quantised, once for all; None where they take none in 8 bits, or differ."""
-    wanted = {layer.quantised_input(device) if hasattr(layer, "quantised_input") else None for layer in layers}
+    takers = [getattr(layer, "quantised_input", None) for layer in layers]
+    wanted = {None if taker is None else taker(device) for taker in takers}
     return wanted.pop() if len(wanted) == 1 else None
 
 
@@ -139,8 +140,8 @@ class SelfAttention(Attention):
         """x [B, L, D] normed, modulated and projected to q [B, n, D] of the tokens `wanted`, k and v [B, L, D]."""
         how = shared_quantisation(x.device, self.q, self.k, self.v)
         if x.shape[1] <= chunking.long:
-            x = norm_modulate(x, modulation, self.eps, how)
-            return self.q(x[:, wanted]), self.k(x), self.v(x)
+            normed = norm_modulate(x, modulation, self.eps, how)
+            return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
         # The normed stream of a long sequence never exists as a whole: it would be one tensor in five.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
         for chunk in chunks_of(x.shape[1], chunking.tokens):
@@ -192,9 +193,10 @@ class CrossAttention(Attention):
     def keys(self, inputs: BlockInputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values [B, M, heads, d] of the prompt and of the image, where the network takes one."""
         made = [inputs.cached((self, "text"), lambda: self._keys(inputs.text, self.k, self.v, self.norm_k, inputs))]
-        if inputs.image is not None:
+        image = inputs.image
+        if image is not None:
             own = self.k_img, self.v_img, self.norm_k_img
-            made.append(inputs.cached((self, "image"), lambda: self._keys(inputs.image, *own, inputs)))
+            made.append(inputs.cached((self, "image"), lambda: self._keys(image, *own, inputs)))
         return made
 
     def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, inputs: BlockInputs):
@@ -244,9 +246,10 @@ class Block(nn.Module):
         x, modulation = x[:, wanted], within(modulation, wanted)
         for chunk in chunks_of(x.shape[1], runtime.chunking.tokens):
             own, rows = x[:, chunk], within(modulation, chunk)
-            y = self.self_attn.o(attended[:, chunk])
+            # Unbound only behind the last chunk, which pyright does not see.
+            y = self.self_attn.o(attended[:, chunk])  # pyright: ignore[reportPossiblyUnboundVariable]
             if chunk.stop == x.shape[1]:
-                del attended
+                del attended  # pyright: ignore[reportPossiblyUnboundVariable]
             gates = [(span, row[:, 2]) for span, row in rows]
             y = self._add_norm(own, y, gates, self.norm3, self.cross_attn.q, runtime)
             y = self.cross_attn(y, prompt, inputs)
@@ -268,7 +271,8 @@ class Block(nn.Module):
         """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y."""
         weight, bias = runtime.affine(norm, x.device)
         how = shared_quantisation(x.device, layer)
-        affine = bias[None], weight[None] - 1, self.eps, how
+        shift = torch.zeros_like(weight) if bias is None else bias
+        affine = shift[None], weight[None] - 1, self.eps, how
         if len(gates) == 1:
             return kernels.add_gated_norm_modulate_(x, y, gates[0][1], *affine)
         out = y if how is None else kernels.rows_like(x, how)

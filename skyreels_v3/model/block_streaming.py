@@ -147,7 +147,7 @@ class BlockStream:
         self.buffers, self.rest = [], []
 
     @contextmanager
-    def block(self, index: int) -> Iterator[None]:
+    def block(self, index: int) -> Generator[None]:
         """A context in which the parameters of block `index` are on the device; entered in the order of the blocks."""
         if index not in self.positions:
             yield

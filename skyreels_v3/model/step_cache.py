@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-T = TypeVar("T")
+T = TypeVar("T", bound="torch.Tensor | tuple[torch.Tensor, ...]")
 Cached = Callable[[Hashable, Callable[[], T]], T]  # (key, make) -> the value under the key, or that of make()
 ENTRIES = 6  # conditionings of one step: with, without, and without image, for a batch in one or in turns
 

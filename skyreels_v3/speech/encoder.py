@@ -31,8 +31,8 @@ class Convolution(NamedTuple):
     kernel: int
     stride: int
     # Only where the layer normalises each channel over all of time: it is convolve, then norm, then GELU.
-    convolve: Callable[[torch.Tensor], torch.Tensor] | None = None
-    norm: Callable[[torch.Tensor], torch.Tensor] | None = None
+    convolve: Run | None = None
+    norm: Run | None = None
     eps: float = 1e-5
 
 
@@ -145,12 +145,12 @@ def _chunks(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) ->
         yield x[:, :, start * stride : (stop - 1) * stride + field]
 
 
-def _normalised(layer: Convolution, samples: torch.Tensor, chunk: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def _normalised(layer: Convolution, convolve: Run, norm: Run, samples: torch.Tensor, chunk: int) -> Run:
     """A layer that normalises with each channel's mean and variance over all of time, as a function of a chunk."""
-    count, mean, square = 0, 0.0, 0.0
+    count, mean, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     # As many of this layer's frames as it later makes at once: six halvings of time come after it.
     for x in _chunks(samples[:, None], [layer], chunk * 64):
-        made = layer.convolve(x).float()
+        made = convolve(x).float()
         variance, average = torch.var_mean(made, dim=2, correction=0)
         variance, average = variance.cpu().double(), average.cpu().double()  # not every GPU has float64
         # Chan's update of mean and variance.
@@ -168,6 +168,6 @@ def _normalised(layer: Convolution, samples: torch.Tensor, chunk: int) -> Callab
     offset = (bias - mean.to(weight) * factor)[..., None]
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        return F.gelu(torch.addcmul(offset, layer.convolve(x), factor[..., None]))
+        return F.gelu(torch.addcmul(offset, convolve(x), factor[..., None]))
 
     return run

@@ -18,12 +18,12 @@ from ..recipes import LATENT_FRAME
 PAST = 2  # frames before its own that a convolution in time looks at
 # Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
 SMALL = 20480
-# Of the host's class: what it holds is found by name.
+# Of ComfyUI's class: what it holds is found by name.
 Layer = Any
 Convolve = Callable[[Layer, torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
-def convolve(layer: torch.nn.Module, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+def convolve(layer: Layer, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
     """`layer`, a convolution in 2 or 3 dimensions, on x, with `padding` instead of its own.
 
     Its weights are cast to x's dtype. Where x has fewer frames than the kernel, the kernel's last frames are used.
@@ -148,7 +148,7 @@ class _Decoder(_Layers):
             x = self.run(layer, x)
         yield from self.upward(list(decoder.upsamples), x, at_once)
 
-    def upward(self, layers: list[torch.nn.Module], x: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
+    def upward(self, layers: list[Layer], x: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
         """The upsampling layers, whose frames become many and large: chunks of `at_once` frames take turns."""
         for done, layer in enumerate(layers, start=1):
             x = self.run(layer, x)

@@ -88,14 +88,14 @@ class FileSource(Source):
 
     def _probe(self) -> SourceInfo:
         with self._opened() as (container, stream):
-            clock = Fraction(stream.time_base or Fraction(1, 90000))
+            clock = _clock(stream)
             stated = (stream.average_rate, stream.guessed_rate)
             self._rate = Fraction(next((rate for rate in stated if rate), DEFAULT_RATE))
             promised = stream.duration * clock if stream.duration else None
             until = (container.duration or 0) / Fraction(av.time_base)
             counted = stream.frames
             sound = _sound_stream(container)
-            audio = {}
+            audio: dict[str, Any] = {}
             if sound is not None:
                 audio = {"has_audio": True, "audio_rate": sound.rate, "audio_channels": sound.channels}
             aspect = stream.sample_aspect_ratio
@@ -243,9 +243,12 @@ class FileSource(Source):
                 except av.FFmpegError:
                     continue
                 for frame in decoded:
-                    if shape != (shape := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-                    at = made if frame.pts is None else round((frame.pts * frame.time_base - self._first) * rate)
+                    own = frame.format.name, frame.layout.name, frame.sample_rate
+                    if resampler is None or own != shape:
+                        resampler, shape = av.AudioResampler(format="fltp", layout=layout, rate=rate), own
+                    at = made
+                    if frame.pts is not None and frame.time_base is not None:
+                        at = round((frame.pts * frame.time_base - self._first) * rate)
                     block = np.concatenate(
                         [part.to_ndarray() for part in resampler.resample(frame)] or [EMPTY], axis=-1
                     )

@@ -128,7 +128,7 @@ class VideoWriter:
 
 
 @contextmanager
-def new_file(path: Path, frame_rate: Fraction) -> Iterator[av.container.OutputContainer]:
+def new_file(path: Path, frame_rate: Fraction) -> Generator[av.container.OutputContainer]:
     """An MP4 container that becomes `path` when the block ends without an error; else nothing is left of it.
 
     frame_rate: the file's clock has whole ticks for each frame.
