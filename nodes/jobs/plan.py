@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.budget import Plan, Size, gb, planned_size
+from ...skyreels_v3.jobs.budget import Budget, Size, gb, planned_size
 from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_SECONDS
 from ...skyreels_v3.jobs.spec import SPECS
@@ -84,11 +84,11 @@ class PlanNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, width, height, frames, vae=None, clip=None, batch_size=1) -> io.NodeOutput:
         network, machine = network_of(model), machine_of(model.load_device)
-        plan = Plan(network, planned_size(network.job, width, height, frames, batch_size), machine)
-        if machine.streams and not plan.fits:
-            raise InputError(plan.problem())
-        *lines, verdict = plan.describe()
-        lines += beside_the_model(plan.size, vae, clip)
-        lines += [*time_needed(model, plan.size, network.job), verdict]
+        budget = Budget(network, planned_size(network.job, width, height, frames, batch_size), machine)
+        if machine.streams and not budget.fits:
+            raise InputError(budget.problem())
+        *lines, verdict = budget.describe()
+        lines += beside_the_model(budget.size, vae, clip)
+        lines += [*time_needed(model, budget.size, network.job), verdict]
         versions.tell(cls.hidden.unique_id, *lines)
         return io.NodeOutput(model, "\n".join(lines))

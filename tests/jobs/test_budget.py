@@ -9,7 +9,7 @@ import pytest
 from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.budget import GB, SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.budget import GB, SETTINGS, Budget, Machine, Network, planned_size, ways
 from pack.skyreels_v3.jobs.spec import SPECS
 from pack.skyreels_v3.model.chunking import LEVELS, SMALL, TIGHT, USUAL
 from pack.skyreels_v3.model.memory import block_numbers, forward_bytes
@@ -37,8 +37,8 @@ def network(precision: str, job: Job = Job.REFERENCE) -> Network:
     return Network(params, job, 2, weights, precision)
 
 
-def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Plan:
-    return Plan(network(precision, job), planned_size(job, *size, frames, batch), machine(vram))
+def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Budget:
+    return Budget(network(precision, job), planned_size(job, *size, frames, batch), machine(vram))
 
 
 @pytest.mark.parametrize("params, gb", [(VIDEO, 28.6), (AVATAR, 37.8)])
@@ -176,7 +176,7 @@ def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
     module, nodes = pack_nodes.module("skyreels_v3.jobs.budget"), pack_nodes.module("nodes.jobs.plan")
     size = module.planned_size(model.model.job, 832, 480, 81, 2)
     machine = pack_nodes.module("nodes.network.machine").machine_of(model.load_device)
-    planned = module.Plan(nodes.network_of(model), size, machine)
+    planned = module.Budget(nodes.network_of(model), size, machine)
     key = pack_nodes.module("nodes.network.condition").KEY
     shape, slots = [2, 16, 21, 60, 104], [1, 16, 4, 60, 104]
     assert planned.forward == model.model.memory_required(shape, {key: [slots]})
