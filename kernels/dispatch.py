@@ -155,7 +155,7 @@ def _moved(nested: Any, device: torch.device) -> Any:
     if isinstance(nested, torch.Tensor):
         return nested.to(device, copy=True)
     if isinstance(nested, QuantisedRows):
-        return nested.map(lambda part: part.to(device, copy=True))
+        return nested.map(lambda tensor: tensor.to(device, copy=True))
     if isinstance(nested, list | tuple):
         return type(nested)(_moved(item, device) for item in nested)
     if isinstance(nested, dict):

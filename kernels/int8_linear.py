@@ -51,8 +51,8 @@ def int8_linear(
     """
     flat = flat_rows(x, rotation)
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
-    for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
-        rows = part if isinstance(part, QuantisedRows) else quantised(part, Quantisation("int8", rotation))
+    for chunk, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        rows = chunk if isinstance(chunk, QuantisedRows) else quantised(chunk, Quantisation("int8", rotation))
         product = int8_matmul(rows.codes, weight).float().mul_(rows.scale).mul_(scale.reshape(1, -1))
         if bias is not None:
             product.add_(bias)

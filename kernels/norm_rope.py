@@ -22,9 +22,9 @@ def rms_norm_(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor
 
     x: [B, L, D].  weight: [D] float32.
     """
-    for part in x.split(CHUNK_TOKENS, dim=1):
+    for chunk in x.split(CHUNK_TOKENS, dim=1):
         # Of half precision and float32: computed in float32 and rounded, without a float32 copy of x.
-        part.mul_(_inverse_rms(part, eps)).mul_(weight)
+        chunk.mul_(_inverse_rms(chunk, eps)).mul_(weight)
     return x
 
 
@@ -35,16 +35,16 @@ def rotate_(x: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
     """
     # A pair as a complex number: one pass instead of seven, where it is supported.
     as_complex = x.device.type in ("cpu", "cuda") and x.is_contiguous() and not torch.compiler.is_compiling()
-    for part, angles in zip(x.split(CHUNK_TOKENS, dim=1), cos_sin.split(CHUNK_TOKENS, dim=1), strict=True):
+    for chunk, angles in zip(x.split(CHUNK_TOKENS, dim=1), cos_sin.split(CHUNK_TOKENS, dim=1), strict=True):
         if as_complex:
-            turned = torch.view_as_complex(part.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
-            if part.dtype != torch.float32:
-                part.copy_(torch.view_as_real(turned).flatten(-2))
+            turned = torch.view_as_complex(chunk.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
+            if chunk.dtype != torch.float32:
+                chunk.copy_(torch.view_as_real(turned).flatten(-2))
             continue
         cos, sin = angles.unbind(-1)
-        even, odd = part.float().unflatten(-1, (-1, 2)).unbind(-1)
+        even, odd = chunk.float().unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-        part.copy_(turned.flatten(-2))
+        chunk.copy_(turned.flatten(-2))
     return x
 
 

@@ -7,15 +7,15 @@ import torch
 
 from .memory import Tiling, tile_side
 
-Span = tuple[int, int]
+Edges = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Tile:
     """A rectangle of the video, and how much it counts in each of its pixels."""
 
-    rows: Span  # [start, stop) in latent pixels
-    columns: Span
+    rows: Edges  # [start, stop) in latent pixels
+    columns: Edges
     share: torch.Tensor  # 0 to 1, [H, W] in pixels of the result
     scale: int  # pixels of the result to a latent one
 
@@ -34,31 +34,31 @@ def tiles(tiling: Tiling, scale: int = 1) -> Iterator[Tile]:
 
     scale: pixels of what is made to a latent one, 8 when decoding.
     """
-    rows, columns = spans(tiling.height, tiling.rows), spans(tiling.width, tiling.columns)
+    rows, columns = edges(tiling.height, tiling.rows), edges(tiling.width, tiling.columns)
     for row, high in zip(rows, shares(rows, scale)):
         for column, wide in zip(columns, shares(columns, scale)):
             yield Tile(row, column, high[:, None] * wide, scale)
 
 
-def spans(length: int, count: int) -> list[Span]:
+def edges(length: int, count: int) -> list[Edges]:
     """`count` tiles of one size over a length, evenly spaced."""
     size = tile_side(length, count)
     starts = [round(index * (length - size) / max(1, count - 1)) for index in range(count)]
     return [(start, start + size) for start in starts]
 
 
-def shares(spans: Sequence[Span], scale: int = 1) -> list[torch.Tensor]:
-    """The share of each span in its pixels: one, but falling to zero over the overlap with a neighbour."""
-    spans = [(start * scale, stop * scale) for start, stop in spans]
-    total = torch.zeros(spans[-1][1])
+def shares(edges: Sequence[Edges], scale: int = 1) -> list[torch.Tensor]:
+    """The share of each tile in its pixels, along one side: one, but falling to zero over overlaps."""
+    edges = [(start * scale, stop * scale) for start, stop in edges]
+    total = torch.zeros(edges[-1][1])
     raw = []
-    for index, (start, stop) in enumerate(spans):
+    for index, (start, stop) in enumerate(edges):
         place = torch.arange(start, stop) + 0.5
         share = torch.ones(stop - start)
         if index:
-            share = share.minimum((place - start) / (spans[index - 1][1] - start))
-        if index + 1 < len(spans):
-            share = share.minimum((stop - place) / (stop - spans[index + 1][0]))
+            share = share.minimum((place - start) / (edges[index - 1][1] - start))
+        if index + 1 < len(edges):
+            share = share.minimum((stop - place) / (stop - edges[index + 1][0]))
         raw.append(share)
         total[start:stop] += share
-    return [share / total[start:stop] for share, (start, stop) in zip(raw, spans)]
+    return [share / total[start:stop] for share, (start, stop) in zip(raw, edges)]

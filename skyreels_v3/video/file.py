@@ -117,13 +117,13 @@ class FileSource(Source):
             self._last = scan.last
             scan = replace(scan, last=max(scan.last, self._end_of_packets(self._first + until)))
         self._last = scan.last
-        span = scan.last - self._first
+        seconds = scan.last - self._first
         if scan.complete:
-            rate, count = likely_rate(scan.frames, span, clock, stated), scan.frames
+            rate, count = likely_rate(scan.frames, seconds, clock, stated), scan.frames
         else:
             rate = self._rate
-            count = counted or round((span + 1 / rate) * rate)
-        duration = span + (scan.last_duration or 1 / rate) if scan.variable else count / rate
+            count = counted or round((seconds + 1 / rate) * rate)
+        duration = seconds + (scan.last_duration or 1 / rate) if scan.variable else count / rate
         return SourceInfo(
             self._converter.width,
             self._converter.height,
@@ -163,7 +163,7 @@ class FileSource(Source):
         average = (stamps[-1] - stamps[0]) / len(steps)
         # A clock of whole milliseconds makes steps of 41 and 42: that is rounding.
         uneven = bool(np.abs(steps - average).max() > max(average / 10, 1.5))
-        # Frames come out of the decoder later than packets go in: only the span is the same by decoding times.
+        # Frames come out of the decoder later than packets go in: only the time between is the same by decoding times.
         end = self._first + int(stamps[-1] - stamps[0]) * clock if self._by_dts else int(stamps[-1]) * clock
         return _Scan(len(stamps), end, length * clock, uneven, complete)
 

@@ -6,7 +6,7 @@ import torch
 from pack.benchmarks.harness import measure
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.skyreels_v3.vae.memory import Direction, Tiling, choose, needed, smaller, tile_side, tilings, vae_bytes
-from pack.skyreels_v3.vae.tiles import shares, spans, tiles
+from pack.skyreels_v3.vae.tiles import edges, shares, tiles
 from pack.tests.goldens.run import comfy
 
 GB = 10**9
@@ -79,7 +79,7 @@ def test_a_small_picture_is_not_cut():
 @pytest.mark.parametrize("length, count", [(60, 1), (60, 2), (61, 2), (160, 3), (161, 5)])
 @pytest.mark.parametrize("scale", [1, 8])
 def test_tiles_cover_everything_once(length, count, scale):
-    found = spans(length, count)
+    found = edges(length, count)
     assert found[0][0] == 0 and found[-1][1] == length
     assert {stop - start for start, stop in found} == {tile_side(length, count)}
     total = torch.zeros(length * scale)
