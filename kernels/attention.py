@@ -8,16 +8,16 @@ import torch.nn.functional as F
 
 
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, precise: bool = False, places: torch.Tensor | None = None
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, precise: bool = False, key_bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """softmax(q k^T / sqrt(d)) v.
 
     q: [B, L, heads, d].  k, v: [B, M, heads, d].  Returns [B, L, heads * d].
     precise: keeps this call out of 8-bit attention, for the few keys of the prompt, an image or speech: rounding them
     costs exactness and saves no time.
-    places: float32 [M], the logarithm of how many keys each one stands for; None for one. Only here, not in the others.
+    key_bias: float32 [M], added to each key's logits; log(n) makes it count as n equal keys. Not in other backends.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    mask = None if places is None else places.to(q)[None, None, None]
+    mask = None if key_bias is None else key_bias.to(q)[None, None, None]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)

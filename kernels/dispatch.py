@@ -1,4 +1,4 @@
-"""Which code runs an operation: its eager reference or a faster backend that has proved itself on the device.
+"""Which code runs an operation: its eager reference or a faster backend that was verified on the device.
 
 A backend is imported and compared with the reference at the first call of a kind (device, dtype, width, options).
 If it is missing, raises or computes something else, the reference runs from then on. Nothing is imported before a
@@ -58,7 +58,7 @@ class Operation:
         self._backend = backend
         self._sample = sample
         self._tried: dict[tuple, Callable | None] = {}
-        self._told: set[torch.device] = set()
+        self._reported: set[torch.device] = set()
 
     def __call__(self, x, *args, **options):
         """x: a tensor or QuantisedRows, whose device decides; then whatever the reference takes."""
@@ -78,11 +78,11 @@ class Operation:
         try:
             result = self._on_device(fast, x, *args, **options)
         except torch.cuda.OutOfMemoryError:
-            raise  # not the backend's fault: the host makes room and tries again
+            raise  # not the backend's fault: ComfyUI makes room and tries again
         except Exception as error:
             # Raises where the arguments are at fault, and then the backend is not.
             result = self.eager(x, *args, **options)
-            self._give_up(kind, error)
+            self._disable(kind, error)
             return result
         return self.eager(x, *args, **options) if result is NotImplemented else result
 
@@ -112,18 +112,18 @@ class Operation:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            self._say(x.device, error)
+            self._report(x.device, error)
             return None
 
-    def _give_up(self, kind: tuple, error: Exception) -> None:
+    def _disable(self, kind: tuple, error: Exception) -> None:
         self._tried[kind] = None
-        self._say(kind[0], error)
+        self._report(kind[0], error)
 
-    def _say(self, device: torch.device, error: Exception) -> None:
+    def _report(self, device: torch.device, error: Exception) -> None:
         if self.name == OWN and isinstance(error, ModuleNotFoundError) and error.name == "triton":
             return  # as on most of Windows and macOS: nothing is wrong
-        if device not in self._told:
-            self._told.add(device)
+        if device not in self._reported:
+            self._reported.add(device)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             log.warning("SkyReels-V3: %s runs on %s without %s: %s", self.__name__, device, self.name, reason)
 
@@ -155,7 +155,7 @@ def _moved(nested: Any, device: torch.device) -> Any:
     if isinstance(nested, torch.Tensor):
         return nested.to(device, copy=True)
     if isinstance(nested, QuantisedRows):
-        return nested.map(lambda part: part.to(device, copy=True))
+        return nested.map(lambda tensor: tensor.to(device, copy=True))
     if isinstance(nested, list | tuple):
         return type(nested)(_moved(item, device) for item in nested)
     if isinstance(nested, dict):

@@ -51,8 +51,8 @@ def int8_linear(
     """
     flat = flat_rows(x, rotation)
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
-    for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
-        rows = part if isinstance(part, QuantisedRows) else quantised(part, Quantisation("int8", rotation))
+    for chunk, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        rows = chunk if isinstance(chunk, QuantisedRows) else quantised(chunk, Quantisation("int8", rotation))
         product = int8_matmul(rows.codes, weight).float().mul_(rows.scale).mul_(scale.reshape(1, -1))
         if bias is not None:
             product.add_(bias)
@@ -98,7 +98,7 @@ def has_int8_matmul(device: torch.device) -> bool:
 def _has_int8_units() -> bool:
     """Whether this processor multiplies int8 (AVX-512 VNNI), and oneDNN makes use of it.
 
-    Without, torch takes a plain loop, 100 times slower than float32. Where oneDNN alone is told to do without
+    Without, torch takes a plain loop, 100 times slower than float32. Where oneDNN alone has to do without
     (ONEDNN_MAX_CPU_ISA), its sums of two products stick at 16 bits, so large numbers are tried.
     """
     names = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_cpu_support_vnni")  # older torch has the last ones

@@ -51,8 +51,8 @@ def norm_modulate(
         if x.shape[1] <= CHUNK_TOKENS:
             return _norm_modulate(x.float(), shift, scale, eps).to(x.dtype)
     out = rows_like(x, quantise) if out is None else out
-    for part, place in zip(x.split(CHUNK_TOKENS, dim=1), out.split(CHUNK_TOKENS, dim=1), strict=True):
-        y = _norm_modulate(part.float(), shift, scale, eps)
+    for chunk, place in zip(x.split(CHUNK_TOKENS, dim=1), out.split(CHUNK_TOKENS, dim=1), strict=True):
+        y = _norm_modulate(chunk.float(), shift, scale, eps)
         made: Any = y if quantise is None else quantised(y.to(x.dtype), quantise)  # of the same kind as place
         place.copy_(made)
     return out
@@ -75,8 +75,8 @@ def add_gated_(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor | None) -> t
         return x.add_(y)
     if x.dtype == torch.float32:
         return x.addcmul_(y, gate[:, None])
-    for part, addend in zip(x.split(CHUNK_TOKENS, dim=1), y.split(CHUNK_TOKENS, dim=1), strict=True):
-        part.copy_(torch.addcmul(part.float(), addend.float(), gate[:, None]))
+    for chunk, addend in zip(x.split(CHUNK_TOKENS, dim=1), y.split(CHUNK_TOKENS, dim=1), strict=True):
+        chunk.copy_(torch.addcmul(chunk.float(), addend.float(), gate[:, None]))
     return x
 
 

@@ -10,7 +10,7 @@ def _sample_norm(x, weight, eps):
     return (normal(2, 5, x.shape[-1], dtype=x.dtype), normal(x.shape[-1]), eps), {}
 
 
-def _sample_norm_rope(x, weight, table, heads, eps):
+def _sample_norm_rope(x, weight, cos_sin, heads, eps):
     (some, weights, _), _ = _sample_norm(x, weight, eps)
     angles = normal(5, x.shape[-1] // heads // 2)
     return (some, weights, torch.stack([angles.cos(), angles.sin()], dim=-1), heads, eps), {}
@@ -22,46 +22,48 @@ def rms_norm_(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor
 
     x: [B, L, D].  weight: [D] float32.
     """
-    for part in x.split(CHUNK_TOKENS, dim=1):
+    for chunk in x.split(CHUNK_TOKENS, dim=1):
         # Of half precision and float32: computed in float32 and rounded, without a float32 copy of x.
-        part.mul_(_inverse_rms(part, eps)).mul_(weight)
+        chunk.mul_(_inverse_rms(chunk, eps)).mul_(weight)
     return x
 
 
-def rotate_(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+def rotate_(x: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
     """Turns neighbouring pairs of every head by the token's angles, in float32, written into x.
 
-    x: [B, L, heads, d].  table: (cos, sin) [B or 1, L, heads or 1, d / 2, 2] float32.
+    x: [B, L, heads, d].  cos_sin: (cos, sin) [B or 1, L, heads or 1, d / 2, 2] float32.
     """
     # A pair as a complex number: one pass instead of seven, where it is supported.
     as_complex = x.device.type in ("cpu", "cuda") and x.is_contiguous() and not torch.compiler.is_compiling()
-    for part, angles in zip(x.split(CHUNK_TOKENS, dim=1), table.split(CHUNK_TOKENS, dim=1), strict=True):
+    for chunk, angles in zip(x.split(CHUNK_TOKENS, dim=1), cos_sin.split(CHUNK_TOKENS, dim=1), strict=True):
         if as_complex:
-            turned = torch.view_as_complex(part.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
-            if part.dtype != torch.float32:
-                part.copy_(torch.view_as_real(turned).flatten(-2))
+            turned = torch.view_as_complex(chunk.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
+            if chunk.dtype != torch.float32:
+                chunk.copy_(torch.view_as_real(turned).flatten(-2))
             continue
         cos, sin = angles.unbind(-1)
-        even, odd = part.float().unflatten(-1, (-1, 2)).unbind(-1)
+        even, odd = chunk.float().unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-        part.copy_(turned.flatten(-2))
+        chunk.copy_(turned.flatten(-2))
     return x
 
 
 @operation("triton_norm_rope:rms_norm_rope_", _sample_norm_rope)
-def rms_norm_rope_(x: torch.Tensor, weight: torch.Tensor, table: torch.Tensor, heads: int, eps: float) -> torch.Tensor:
+def rms_norm_rope_(
+    x: torch.Tensor, weight: torch.Tensor, cos_sin: torch.Tensor, heads: int, eps: float
+) -> torch.Tensor:
     """Norm over the full width, split into heads, rotate; written into x.
 
-    x: [B, L, heads * d], contiguous.  weight: [heads * d] float32.  table: (cos, sin) [L, d / 2, 2] float32.
+    x: [B, L, heads * d], contiguous.  weight: [heads * d] float32.  cos_sin: (cos, sin) [L, d / 2, 2] float32.
     Returns [B, L, heads, d].
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
         # On a CPU the passes over memory are the cost: the norm's factor rides on the rotation (complex product).
-        turn = torch.view_as_complex(table) * _inverse_rms(x, eps)
+        turn = torch.view_as_complex(cos_sin) * _inverse_rms(x, eps)
         x.mul_(weight)
         torch.view_as_complex(x.unflatten(-1, (heads, -1, 2))).mul_(turn.unsqueeze(-2))
         return x.unflatten(-1, (heads, -1))
-    return rotate_(rms_norm_.eager(x, weight, eps).unflatten(-1, (heads, -1)), table[None, :, None])
+    return rotate_(rms_norm_.eager(x, weight, eps).unflatten(-1, (heads, -1)), cos_sin[None, :, None])
 
 
 def _inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -18,8 +18,8 @@ def _sample(x, how):
 def quantised(x: torch.Tensor, how: Quantisation) -> QuantisedRows:
     """x [..., K] in any floating dtype -> its rows in 8 bits; K a multiple of the rotation."""
     out = rows_like(x, how).rows()
-    for part, place in zip(x.reshape(-1, x.shape[-1]).split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
-        codes, scale = quantise_rows(rotate(part, how.rotation), how.kind)
+    for chunk, place in zip(x.reshape(-1, x.shape[-1]).split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        codes, scale = quantise_rows(rotate(chunk, how.rotation), how.kind)
         place.codes.copy_(codes)
         place.scale.copy_(scale)
-    return out.map(lambda part: part.reshape(*x.shape[:-1], part.shape[-1]))
+    return out.map(lambda tensor: tensor.reshape(*x.shape[:-1], tensor.shape[-1]))

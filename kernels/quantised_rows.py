@@ -55,7 +55,7 @@ class QuantisedRows:
 
     def __getitem__(self, rows) -> "QuantisedRows":
         """A view of some rows: indices of the dimensions before the last."""
-        return self.map(lambda part: part[rows])
+        return self.map(lambda tensor: tensor[rows])
 
     def split(self, size: int, dim: int = 0) -> list["QuantisedRows"]:
         """Views of `size` rows each."""
@@ -69,7 +69,7 @@ class QuantisedRows:
 
     def rows(self) -> "QuantisedRows":
         """All rows in one dimension, [M, K]."""
-        return self.map(lambda part: part.reshape(-1, part.shape[-1]))
+        return self.map(lambda tensor: tensor.reshape(-1, tensor.shape[-1]))
 
     def unpacked(self) -> torch.Tensor:
         """x [..., K] in its dtype."""

@@ -27,8 +27,8 @@ def fp8_linear(x: torch.Tensor | QuantisedRows, weight, scale, bias=None):
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
     scales = scale.reshape(1, -1).expand(1, len(weight)).contiguous()
     bias = None if bias is None else bias.to(OUT)
-    for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
-        rows = part if isinstance(part, QuantisedRows) else quantised(part, FP8)
+    for chunk, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        rows = chunk if isinstance(chunk, QuantisedRows) else quantised(chunk, FP8)
         product = torch._scaled_mm(  # pyright: ignore[reportPrivateUsage]: torch has no public one
             rows.codes, weight.t(), rows.scale, scales, bias=bias, out_dtype=OUT, use_fast_accum=True
         )

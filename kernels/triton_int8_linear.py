@@ -75,8 +75,8 @@ def int8_linear(x, weight, scale, bias=None, rotation=0, gelu=False):
     if flat.shape[-1] != weight.shape[1]:
         raise ValueError(f"{tuple(x.shape)} is multiplied with a weight {tuple(weight.shape)}")
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
-    for part, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
-        rows = part if isinstance(part, QuantisedRows) else quantised(part, Quantisation("int8", rotation))
+    for chunk, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+        rows = chunk if isinstance(chunk, QuantisedRows) else quantised(chunk, Quantisation("int8", rotation))
         if len(place):
             multiply(rows, weight, scale, bias, gelu, place)
     return out.reshape(*x.shape[:-1], len(weight))

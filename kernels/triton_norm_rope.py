@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def norm_rope_kernel(
-    x, weight, table, length, heads, dim, eps, x_batch, x_row,
+    x, weight, cos_sin, length, heads, dim, eps, x_batch, x_row,
     ROPE: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     """One token. A head is a row of the tile [HEADS, DIM], the next powers of two above heads and dim."""
@@ -24,7 +24,7 @@ def norm_rope_kernel(
     if ROPE:
         v = v.to(x.dtype.element_ty).to(tl.float32)
         even, odd = tl.split(tl.reshape(v, (HEADS, DIM // 2, 2)))
-        angles = tl.load(table + row * dim + column, mask=column < dim, other=0.0)
+        angles = tl.load(cos_sin + row * dim + column, mask=column < dim, other=0.0)
         cos, sin = tl.split(tl.reshape(angles, (1, DIM // 2, 2)))
         v = tl.reshape(tl.join(even * cos - odd * sin, even * sin + odd * cos), (HEADS, DIM))
     tl.store(place, v.to(x.dtype.element_ty), mask=inside)
@@ -41,22 +41,22 @@ def rms_norm_(x, weight, eps):
     return _run(x, weight, None, 1, eps)
 
 
-def rms_norm_rope_(x, weight, table, heads, eps):
+def rms_norm_rope_(x, weight, cos_sin, heads, eps):
     """As the reference; leaves numbers that do not lie side by side to it."""
-    out = _run(x, weight, table, heads, eps)
+    out = _run(x, weight, cos_sin, heads, eps)
     return out if out is NotImplemented else out.unflatten(-1, (heads, -1))
 
 
-def _run(x, weight, table, heads, eps):
+def _run(x, weight, cos_sin, heads, eps):
     batch, length, width = x.shape
     dim = width // heads
-    if x.stride(-1) != 1 or weight.stride(0) != 1 or (table is not None and not table.is_contiguous()):
+    if x.stride(-1) != 1 or weight.stride(0) != 1 or (cos_sin is not None and not cos_sin.is_contiguous()):
         return NotImplemented
-    if len(weight) != width or (table is not None and table.shape != (length, dim // 2, 2)):
-        raise ValueError(f"weight {tuple(weight.shape)} and table do not belong to {tuple(x.shape)}")
+    if len(weight) != width or (cos_sin is not None and cos_sin.shape != (length, dim // 2, 2)):
+        raise ValueError(f"weight {tuple(weight.shape)} and cos_sin do not belong to {tuple(x.shape)}")
     if x.numel():
         norm_rope_kernel[(batch * length,)](
-            x, weight, weight if table is None else table, length, heads, dim, eps, x.stride(0), x.stride(1),
-            ROPE=table is not None, **tile(heads, dim),
+            x, weight, weight if cos_sin is None else cos_sin, length, heads, dim, eps, x.stride(0), x.stride(1),
+            ROPE=cos_sin is not None, **tile(heads, dim),
         )  # fmt: skip
     return x

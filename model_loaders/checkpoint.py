@@ -77,8 +77,8 @@ class Checkpoint:
 def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     """Open a transformer: one safetensors file, any shard of a set, or a folder with shards or one file.
 
-    job: what the artist chose, None for auto. Only headers are read. Raises InputError, in one sentence, for
-    files that are damaged, incomplete or of another model, and for a job that the weights rule out.
+    job: what the artist chose, None for auto. Only headers are read. Raises InputError, in one sentence, for files that
+    are damaged, incomplete or of another model, and for a job that the weights rule out.
     """
     path = Path(path)
     files = find_files(path)
@@ -177,8 +177,7 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
 
 
 def _name_and_folders(path: Path) -> list[str]:
-    """The name that may tell the job, then its folders' names, nearest first, up to the folder of all "
-    "models."""
+    """The name that may say the job, then its folders' names, nearest first, up to the folder of all models."""
     path = path.absolute()
     names = [path.name if path.is_dir() else path.stem]
     for parent in list(path.parents)[:FOLDERS_READ]:

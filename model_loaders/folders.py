@@ -30,8 +30,8 @@ MAX_FOLDERS = 10_000  # below one root
 def gguf_files(roots: Iterable[str | Path]) -> list[str]:
     """The .gguf files below these folders, relative to them, with `/`, sorted: ComfyUI's own lists have none.
 
-    As in those, links are followed. What is hidden is left out; a folder that cannot be read or is not there
-    counts as empty. Below a root the search ends after 10,000 folders.
+    As in those, links are followed. What is hidden is left out; a folder that cannot be read or is not there counts as
+    empty. Below a root the search ends after 10,000 folders.
     """
     return sorted(
         {name for root in roots for name in files_below(str(root), GGUF)}, key=lambda name: (name.lower(), name)
@@ -63,10 +63,9 @@ def models_below(folder: str) -> list[str]:
 def model_entries(names: Iterable[str]) -> list[str]:
     """What the list shows, sorted, with `/` between folders.
 
-    names: the files below ComfyUI's diffusion_models folders, relative to them, with `/` or `\\`. A folder
-    with shards becomes one entry that ends in `/`; shards and the other parts of its repository (text
-    encoder, VAE ...) are left out. Where two sets of shards share a folder, or lie in no folder, the first
-    shard of each stands for it.
+    names: the files below ComfyUI's diffusion_models folders, relative to them, with `/` or `\\`. A folder with shards
+    becomes one entry that ends in `/`; shards and the other parts of its repository (text encoder, VAE ...) are left
+    out. Where two sets of shards share a folder, or lie in no folder, the first shard of each stands for it.
     """
     paths = sorted({name.replace("\\", "/") for name in names})
     sets: dict[str, set[str]] = {}  # folder -> first shards
@@ -111,8 +110,8 @@ def _in_part(folder: str, homes: set[str]) -> bool:
 def entry_path(entry: str, roots: Iterable[str | Path]) -> Path:
     """The file or folder behind an entry of `model_entries`.
 
-    roots: ComfyUI's diffusion_models folders, the first that has the entry wins. Raises InputError for an
-    entry that is in none of them, and for one that leaves them (an absolute path, a drive, `..`).
+    roots: ComfyUI's diffusion_models folders, the first that has the entry wins. Raises InputError for an entry that is
+    in none of them, and for one that leaves them (an absolute path, a drive, `..`).
     """
     relative = entry.replace("\\", "/")
     parts = relative.split("/")

@@ -1,8 +1,8 @@
 """Which of the four jobs a checkpoint was trained for.
 
-R2V, both V2V checkpoints and plain Wan T2V have the same weights by name and shape; only the avatar shows
-itself by its audio layers. So the job comes from what the artist chose, or from names, and the sentence that
-goes with it says from which.
+R2V, both V2V checkpoints and plain Wan T2V have the same weights by name and shape; only the avatar shows itself by its
+audio layers. So the job comes from what the artist chose, or from names, and the sentence that goes with it says from
+which.
 """
 
 import re
@@ -48,10 +48,9 @@ def detect_job(
 ) -> tuple[Job, str]:
     """The job of a checkpoint and one sentence that says why.
 
-    names: the file's name first, then its folders', nearest first.  metadata: the file's own.  chosen: what
-    the artist set, None for auto; it wins wherever the weights allow it.  dialect: name of the key map of the
-    file. Raises InputError if the avatar is chosen for a file without audio layers, or another job for one
-    with them.
+    names: the file's name first, then its folders', nearest first.  metadata: the file's own.  chosen: what the artist
+    set, None for auto; it wins wherever the weights allow it.  dialect: name of the key map of the file.
+    Raises InputError if the avatar is chosen for a file without audio layers, or another job for one with them.
     """
     name = names[0] if names else "The file"
     has_audio = params.audio is not None

@@ -1,7 +1,7 @@
 """Names of weights: every dialect is a table that leads to the Wan names of the official checkpoints.
 
-Sources: the official V2V and A2V checkpoints' module tree (SkyworkAI/SkyReels-V3 at 28c771e, Wan names) and
-the diffusers layout of WanTransformer3DModel, in which R2V is published.
+Sources: the official V2V and A2V checkpoints' module tree (SkyworkAI/SkyReels-V3 at 28c771e, Wan names) and the
+diffusers layout of WanTransformer3DModel, in which R2V is published.
 """
 
 import re
@@ -89,8 +89,7 @@ KEY_MAPS = (WAN, DIFFUSERS)
 
 
 def find_dialect(keys: Iterable[str]) -> tuple[KeyMap, str] | None:
-    """The dialect of a checkpoint and the prefix before all its names, None if it is no transformer of "
-    "this kind."""
+    """The dialect of a checkpoint and the prefix before all its names; None for any other network."""
     keys = set(keys)
     for prefix in PREFIXES:
         for dialect in KEY_MAPS:

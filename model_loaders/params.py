@@ -20,10 +20,9 @@ HEADS = ("num_heads", "num_attention_heads")  # in config.json of Wan and of dif
 def params_from_shapes(shapes: Mapping[str, Shape], config: Mapping | None = None) -> TransformerParams:
     """Sizes of the transformer with these weights.
 
-    shapes: Wan name -> shape.  config: what is known beside the weights (config.json or the file's metadata);
-    only the number of heads is taken from it, which no shape tells. Without it a head is 128 wide, as in
-    every published checkpoint. Raises InputError where a weight is missing that a size is read from, or the
-    sizes cannot be.
+    shapes: Wan name -> shape.  config: what is known beside the weights (config.json or the file's metadata); only the
+    number of heads is taken from it, which no shape tells. Without it a head is 128 wide, as in every published
+    checkpoint. Raises InputError where a weight is missing that a size is read from, or the sizes cannot be.
     """
     dim, in_dim, *patch = _shape(shapes, "patch_embedding.weight", 5)
     out_rows, _ = _shape(shapes, "head.head.weight", 2)
@@ -55,8 +54,8 @@ def _audio_params(shapes: Mapping[str, Shape], config: Mapping) -> AudioParams:
     (dim,) = _shape(shapes, "audio_proj.norm.weight", 1)
     rows, _ = _shape(shapes, "audio_proj.proj3.weight", 2)
     layers = AudioParams.layers
-    # Both read windows of layers x width features: the first latent frame one window, later ones as many
-    # frames more as a latent frame has, less one.
+    # Both read windows of layers x width features: the first latent frame one window, later ones as many frames more as
+    # a latent frame has, less one.
     frame, rest = divmod(later - first, LATENT_FRAME - 1)
     if rest or frame <= 0 or first % frame or frame % layers or not dim or rows % dim:
         raise InputError(
@@ -101,8 +100,7 @@ def _num_heads(dim: int, config: Mapping) -> int:
 
 
 def heads_in_metadata(metadata: Mapping[str, str]) -> dict:
-    """The number of heads a file's own metadata tells, as a config for `params_from_shapes`; empty if "
-    "none."""
+    """The number of heads in a file's own metadata, as a config for `params_from_shapes`; empty where it has none."""
     try:
         config = json.loads(metadata.get("config", "{}"))
     except (ValueError, RecursionError):

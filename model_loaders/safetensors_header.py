@@ -1,8 +1,7 @@
 """The header of a safetensors file, read and checked without loading anything.
 
 Format: https://github.com/huggingface/safetensors#format. Eight bytes hold the length of the header (little
-endian), then comes JSON (name -> dtype, shape, data_offsets), then the tensors, without gaps and up to the
-last byte.
+endian), then comes JSON (name -> dtype, shape, data_offsets), then the tensors, without gaps and up to the last byte.
 """
 
 import json
@@ -48,8 +47,8 @@ def begins_like_safetensors(start: bytes) -> bool:
 def read_safetensors(path: Path) -> Header:
     """Read and check the header of a safetensors file.
 
-    Everything the file claims is held against its size before memory is taken for it. Raises InputError with
-    one sentence for a path that is no readable file and for damaged files.
+    Everything the file claims is held against its size before memory is taken for it. Raises InputError with one
+    sentence for a path that is no readable file and for damaged files.
     """
     path = Path(path)
     name = printable(path.name)

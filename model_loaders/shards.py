@@ -33,8 +33,8 @@ def title(place: Path) -> str:
 def find_files(path: Path) -> Files:
     """The files of the checkpoint at a path: a single file, any shard of a set, or a folder.
 
-    Raises InputError for a folder without a checkpoint or with several, an incomplete set of shards and an
-    index that is malformed, points out of its folder or names a file that is not there.
+    Raises InputError for a folder without a checkpoint or with several, an incomplete set of shards and an index that
+    is malformed, points out of its folder or names a file that is not there.
     """
     if path.is_dir():
         return _in_folder(path)

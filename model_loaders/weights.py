@@ -10,8 +10,8 @@ import torch
 from ..formats.base import Format
 from ..formats.kinds import Precision
 from ..formats.registry import format_of
+from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
-from ..skyreels_v3.host_memory import give_back
 from .checkpoint import Checkpoint
 from .params import expected_shapes
 from .precision import encoding_of
@@ -75,7 +75,7 @@ def load_weights(
             weight = _unpacked(stored, shape, files, device)
             parts = weights.formats[layer].pack(weight)
             del weight
-            give_back()
+            trim()
             weights.tensors.update({f"{layer}.{part}": tensor.cpu() for part, tensor in parts.items()})
         only_zeros &= _check(name, weights, checkpoint)
     if only_zeros:

@@ -139,12 +139,12 @@ class Prefetch:
         self.device = device
         self.host: Any = model_prefetch
 
-    def around(self, run: Callable) -> Callable:
-        def around_block(index: int, *args):
+    def wrap(self, run: Callable) -> Callable:
+        def run_block(index: int, *args):
             self.host.prefetch_queue_pop(self.queue, self.device, self.blocks[index])
             return run(index, *args)
 
-        return around_block
+        return run_block
 
     def close(self) -> None:
         """Gives the last block's memory back; in the middle of a forward, the one that has come."""

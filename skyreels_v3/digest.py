@@ -11,18 +11,13 @@ import numpy as np
 import torch
 
 
-def chain_key(base: Any, parts: Sequence[Any]) -> str:
-    """The key of the last of `parts`, 32 hex digits, which follows from `base` and all parts up to it.
+def chain_keys(base: Any, parts: Sequence[Any]) -> tuple[str, ...]:
+    """The key of each of `parts`, 32 hex digits, which follows from `base` and all parts up to it.
 
     base: what every part depends on (source, models, seed, size).  parts: what each part adds (a line of the script).
     So a change of line 3 changes the keys of line 3 and of those behind it, and lines 1 and 2 stay done.
     See `digest` for what the values may be.
     """
-    return digest("base", base) if not parts else chain_keys(base, parts)[-1]
-
-
-def chain_keys(base: Any, parts: Sequence[Any]) -> tuple[str, ...]:
-    """`chain_key` of every part of `parts` with those before it."""
     keys, key = [], digest("base", base)
     for part in parts:
         key = digest(key, part)

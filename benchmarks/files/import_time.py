@@ -1,7 +1,7 @@
 """How long ComfyUI's start waits for this pack, and what the pack imports that ComfyUI had not.
 
-A process of its own every time, in which ComfyUI and its built-in nodes are imported as at a start; then the
-pack is loaded by the function that ComfyUI loads custom nodes with. Compiled files are there already.
+A process of its own every time, in which ComfyUI and its built-in nodes are imported as at a start; then the pack is
+loaded by the function that ComfyUI loads custom nodes with. Compiled files are there already.
 """
 
 from __future__ import annotations

@@ -116,13 +116,13 @@ def video(case: Case, device, dtype) -> Video:
 
 def steps(network, given: Video) -> tuple[Callable, Callable, object]:
     """(a first step, a later one, what the later one has to go by); the later one's first call fills that."""
-    from pack.skyreels_v3.model.step_cache import Kept
+    from pack.skyreels_v3.model.step_cache import StepCache
     from pack.skyreels_v3.model.transformer import Runtime
 
-    kept = Kept(2**40)
+    kept = StepCache(2**40)
     return (
-        lambda: peers.velocity(network, given, Runtime(kept=Kept(2**40))),
-        lambda: peers.velocity(network, given, Runtime(kept=kept)),
+        lambda: peers.velocity(network, given, Runtime(step_cache=StepCache(2**40))),
+        lambda: peers.velocity(network, given, Runtime(step_cache=kept)),
         kept,
     )
 

@@ -136,10 +136,10 @@ def streaming(network, given: peers.Video, queues):
     """A later step of a job, with the blocks' weights coming through `queues`."""
     from pack.skyreels_v3.model.block import plain_block
     from pack.skyreels_v3.model.block_streaming import Weight, streamed
-    from pack.skyreels_v3.model.step_cache import Kept
+    from pack.skyreels_v3.model.step_cache import StepCache
     from pack.skyreels_v3.model.transformer import Runtime
 
-    kept = Kept(2**40)
+    kept = StepCache(2**40)
 
     def run():
         weights = [
@@ -152,7 +152,7 @@ def streaming(network, given: peers.Video, queues):
             for one in network.blocks
         ]
         with streamed(weights, queues) as stream:
-            return peers.velocity(network, given, Runtime(kept=kept, around_block=stream.around(plain_block)))
+            return peers.velocity(network, given, Runtime(step_cache=kept, run_block=stream.wrap(plain_block)))
 
     return run
 

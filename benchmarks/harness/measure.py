@@ -82,8 +82,8 @@ def enter_comfyui(cpu: bool = True) -> Path:
 def interleaved(calls: Mapping[str, Call], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict:
     """Seconds of every call in every round, {name: [s, ...]}, after one round that does not count.
 
-    The calls take turns, so that a change of the machine's load meets all of them, and every round starts with
-    the next one, so that none always comes after the same neighbour.
+    The calls take turns, so that a change of the machine's load meets all of them, and every round starts with the next
+    one, so that none always comes after the same neighbour.
     """
     names = list(calls)
     seconds: dict[str, list[float]] = {name: [] for name in names}

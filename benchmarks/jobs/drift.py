@@ -41,7 +41,7 @@ def roll_distances(encode, decode, source, rolls, strength: float) -> list[float
     """Lab distance of every roll to the first one."""
     import torch
 
-    from pack.skyreels_v3.images.colour import lab_distance
+    from pack.benchmarks.harness.colour import lab_distance
     from pack.skyreels_v3.images.convert import signed
     from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
 

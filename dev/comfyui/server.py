@@ -33,9 +33,9 @@ POLL = 0.1  # seconds
 TEXT = 3  # the kind of a binary message, see BinaryEventTypes of ComfyUI's protocol.py
 GRACE = 10  # seconds from the request to stop until the process is killed
 
-# Runs main.py as its own process would, and ends with whoever started it: file 0 is a pipe that nobody writes
-# to and that closes when the other end dies, however it dies. SIGINT is set because the background jobs of a
-# shell, and so their children, ignore it.
+# Runs main.py as its own process would, and ends with whoever started it: file 0 is a pipe that nobody writes to and
+# that closes when the other end dies, however it dies. SIGINT is set because the background jobs of a shell, and so
+# their children, ignore it.
 LAUNCHER = """
 import os, runpy, signal, sys, threading
 def follow():

@@ -1,5 +1,4 @@
-"""Tiny checkpoints with the real names and layouts, for tests and the demo. The same call writes the same
-weights.
+"""Tiny checkpoints with the real names and layouts, for tests and the demo. The same call writes the same weights.
 
     write_transformer(path, job)    the four SkyReels-V3 transformers, in one file or in shards
     write_vae(path)                 a narrow Wan 2.1 VAE that the stock VAELoader opens: see tiny_vae.py
@@ -53,8 +52,8 @@ TINY_AVATAR = TransformerParams(
 def random_weight(key: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     """A float32 weight as a trained one is scaled, from its name alone.
 
-    Matrices and kernels are divided by the square root of their fan-in; vectors are 1 (weights of norms) or 0
-    plus a tenth of a normal number.
+    Matrices and kernels are divided by the square root of their fan-in; vectors are 1 (weights of norms) or 0 plus a
+    tenth of a normal number.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{key}".encode()))
     weight = torch.randn(shape, generator=generator)
@@ -87,9 +86,8 @@ def write_transformer(
 ) -> Path:
     """Write a transformer for a job and return the path.
 
-    path: a file if it ends in .safetensors, else a folder as Skywork publishes it, with config.json and, of
-    several shards, an index (unless index is False).  dialect: "wan" or "diffusers".  prefix: before every
-    name.
+    path: a file if it ends in .safetensors, else a folder as Skywork publishes it, with config.json and, of several
+    shards, an index (unless index is False).  dialect: "wan" or "diffusers".  prefix: before every name.
     """
     path = Path(path)
     params = params or (TINY_AVATAR if job is Job.AVATAR else TINY)
@@ -137,8 +135,7 @@ def _config(params: TransformerParams, dialect: str) -> dict:
 TEXT_WIDTH = 4096  # of umt5-xxl
 TEXT_BUCKETS = 32  # of relative positions
 
-# Enough English for a sentencepiece model whose pieces are whole words of prompts; other text falls back to
-# bytes.
+# Enough English for a sentencepiece model whose pieces are whole words of prompts; other text falls back to bytes.
 WORDS = """
 a an the and or but with without into onto over under behind beside between through across along around near
 far left right up down front back inside outside toward away from to of in on at by for as is are was be being

@@ -1,16 +1,16 @@
 """A narrow Wan 2.1 VAE whose decode of an encode looks like the input, made by hand instead of by training.
 
-Names and layout are the official ones (checked against `shapes` of the golden `vae`), so ComfyUI's VAELoader
-opens it at its own width. Residual blocks, time convolutions and attention hold small random weights; the
-picture goes past them on a path that is set by hand:
+Names and layout are the official ones (checked against `shapes` of the golden `vae`), so that ComfyUI's VAELoader opens
+it at its own width. Residual blocks, time convolutions and attention hold small random weights; the picture goes past
+them on a path that is set by hand:
 
-- every channel but a few is left to chance; channel 0 is a large constant, which makes each RMS norm, whose
-divisor is then nearly that constant, a multiplication by a known number; - SiLU(x) - SiLU(-x) = x, so a
-signal that comes with its negative passes the heads exactly; - each of the three spatial halvings averages,
-each doubling interpolates: a latent pixel is the mean of its 8 x 8; - the two time convolutions sort four
-frames into four slots of three colours, and back: motion stays exact; - 12 of the 16 latent channels carry
-the slots with the mean and deviation that ComfyUI's Wan 2.1 latents have, so a latent of unit noise decodes
-to a picture that is neither black nor grey.
+- Every channel but a few is left to chance; channel 0 is a large constant, which makes each RMS norm, whose divisor is
+  then nearly that constant, a multiplication by a known number.
+- SiLU(x) - SiLU(-x) = x, so a signal that comes with its negative passes the heads exactly.
+- Each of the three spatial halvings averages, each doubling interpolates: a latent pixel is the mean of its 8 x 8.
+- The two time convolutions sort four frames into four slots of three colours, and back: motion stays exact.
+- 12 of the 16 latent channels carry the slots with the mean and deviation that ComfyUI's Wan 2.1 latents have, so that
+  a latent of unit noise decodes to a picture that is neither black nor grey.
 """
 
 from itertools import pairwise

@@ -1,10 +1,9 @@
 """Make torchvision and torchaudio importable beside a CPU build of torch. Run by `.venv`'s Python.
 
-There is no CPU build of either on PyPI for every torch. Their CUDA builds hold native parts that a CPU torch
-cannot load, and both then fail to import, although ComfyUI uses only what they do in plain torch. This script
-tries the import and mends the copy in `.venv` only where it fails: torchvision registers shape functions for
-two operators that were never loaded, and torchaudio insists on its native library once it sees the file. A
-second run finds nothing to do.
+There is no CPU build of either on PyPI for every torch. Their CUDA builds hold native parts that a CPU torch cannot
+load, and both then fail to import, although ComfyUI uses only what they do in plain torch. This script tries the import
+and mends the copy in `.venv` only where it fails: torchvision registers shape functions for two operators that were
+never loaded, and torchaudio insists on its native library once it sees the file. A second run finds nothing to do.
 """
 
 import importlib.util

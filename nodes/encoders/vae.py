@@ -5,7 +5,7 @@ after it, and bfloat16 shifts that. Decoding is computed in the precision that C
 where the card has it, float16 on older ones, float32 with --fp32-vae and on processors without units for 16 bits.
 benchmarks/README.md has what that costs. Weights are cast layer by layer, while they are used.
 
-How much passes at once is decided before, by `vae_memory`; only where its count is wrong does a card run out.
+How the video is tiled is decided before, by `vae_memory`; only where its count is wrong does a card run out.
 """
 
 import functools
@@ -24,7 +24,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, latent_frames
 from ...skyreels_v3.vae import causal as causal_vae
 from ...skyreels_v3.vae import memory as vae_memory
-from ...skyreels_v3.vae.memory import PIXEL_CHANNELS, Part, Way
+from ...skyreels_v3.vae.memory import PIXEL_CHANNELS, Direction, Tiling
 from ...skyreels_v3.vae.tiles import tiles
 from .. import versions
 
@@ -71,10 +71,10 @@ def encoder(vae) -> Encode:
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         height, width = (side // LATENT_PIXEL for side in pixels.shape[-2:])
-        passage = Passage(vae, Way.ENCODE, height, width)
+        tiled = TiledVae(vae, Direction.ENCODE, height, width)
         shape = (1, LATENT_CHANNELS, latent_frames(pixels.shape[2]), height, width)
         latents, done = torch.empty(shape, device=vae.output_device), 0
-        for piece in passage.run(lambda part: _encoded(passage, part, pixels, shape)):
+        for piece in tiled.run(lambda tiling: _encoded(tiled, tiling, pixels, shape)):
             latents[:, :, done : done + piece.shape[2]] = piece
             done += piece.shape[2]
         return LATENT_FORMAT.process_in(latents)
@@ -91,61 +91,61 @@ def decoder(vae) -> Decode:
     check_vae(vae)
 
     def decode(latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        passage = Passage(vae, Way.DECODE, *latents.shape[-2:])
-        return passage.run(lambda part: _decoded(passage, part, LATENT_FORMAT.process_out(latents)))
+        tiled = TiledVae(vae, Direction.DECODE, *latents.shape[-2:])
+        return tiled.run(lambda tiling: _decoded(tiled, tiling, LATENT_FORMAT.process_out(latents)))
 
     return decode
 
 
 @dataclass(frozen=True)
-class Passage:
-    """A video's way through ComfyUI's VAE. height, width: latent pixels."""
+class TiledVae:
+    """ComfyUI's VAE on videos of one size, in as many tiles as memory asks for. height, width: latent pixels."""
 
     vae: Any
-    way: Way
+    direction: Direction
     height: int
     width: int
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.float32 if self.way is Way.ENCODE else computed_in(self.vae.vae_dtype, self.vae.device)
+        return torch.float32 if self.direction is Direction.ENCODE else computed_in(self.vae.vae_dtype, self.vae.device)
 
-    def parts(self) -> Iterator[Part]:
+    def tilings(self) -> Iterator[Tiling]:
         channels = self.vae.first_stage_model.dim
-        return vae_memory.parts(self.way, self.height, self.width, channels, self.dtype.itemsize)
+        return vae_memory.tilings(self.direction, self.height, self.width, channels, self.dtype.itemsize)
 
-    def planned(self) -> Part:
-        """How it is parted where the device holds the VAE and nothing else."""
+    def planned(self) -> Tiling:
+        """The tiling where the device holds the VAE and nothing else."""
         manager, vae = comfy.model_management, self.vae
         taken = manager.extra_reserved_memory() + vae.patcher.model_size()
-        return vae_memory.choose(manager.get_total_memory(vae.device) - taken, self.parts)
+        return vae_memory.choose(manager.get_total_memory(vae.device) - taken, self.tilings)
 
-    def ready(self) -> Part:
-        """How it is parted, now that the VAE is on its device and other models have made room there."""
-        part, vae = self.planned(), self.vae
+    def ready(self) -> Tiling:
+        """The tiling, now that the VAE is on its device and other models have made room there."""
+        tiling, vae = self.planned(), self.vae
         comfy.model_management.load_models_gpu(
-            [vae.patcher], memory_required=part.bytes, force_full_load=vae.disable_offload
+            [vae.patcher], memory_required=tiling.bytes, force_full_load=vae.disable_offload
         )
         free = versions.free_memory(vae.patcher, vae.device)
-        return part if part.bytes <= free else vae_memory.choose(free, self.parts)
+        return tiling if tiling.bytes <= free else vae_memory.choose(free, self.tilings)
 
-    def run(self, work: Callable[[Part], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
-        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again once, in smaller parts."""
-        part, done = self.ready(), 0
+    def run(self, work: Callable[[Tiling], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
+        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again once, with a smaller tiling."""
+        tiling, done = self.ready(), 0
         try:
-            for piece in self.steps(work(part)):
+            for piece in self.steps(work(tiling)):
                 done += piece.shape[2]
                 yield piece
             return
         except Exception as error:
-            less = vae_memory.smaller(part, self.parts)
+            less = vae_memory.smaller(tiling, self.tilings)
             if less is None or not versions.is_out_of_memory(error):
                 raise
         # Outside of the block above, whose error holds on to the tensors.
         log.warning(
             "SkyReels-V3: the memory did not suffice to %s the video%s; it is tried again%s, %d frames at once.",
-            self.way.value,
-            part.describe(),
+            self.direction.value,
+            tiling.describe(),
             less.describe(),
             less.at_once,
         )
@@ -166,48 +166,48 @@ class Passage:
                 return
             yield piece
 
-    def options(self, part: Part) -> dict:
-        """For `causal_vae`."""
+    def options(self, tiling: Tiling) -> dict:
+        """Keyword arguments of `causal_vae`."""
         # MPS and others have no convolutions in 3 dimensions with channels last.
         fast = self.vae.device.type in ("cuda", "cpu")
         layout = torch.channels_last_3d if fast else torch.contiguous_format
-        return {"convolve": versions.convolve, "at_once": part.at_once, "layout": layout}
+        return {"convolve": versions.convolve, "at_once": tiling.at_once, "layout": layout}
 
-    def moved(self, video: torch.Tensor) -> torch.Tensor:
+    def to_device(self, video: torch.Tensor) -> torch.Tensor:
         return video.to(self.vae.device, self.dtype)
 
 
-def _decoded(passage: Passage, part: Part, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-    network, options = passage.vae.first_stage_model, passage.options(part)
-    if part.whole:
-        for piece in causal_vae.decode(network, passage.moved(latents), **options):
+def _decoded(tiled: TiledVae, tiling: Tiling, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    network, options = tiled.vae.first_stage_model, tiled.options(tiling)
+    if tiling.whole:
+        for piece in causal_vae.decode(network, tiled.to_device(latents), **options):
             yield piece.float()
         return
     frames = LATENT_FRAME * (latents.shape[2] - 1) + 1
     video = torch.zeros(1, PIXEL_CHANNELS, frames, *(LATENT_PIXEL * side for side in latents.shape[-2:]))
-    for tile in tiles(part, LATENT_PIXEL):
+    for tile in tiles(tiling, LATENT_PIXEL):
         done = 0
-        for piece in passage.steps(causal_vae.decode(network, passage.moved(tile.cut(latents)), **options)):
+        for piece in tiled.steps(causal_vae.decode(network, tiled.to_device(tile.cut(latents)), **options)):
             tile.add(piece.to(video), video[:, :, done : done + piece.shape[2]])
             done += piece.shape[2]
     yield video
 
 
-def _encoded(passage: Passage, part: Part, pixels: torch.Tensor, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
-    network, options = passage.vae.first_stage_model, passage.options(part)
+def _encoded(tiled: TiledVae, tiling: Tiling, pixels: torch.Tensor, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    network, options = tiled.vae.first_stage_model, tiled.options(tiling)
 
     def of(video: torch.Tensor) -> Iterator[torch.Tensor]:
         return causal_vae.encode(
-            network, lambda start, stop: passage.moved(video[:, :, start:stop]), video.shape[2], **options
+            network, lambda start, stop: tiled.to_device(video[:, :, start:stop]), video.shape[2], **options
         )
 
-    if part.whole:
+    if tiling.whole:
         yield from of(pixels)
         return
     latents = torch.zeros(shape)
-    for tile in tiles(part):
+    for tile in tiles(tiling):
         done = 0
-        for piece in passage.steps(of(tile.cut(pixels, LATENT_PIXEL))):
+        for piece in tiled.steps(of(tile.cut(pixels, LATENT_PIXEL))):
             tile.add(piece.to(latents), latents[:, :, done : done + piece.shape[2]])
             done += piece.shape[2]
     yield latents

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
-from ...skyreels_v3.video.concat import write_film
+from ...skyreels_v3.video.concat import concat
 from ...skyreels_v3.video.preview import PREVIEW_SIDE
 from .. import versions
 from ..inputs.sampling import codec_input
@@ -73,6 +73,6 @@ class JoinVideos(io.ComfyNode):
             bar.update_absolute(min(done, expected), preview=preview)
 
         path = result_path(f"film-{uuid.uuid4().hex}")
-        count = write_film(parts, path, fit, codec, shown)
+        count = concat(parts, path, fit, codec, shown)
         versions.tell(cls.hidden.unique_id, f"{len(parts)} videos, {count} frames, {float(count / rate):.2f} s")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)))

@@ -3,15 +3,15 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.budget import Plan, Size, planned_size
+from ...skyreels_v3.jobs.budget import Budget, Size, planned_size
 from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_SECONDS
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
 from ...skyreels_v3.units import gb
-from ...skyreels_v3.vae.memory import Way
+from ...skyreels_v3.vae.memory import Direction
 from .. import versions
-from ..encoders.vae import Passage, check_vae
+from ..encoders.vae import TiledVae, check_vae
 from ..network.forecast import expected
 from ..network.machine import machine_of
 from ..network.sizes import network_of
@@ -23,8 +23,9 @@ def beside_the_model(size: Size, vae, clip) -> list[str]:
     if vae is not None:
         check_vae(vae)
         height, width = size.height // LATENT_PIXEL, size.width // LATENT_PIXEL
-        ways = [(way, Passage(vae, way, height, width).planned()) for way in (Way.DECODE, Way.ENCODE)]
-        lines.append("VAE: " + ", ".join(f"{way.value} {gb(part.bytes)}{part.describe()}" for way, part in ways))
+        both = Direction.DECODE, Direction.ENCODE
+        tilings = [(one.value, TiledVae(vae, one, height, width).planned()) for one in both]
+        lines.append("VAE: " + ", ".join(f"{verb} {gb(each.bytes)}{each.describe()}" for verb, each in tilings))
     if clip is not None:
         lines.append(f"text encoder {gb(clip.patcher.model_size())}")
     return lines
@@ -84,11 +85,11 @@ class PlanNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, width, height, frames, vae=None, clip=None, batch_size=1) -> io.NodeOutput:
         network, machine = network_of(model), machine_of(model.load_device)
-        plan = Plan(network, planned_size(network.job, width, height, frames, batch_size), machine)
-        if machine.streams and not plan.fits:
-            raise InputError(plan.problem())
-        *lines, verdict = plan.describe()
-        lines += beside_the_model(plan.size, vae, clip)
-        lines += [*time_needed(model, plan.size, network.job), verdict]
+        budget = Budget(network, planned_size(network.job, width, height, frames, batch_size), machine)
+        if machine.streams and not budget.fits:
+            raise InputError(budget.problem())
+        *lines, verdict = budget.describe()
+        lines += beside_the_model(budget.size, vae, clip)
+        lines += [*time_needed(model, budget.size, network.job), verdict]
         versions.tell(cls.hidden.unique_id, *lines)
         return io.NodeOutput(model, "\n".join(lines))

@@ -37,28 +37,26 @@ PYTORCH = "PyTorch's attention"
 
 @dataclass(frozen=True)
 class Chosen:
-    """run: see kernels.attention.  name, why: for people.  exact: as exact as PyTorch's, as far as is known.
-    culprit: what is not trusted any more once results are not finite; None where it is made of PyTorch alone.
-    """
+    """The attention of a forward, and why it was chosen."""
 
-    run: Callable[..., torch.Tensor]
-    name: str
+    run: Callable[..., torch.Tensor]  # see kernels.attention
+    name: str  # for artists, as is why
     why: str
-    exact: bool = True
-    culprit: object = None
+    exact: bool = True  # as exact as PyTorch's, as far as is known
+    backend: object = None  # what is disabled where its results are not finite; None: made of PyTorch alone
 
     def sentence(self) -> str:
         rounded = "" if self.exact else "; it rounds to 8 bits, so that the video differs a little from the exact one"
         return f"Attention: {self.name}, {self.why}{rounded}."
 
 
-# (device, culprit): attentions that gave numbers that are not finite.
-_distrusted: list[tuple[torch.device, object]] = []
+# (device, backend) whose results were not finite.
+_disabled: list[tuple[torch.device, object]] = []
 
 
-def distrust(chosen: Chosen, device: torch.device) -> None:
+def disable(chosen: Chosen, device: torch.device) -> None:
     """From now on PyTorch's attention runs on `device` instead of this one."""
-    _distrusted.append((device, chosen.culprit))
+    _disabled.append((device, chosen.backend))
     log.warning(
         "SkyReels-V3: %s gave numbers that are not finite on %s; PyTorch's attention runs from this step on.",
         chosen.name,
@@ -72,7 +70,7 @@ def choose(options: Mapping, device: torch.device) -> Chosen:
     Raises InputError for a choice that is unknown or whose package is missing.
     """
     chosen = _wanted(options, device)
-    if any(place == device and culprit is chosen.culprit for place, culprit in _distrusted):
+    if any(where == device and backend is chosen.backend for where, backend in _disabled):
         return Chosen(attention, PYTORCH, f"since {chosen.name} gave numbers that are not finite")
     return chosen
 
@@ -94,7 +92,7 @@ def _wanted(options: Mapping, device: torch.device) -> Chosen:
     choice = options.get(KEY, AUTO)
     check(choice)
     if OVERRIDE in options:
-        return Chosen(_comfyui(options, True), "that of another node", "which always wins", culprit=options[OVERRIDE])
+        return Chosen(_comfyui(options, True), "that of another node", "which always wins", backend=options[OVERRIDE])
     if choice == SDPA:
         return Chosen(attention, PYTORCH, "as chosen")
     if choice in BACKENDS:
@@ -108,7 +106,7 @@ def _wanted(options: Mapping, device: torch.device) -> Chosen:
     backend = fastest_exact(device)
     if backend is None:
         return Chosen(attention, PYTORCH, "chosen by auto")
-    return Chosen(backend, backend.name, "chosen by auto", culprit=backend)
+    return Chosen(backend, backend.name, "chosen by auto", backend=backend)
 
 
 def _named(choice: str, device: torch.device) -> Chosen:

@@ -1,11 +1,11 @@
-"""The machine as ComfyUI sees it, and how a sequence is parted to fit it."""
+"""The machine as ComfyUI sees it, and how a sequence is chunked to fit it."""
 
 import comfy.model_management
 import torch
 
 from ...skyreels_v3.jobs.budget import Machine
-from ...skyreels_v3.model.chunking import Slices
-from ...skyreels_v3.model.memory import slices_for
+from ...skyreels_v3.model.chunking import Chunking
+from ...skyreels_v3.model.memory import chunking_for
 from ...skyreels_v3.model.params import TransformerParams
 
 
@@ -26,9 +26,11 @@ def machine_of(device: torch.device) -> Machine:
     )
 
 
-def slices_here(params: TransformerParams, weights: int, device: torch.device, tokens: int, itemsize: int) -> Slices:
-    """How a sequence of `tokens` is parted on a device, of which other programs may hold some. weights: bytes."""
+def chunking_here(
+    params: TransformerParams, weights: int, device: torch.device, tokens: int, itemsize: int
+) -> Chunking:
+    """How a sequence of `tokens` is chunked on a device, of which other programs may hold some. weights: bytes."""
     machine = machine_of(device)
     taken = machine.vram - machine.vram_free
     room = machine.room(weights, params.num_layers) - taken
-    return slices_for(params, tokens, itemsize, machine.vram, room)
+    return chunking_for(params, tokens, itemsize, machine.vram, room)

@@ -19,7 +19,7 @@ from ...skyreels_v3.speech.encoder import check_features
 from ..encoders.clip_vision import check_tokens
 from .condition import KEY, JobCondition, RefusedCondition, SharedCondition
 from .layers import branching
-from .machine import slices_here
+from .machine import chunking_here
 from .network import AVATAR_INPUTS, Network
 
 log = logging.getLogger(__name__)
@@ -82,9 +82,9 @@ class Model(comfy.model_base.BaseModel):
         tokens = input_shape[0] * SPECS[self.job].tokens(input_shape, *(cond_shapes or {}).get(KEY, []))
         device = comfy.model_management.get_torch_device()
         weights = comfy.model_management.module_size(self.diffusion_model)
-        slices = slices_here(self.params, weights, device, tokens, dtype.itemsize)
+        chunking = chunking_here(self.params, weights, device, tokens, dtype.itemsize)
         memory = comfy.model_management.get_total_memory(device)
-        return needed_bytes(self.params, tokens, dtype.itemsize, memory, slices)
+        return needed_bytes(self.params, tokens, dtype.itemsize, memory, chunking)
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""

@@ -15,20 +15,20 @@ from ... import kernels
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
-from ...skyreels_v3.model.chunking import SMALL, USUAL, Slices
+from ...skyreels_v3.model.chunking import SMALL, USUAL, Chunking
 from ...skyreels_v3.model.lora import applied
-from ...skyreels_v3.model.memory import kept_limit
+from ...skyreels_v3.model.memory import cache_limit
 from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.model.sequence import Segment, layout_of
-from ...skyreels_v3.model.step_cache import Kept
+from ...skyreels_v3.model.step_cache import StepCache
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
 from .. import versions
-from .attention import choose, distrust
+from .attention import choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .lora_branches import attached
-from .machine import slices_here
+from .machine import chunking_here
 from .streaming import block_stream
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class Network(SkyReelsTransformer):
         super().__init__(params, operations=operations, device=device, dtype=dtype)
         self.job = job
         self.dtype = dtype
-        self.kept: Kept | None = None  # only within a sampling: between two, weights and LoRAs may change
-        self.slices: Callable[[int, int], Slices] | None = None  # of tokens and their bytes, within a sampling
+        self.step_cache: StepCache | None = None  # only within a sampling: between two, weights and LoRAs may change
+        self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes, within a sampling
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
 
@@ -76,21 +76,21 @@ class Network(SkyReelsTransformer):
         runtime = Runtime(
             attention=chosen.run,
             affine=versions.resident_affine,
-            around_block=BlockHooks(transformer_options, len(self.blocks), x, context),
-            kept=self.kept,
-            slices=self._slices(segments),
+            run_block=BlockHooks(transformer_options, len(self.blocks), x, context),
+            step_cache=self.step_cache,
+            chunking=self._chunking(segments),
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
             velocity = self._in_memory(runtime, segments, timestep, context, **given)
             # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
             finite = bool(torch.isfinite(velocity).all())
-            if not finite and chosen.culprit is not None:
+            if not finite and chosen.backend is not None:
                 exact = dataclasses.replace(runtime, attention=kernels.attention)
                 velocity = self._in_memory(exact, segments, timestep, context, **given)
                 finite = bool(torch.isfinite(velocity).all())
                 if finite:
-                    distrust(chosen, x.device)
+                    disable(chosen, x.device)
         if not finite:
             raise InputError(
                 "The model's output is not finite, because its file holds broken numbers, a LoRA is too strong or fp16 "
@@ -98,11 +98,11 @@ class Network(SkyReelsTransformer):
             )
         return velocity
 
-    def _slices(self, segments: Sequence[Segment]) -> Slices:
-        if self.slices is None:
+    def _chunking(self, segments: Sequence[Segment]) -> Chunking:
+        if self.chunking is None:
             return USUAL
         latents = segments[0].latents
-        return self.slices(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
+        return self.chunking(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; out of memory, it is computed once more in smaller parts."""
@@ -111,18 +111,18 @@ class Network(SkyReelsTransformer):
         except torch.cuda.OutOfMemoryError as error:
             log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
         # Outside of the handler, whose error holds on to every tensor of the first try.
-        self.kept = None
+        self.step_cache = None
         comfy.model_management.soft_empty_cache(True)
-        runtime = dataclasses.replace(runtime, kept=None, slices=SMALL)
+        runtime = dataclasses.replace(runtime, step_cache=None, chunking=SMALL)
         return self._streamed(runtime, segments, timestep, context, **given)
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
         if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
             return super().forward(segments, timestep, context, runtime=runtime, **given)
-        hooks: Any = runtime.around_block  # BlockHooks
+        hooks: Any = runtime.run_block  # BlockHooks
         with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
-            runtime = dataclasses.replace(runtime, around_block=stream.around(hooks))
+            runtime = dataclasses.replace(runtime, run_block=stream.wrap(hooks))
             return super().forward(segments, timestep, context, runtime=runtime, **given)
 
 
@@ -130,11 +130,11 @@ def begin_sampling(patcher) -> None:
     """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
     network, device = patcher.model.diffusion_model, patcher.load_device
     memory = comfy.model_management.get_total_memory(device)
-    network.kept = None if patcher.hook_patches else Kept(kept_limit(memory))
+    network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
     # Once for a sampling: what is free changes from step to step, and the parts with it would change the last bits.
-    network.slices = functools.cache(functools.partial(slices_here, network.params, patcher.model_size(), device))
+    network.chunking = functools.cache(functools.partial(chunking_here, network.params, patcher.model_size(), device))
 
 
 def end_sampling(patcher) -> None:
-    patcher.model.diffusion_model.kept = None
-    patcher.model.diffusion_model.slices = None
+    patcher.model.diffusion_model.step_cache = None
+    patcher.model.diffusion_model.chunking = None

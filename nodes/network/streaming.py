@@ -26,7 +26,7 @@ from .. import versions
 def block_stream(
     blocks: nn.ModuleList, device: torch.device, options: dict
 ) -> AbstractContextManager[BlockStream | versions.Prefetch]:
-    """What lends `blocks` their weights on `device` for one forward; what it opens has `around`, see BlockStream.
+    """Puts the weights of `blocks` on `device` during one forward; what it opens has `wrap`, see BlockStream.
 
     options: the transformer_options of the forward. To be called with its LoRAs in place: theirs come along.
     """

@@ -1,4 +1,4 @@
-"""Keeps colours where they started: mean and spread of every frame are moved to those of a reference, in CIE Lab.
+"""Colour match against drift: mean and spread of every frame are moved to those of a reference, in CIE Lab.
 
 Source: match_and_blend_colors in avatar_util.py of the official code. Its conversion is kornia's, sRGB <-> Lab under
 D65 with the constants below, which are rounded and not quite each other's inverse; the numbers depend on them.
@@ -52,23 +52,18 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     return torch.where(linear > 0.0031308, gamma, linear.mul_(12.92)).clamp_(0, 1)
 
 
-def match_colour(frames: torch.Tensor, reference: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
-    """Frames whose Lab mean and standard deviation are, one by one, those of the reference.
+class ColourMatch:
+    """Gives frames, one by one, the Lab mean and standard deviation of a reference, which are measured once.
 
-    frames: [1, 3, T, H, W] in [-1, 1].  reference: [1, 3, R, h, w] in [-1, 1]; officially one frame of the same size,
-    more are taken together.  strength: 0 leaves the frames alone, 1 moves them all the way.
-    The result has the frames' shape, dtype and device; inside, all is float32. Memory beyond the result is that of
-    one frame.
+    reference: [1, 3, R, h, w] in [-1, 1]; officially one frame of the frames' size, more are taken together.
+    strength: 0 leaves the frames alone, 1 moves them all the way.
+    Called with frames [1, 3, T, H, W] in [-1, 1], it returns their shape, dtype and device; inside, all is float32.
+    Memory beyond the result is that of one frame.
     Raises InputError for a strength outside 0 to 1, and for anything but one clip of three colours.
     """
-    return ColourMatch(reference, strength)(frames)
-
-
-class ColourMatch:
-    """`match_colour` for frames that come a few at a time: the reference is looked at once."""
 
     def __init__(self, reference: torch.Tensor, strength: float = 1.0):
-        _check(reference, "reference")
+        check_clip(reference, "reference")
         if not 0 <= strength <= 1:
             raise InputError(f"The strength of the colour match is {strength}, but it must be 0 (off) to 1 (full).")
         self.reference = reference
@@ -76,7 +71,7 @@ class ColourMatch:
         self.target = None
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        _check(frames, "frames")
+        check_clip(frames, "frames")
         if self.strength == 0:
             return frames
         if self.target is None:
@@ -91,26 +86,6 @@ class ColourMatch:
             moved = lab_to_rgb(lab.sub_(_as(mean, lab)).mul_(_as(scale, lab)).add_(_as(target_mean, lab)))
             matched[0, :, index] = rgb.mul_(1 - self.strength).add_(moved, alpha=self.strength).mul_(2).sub_(1)
         return matched
-
-
-def lab_distance(frames: torch.Tensor, reference: torch.Tensor) -> float:
-    """How far the colours of frames [1, 3, T, H, W] are from those of a reference [1, 3, R, h, w], in Lab units.
-
-    The mean over the frames of sqrt(|mean - mean'|^2 + |deviation - deviation'|^2), where the reference's are means
-    over its frames. It compares how much of which colour there is, not pixels, so motion counts for nothing; a cast
-    of the whole picture counts fully (about 2.3 can just be seen), and so does a loss of contrast.
-    Raises InputError for anything but clips of three colours.
-    """
-    _check(frames, "frames")
-    _check(reference, "reference")
-    wanted = _frame_statistics(reference).mean(0)
-    return (_frame_statistics(frames) - wanted).norm(dim=1).mean().item()
-
-
-def _frame_statistics(clip: torch.Tensor) -> torch.Tensor:
-    """Lab mean and standard deviation of every frame, [T, 6] float64 on the CPU."""
-    rows = [torch.cat(_statistics(rgb_to_lab(_unit(clip[0, :, index])))) for index in range(clip.shape[2])]
-    return torch.stack(rows).double().cpu()
 
 
 def _statistics(lab: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,7 +111,8 @@ def _as(values: torch.Tensor, lab: torch.Tensor) -> torch.Tensor:
     return values.view(3, *(1,) * (lab.ndim - 1))
 
 
-def _check(clip: torch.Tensor, name: str) -> None:
+def check_clip(clip: torch.Tensor, name: str) -> None:
+    """Raises InputError for anything but one clip [1, 3, F, H, W]. name: of the clip, in the sentence."""
     if clip.ndim != 5 or clip.shape[:2] != (1, 3) or math.prod(clip.shape) == 0:
         shape = " x ".join(map(str, clip.shape))
         raise InputError(f"The {name} of the colour match are {shape}, but 1 x 3 x frames x height x width is needed.")

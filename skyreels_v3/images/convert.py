@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from ..errors import InputError
 
@@ -11,10 +12,10 @@ WHITE = 255
 def to_rgb8(image: torch.Tensor | np.ndarray) -> np.ndarray:
     """8-bit RGB pixels [H, W, 3] of a ComfyUI IMAGE.
 
-    image: [B, H, W, C] (the first image counts) or [H, W, C], floating point 0 to 1 (what lies outside is
-    clipped) or uint8. C is 1 (grey), 2 (grey and alpha), 3 or 4; alpha is laid over white, as the letterbox
-    is. Rounds to the nearest step, so that 8-bit images come back as they were.
-    Raises InputError for an empty image, another number of channels, or pixels that are no numbers.
+    image: [B, H, W, C] (the first image counts) or [H, W, C], floating point 0 to 1 (what lies outside is clipped) or
+    uint8. C is 1 (grey), 2 (grey and alpha), 3 or 4; alpha is laid over white, as the letterbox is. Rounds to the
+    nearest step, so that 8-bit images come back as they were.
+    Raises InputError for an empty image, another number of channels, and NaN or infinite pixels.
     """
     pixels = torch.as_tensor(image).detach()
     if pixels.ndim == 4 and pixels.shape[0] > 0:
@@ -42,9 +43,9 @@ def to_rgb8(image: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 def to_signed(pixels: np.ndarray) -> torch.Tensor:
-    """What a VAE encodes, [1, 3, 1, H, W] float32 in [-1, 1], of 8-bit RGB [H, W, 3]."""
+    """8-bit RGB [H, W, 3] -> [1, 3, 1, H, W] float32 in [-1, 1], as a VAE encodes it."""
     unit = torch.from_numpy(np.ascontiguousarray(pixels)).float() / WHITE
-    return ((unit - 0.5) / 0.5).permute(2, 0, 1)[None, :, None]
+    return rearrange((unit - 0.5) / 0.5, "h w c -> 1 c 1 h w")
 
 
 def signed(pixels: torch.Tensor) -> torch.Tensor:
@@ -53,6 +54,6 @@ def signed(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(pixels: torch.Tensor, official: bool = False) -> torch.Tensor:
-    """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; officially cut down, which darkens by half a step."""
-    scaled = (pixels[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255
+    """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; official: cut down, which darkens by half a step."""
+    scaled = (rearrange(pixels, "1 c f h w -> f h w c") / 2 + 0.5).clamp(0, 1) * 255
     return (scaled if official else scaled.round()).to(torch.uint8)

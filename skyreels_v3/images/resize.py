@@ -1,7 +1,7 @@
 """Pictures and frames brought to the size of the video: letterboxed, cropped, or stretched.
 
-`letterbox` and `cover_crop` go through Pillow on 8-bit pixels and repeat the official numbers exactly;
-`fit_frame` is for the frames of a source.
+`letterbox` and `cover_crop` go through Pillow on 8-bit pixels and repeat the official numbers exactly; `fit_frame` is
+for the frames of a source.
 """
 
 import math
@@ -34,7 +34,7 @@ def fit_frame(pixels: np.ndarray, width: int, height: int, how: str = DEFAULT_FI
     """8-bit RGB [height, width, 3] of a frame's 8-bit RGB [H, W, 3].
 
     crop: the middle of the frame fills the video; what is too wide or too high is cut away.
-    letterbox: the whole frame between black bars; `picture_box` tells where, to cut the bars off again.
+    letterbox: the whole frame between black bars; `picture_box` is where, to cut the bars off again.
     stretch: the whole frame, out of shape, by nearest neighbour: what the official pipelines do.
     Crop and letterbox are Lanczos. Only what is kept is ever resized, so panoramas of any shape take no memory.
     Raises InputError for another `how` and for pixels of another shape or type.
@@ -96,8 +96,7 @@ def _nearest(source: int, target: int) -> np.ndarray:
 def letterbox(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """8-bit RGB [height, width, 3] with all of `pixels` [H, W, 3] in its middle and white around it; Lanczos.
 
-    Source: resize_ref_images of the official reference pipeline; sides are cut down to whole pixels, at least
-    1.
+    Source: resize_ref_images of the official reference pipeline; sides are cut down to whole pixels, at least 1.
     """
     ratio = pixels.shape[1] / pixels.shape[0]
     if ratio > width / height:
@@ -114,8 +113,8 @@ def letterbox(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 def cover_crop(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """8-bit RGB [height, width, 3], filled with the middle of `pixels` [H, W, 3]; bilinear.
 
-    Source: resize_and_centercrop of the official avatar pipeline, whose sides are rounded up, and
-    torchvision's center_crop, whose margins are rounded half to even.
+    Source: resize_and_centercrop of the official avatar pipeline, whose sides are rounded up, and torchvision's
+    center_crop, whose margins are rounded half to even.
     """
     pixels = _without_far_ends(pixels, width, height)
     scale = max(height / pixels.shape[0], width / pixels.shape[1])

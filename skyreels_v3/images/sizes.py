@@ -1,7 +1,7 @@
-"""Sizes and lengths a video can have, and the nearest one to what was asked for.
+"""Sizes and lengths a video can have, and the nearest to a wanted one.
 
-Source of the tables: config.py and avatar_util.py of the official code. A bucket is a height and width with
-the height / width ratio under which it is picked; the nearest ratio wins, the first of equals.
+Source of the tables: config.py and avatar_util.py of the official code. A bucket is a height and width with the height
+/ width ratio under which it is picked; the nearest ratio wins, the first of equals.
 """
 
 import math
@@ -116,7 +116,7 @@ def snap_frames(
     """(frames, notes): the nearest count of 4n + 1 frames, and what was changed in words.
 
     Give `frames`, or `seconds`, which stand for seconds x fps + 1 frames.  limit: in seconds.
-    Raises InputError for nothing, no number, nothing above 0, or more than the limit.
+    Raises InputError for no length or both, and one that is not finite, not above 0 or beyond the limit.
     """
     if seconds is not None and frames is None:
         given, length, wanted = f"{seconds:g} s", seconds, seconds * fps

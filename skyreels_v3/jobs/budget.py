@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from ..errors import InputError
 from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
-from ..model.chunking import USUAL, Slices
-from ..model.memory import block_numbers, needed_bytes, slices_for, streamed_bytes
+from ..model.chunking import USUAL, Chunking
+from ..model.memory import block_numbers, chunking_for, needed_bytes, streamed_bytes
 from ..model.params import TransformerParams
 from ..recipes import LATENT_FRAME, RECIPES, Job, latent_frames, tokens
 from ..units import gb
@@ -88,24 +88,24 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A model, what one forward of it makes, and the machine."""
+class Budget:
+    """What one forward of a model needs on a machine."""
 
     network: Network
     size: Size
     machine: Machine
 
     @property
-    def slices(self) -> Slices:
-        """How a long sequence is parted here: no smaller than it must be."""
+    def chunking(self) -> Chunking:
+        """How a long sequence is chunked here: no smaller than it must be."""
         room = self.machine.room(self.network.weights, self.network.params.num_layers)
-        return slices_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
+        return chunking_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
 
     @property
     def forward(self) -> int:
         """Bytes of a forward beside the weights."""
         network, machine = self.network, self.machine
-        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.slices)
+        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.chunking)
 
     @property
     def least(self) -> int:
@@ -128,7 +128,7 @@ class Plan:
         return self.network.weights - max(0, room - ahead)
 
     def describe(self) -> tuple[str, ...]:
-        """The plan as lines to read before it starts, the verdict last."""
+        """The budget as lines to read before it starts, the verdict last."""
         size, machine, network = self.size, self.machine, self.network
         context = SPECS[network.job].condition
         beside = f" ({size.context} of {size.context + size.latents} latent frames are {context})" if context else ""
@@ -137,10 +137,10 @@ class Plan:
             f"{size.width} x {size.height}, {size.frames} frames{batch}: {size.tokens:,} tokens a forward{beside}",
             f"weights {gb(network.weights)} ({network.precision}), a forward {gb(self.forward)}",
         ]
-        if self.slices != USUAL:
+        if self.chunking != USUAL:
             lines.append(
-                f"in smaller parts, to fit: {self.slices.tokens:,} tokens and one of {self.slices.head_groups} groups "
-                "of heads at a time"
+                f"in smaller parts, to fit: {self.chunking.tokens:,} tokens and one of "
+                f"{self.chunking.head_groups} groups of heads at a time"
             )
         if machine.streams:
             lines.append(f"VRAM {gb(machine.vram)}, free {gb(machine.vram_free)}")
@@ -161,7 +161,7 @@ class Plan:
         return "It fits: all weights stay on the card."
 
     def problem(self) -> str:
-        """Why a plan that does not fit cannot run and what would, in one sentence."""
+        """Why a budget that does not fit cannot run and what would, in one sentence."""
         size, memory = self.size, "VRAM" if self.machine.streams else "RAM"
         batch = f"{size.batch} videos of " if size.batch > 1 else ""
         settings = ways(self)
@@ -195,58 +195,61 @@ def planned_size(job: Job, width: int, height: int, frames: int = 0, batch: int 
     return Size(width, height, window, Timing(window).latents, 0, batch, notes + frame_notes)
 
 
-Option = tuple[str, Plan]  # a setting in words, and the plan with it
+Option = tuple[str, Budget]  # a setting in words, and the budget with it
 
 
-def batches(plan: Plan) -> Iterator[Option]:
-    for count in range(plan.size.batch - 1, 0, -1):
-        yield f"batch_size {count}", replace(plan, size=replace(plan.size, batch=count))
+def batches(budget: Budget) -> Iterator[Option]:
+    for count in range(budget.size.batch - 1, 0, -1):
+        yield f"batch_size {count}", replace(budget, size=replace(budget.size, batch=count))
 
 
-def resolutions(plan: Plan) -> Iterator[Option]:
-    size = plan.size
+def resolutions(budget: Budget) -> Iterator[Option]:
+    size = budget.size
     for name in reversed(RESOLUTIONS):
-        width, height = bucket_size(size.width, size.height, name, plan.network.job)
+        width, height = bucket_size(size.width, size.height, name, budget.network.job)
         if width * height < size.width * size.height:
-            yield f"{name} ({width} x {height})", replace(plan, size=replace(size, width=width, height=height))
+            yield f"{name} ({width} x {height})", replace(budget, size=replace(size, width=width, height=height))
 
 
-def lengths(plan: Plan) -> Iterator[Option]:
-    size = plan.size
+def lengths(budget: Budget) -> Iterator[Option]:
+    size = budget.size
     for frames in range(size.frames - LATENT_FRAME, SHORTEST - 1, -LATENT_FRAME):
-        shorter = planned_size(plan.network.job, size.width, size.height, frames, size.batch)
+        shorter = planned_size(budget.network.job, size.width, size.height, frames, size.batch)
         if shorter.frames < size.frames:
-            yield f"{shorter.frames} frames", replace(plan, size=shorter)
+            yield f"{shorter.frames} frames", replace(budget, size=shorter)
 
 
-def precisions(plan: Plan) -> Iterator[Option]:
-    params = plan.network.params
-    for name, each in plan.network.smaller.items():
+def precisions(budget: Budget) -> Iterator[Option]:
+    params = budget.network.params
+    for name, each in budget.network.smaller.items():
         weights = int(block_numbers(params) * params.num_layers * each)
-        if name != plan.network.precision and weights < plan.network.weights:
-            yield f"the precision {name}", replace(plan, network=replace(plan.network, weights=weights, precision=name))
+        if name != budget.network.precision and weights < budget.network.weights:
+            yield (
+                f"the precision {name}",
+                replace(budget, network=replace(budget.network, weights=weights, precision=name)),
+            )
 
 
-SETTINGS: tuple[Callable[[Plan], Iterator[Option]], ...] = (batches, resolutions, lengths, precisions)
+SETTINGS: tuple[Callable[[Budget], Iterator[Option]], ...] = (batches, resolutions, lengths, precisions)
 
 
-def ways(plan: Plan) -> tuple[str, ...]:
-    """Settings in words with which a plan would fit: each alone, or one that changes several; none if nothing helps.
+def ways(budget: Budget) -> tuple[str, ...]:
+    """Settings in words with which a budget would fit: each alone, or one that changes several; none if nothing helps.
 
-    Of each setting it is the one nearest to the plan.
+    Of each setting it is the one nearest to the budget.
     """
-    nearest = (next((words for words, other in options(plan) if other.fits), None) for options in SETTINGS)
+    nearest = (next((words for words, other in options(budget) if other.fits), None) for options in SETTINGS)
     alone = tuple(words for words in nearest if words is not None)
     if alone:
         return alone
     together = []
     for options in SETTINGS:
-        tried = list(options(plan))
+        tried = list(options(budget))
         if not tried:
             continue
-        words, plan = next((option for option in tried if option[1].fits), tried[-1])
+        words, budget = next((option for option in tried if option[1].fits), tried[-1])
         together.append(words)
-        if plan.fits:
+        if budget.fits:
             return (" and ".join(together),)
     return ()
 

@@ -79,12 +79,10 @@ def plan_reference(
 def encode_references(
     images: Sequence[torch.Tensor], plan: ReferencePlan, encode: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """The reference slots [1, 16, 4, h, w] in model space, on the device and in the dtype `encode` answers
-    in.
+    """The reference slots [1, 16, 4, h, w] in model space, on the device and in the dtype `encode` answers in.
 
     images: ComfyUI IMAGEs (see `to_rgb8`), as many as planned.  encode: pixels [1, 3, 1, H, W] in [-1, 1] ->
-    latents [1, 16, 1, h, w] in model space; it is called once for each image, because the VAE compresses
-    time.
+    latents [1, 16, 1, h, w] in model space; it is called once for each image, because the VAE compresses time.
     Raises InputError for another number of images than planned, and for latents of another shape.
     """
     if len(images) != plan.references:

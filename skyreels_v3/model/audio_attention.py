@@ -1,4 +1,4 @@
-"""How speech reaches the avatar's transformer: projection to tokens, attention per latent frame.
+"""Attention of the avatar's transformer to speech: projection to audio tokens, attention per latent frame.
 
 Sources: InfiniteTalk and MultiTalk (arXiv 2508.14033, 2505.22647); the official transformer_a2v.py.
 """
@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from ... import kernels
@@ -18,7 +19,7 @@ from .params import AudioParams
 from .rope import rotary_angles
 from .sequence import Layout
 from .speaker_map import PERSON_POSITIONS
-from .step_cache import Keep, compute
+from .step_cache import Cached, uncached
 
 
 class AudioProjection(nn.Module):
@@ -37,36 +38,26 @@ class AudioProjection(nn.Module):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """[people, 4n + 1 frames, window, layers, width] -> [1, n + 1 latent frames, people * tokens, dim]."""
         middle = self.params.window // 2
-        first = windows[:, :1].flatten(2)
-        groups = windows[:, 1:].unflatten(1, (-1, LATENT_FRAME))
-        # Of a latent frame's four windows the first gives its past half, the last its coming half, the others
-        # their middle.
-        later = torch.cat(
-            [
-                groups[:, :, 0, : middle + 1],
-                groups[:, :, 1:-1, middle],
-                groups[:, :, -1, middle:],
-            ],
-            dim=2,
-        ).flatten(2)
+        first = rearrange(windows[:, :1], "people n window layers width -> people n (window layers width)")
+        groups = rearrange(windows[:, 1:], "people (n four) ... -> people n four ...", four=LATENT_FRAME)
+        # A latent frame stands for four video frames: the window of the first gives its past half, that of the last
+        # its coming half, those of the others their middle.
+        later = [groups[:, :, 0, : middle + 1], groups[:, :, 1:-1, middle], groups[:, :, -1, middle:]]
+        later = rearrange(torch.cat(later, dim=2), "people n window layers width -> people n (window layers width)")
         hidden = torch.cat([F.relu(self.proj1(first)), F.relu(self.proj1_vf(later))], dim=1)
         hidden = self.proj3(F.relu(self.proj2(hidden)))
-        tokens = self.norm(hidden.unflatten(-1, (self.params.tokens, self.params.dim)))
-        return tokens.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+        tokens = self.norm(rearrange(hidden, "people n (tokens dim) -> people n tokens dim", dim=self.params.dim))
+        return rearrange(tokens, "people n tokens dim -> 1 n (people tokens) dim")
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the video's tokens meet in one block.
+class AudioKeys:
+    """The audio tokens as keys and values of one block, and which video tokens attend to them."""
 
-    k, v: of each latent frame's audio tokens [frames, M, heads, d].  tokens: of the video in a latent frame.
-    positions: rotary position of every video token and head [B, L, heads] where two people speak.
-    """
-
-    k: torch.Tensor
-    v: torch.Tensor
-    tokens: int
-    positions: torch.Tensor | None
+    k: torch.Tensor  # [frames, M, heads, d], of each latent frame's audio tokens
+    v: torch.Tensor  # as k
+    tokens: int  # of the video in a latent frame
+    positions: torch.Tensor | None  # rotary, of every video token and head [B, L, heads]; None for one speaker
 
 
 class AudioAttention(nn.Module):
@@ -79,33 +70,36 @@ class AudioAttention(nn.Module):
         self.kv_linear = operations.Linear(audio_dim, 2 * dim, **options)
         self.proj = operations.Linear(dim, dim, **options)
 
-    def hear(self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, keep: Keep = compute) -> Heard:
+    def keys(
+        self, audio: torch.Tensor, positions: torch.Tensor | None, layout: Layout, cached: Cached = uncached
+    ) -> AudioKeys:
         """audio [1, frames, M, audio_dim] as this block's keys and values.
 
-        positions: rotary position of every video token [B, L] where two people speak, else None.  keep: for what
+        positions: rotary position of every video token [B, L] where two people speak, else None.  cached: for what
         follows from the audio alone.
         """
-        k, v = keep(self, lambda: self._keys(audio[0], rotated=positions is not None))
+        k, v = cached(self, lambda: self._keys(audio[0], rotated=positions is not None))
         if positions is not None:
             positions = self._query_positions(positions, audio.shape[1])
-        return Heard(k, v, layout.height * layout.width, positions)
+        return AudioKeys(k, v, layout.height * layout.width, positions)
 
     def forward(
-        self, x: torch.Tensor, heard: Heard, part: slice, attention: Callable[..., torch.Tensor]
+        self, x: torch.Tensor, keys: AudioKeys, chunk: slice, attention: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
-        """x [B, n, D], the tokens in the range `part` of the sequence -> [B, n, D]."""
+        """x [B, n, D], the tokens in the range `chunk` of the sequence -> [B, n, D]."""
         q = self.q_linear(x).unflatten(-1, (self.heads, -1))
-        if heard.positions is not None:
-            q = kernels.rotate_(q, position_table(heard.positions[:, part], q.shape[-1]))
-        met = []
-        for span, frames in whole_frames(part, heard.tokens):
-            k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (heard.k, heard.v))
-            out = attention(q[:, span].unflatten(1, (frames.stop - frames.start, -1)).flatten(0, 1), k, v, precise=True)
-            met.append(out.unflatten(0, (len(q), -1)).flatten(1, 2))
-        return self.proj(met[0] if len(met) == 1 else torch.cat(met, dim=1))
+        if keys.positions is not None:
+            q = kernels.rotate_(q, position_table(keys.positions[:, chunk], q.shape[-1]))
+        outs = []
+        for span, frames in whole_frames(chunk, keys.tokens):
+            k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (keys.k, keys.v))
+            queries = rearrange(q[:, span], "b (t n) h d -> (b t) n h d", t=frames.stop - frames.start)
+            out = attention(queries, k, v, precise=True)
+            outs.append(rearrange(out, "(b t) n d -> b (t n) d", b=len(q)))
+        return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs, dim=1))
 
     def _keys(self, audio: torch.Tensor, rotated: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [frames, tokens, heads, d]; rotated to their person's place where two speak."""
+        """Keys and values [frames, tokens, heads, d]; rotated to their person's position where two speak."""
         k, v = self.kv_linear(audio).unflatten(-1, (2, self.heads, -1)).unbind(2)
         if rotated:
             k = kernels.rotate_(k, position_table(self._person_positions(k), k.shape[-1]))
@@ -114,13 +108,13 @@ class AudioAttention(nn.Module):
     def _query_positions(self, positions: torch.Tensor, frames: int) -> torch.Tensor:
         """Rotary positions per head [B, L, heads] from those of the video tokens [B, L].
 
-        The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of
-        a reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
+        The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of a
+        reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
         """
         frame, head = torch.arange(frames, device=positions.device), torch.arange(self.heads, device=positions.device)
         source = (frame[:, None] * self.heads + head) % frames
-        maps = positions.unflatten(1, (frames, -1))[:, source]
-        return maps.transpose(2, 3).flatten(1, 2)
+        maps = rearrange(positions, "b (t n) -> b t n", t=frames)[:, source]
+        return rearrange(maps, "b t h n -> b (t n) h")
 
     @staticmethod
     def _person_positions(k: torch.Tensor) -> torch.Tensor:
@@ -130,12 +124,12 @@ class AudioAttention(nn.Module):
         return torch.tensor(centres, device=k.device).repeat_interleave(tokens)[None, :, None]
 
 
-def whole_frames(part: slice, tokens: int) -> list[tuple[slice, slice]]:
+def whole_frames(chunk: slice, tokens: int) -> list[tuple[slice, slice]]:
     """A range of tokens cut where frames of `tokens` end, whole frames together: (tokens from its start, frames)."""
-    first, last = -(-part.start // tokens) * tokens, part.stop // tokens * tokens
-    edges = sorted({part.start, part.stop, *(edge for edge in (first, last) if part.start < edge < part.stop)})
+    first, last = -(-chunk.start // tokens) * tokens, chunk.stop // tokens * tokens
+    edges = sorted({chunk.start, chunk.stop, *(edge for edge in (first, last) if chunk.start < edge < chunk.stop)})
     return [
-        (slice(start - part.start, stop - part.start), slice(start // tokens, -(-stop // tokens)))
+        (slice(start - chunk.start, stop - chunk.start), slice(start // tokens, -(-stop // tokens)))
         for start, stop in pairwise(edges)
     ]
 

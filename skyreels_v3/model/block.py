@@ -12,11 +12,11 @@ from torch import nn
 
 from ... import kernels
 from .audio_attention import AudioAttention
-from .chunking import USUAL, Slices
+from .chunking import USUAL, Chunking
 from .params import TransformerParams
 from .sequence import Layout
 from .speaker_map import SpeakerMap
-from .step_cache import Keep, Kept, compute
+from .step_cache import Cached, StepCache, uncached
 
 
 def stored_affine(norm: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -32,48 +32,38 @@ def plain_block(index: int, block: Callable[[torch.Tensor], torch.Tensor], x: to
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the host lends to a forward.
+    """How a forward runs. Inside ComfyUI its own hooks, attention and weights take the place of the defaults."""
 
-    attention: q, k, v [B, L, heads, d] -> [B, L, heads * d], see kernels.attention.
-    affine: the float32 weight and bias (None where there is none) of a norm layer on a device.
-    around_block: called as (index, block, x) and returns the block's output; block(x) may overwrite x.
-    kept: where what is the same in every step is kept, None to compute it in each.
-    slices: how a long sequence is parted.
-    """
-
-    attention: Callable[..., torch.Tensor] = kernels.attention
+    attention: Callable[..., torch.Tensor] = kernels.attention  # q, k, v [B, L, heads, d] -> [B, L, heads * d]
+    # (norm layer, device) -> its weight and its bias (None where there is none), float32
     affine: Callable[[nn.Module, torch.device], tuple[torch.Tensor, torch.Tensor | None]] = stored_affine
-    around_block: Callable[..., torch.Tensor] = plain_block
-    kept: Kept | None = None
-    slices: Slices = USUAL
+    run_block: Callable[..., torch.Tensor] = plain_block  # (index, block, x) -> output; block(x) may overwrite x
+    step_cache: StepCache | None = None  # of the projections that are the same in every step; None makes them in each
+    chunking: Chunking = USUAL  # of a long sequence
+
+
+Modulation = list[tuple[slice, torch.Tensor]]  # (token range, shift, scale and gate of both halves [B or 1, 6, D])
 
 
 @dataclass(frozen=True)
-class Step:
-    """What every block needs of one forward.
-
-    noisy, clean: modulation at the sampler's timestep [B or 1, 6, D] and at timestep 0 [1, 6, D] or None, float32.
-    table: rotary (cos, sin) [L, d / 2, 2].  text: [B, M, D].  places: of its keys, see kernels.attention, or None.
-    image: [B, 257, D] or None.
-    audio: [B or 1, frames, people * tokens, width] or None.  speakers: where the people are, None for one.
-    keep: for what is made of text, image and audio alone.
-    """
+class BlockInputs:
+    """What every block needs of one forward."""
 
     layout: Layout
-    noisy: torch.Tensor
-    clean: torch.Tensor | None
-    table: torch.Tensor
-    text: torch.Tensor
-    places: torch.Tensor | None
-    image: torch.Tensor | None
-    audio: torch.Tensor | None
-    speakers: SpeakerMap | None
+    noisy: torch.Tensor  # modulation at the sampler's timestep [B or 1, 6, D] float32
+    clean: torch.Tensor | None  # modulation at timestep 0 [1, 6, D] float32, where there are clean segments
+    cos_sin: torch.Tensor  # rotary (cos, sin) [L, d / 2, 2]
+    text: torch.Tensor  # [B, M, D]
+    key_bias: torch.Tensor | None  # of the text's keys, see kernels.attention
+    image: torch.Tensor | None  # CLIP tokens [B, 257, D]
+    audio: torch.Tensor | None  # [B or 1, frames, people * tokens, width]
+    speakers: SpeakerMap | None  # where the people are; None for one
     runtime: Runtime
-    keep: Keep = compute
+    cached: Cached = uncached  # for what is made of text, image and audio alone
 
-    def rows(self, modulation: torch.Tensor) -> list[tuple[slice, torch.Tensor]]:
-        """(token range, modulation rows [B or 1, 6, D] float32) for every segment, a block's own part added."""
-        own = modulation.to(device=self.noisy.device, dtype=torch.float32)
+    def modulation(self, own: torch.Tensor) -> Modulation:
+        """The modulation of every segment, with a block's `own` [1, 6, D] added."""
+        own = own.to(device=self.noisy.device, dtype=torch.float32)
         noisy = self.noisy + own
         if self.clean is None:
             return [(slice(0, self.layout.tokens), noisy)]
@@ -82,34 +72,36 @@ class Step:
 
 
 def overlap(span: slice, wanted: slice) -> slice:
-    """The part of `span` that lies in `wanted`, counted from the start of `wanted`; may be empty."""
+    """The range of `span` that lies in `wanted`, counted from the start of `wanted`; may be empty."""
     start, stop = (min(max(edge, wanted.start), wanted.stop) - wanted.start for edge in (span.start, span.stop))
     return slice(start, stop)
 
 
-def within(rows: list, wanted: slice) -> list:
-    """Of (token range, modulation rows) what lies in `wanted`, counted from its start."""
-    inner = [(overlap(span, wanted), row) for span, row in rows]
+def within(modulation: Modulation, wanted: slice) -> Modulation:
+    """The part of a modulation that lies in `wanted`, counted from the start of `wanted`."""
+    inner = [(overlap(span, wanted), row) for span, row in modulation]
     return [(span, row) for span, row in inner if span.start < span.stop]
 
 
-def parts_of(tokens: int, most: int) -> list[slice]:
-    """The ranges, of at most `most` tokens each, that a sequence passes in."""
+def chunks_of(tokens: int, most: int) -> list[slice]:
+    """A sequence as ranges of at most `most` tokens."""
     return [slice(start, min(start + most, tokens)) for start in range(0, tokens, most)]
 
 
-def modulated(x: torch.Tensor, rows: list, shift: int, scale: int, eps: float, how: kernels.Quantisation | None):
-    """Layer norm of x, shifted and scaled by the modulation rows of each token range; as 8-bit rows with `how`."""
-    if len(rows) == 1:  # all tokens: the result needs no place of its own beforehand
-        return kernels.norm_modulate(x, rows[0][1][:, shift], rows[0][1][:, scale], eps, how)
+def norm_modulate(x: torch.Tensor, modulation: Modulation, eps: float, how: kernels.Quantisation | None):
+    """Layer norm of x, shifted and scaled for the self-attention by token range; as 8-bit rows with `how`."""
+    shift, scale = 0, 1
+    if len(modulation) == 1:  # all tokens: the result need not be allocated beforehand
+        row = modulation[0][1]
+        return kernels.norm_modulate(x, row[:, shift], row[:, scale], eps, how)
     out = kernels.rows_like(x, how)
-    for span, row in rows:
+    for span, row in modulation:
         kernels.norm_modulate(x[:, span], row[:, shift], row[:, scale], eps, how, out=out[:, span])
     return out
 
 
-def shared_input(device: torch.device, *layers: nn.Module) -> kernels.Quantisation | None:
-    """How all of `layers` take their one input in 8 bits, so that it is quantised once; None where they do not."""
+def shared_quantisation(device: torch.device, *layers: nn.Module) -> kernels.Quantisation | None:
+    """How the common input of `layers` is quantised, once for all; None where they take none in 8 bits, or differ."""
     takers = [getattr(layer, "quantised_input", None) for layer in layers]
     wanted = {None if taker is None else taker(device) for taker in takers}
     return wanted.pop() if len(wanted) == 1 else None
@@ -131,47 +123,48 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Attention among all tokens of the sequence. Its output is still to pass `o`."""
+    """Attention among all tokens of the sequence, without its output projection `o`."""
 
-    def forward(self, x: torch.Tensor, rows: list, step: Step, wanted: slice):
-        """x [B, L, D], modulation rows -> (output [B, wanted, D], speaker positions [B, wanted] or None)."""
-        q, k, v = self._projected(x, rows, step.runtime.slices, wanted)
-        q = self._turned(q, self.norm_q, step.table[wanted], step.runtime)
-        k = self._turned(k, self.norm_k, step.table, step.runtime)
+    def forward(self, x: torch.Tensor, modulation: Modulation, inputs: BlockInputs, wanted: slice):
+        """x [B, L, D] -> (output of the tokens `wanted` [B, n, D], their speaker positions [B, n] or None)."""
+        q, k, v = self._qkv(x, modulation, inputs.runtime.chunking, wanted)
+        q = self._norm_rope(q, self.norm_q, inputs.cos_sin[wanted], inputs.runtime)
+        k = self._norm_rope(k, self.norm_k, inputs.cos_sin, inputs.runtime)
         v = v.unflatten(-1, (self.heads, -1))
-        positions = None if step.speakers is None else step.speakers.positions(q, k)
-        return self._attended(q, k, v, step.runtime), positions
+        positions = None if inputs.speakers is None else inputs.speakers.positions(q, k)
+        return self._attention(q, k, v, inputs.runtime), positions
 
-    def _projected(self, x: torch.Tensor, rows: list, slices: Slices, wanted: slice) -> tuple[torch.Tensor, ...]:
-        """x [B, L, D] normed, modulated and projected to q [B, wanted, D], k and v [B, L, D]."""
-        how = shared_input(x.device, self.q, self.k, self.v)
-        if x.shape[1] <= slices.long:
-            normed = modulated(x, rows, 0, 1, self.eps, how)
+    def _qkv(
+        self, x: torch.Tensor, modulation: Modulation, chunking: Chunking, wanted: slice
+    ) -> tuple[torch.Tensor, ...]:
+        """x [B, L, D] normed, modulated and projected to q [B, n, D] of the tokens `wanted`, k and v [B, L, D]."""
+        how = shared_quantisation(x.device, self.q, self.k, self.v)
+        if x.shape[1] <= chunking.long:
+            normed = norm_modulate(x, modulation, self.eps, how)
             return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
-        # Of a long sequence the normed stream never exists as a whole: it would be one tensor in five.
+        # The normed stream of a long sequence never exists as a whole: it would be one tensor in five.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
-        for part in parts_of(x.shape[1], slices.tokens):
-            normed = modulated(x[:, part], within(rows, part), 0, 1, self.eps, how)
-            k[:, part], v[:, part] = self.k(normed), self.v(normed)
-            asked = overlap(wanted, part)
-            if asked.start < asked.stop:
-                q[:, overlap(part, wanted)] = self.q(normed[:, asked])
+        for chunk in chunks_of(x.shape[1], chunking.tokens):
+            normed = norm_modulate(x[:, chunk], within(modulation, chunk), self.eps, how)
+            k[:, chunk], v[:, chunk] = self.k(normed), self.v(normed)
+            queries = overlap(wanted, chunk)
+            if queries.start < queries.stop:
+                q[:, overlap(chunk, wanted)] = self.q(normed[:, queries])
         return q, k, v
 
-    def _turned(self, x: torch.Tensor, norm: nn.Module, table: torch.Tensor, runtime: Runtime) -> torch.Tensor:
-        """x [B, n, D] normed and turned by its tokens' rotary positions, [B, n, heads, d]; written into x."""
+    def _norm_rope(self, x: torch.Tensor, norm: nn.Module, cos_sin: torch.Tensor, runtime: Runtime) -> torch.Tensor:
+        """x [B, n, D] normed and rotated to its tokens' positions, [B, n, heads, d]; written into x."""
         weight, _ = runtime.affine(norm, x.device)
-        return kernels.rms_norm_rope_(x, weight, table, self.heads, self.eps)
+        return kernels.rms_norm_rope_(x, weight, cos_sin, self.heads, self.eps)
 
-    def _attended(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runtime: Runtime) -> torch.Tensor:
+    def _attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runtime: Runtime) -> torch.Tensor:
         """Attention of all heads [B, L, D]; of a long sequence by groups of heads, written over their queries."""
-        if k.shape[1] <= runtime.slices.long:
+        if k.shape[1] <= runtime.chunking.long:
             return runtime.attention(q, k, v)
-        for heads in torch.arange(self.heads).chunk(runtime.slices.head_groups):
+        for heads in torch.arange(self.heads).chunk(runtime.chunking.head_groups):
             group = slice(int(heads[0]), int(heads[-1]) + 1)
-            parts = (part[:, :, group] for part in (q, k, v))
             # No name for the output: it would live on beside the next group's.
-            q[:, :, group] = runtime.attention(*parts).unflatten(-1, (len(heads), -1))
+            q[:, :, group] = runtime.attention(*(x[:, :, group] for x in (q, k, v))).unflatten(-1, (len(heads), -1))
         return q.flatten(2)
 
 
@@ -185,29 +178,29 @@ class CrossAttention(Attention):
             self.v_img = operations.Linear(dim, dim, **options)
             self.norm_k_img = operations.RMSNorm(dim, eps=eps, **options)
 
-    def forward(self, x: torch.Tensor, keys: list, step: Step) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, keys: list, inputs: BlockInputs) -> torch.Tensor:
         """x [B, n, D], keys and values as `keys` makes them -> [B, n, D]."""
-        q = self._normed(self.q(x), self.norm_q, step.runtime)
+        q = self._normed(self.q(x), self.norm_q, inputs.runtime)
         prompt, *others = keys
-        if step.places is None:
-            out = step.runtime.attention(q, *prompt, precise=True)
+        if inputs.key_bias is None:
+            out = inputs.runtime.attention(q, *prompt, precise=True)
         else:
-            out = kernels.attention(q, *prompt, places=step.places)
+            out = kernels.attention(q, *prompt, key_bias=inputs.key_bias)
         for other in others:
-            out += step.runtime.attention(q, *other, precise=True)
+            out += inputs.runtime.attention(q, *other, precise=True)
         return self.o(out)
 
-    def keys(self, step: Step) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def keys(self, inputs: BlockInputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values [B, M, heads, d] of the prompt and of the image, where the network takes one."""
-        made = [step.keep((self, "text"), lambda: self._keys(step.text, self.k, self.v, self.norm_k, step))]
-        image = step.image
+        made = [inputs.cached((self, "text"), lambda: self._keys(inputs.text, self.k, self.v, self.norm_k, inputs))]
+        image = inputs.image
         if image is not None:
             own = self.k_img, self.v_img, self.norm_k_img
-            made.append(step.keep((self, "image"), lambda: self._keys(image, *own, step)))
+            made.append(inputs.cached((self, "image"), lambda: self._keys(image, *own, inputs)))
         return made
 
-    def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, step: Step):
-        return self._normed(k(tokens), norm, step.runtime), v(tokens).unflatten(-1, (self.heads, -1))
+    def _keys(self, tokens: torch.Tensor, k: nn.Module, v: nn.Module, norm: nn.Module, inputs: BlockInputs):
+        return self._normed(k(tokens), norm, inputs.runtime), v(tokens).unflatten(-1, (self.heads, -1))
 
     def _normed(self, x: torch.Tensor, norm: nn.Module, runtime: Runtime) -> torch.Tensor:
         weight, _ = runtime.affine(norm, x.device)
@@ -235,49 +228,49 @@ class Block(nn.Module):
             self.norm_x = operations.LayerNorm(dim, eps=eps, **options)
             self.audio_cross_attn = AudioAttention(dim, params.num_heads, params.audio.dim, operations, **options)
 
-    def forward(self, x: torch.Tensor, step: Step, wanted: slice | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, inputs: BlockInputs, wanted: slice | None = None) -> torch.Tensor:
         """x [B, L, D] -> [B, L, D], written into x.
 
-        wanted: the tokens whose output anybody reads, None for all. Of the others only keys and values are made, and
-        they stay as they were.
+        wanted: the tokens whose output is used, None for all. Of the others only keys and values are made; they stay
+        as they were.
         """
-        stream, rows, runtime = x, step.rows(self.modulation), step.runtime
+        stream, modulation, runtime = x, inputs.modulation(self.modulation), inputs.runtime
         wanted = wanted or slice(0, x.shape[1])
-        attended, positions = self.self_attn(x, rows, step, wanted)
-        prompt = self.cross_attn.keys(step)
+        attended, positions = self.self_attn(x, modulation, inputs, wanted)
+        prompt = self.cross_attn.keys(inputs)
         speech = None
-        if step.audio is not None:
-            speech = self.audio_cross_attn.hear(step.audio, positions, step.layout, step.keep)
+        if inputs.audio is not None:
+            speech = self.audio_cross_attn.keys(inputs.audio, positions, inputs.layout, inputs.cached)
 
-        # From here on a token knows no other one: a long sequence passes in parts.
-        x, rows = x[:, wanted], within(rows, wanted)
-        for part in parts_of(x.shape[1], runtime.slices.tokens):
-            own, inner = x[:, part], within(rows, part)
-            # Unbound only behind the last part, which pyright does not see.
-            y = self.self_attn.o(attended[:, part])  # pyright: ignore[reportPossiblyUnboundVariable]
-            if part.stop == x.shape[1]:
+        # From here on tokens do not depend on each other: a long sequence passes in chunks.
+        x, modulation = x[:, wanted], within(modulation, wanted)
+        for chunk in chunks_of(x.shape[1], runtime.chunking.tokens):
+            own, rows = x[:, chunk], within(modulation, chunk)
+            # Unbound only behind the last chunk, which pyright does not see.
+            y = self.self_attn.o(attended[:, chunk])  # pyright: ignore[reportPossiblyUnboundVariable]
+            if chunk.stop == x.shape[1]:
                 del attended  # pyright: ignore[reportPossiblyUnboundVariable]
-            gates = [(span, row[:, 2]) for span, row in inner]
-            y = self._added_and_normed(own, y, gates, self.norm3, self.cross_attn.q, runtime)
-            y = self.cross_attn(y, prompt, step)
+            gates = [(span, row[:, 2]) for span, row in rows]
+            y = self._add_norm(own, y, gates, self.norm3, self.cross_attn.q, runtime)
+            y = self.cross_attn(y, prompt, inputs)
             if speech is not None:
                 ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
-                y = self._added_and_normed(own, y, ungated, self.norm_x, layer, runtime)
-                y = self.audio_cross_attn(y, speech, part, runtime.attention)
+                y = self._add_norm(own, y, ungated, self.norm_x, layer, runtime)
+                y = self.audio_cross_attn(y, speech, chunk, runtime.attention)
 
-            how, addends = shared_input(x.device, self.ffn[0]), [y[:, span] for span, _ in inner]
+            how, addends = shared_quantisation(x.device, self.ffn[0]), [y[:, span] for span, _ in rows]
             del y
-            for span, row in inner:
-                modulation = row[:, 3], row[:, 4], self.eps, how
-                h = self._widened(kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *modulation))
+            for span, row in rows:
+                affine = row[:, 3], row[:, 4], self.eps, how
+                h = self._ffn_hidden(kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *affine))
                 h = self.ffn[2](h)
                 kernels.add_gated_(own[:, span], h, row[:, 5])
         return stream
 
-    def _added_and_normed(self, x, y, gates: list, norm: nn.Module, layer: nn.Module, runtime: Runtime):
+    def _add_norm(self, x, y, gates: list, norm: nn.Module, layer: nn.Module, runtime: Runtime):
         """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y."""
         weight, bias = runtime.affine(norm, x.device)
-        how = shared_input(x.device, layer)
+        how = shared_quantisation(x.device, layer)
         shift = torch.zeros_like(weight) if bias is None else bias
         affine = shift[None], weight[None] - 1, self.eps, how
         if len(gates) == 1:
@@ -287,8 +280,8 @@ class Block(nn.Module):
             kernels.add_gated_norm_modulate_(x[:, span], y[:, span], gate, *affine, out=out[:, span])
         return out
 
-    def _widened(self, x: torch.Tensor) -> torch.Tensor:
-        """The feed-forward's inner activations [B, n, ffn_dim] of its normed input."""
+    def _ffn_hidden(self, x: torch.Tensor) -> torch.Tensor:
+        """GELU of the feed-forward's first layer, [B, n, ffn_dim]."""
         layer = self.ffn[0]
         if getattr(layer, "takes_gelu", False):
             return layer(x, gelu=True)

@@ -6,7 +6,7 @@ that computes and a queue that copies; n counts the blocks that wait:
     copying     copy n     | copy n + 1, into the other buffer | copy n + 2, once block n has computed
     computing              | block n, once copy n is done      | block n + 1, once copy n + 1 is done
 
-One queue waits for the other through events on the device; the host waits once, at the end, for the copies. Weights
+One queue waits for the other through events on the device; the CPU waits once, at the end, for the copies. Weights
 never change, so nothing is copied back: a block's parameters lie in the buffer while it runs, and are the waiting ones
 again afterwards.
 """
@@ -26,7 +26,7 @@ ALIGNMENT = 256  # bytes; what kernels may expect of an address
 
 
 class Weight(NamedTuple):
-    """A parameter by its place: replaced there for the length of a block."""
+    """A parameter by its module and name, where it is replaced while a block runs."""
 
     module: nn.Module
     name: str
@@ -48,7 +48,7 @@ class Weight(NamedTuple):
 class OneQueue:
     """A device that copies and computes in the order of the calls: whatever is waited for is done already.
 
-    non_blocking: whether the host goes on while the device copies.
+    non_blocking: whether the CPU goes on while the device copies.
     """
 
     def __init__(self, device: torch.device, non_blocking: bool = False):
@@ -60,7 +60,7 @@ class OneQueue:
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
     def returns_at_once(self, source: torch.Tensor) -> bool:
-        """Whether a copy of this tensor leaves the host free while it waits and runs."""
+        """Whether a copy of this tensor leaves the CPU free while it waits and runs."""
         return True
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
@@ -80,7 +80,7 @@ class OneQueue:
         """What is copied from now on waits for an event."""
 
     def finish_copies(self) -> None:
-        """The host waits until all copies are done."""
+        """The CPU waits until all copies are done."""
 
 
 class TwoQueues(OneQueue):
@@ -92,7 +92,7 @@ class TwoQueues(OneQueue):
         self.stream = _copying_stream(device)
 
     def returns_at_once(self, source: torch.Tensor) -> bool:
-        return source.is_pinned()  # else the driver holds the host until the copy is through
+        return source.is_pinned()  # else the driver holds the CPU until the copy is through
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         with self.backend.stream(self.stream):
@@ -148,7 +148,7 @@ class BlockStream:
 
     @contextmanager
     def block(self, index: int) -> Generator[None]:
-        """Within it the parameters of block `index` are on the device. To be entered in the order of the blocks."""
+        """A context in which the parameters of block `index` are on the device; entered in the order of the blocks."""
         if index not in self.positions:
             yield
             return
@@ -160,17 +160,17 @@ class BlockStream:
         self.free[n % BLOCKS_AHEAD] = self.queues.computed()
         self._complete(n + 1)
 
-    def around(self, run: Callable[..., T]) -> Callable[..., T]:
-        """`run` as a Runtime's around_block, within `block`."""
+    def wrap(self, run: Callable[..., T]) -> Callable[..., T]:
+        """`run`, a Runtime's run_block, within `block`."""
 
-        def around_block(index: int, *args) -> T:
+        def run_block(index: int, *args) -> T:
             with self.block(index):
                 return run(index, *args)
 
-        return around_block
+        return run_block
 
     def _begin(self, n: int) -> None:
-        """Copies what does not hold up the host: before the block ahead of it computes, to lose no time."""
+        """Copies what does not hold up the CPU: before the block ahead of it computes, to lose no time."""
         if n == len(self.waiting):
             return
         self.queues.copy_after(self.free[n % BLOCKS_AHEAD])

@@ -1,21 +1,18 @@
-"""How a sequence is parted so that its forward fits."""
+"""How many tokens of a sequence, and how many of its heads, are computed at once, so that a forward fits."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Slices:
-    """long: sequences of more tokens than this are parted in the attention as well.  tokens: that pass at once what
-    knows one token at a time (all but the attention; of a long sequence the projections before it too).
-    head_groups: in which a long sequence's attention is computed.
-    """
+class Chunking:
+    """Limits of one forward. Smaller ones need less memory and change no result but for rounding."""
 
-    long: int = 16384  # from there memory counts for more than a per mille of time
-    tokens: int = 8192  # bounds the output of a wide layer, far above what fills a graphics card
-    head_groups: int = 4
+    long: int = 16384  # tokens; above, the attention is chunked too. From there memory is over a per mille of the time
+    tokens: int = 8192  # at once in all that treats tokens one by one; far above what fills a graphics card
+    head_groups: int = 4  # one after the other in a long sequence's attention
 
 
-USUAL = Slices()
-TIGHT = Slices(long=4096, tokens=2048, head_groups=10)
-SMALL = Slices(long=0, tokens=1024, head_groups=40)  # a head at a time: some per cent slower
+USUAL = Chunking()
+TIGHT = Chunking(long=4096, tokens=2048, head_groups=10)
+SMALL = Chunking(long=0, tokens=1024, head_groups=40)  # a head at a time: some per cent slower
 LEVELS = (USUAL, TIGHT, SMALL)  # each needs less memory than the one before

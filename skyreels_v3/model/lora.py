@@ -24,23 +24,19 @@ def stored(module: Any, like: torch.Tensor):
 
 @dataclass(frozen=True)
 class BranchParams:
-    """What a LoRA has for one linear layer.
+    """The sizes of a LoRA for one linear layer."""
 
-    columns, rows: of the layer's weight.  rank: of the product, 0 for a whole matrix, None for no change of the
-    weight.  scale: of the product.  bias: whether the layer's bias changes too.
-    """
-
-    columns: int
+    columns: int  # of the layer's weight
     rows: int
-    rank: int | None = None
-    scale: float = 1.0
-    bias: bool = False
+    rank: int | None = None  # of the product; 0 for a whole matrix, None for no change of the weight
+    scale: float = 1.0  # of the product
+    bias: bool = False  # whether the layer's bias changes too
 
 
 class Branch(nn.Module):
     """What a LoRA adds to one linear layer's output.
 
-    Weights: down [rank, columns], up [rows, rank or columns], bias [rows, 1], each that there is.
+    Weights, as far as there are any: down [rank, columns], up [rows, rank or columns], bias [rows, 1].
     """
 
     def __init__(self, params: BranchParams, operations, placed: Placed, **options):
@@ -69,7 +65,7 @@ class Branch(nn.Module):
 class Lora(nn.Module):
     """The branches of one LoRA: `branches` is layer name -> Branch.
 
-    operations: namespace with Linear.  placed: lends a layer's weight, see `stored`.  Built on the meta device: load
+    operations: namespace with Linear.  placed: opens a layer's weight, see `stored`.  Built on the meta device: load
     the weights with assign=True.
     """
 
@@ -83,7 +79,7 @@ class Lora(nn.Module):
 
 
 def module_name(layer: str) -> str:
-    """How a Lora calls the branch of a layer in its state dict: names of modules have no dots."""
+    """The name of a layer's branch in the state dict of a Lora: names of modules have no dots."""
     return layer.replace(".", "/")
 
 

@@ -1,44 +1,44 @@
 """How many bytes a forward and the weights need: from sizes alone, never by running out of memory."""
 
-from .chunking import LEVELS, USUAL, Slices
+from .chunking import LEVELS, USUAL, Chunking
 from .params import TransformerParams
 
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
-KEPT_SHARE = 32  # one part in so many of a device's memory may be kept from step to step
+CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
-def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, slices: Slices = USUAL) -> int:
+def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, chunking: Chunking = USUAL) -> int:
     """Peak of the activations of one forward.
 
     tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream. The peak is either at the
-    attention (the stream, q, k, v and its output, of a long sequence for a group of heads only) or in a slice of the
-    feed-forward; a slice is added to the attention's.
+    attention (the stream, q, k, v and its output, of a long sequence for a group of heads only) or in a chunk of the
+    feed-forward; a chunk is added to the attention's.
     """
-    tensors = 5 if tokens <= slices.long else 4 + 1 / slices.head_groups
-    wide = min(tokens, slices.tokens) * (params.ffn_dim + 4 * params.dim)
+    tensors = 5 if tokens <= chunking.long else 4 + 1 / chunking.head_groups
+    wide = min(tokens, chunking.tokens) * (params.ffn_dim + 4 * params.dim)
     return (int(tokens * params.dim * tensors) + wide) * itemsize
 
 
-def kept_bytes(params: TransformerParams, itemsize: int) -> int:
-    """What is kept from step to step for one prompt: keys and values of the text and the image in every block."""
+def cache_bytes(params: TransformerParams, itemsize: int) -> int:
+    """The cache of one prompt: keys and values of the text and the image in every block."""
     tokens = TEXT_TOKENS + (0 if params.image_dim is None else IMAGE_TOKENS)
     return 2 * tokens * params.dim * params.num_layers * itemsize
 
 
-def kept_limit(memory: int) -> int:
-    """Bytes that may be kept from step to step. memory: bytes of the device in all."""
-    return memory // KEPT_SHARE
+def cache_limit(memory: int) -> int:
+    """Bytes of the cache at most. memory: bytes of the device in all."""
+    return memory // CACHE_SHARE
 
 
-def needed_bytes(params: TransformerParams, tokens: int, itemsize: int, memory: int, slices: Slices = USUAL) -> int:
-    """What a forward needs beside the weights, with what is kept for it. memory: bytes of the device in all."""
-    return forward_bytes(params, tokens, itemsize, slices) + min(kept_bytes(params, itemsize), kept_limit(memory))
+def needed_bytes(params: TransformerParams, tokens: int, itemsize: int, memory: int, chunking: Chunking = USUAL) -> int:
+    """What a forward needs beside the weights, its cache included. memory: bytes of the device in all."""
+    return forward_bytes(params, tokens, itemsize, chunking) + min(cache_bytes(params, itemsize), cache_limit(memory))
 
 
-def slices_for(params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int) -> Slices:
-    """The largest parts with which a forward fits into `room`, the smallest where none do.
+def chunking_for(params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int) -> Chunking:
+    """The largest chunks with which a forward fits into `room`, the smallest where none do.
 
     memory: bytes of the device in all.  room: bytes of it that the weights leave.
     """

@@ -1,7 +1,7 @@
 """Rotary position tables over time, height and width.
 
-Source: RoFormer (arXiv 2104.09864), in the three-axis form of Wan 2.1: of a head's d dims, d - 4 (d // 6) turn
-with time, 2 (d // 6) with height, 2 (d // 6) with width; neighbouring dims form a pair; theta is 10000.
+Source: RoFormer (arXiv 2104.09864), in the three-axis form of Wan 2.1: of a head's d dims, d - 4 (d // 6) turn with
+time, 2 (d // 6) with height, 2 (d // 6) with width; neighbouring dims form a pair; theta is 10000.
 """
 
 from collections import OrderedDict
@@ -42,7 +42,7 @@ def rotary_table(layout: Layout, head_dim: int) -> torch.Tensor:
 
 
 class RotaryTables:
-    """Keeps the tables of the last few layouts on their device, so that a sampler's steps share one."""
+    """The tables of the last few layouts, on their device, so that a sampler's steps share one."""
 
     def __init__(self, head_dim: int, keep: int = 2):
         self.head_dim = head_dim

@@ -20,23 +20,19 @@ SHOT_PREFIX_POSITION = 1024
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of latent frames that stand next to each other in time.
+    """Latent frames that stand next to each other in time."""
 
-    latents: [B, C, T, H, W] in model space.  position: temporal position of the first frame.
-    clean: at timestep 0 instead of the sampler's.  predicted: the network's output is for this segment.
-    """
-
-    latents: torch.Tensor
-    position: int
-    clean: bool = False
-    predicted: bool = False
+    latents: torch.Tensor  # [B, C, T, H, W] in model space
+    position: int  # of the first frame, in time
+    clean: bool = False  # at timestep 0 instead of the sampler's
+    predicted: bool = False  # the network's output is for this segment
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a segment lies in the token sequence: tokens start..stop of `frames` x height x width."""
+    """Where a segment lies in the token sequence; the other fields are the segment's."""
 
-    start: int
+    start: int  # tokens; start to stop are frames x height x width
     stop: int
     position: int
     frames: int
@@ -49,8 +45,8 @@ class Layout:
     """Token geometry of a sequence. Hashable: rotary tables are kept per layout."""
 
     spans: tuple[Span, ...]
-    height: int
-    width: int
+    height: int  # tokens
+    width: int  # tokens
 
     @property
     def tokens(self) -> int:

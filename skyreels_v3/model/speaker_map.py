@@ -18,13 +18,10 @@ BACKGROUND_POSITION = 12.0
 
 @dataclass(frozen=True)
 class SpeakerMap:
-    """Which video tokens belong to whom, found from how they attend to each person in the first frame.
+    """Which video tokens belong to whom, found from how they attend to each person in the first frame."""
 
-    weights: [classes, tokens per frame], each person's mask (and the background's) over its size.
-    """
-
-    weights: torch.Tensor
-    attention: Callable[..., torch.Tensor]
+    weights: torch.Tensor  # [classes, tokens per frame], each person's mask (and the background's) over its size
+    attention: Callable[..., torch.Tensor]  # see kernels.attention
 
     @classmethod
     def of(
@@ -52,7 +49,7 @@ class SpeakerMap:
             )
         masks = F.interpolate(masks[None].float(), size=(layout.height, layout.width), mode="nearest")[0]
         masks = (masks > 0).float().flatten(1)
-        # A mask without a token belongs to nobody: zero, not zero over zero.
+        # A mask may cover no token: its weights are zero, not zero over zero.
         return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention)
 
     def positions(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -60,7 +57,7 @@ class SpeakerMap:
         classes, tokens = self.weights.shape
         # The official code averages two halves of the heads, so that an odd head out is left out.
         heads, dim = q.shape[2] // 2 * 2 or q.shape[2], q.shape[3]
-        # How much a token attends to a mask is an attention whose values are the masks themselves.
+        # How much a token attends to each mask is an attention whose values are the masks.
         values = F.pad(self.weights.T, (0, dim - classes)).to(q)
         values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)
         shares = self.attention(q[:, :, :heads], k[:, :tokens, :heads], values, precise=True).unflatten(

@@ -1,4 +1,4 @@
-"""What follows from the prompt, the image and the speech alone, and so is the same in every step of a sampling."""
+"""Cache of the projections that are the same in every step of a sampling: of the prompt, the image and the speech."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T", bound="torch.Tensor | tuple[torch.Tensor, ...]")
-Keep = Callable[[Hashable, Callable[[], T]], T]
+Cached = Callable[[Hashable, Callable[[], T]], T]  # (key, make) -> the value under the key, or that of make()
 ENTRIES = 6  # conditionings of one step: with, without, and without image, for a batch in one or in turns
 
 
-def compute(key: Hashable, make: Callable[[], T]) -> T:
-    """Keeps nothing."""
+def uncached(key: Hashable, make: Callable[[], T]) -> T:
+    """Makes every value anew."""
     return make()
 
 
@@ -22,14 +22,14 @@ class Entry:
 
     inputs: tuple[torch.Tensor | None, ...]
     values: dict = field(default_factory=dict)
-    size: int = 0
+    size: int = 0  # bytes of the values
 
 
-class Kept:
-    """Values made of a forward's inputs, handed out again to forwards with equal inputs.
+class StepCache:
+    """Values made of a forward's inputs, for later forwards with equal inputs.
 
-    limit: bytes that all values together may take; what does not fit is made anew each time. The inputs are compared
-    by their numbers, so a node that changes the prompt between steps gets what belongs to its prompt.
+    limit: bytes that all values together may take; what does not fit is made anew each time. Inputs are compared by
+    value, so a node that changes the prompt between steps gets what belongs to its prompt.
     """
 
     def __init__(self, limit: int):
@@ -41,17 +41,17 @@ class Kept:
         """Bytes of all values."""
         return sum(entry.size for entry in self.entries)
 
-    def of(self, *inputs: torch.Tensor | None) -> Keep:
-        """keep(key, make) for a forward with these inputs: what is kept under a key, or make() for the first time.
+    def for_inputs(self, *inputs: torch.Tensor | None) -> Cached:
+        """cached(key, make) for a forward with these inputs: the value under the key, made by make() the first time.
 
-        A value is a tensor or a tuple of them. Nobody may write into it.
+        A value is a tensor or a tuple of tensors, and must not be written into.
         """
         entry = next((entry for entry in self.entries if _equal(entry.inputs, inputs)), None)
         if entry is None:
             entry = Entry(inputs)
             self.entries = [*self.entries[1 - ENTRIES :], entry]
 
-        def keep(key: Hashable, make: Callable[[], T]) -> T:
+        def cached(key: Hashable, make: Callable[[], T]) -> T:
             if key in entry.values:
                 return entry.values[key]
             value = make()
@@ -61,7 +61,7 @@ class Kept:
                 entry.size += size
             return value
 
-        return keep
+        return cached
 
 
 def _equal(first: tuple, second: tuple) -> bool:

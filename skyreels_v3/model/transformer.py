@@ -9,18 +9,19 @@ import math
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import nn
 
 from ... import kernels
 from ..errors import InputError
 from .audio_attention import AudioProjection
-from .block import Block, Runtime, Step
+from .block import Block, BlockInputs, Runtime
 from .params import TransformerParams
-from .prompt_places import joined
+from .prompt_padding import merge_padding
 from .rope import RotaryTables
 from .sequence import Layout, Segment, layout_of
 from .speaker_map import SpeakerMap
-from .step_cache import compute
+from .step_cache import uncached
 
 
 def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
@@ -66,7 +67,7 @@ class ImageEmbedding(nn.Module):
 
 
 class SkyReelsTransformer(nn.Module):
-    """The network of all four jobs. Which job it does is decided by the segments it is given.
+    """The network of all four jobs; the segments of the sequence decide which one it does.
 
     operations: namespace with Linear, Conv3d, LayerNorm and RMSNorm.  device, dtype: of the weights; build on the
     meta device and load with assign=True to take them straight from a mapped file.
@@ -121,53 +122,52 @@ class SkyReelsTransformer(nn.Module):
         self._check(segments, text, image, audio)
         runtime = runtime or Runtime()
         layout = layout_of(segments, self.params.patch_size)
-        x = [self.patch_embedding(segment.latents).flatten(2).transpose(1, 2) for segment in segments]
-        x = torch.cat(x, dim=1)
+        patches = [self.patch_embedding(segment.latents) for segment in segments]
+        x = torch.cat([rearrange(patch, "b d t h w -> b (t h w) d") for patch in patches], dim=1)
 
-        keep = compute if runtime.kept is None else runtime.kept.of(text, image, audio)
+        cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
-        prompt = keep("text", lambda: self._prompt(text))
-        step = Step(
+        prompt = cached("text", lambda: self._prompt(text))
+        inputs = BlockInputs(
             layout=layout,
             noisy=noisy,
             clean=clean,
-            table=self.rotary.get(layout, x.device),
+            cos_sin=self.rotary.get(layout, x.device),
             text=prompt[0],
-            places=prompt[1] if len(prompt) > 1 else None,
-            image=None if image is None else keep("image", lambda: self.img_emb(image)),
-            audio=None if audio is None else keep("audio", lambda: self.audio_proj(audio)),
+            key_bias=prompt[1] if len(prompt) > 1 else None,
+            image=None if image is None else cached("image", lambda: self.img_emb(image)),
+            audio=None if audio is None else cached("audio", lambda: self.audio_proj(audio)),
             speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
             runtime=runtime,
-            keep=keep,
+            cached=cached,
         )
         predicted = slice(layout.predicted.start, layout.predicted.stop)
         for index, block in enumerate(self.blocks):
             wanted = predicted if index == len(self.blocks) - 1 else None
-            x = runtime.around_block(index, lambda x, block=block, wanted=wanted: block(x, step, wanted), x)
+            x = runtime.run_block(index, lambda x, block=block, wanted=wanted: block(x, inputs, wanted), x)
 
         return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
 
     def _prompt(self, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The prompt at the model's width, and `places` of its keys where not every one stands for itself."""
-        text, *places = joined(text) or (text,)
-        return self.text_embedding(text), *places
+        """The prompt at the model's width, and the bias of its keys where one stands for many."""
+        text, *key_bias = merge_padding(text) or (text,)
+        return self.text_embedding(text), *key_bias
 
     def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
-        """Time embedding [B or 1, D] and modulation rows [B or 1, 6, D], clean ones or None; all float32."""
+        """Time embedding [B or 1, D], modulation [B or 1, 6, D] and that at timestep 0 or None; all float32."""
         if has_clean:
             timestep = torch.cat([timestep, timestep.new_zeros(1)])
         embedding = self.time_embedding(sinusoidal_embedding(timestep, self.params.freq_dim).to(dtype))
-        rows = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
+        modulation = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
         embedding = embedding.float()
         if has_clean:
-            return embedding[:-1], rows[:-1], rows[-1:]
-        return embedding, rows, None
+            return embedding[:-1], modulation[:-1], modulation[-1:]
+        return embedding, modulation, None
 
     def _unpatchify(self, x: torch.Tensor, layout: Layout, frames: int) -> torch.Tensor:
         pt, ph, pw = self.params.patch_size
-        x = x.unflatten(-1, (pt, ph, pw, self.params.out_dim))
-        x = x.unflatten(1, (frames, layout.height, layout.width))
-        return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        sizes = {"t": frames, "h": layout.height, "w": layout.width, "pt": pt, "ph": ph, "pw": pw}
+        return rearrange(x, "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **sizes)
 
     def _check(self, segments, text, image, audio) -> None:
         params = self.params

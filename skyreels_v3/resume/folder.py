@@ -151,7 +151,7 @@ class JobFolder:
         self._write(parts, finished=False)
 
     def keep_only(self, part_keys: Iterable[str]) -> None:
-        """Forgets every part but these and deletes its files: the results of lines that are no longer in a script."""
+        """Drops every part but these and deletes its files: the results of lines that are no longer in a script."""
         keys = set(part_keys)
         if keys.issuperset(self.parts):
             return
@@ -352,7 +352,7 @@ def _replace(new: Path, old: Path) -> None:
 
 
 def _remove(folder: Path) -> bool:
-    """Removes a job folder that nobody uses; it is first renamed, so that half of one is never met."""
+    """Removes a job folder that is not in use; it is first renamed, so that none is ever there by half."""
     trash = folder.with_name(f"{TRASH}{folder.name}-{os.getpid()}")
     try:
         handle = lock_folder(folder)

@@ -1,6 +1,6 @@
 """One process at a time in a job folder.
 
-The lock is the system's own on a file, which also says whose it is (pid and host). It ends with its process, however
+The lock is the system's own on a file, which also says whose it is (pid and machine). It ends with its process, however
 that ends, so that a lock is never stale. The file stays: deleted, it could be locked by one process and made anew by
 another.
 """
@@ -83,7 +83,7 @@ def _lock_handle(handle: int, folder: Path) -> None:
 
 
 def _written_in(handle: int) -> dict[str, Any]:
-    """Who wrote into a lock file: pid and host, where they can be read."""
+    """Who wrote into a lock file: pid and machine (`host`), where they can be read."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
         owner = json.loads(os.read(handle, 1000))
@@ -93,7 +93,7 @@ def _written_in(handle: int) -> dict[str, Any]:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process that wrote a lock runs on this machine, and is another one. Not asked on Windows."""
+    """Whether the process that wrote a lock runs on this machine, and is another one; not for Windows."""
     pid = owner.get("pid")
     if owner.get("host") != socket.gethostname() or type(pid) is not int or pid <= 0 or pid == os.getpid():
         return False

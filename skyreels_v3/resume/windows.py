@@ -2,7 +2,7 @@
 
 A window is a roll of an extension or a window of an avatar. What it leaves is a piece of video and a state (tensors)
 that the next one starts from; both are parts of a JobFolder, so that an interrupt, a crash or kill -9 loses only the
-window it meets.
+window that is being made.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..host_memory import give_back
+from ..cpu_memory import trim
 from ..video.join import join
 from ..video.rates import resample_indices
 from ..video.source import Sound
@@ -88,7 +88,7 @@ class LongJob:
             self.folder.put_tensors(_state_name(key), window.state)
         files = [_state_name(key), *([_piece_name(key)] if shown else [])]
         self.folder.commit(key, files, {"frames": len(shown), "state": True})
-        give_back()  # else a job of hours holds what its windows left behind in the heap
+        trim()  # else a job of hours holds what its windows left behind in the heap
 
     def drop_state(self, key: str) -> None:
         """Gives back the disk of a state that no window starts from any more."""
@@ -112,7 +112,10 @@ class LongJob:
 
 
 class WindowWriter:
-    """A window that is being made. last: its newest frame, uint8 [H, W, 3].  state: what the next one starts from."""
+    """A window that is being made.
+
+    last: its newest frame, uint8 [H, W, 3].  state: what the next window starts from.
+    """
 
     def __init__(self, opened: Callable[[], VideoWriter], shown: Sequence[int]):
         """opened: opens the video, when there is something to write.  shown: which frames it shows, rising."""
@@ -124,7 +127,7 @@ class WindowWriter:
         self.state: State | None = None
 
     def write(self, frames: torch.Tensor) -> None:
-        """The next frames, uint8 [n, H, W, 3]; the file shows those that its rate asks for, some of them twice."""
+        """The next frames, uint8 [n, H, W, 3]; those that the file's rate selects are written, some of them twice."""
         first, self.frames = self.frames, self.frames + len(frames)
         for index in self.shown[bisect_left(self.shown, first) : bisect_left(self.shown, self.frames)]:
             self.video = self.video or self.opened()

@@ -1,19 +1,17 @@
-"""Guidance: what the model is asked in a step, and how the answers are put together.
+"""Guidance: the forwards of a step, and how their predictions are combined.
 
 All formulas are linear with weights that sum to 1, so they hold for velocities and for clean latents alike.
 Source: reference_to_video_pipeline.py of the official code, with text guidance t and image guidance i:
 
     none + i (negative - none) + t (positive - negative)
 
-positive: prompt and references.  negative: negative prompt and references.  none: negative prompt, empty
-slots.
+positive: prompt and references.  negative: negative prompt and references.  none: negative prompt, empty slots.
 
 The avatar's formula (talking_avatar_pipeline.py) is the same with speech in the place of the references, with text
 guidance t and speech guidance a: none + t (positive - negative) + a (negative - none).
 """
 
 import math
-from collections.abc import Callable
 from enum import Enum
 
 import torch
@@ -38,11 +36,8 @@ class Branch(Enum):
 
     @property
     def uses_references(self) -> bool:
+        """Of the avatar: whether it is given the speech."""
         return self.value[1] == "references"
-
-    @property
-    def uses_speech(self) -> bool:
-        return self.uses_references
 
 
 def reference_branches(text: float, image: float) -> dict[Branch, float]:
@@ -54,9 +49,9 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
     | <= 1 | > 1 | positive, and the same prompt with empty slots: plain guidance on the images |
     | > 1 | any | the formula: three, or two where a weight vanishes (image 1, or image equal to text) |
 
-    In the second row image guidance is officially off without a word; what is done here is the rule of the
-    official avatar pipeline for one guidance alone.
-    Raises InputError for a guidance that is no number.
+    In the second row image guidance is officially off without a word; what is done here is the rule of the official
+    avatar pipeline for one guidance alone.
+    Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
     _check("image", image)
@@ -72,7 +67,7 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
 def avatar_branches(text: float, speech: float) -> dict[Branch, float]:
     """The forwards of the avatar job and the weight of each; where only one is above 1, plain guidance on that one.
 
-    Raises InputError for a guidance that is no number.
+    Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
     _check("speech", speech)
@@ -82,19 +77,12 @@ def avatar_branches(text: float, speech: float) -> dict[Branch, float]:
 def text_branches(text: float) -> dict[Branch, float]:
     """Forwards and weights of plain guidance, negative + t (positive - negative); one forward up to 1.
 
-    Source: the official extension pipelines. Raises InputError for a guidance that is no number.
+    Source: the official extension pipelines. Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
     if text <= 1:
         return {Branch.POSITIVE: 1.0}
     return {Branch.POSITIVE: text, Branch.NEGATIVE: 1 - text}
-
-
-def guided(predict: Callable[[Branch], torch.Tensor], branches: dict[Branch, float]) -> torch.Tensor:
-    """Weighted sum of predict(branch) over the branches; a single prediction is passed through."""
-    if len(branches) == 1:
-        return predict(*branches)
-    return combine([predict(branch) for branch in branches], list(branches.values()))
 
 
 def combine(predictions: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Noise levels (sigmas, 1 = pure noise, 0 = clean) and the timesteps that the network is told.
+"""Noise levels (sigmas, 1 = pure noise, 0 = clean) and the timesteps that the network is given.
 
-Source: the schedulers of the official pipelines. Both UniPC jobs cut the straight line from 0.999 to 0 into
-equal steps and then shift it. The reference job does so in float64 (diffusers' UniPCMultistepScheduler with
-flow sigmas); the extension jobs start at 0.999 rounded to float32 (fm_solvers_unipc.py). The avatar's Euler
-steps run over linspace(1000, 1, steps) in float32, shifted, then 0.
+Source: the schedulers of the official pipelines. Both UniPC jobs cut the straight line from 0.999 to 0 into equal steps
+and then shift it. The reference job does so in float64 (diffusers' UniPCMultistepScheduler with flow sigmas); the
+extension jobs start at 0.999 rounded to float32 (fm_solvers_unipc.py). The avatar's Euler steps run over linspace(1000,
+1, steps) in float32, shifted, then 0.
 """
 
 import numpy as np
@@ -24,9 +24,9 @@ def shifted(sigmas, shift: float):
 def unipc_sigmas(steps: int, shift: float, job: Job = Job.REFERENCE) -> torch.Tensor:
     """Sigmas [steps + 1] float32 on the CPU of the UniPC jobs, the last one 0.
 
-    `integer_timestep` of them is the official timestep, always. The official timesteps are cut from float64
-    sigmas; rounded to float32, a sigma next to a whole number of thousandths can fall on its other side, and
-    is then moved by one float32 step.  job: REFERENCE, EXTENSION or SHOT, whose grids differ by 1e-8.
+    `integer_timestep` of them is the official timestep, always. The official timesteps are cut from float64 sigmas;
+    rounded to float32, a sigma next to a whole number of thousandths can fall on its other side, and is then moved by
+    one float32 step.  job: REFERENCE, EXTENSION or SHOT, whose grids differ by 1e-8.
     Raises InputError for a step count or shift that makes no schedule.
     """
     _check(steps, shift)
@@ -43,8 +43,7 @@ def unipc_sigmas(steps: int, shift: float, job: Job = Job.REFERENCE) -> torch.Te
 def euler_sigmas(steps: int, shift: float) -> torch.Tensor:
     """Sigmas [steps + 1] float32 on the CPU of the avatar job, the last one 0.
 
-    The operations and their order are the official ones, so that sigma x 1000 is the official timestep to the
-    bit.
+    The operations and their order are the official ones, so that sigma x 1000 is the official timestep to the bit.
     Raises InputError for a step count or shift that makes no schedule.
     """
     _check(steps, shift)

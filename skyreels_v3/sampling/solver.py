@@ -1,11 +1,10 @@
 """The two samplers of the official pipelines, for a model that predicts the clean latent.
 
 Sources: UniPC (arXiv 2302.04867), data prediction, order 2, B2(h), as fm_solvers_unipc.py and diffusers'
-UniPCMultistepScheduler run it on flow models: signal 1 - sigma, noise sigma, lambda = log((1 - sigma) /
-sigma).
+UniPCMultistepScheduler run it on flow models: signal 1 - sigma, noise sigma, lambda = log((1 - sigma) / sigma).
 
-`denoise(x, sigma)` is the model: noisy latents and a 0-d float32 sigma on their device -> clean latents. For
-a velocity v, clean = x - sigma v. `callback(step, x, denoised)` is told about every step before it is taken.
+`denoise(x, sigma)` is the model: noisy latents and a 0-d float32 sigma on their device -> clean latents. For a velocity
+v, clean = x - sigma v. `callback(step, x, denoised)` is called before every step is taken.
 """
 
 import math
@@ -23,14 +22,11 @@ Callback = Callable[[int, torch.Tensor, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class UniPCStep:
-    """Coefficients of one step from sigma s to t: host numbers, so that a step never waits for the device.
+    """Coefficients of one step from sigma s to t: Python numbers, so that a step never waits for the device."""
 
-    predictor: of the latents, and the clean predictions at s and at the sigma before s.
-    corrector: of the latents, and the clean predictions at s, at the sigma before s, and at t.
-    None where nothing is corrected: at the last step the model is not called again.
-    """
-
-    predictor: tuple[float, float, float]
+    predictor: tuple[float, float, float]  # of the latents, and the clean predictions at s and at the sigma before s
+    # Of the latents, and the clean predictions at s, at the sigma before s, and at t. None at the last step, after
+    # which the model is not called again.
     corrector: tuple[float, float, float, float] | None
 
 
@@ -81,8 +77,7 @@ def unipc(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, callback: Cal
 
 def euler(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, callback: Callback | None = None) -> torch.Tensor:
     """Follows the flow from sigmas[0] to sigmas[-1] in straight steps; arguments and errors as of `unipc`."""
-    host = _checked(sigmas)
-    ratios = [t / s for s, t in pairwise(host)]
+    ratios = [t / s for s, t in pairwise(_checked(sigmas))]
     x, dtype, levels = _prepare(x, sigmas)
     for i, ratio in enumerate(ratios):
         clean = denoise(x.to(dtype), levels[i]).to(x.dtype)
@@ -93,11 +88,9 @@ def euler(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, callback: Cal
 
 
 def _corrector_weights(h: float, inverse: float) -> tuple[float, float]:
-    """Weights of the differences to the prediction at s, of those at t and before s, of the order 2
-    corrector.
+    """Weights in the order 2 corrector of the predictions at t and before s, as differences to that at s.
 
-    The paper's 2 x 2 system in closed form; `inverse` is 1 / r of the earlier prediction, its difference
-    included.
+    The paper's 2 x 2 system in closed form; `inverse` is 1 / r of the earlier prediction, its difference included.
     """
     basis = math.expm1(-h)
     phi = basis / -h - 1
@@ -114,21 +107,21 @@ def _log_signal_to_noise(sigma: float) -> float:
 
 
 def _checked(sigmas: torch.Tensor) -> list[float]:
-    """The sigmas as host numbers."""
-    host = sigmas.detach().double().cpu().flatten().tolist()
-    if len(host) < 2:
-        raise InputError(f"The schedule has {len(host)} sigmas, but needs at least 2: ask for 1 step or more.")
-    if not all(s > t for s, t in pairwise(host)) or host[-1] < 0:
+    """The sigmas as Python numbers. Raises InputError where they are no schedule."""
+    values = sigmas.detach().double().cpu().flatten().tolist()
+    if len(values) < 2:
+        raise InputError(f"The schedule has {len(values)} sigmas, but needs at least 2: ask for 1 step or more.")
+    if not all(s > t for s, t in pairwise(values)) or values[-1] < 0:
         raise InputError(
             "The sigmas must fall at every step and end at 0 or above: "
-            f"got {', '.join(f'{sigma:g}' for sigma in host[:8])}{', ...' if len(host) > 8 else ''}."
+            f"got {', '.join(f'{sigma:g}' for sigma in values[:8])}{', ...' if len(values) > 8 else ''}."
         )
-    if host[0] > 1:
+    if values[0] > 1:
         raise InputError(
-            f"The first sigma is {host[0]:g}, but SkyReels-V3 is a flow model, whose noise ends at 1: "
+            f"The first sigma is {values[0]:g}, but SkyReels-V3 is a flow model, whose noise ends at 1: "
             "make the sigmas with a flow schedule."
         )
-    return host
+    return values
 
 
 def _prepare(x: torch.Tensor, sigmas: torch.Tensor) -> tuple[torch.Tensor, torch.dtype, torch.Tensor]:

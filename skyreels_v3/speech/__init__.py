@@ -1,1 +1,1 @@
-"""Recordings of one or two people, to the features that the avatar's transformer hears."""
+"""Recordings of one or two people, to the features that condition the avatar's transformer."""

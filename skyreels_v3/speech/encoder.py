@@ -1,7 +1,7 @@
-"""What the avatar hears of a recording: features of wav2vec2, 25 a second, in chunks.
+"""Features of wav2vec2 for the avatar, 25 a second, computed in chunks.
 
-Source: wav2vec2.py of the official code. The convolution's features are resampled to the
-video's rate before the transformer, as the model was trained; ComfyUI's own nodes resample after it.
+Source: wav2vec2.py of the official code. The convolution's features are resampled to the video's rate before the
+transformer, as the model was trained; ComfyUI's own nodes resample after it.
 """
 
 import math
@@ -25,14 +25,12 @@ Run = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Convolution(NamedTuple):
-    """One layer of the feature extractor: [1, c, n] -> [1, c', (n - kernel) // stride + 1].
-
-    norm: where the layer normalises each channel over all of time, convolve then norm then GELU are the layer.
-    """
+    """One layer of the feature extractor: [1, c, n] -> [1, c', (n - kernel) // stride + 1]."""
 
     run: Run
     kernel: int
     stride: int
+    # Only where the layer normalises each channel over all of time: it is convolve, then norm, then GELU.
     convolve: Run | None = None
     norm: Run | None = None
     eps: float = 1e-5
@@ -40,17 +38,12 @@ class Convolution(NamedTuple):
 
 @dataclass(frozen=True)
 class SpeechEncoder:
-    """The three parts of wav2vec2, on one device, in float32 or casting to it.
+    """The three stages of wav2vec2, on one device, in float32 or casting to it."""
 
-    convolutions: of the feature extractor; only the first may normalise over time.
-    project: [1, m, conv width] -> [1, m, width].  transform: [1, m, width] -> what comes out of each of its layers,
-    one after the other, [1, m, width].  layers, width: of the transformer.
-    """
-
-    convolutions: Sequence[Convolution]
-    project: Callable[[torch.Tensor], torch.Tensor]
-    transform: Callable[[torch.Tensor], Iterable[torch.Tensor]]
-    layers: int
+    convolutions: Sequence[Convolution]  # of the feature extractor; only the first may normalise over time
+    project: Callable[[torch.Tensor], torch.Tensor]  # [1, m, conv width] -> [1, m, width]
+    transform: Callable[[torch.Tensor], Iterable[torch.Tensor]]  # [1, m, width] -> the output of each layer, alike
+    layers: int  # of the transformer
     width: int
 
     @classmethod
@@ -83,7 +76,7 @@ def _unlike(given: str, params: AudioParams) -> str:
 def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> Iterator[torch.Tensor]:
     """Features of prepared speech, one layer after the other, each [video frames, width] float32 on the CPU.
 
-    samples: [n] at 16 kHz, on the encoder's device.  Raises InputError for features that are no numbers.
+    samples: [n] at 16 kHz, on the encoder's device.  Raises InputError for NaN or infinite features.
     """
     frames = video_frames(len(samples))
     features = convolved(samples[None], encoder.convolutions)
@@ -99,14 +92,14 @@ def speech_features(samples: torch.Tensor, encoder: SpeechEncoder) -> Iterator[t
 
 
 def convolved(samples: torch.Tensor, convolutions: Sequence[Convolution], chunk: int = CHUNK) -> torch.Tensor:
-    """Features [1, conv width, m] of samples [1, n], about 50 a second; `chunk` of them are made at once."""
+    """Features [1, conv width, m] of samples [1, n], about 50 a second, `chunk` of them at a time."""
     first, *rest = convolutions
     run = first.run
     if first.convolve is not None and first.norm is not None:
         run = _normalised(first, first.convolve, first.norm, samples, chunk)
     made = []
-    for part in _parts(samples[:, None], convolutions, chunk):
-        x = run(part)
+    for x in _chunks(samples[:, None], convolutions, chunk):
+        x = run(x)
         for convolution in rest:
             x = convolution.run(x)
         made.append(x)
@@ -116,19 +109,19 @@ def convolved(samples: torch.Tensor, convolutions: Sequence[Convolution], chunk:
 def _layer_outputs(encoder, x: torch.Tensor) -> Iterator[torch.Tensor]:
     """What comes out of each layer of ComfyUI's TransformerEncoder, in wav2vec2-base's order (norms after sums).
 
-    The layers' own forward would use the host's attention: 1.8 GB for 200 s on a CPU, 8 bits where SageAttention is on.
+    The layers' own forward would use ComfyUI's attention: 1.8 GB for 200 s on a CPU, 8 bits where SageAttention is on.
     """
     x = encoder.layer_norm(x + encoder.pos_conv_embed(x))
     for layer in encoder.layers:
-        x = layer.layer_norm(x + _attended(layer.attention, x))
-        # In parts, as nothing in it looks at other frames: 200 s whole would take 120 MB.
-        x = layer.final_layer_norm(x + torch.cat([layer.feed_forward(part) for part in x.split(CHUNK, dim=1)], dim=1))
+        x = layer.layer_norm(x + _attention(layer.attention, x))
+        # In chunks, as no frame depends on another: 200 s whole would take 120 MB.
+        x = layer.final_layer_norm(x + torch.cat([layer.feed_forward(chunk) for chunk in x.split(CHUNK, dim=1)], dim=1))
         yield x
 
 
-def _attended(attention, x: torch.Tensor) -> torch.Tensor:
-    parts = attention.q_proj, attention.k_proj, attention.v_proj
-    q, k, v = (part(x).unflatten(-1, (attention.num_heads, -1)) for part in parts)
+def _attention(attention, x: torch.Tensor) -> torch.Tensor:
+    projections = attention.q_proj, attention.k_proj, attention.v_proj
+    q, k, v = (project(x).unflatten(-1, (attention.num_heads, -1)) for project in projections)
     return attention.out_proj(kernels.attention(q, k, v))
 
 
@@ -140,8 +133,8 @@ def _convolution(layer) -> Convolution:
     return Convolution(layer, kernel, stride)
 
 
-def _parts(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) -> Iterator[torch.Tensor]:
-    """Overlapping parts of x [1, c, n] whose convolved features, put together, are those of the whole."""
+def _chunks(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) -> Iterator[torch.Tensor]:
+    """Overlapping chunks of x [1, c, n] whose convolved features, put together, are those of the whole."""
     field, stride, frames = 1, 1, x.shape[2]
     for convolution in convolutions:
         field += (convolution.kernel - 1) * stride
@@ -153,11 +146,11 @@ def _parts(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) -> 
 
 
 def _normalised(layer: Convolution, convolve: Run, norm: Run, samples: torch.Tensor, chunk: int) -> Run:
-    """A layer that normalises with each channel's mean and variance over all of time, as a function of a part of it."""
+    """A layer that normalises with each channel's mean and variance over all of time, as a function of a chunk."""
     count, mean, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     # As many of this layer's frames as it later makes at once: six halvings of time come after it.
-    for part in _parts(samples[:, None], [layer], chunk * 64):
-        made = convolve(part).float()
+    for x in _chunks(samples[:, None], [layer], chunk * 64):
+        made = convolve(x).float()
         variance, average = torch.var_mean(made, dim=2, correction=0)
         variance, average = variance.cpu().double(), average.cpu().double()  # not every GPU has float64
         # Chan's update of mean and variance.
@@ -174,7 +167,7 @@ def _normalised(layer: Convolution, convolve: Run, norm: Run, samples: torch.Ten
     factor = scale.to(weight) * weight
     offset = (bias - mean.to(weight) * factor)[..., None]
 
-    def run(part: torch.Tensor) -> torch.Tensor:
-        return F.gelu(torch.addcmul(offset, convolve(part), factor[..., None]))
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(torch.addcmul(offset, convolve(x), factor[..., None]))
 
     return run

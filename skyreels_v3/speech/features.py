@@ -1,6 +1,6 @@
-"""Features of speech on disk: minutes of them would fill the memory, and a window hears a few seconds.
+"""Features of speech on disk: minutes of them would fill the memory, and a window needs a few seconds.
 
-Which frames of speech a frame of video hears is said here too.
+Also which frames of speech condition a frame of video.
 """
 
 import os
@@ -14,11 +14,11 @@ import torch
 from ..digest import digest
 from ..errors import InputError
 
-AROUND = 5  # frames of speech that are heard around each frame
+AROUND = 5  # frames of speech that condition a frame of video, itself in the middle
 
 
 class SpeechFeatures:
-    """What one or two people say, as the transformer hears it, in a file; a window's are read when it is made.
+    """Features of one or two people's speech in a file; those of a window are read when it is made.
 
     people, frames, layers, width: how many.  key: follows from the features alone, see `digest.digest`.
     The file has no name (on Windows, none that can be deleted) and goes with this object: clearing its folder does no
@@ -26,7 +26,7 @@ class SpeechFeatures:
     """
 
     def __init__(self, people: Iterable[Iterable[torch.Tensor]], folder: str | os.PathLike | None = None):
-        """people: what each of them says, as layers [frames, width] float32 on the CPU, written one by one.
+        """people: the features of each, layer by layer, [frames, width] float32 on the CPU, written one by one.
 
         folder: for the file, made where it is missing; None for the system's own.
         Raises InputError where nothing can be written to it.
@@ -57,9 +57,9 @@ class SpeechFeatures:
         return cls(person.unbind(1) for person in features)
 
     def windows(self, indices: torch.Tensor) -> torch.Tensor:
-        """What the network hears at the frames `indices` [n, around]: [people, n, around, layers, width] float32.
+        """The frames `indices` [n, around] of the features: [people, n, around, layers, width] float32.
 
-        They lie close together: all between the first and the last of them are read.
+        They lie close together: all from the first to the last of them are read.
         """
         first, last = indices.min().item(), indices.max().item()
         # Mapped for this moment alone: the pages of a file that stays mapped count as the process's memory.
@@ -80,5 +80,5 @@ def mirrored(indices: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 def audio_windows(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """What the network hears: features [people, F, layers, width] -> [people, n, around, layers, width]."""
+    """The frames `indices` [n, around] of features [people, F, layers, width]: [people, n, around, layers, width]."""
     return features[:, indices.to(features.device)]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 SPEECH_LOUDNESS = -23.0  # LUFS, of broadcast (EBU R 128)
-TRUSTED = 100.0  # LUFS either way; beyond it the official code leaves a recording alone
+VALID = 100.0  # LUFS either way; beyond it the official code leaves a recording alone
 BLOCK = 0.4  # seconds; a block starts every quarter of one
 OVERLAP = 0.75
 SILENCE = -70.0  # LUFS; quieter blocks do not count
@@ -33,18 +33,18 @@ def integrated_loudness(samples: torch.Tensor, rate: int) -> float:
     powers = (energy[stops] - energy[starts]) / (BLOCK * rate)
     with np.errstate(divide="ignore"):
         levels = OFFSET + 10 * np.log10(np.maximum(powers, 0))
-    heard = levels >= SILENCE
-    if not heard.any():
+    audible = levels >= SILENCE
+    if not audible.any():
         return -math.inf
-    threshold = OFFSET + 10 * math.log10(powers[heard].mean()) + RELATIVE
+    threshold = OFFSET + 10 * math.log10(powers[audible].mean()) + RELATIVE
     counted = powers[(levels > threshold) & (levels > SILENCE)]
     return OFFSET + 10 * math.log10(counted.mean()) if len(counted) else -math.inf
 
 
 def loudness_gain(samples: torch.Tensor, rate: int, target: float = SPEECH_LOUDNESS) -> float:
-    """The factor that brings mono samples [n] to `target` LUFS; 1 where the meter cannot be trusted (silence)."""
+    """The factor that brings mono samples [n] to `target` LUFS; 1 where the measure means nothing (silence)."""
     loudness = integrated_loudness(samples, rate)
-    return 1.0 if abs(loudness) > TRUSTED else 10 ** ((target - loudness) / 20)
+    return 1.0 if abs(loudness) > VALID else 10 ** ((target - loudness) / 20)
 
 
 def high_shelf(rate: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from .loudness import loudness_gain
 SAMPLE_RATE = 16000
 SHORTEST = 0.4  # seconds; the loudness meter's block, and the official limit
 FPS = RECIPES[Job.AVATAR].fps
-MAX_SECONDS = 200.0  # of the official code; the model itself knows no limit
+MAX_SECONDS = 200.0  # of the official code; the model itself has no limit
 MAX_PEOPLE = 2
 
 
@@ -23,7 +23,7 @@ def prepare_speech(waveform: torch.Tensor, rate: int, max_seconds: float = MAX_S
 
     waveform: of a ComfyUI AUDIO, [B, channels, n] (the first of a batch counts), [channels, n] or [n]; floating point,
     full scale at 1, clipped or not.  rate: samples a second.
-    Raises InputError for less than 0.4 s, more than max_seconds, samples that are no numbers, and what is no sound.
+    Raises InputError for less than 0.4 s, more than max_seconds, NaN or infinite samples, and what is no sound.
     """
     samples = to_mono(waveform, rate)
     seconds = len(samples) / rate

@@ -13,11 +13,11 @@ from .recording import MAX_PEOPLE, MAX_SECONDS, SAMPLE_RATE, prepare_speech, res
 
 @dataclass(frozen=True)
 class Recording:
-    """What one person says. waveform, rate: of a ComfyUI AUDIO.  start: seconds into the video."""
+    """The speech of one person."""
 
-    waveform: torch.Tensor
+    waveform: torch.Tensor  # of a ComfyUI AUDIO, as is rate
     rate: int
-    start: float = 0.0
+    start: float = 0.0  # seconds into the video
 
     @property
     def seconds(self) -> float:
@@ -54,7 +54,7 @@ def speech_of(recordings: Sequence[Recording], max_seconds: float = MAX_SECONDS)
 
 
 def mixed(recordings: Sequence[Recording]) -> tuple[torch.Tensor, int]:
-    """The sound of the video: (waveform [1, channels, n] float32, rate), as the recordings are, not as the model hears.
+    """The sound of the video: (waveform [1, channels, n] float32, rate), of the recordings before `prepare_speech`.
 
     One recording from the start comes back as it was, not copied. Several take the highest rate and the most channels
     among them; where their sum is louder than full scale and none of them is, it is turned down to full scale.

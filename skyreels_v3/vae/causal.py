@@ -1,9 +1,9 @@
-"""The Wan 2.1 VAE in time: a few frames at a time through the host's modules, which remember the two frames before.
+"""The Wan 2.1 VAE in time: a few frames at a time through ComfyUI's modules, with a cache of the two frames before.
 
-The layers are found by the names that their weights have in every checkpoint, so this runs on any class that holds
-them. A host's own loop gives the same numbers; here nothing is computed twice or kept longer than needed: the past of
-a layer, its padding and its new frames are written once, side by side, in the layout that convolutions are fastest in,
-norm and activation work in place, and the frames of the last stages pass one after another where memory is short.
+Layers are found by the names that their weights have in every checkpoint, so this runs on any class that holds them.
+ComfyUI's own loop gives the same numbers; here nothing is computed twice or kept longer than needed. The past of a
+layer, its padding and its new frames are written once, side by side, in the layout that convolutions are fastest in;
+norm and activation work in place; and where memory is short the last stages take fewer frames at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,20 +18,22 @@ from ..recipes import LATENT_FRAME
 PAST = 2  # frames before its own that a convolution in time looks at
 # Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
 SMALL = 20480
-# Of the host's class: what it holds is found by name.
+# Of ComfyUI's class: what it holds is found by name.
 Layer = Any
 Convolve = Callable[[Layer, torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
 def convolve(layer: Layer, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
-    """`layer`, a convolution in 2 or 3 dimensions, on x: its weights in x's dtype, of its kernel in time the last part
-    where x has fewer frames, and `padding` instead of its own."""
+    """`layer`, a convolution in 2 or 3 dimensions, on x, with `padding` instead of its own.
+
+    Its weights are cast to x's dtype. Where x has fewer frames than the kernel, the kernel's last frames are used.
+    """
     bias = None if layer.bias is None else layer.bias.to(x)
     return convolved(x, layer.weight.to(x), bias, layer.stride, padding)
 
 
 def convolved(x, weight, bias, stride, padding) -> torch.Tensor:
-    """The convolution that x [1, C, ...] asks for; see `convolve`."""
+    """The convolution in as many dimensions as x [1, C, ...] has; see `convolve`."""
     if x.ndim == 4:
         return F.conv2d(x, weight, bias, stride, padding)
     weight = weight[:, :, -x.shape[2] :]
@@ -57,7 +59,7 @@ def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
 
 
 class _Layers:
-    """What encoder and decoder share; one for each video, because the layers' past is kept here."""
+    """The layers of encoder and decoder with the cache of their past; one for each video."""
 
     def __init__(self, network: Layer, convolve: Convolve, layout: torch.memory_format):
         self.network = network
@@ -127,7 +129,7 @@ class _Layers:
         return self.convolve(layer, x, (0, high // 2, wide // 2))
 
     def empty(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        """Like x, [1, C, frames, H, W]. Channels last, frames lie one after another and parts of them are views."""
+        """Like x, [1, C, frames, H, W]. Channels last, frames lie one after another, and some are a view."""
         shape = (*x.shape[:2], frames, *x.shape[3:])
         return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=self.layout)
 
@@ -147,12 +149,12 @@ class _Decoder(_Layers):
         yield from self.upward(list(decoder.upsamples), x, at_once)
 
     def upward(self, layers: list[Layer], x: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
-        """The frames that become many more, and large: from the second on one part after the other."""
+        """The upsampling layers, whose frames become many and large: chunks of `at_once` frames take turns."""
         for done, layer in enumerate(layers, start=1):
             x = self.run(layer, x)
             if x.shape[2] > at_once:
-                for part in x.split(at_once, dim=2):
-                    yield from self.upward(layers[done:], part, at_once)
+                for chunk in x.split(at_once, dim=2):
+                    yield from self.upward(layers[done:], chunk, at_once)
                 return
         yield self.head(self.network.decoder.head, x)
 

@@ -15,12 +15,12 @@ def decoded(
 ) -> Iterator[torch.Tensor]:
     """The frames [start, stop) of latents [1, 16, T, h, w] in pieces [1, 3, f, H, W], float32 in [-1, 1].
 
-    The VAE is causal: what comes after `stop` changes nothing and is not decoded. What comes before `start` is: all
-    that follows was made from it.  decode: see the jobs' Tools.  what: the word for a run of the sampler in the error.
-    Raises InputError for frames that are no numbers.
+    The VAE is causal: what comes after `stop` changes nothing and is not decoded. What comes before `start` is decoded,
+    since all later frames depend on it.  decode: see the jobs' Tools.  what: the word for a pass in the error.
+    Raises InputError for NaN or infinite frames.
     """
     if stop is not None:
-        # After the first frame every latent frame makes four; a part of them needs all of it.
+        # After the first frame every latent frame makes four; one of them needs the whole latent frame.
         latents = latents[:, :, : 1 + -(-(stop - 1) // LATENT_FRAME)]
     done = 0
     for piece in decode(latents):

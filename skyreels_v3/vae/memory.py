@@ -1,6 +1,6 @@
-"""How many bytes the Wan VAE needs to encode and decode, and how a video is parted so that they are there.
+"""How many bytes the Wan VAE needs to encode and decode, and how a video is tiled so that they suffice.
 
-All from sizes, as `causal_vae` runs it: every convolution in time keeps the two frames before its own, and the last
+All from sizes, as `causal` runs it: every convolution in time keeps the two frames before its own, and the last
 (when encoding: the first) stage, where frames have their full size, holds the most at once.
 """
 
@@ -21,62 +21,61 @@ MOST = 12  # tiles along a side
 WORKSPACE, MARGIN = 256 * 2**20, 1.1
 
 
-class Way(Enum):
+class Direction(Enum):
     ENCODE = "encode"
     DECODE = "decode"
 
 
 @dataclass(frozen=True)
-class Part:
-    """How a video passes the VAE. height, width: of the video, latent pixels.  rows, columns: of its tiles.
+class Tiling:
+    """How a video is encoded or decoded: in one tile or several, with more or fewer frames at once."""
 
-    at_once: frames of full size that pass a layer at once, 4, 2 or 1.  bytes: needed beside the weights.
-    """
-
-    height: int
+    height: int  # of the video, latent pixels
     width: int
-    rows: int
+    rows: int  # of tiles
     columns: int
-    at_once: int
-    bytes: int
+    at_once: int  # frames of full size in a layer at a time: 4, 2 or 1
+    bytes: int  # needed beside the weights
 
     @property
     def tile(self) -> tuple[int, int]:
         """Height and width of the largest tile, latent pixels."""
-        return side(self.height, self.rows), side(self.width, self.columns)
+        return tile_side(self.height, self.rows), tile_side(self.width, self.columns)
 
     @property
     def whole(self) -> bool:
         return self.rows == self.columns == 1
 
     def describe(self) -> str:
-        """Of tiles, how many and how large: `, in 1 x 2 tiles of 704 x 720`; nothing of a whole one."""
+        """How many tiles and how large, ` in 1 x 2 tiles of 704 x 720`; empty for one tile."""
         height, width = self.tile
         size = f"{width * LATENT_PIXEL} x {height * LATENT_PIXEL}"
         return "" if self.whole else f" in {self.columns} x {self.rows} tiles of {size}"
 
 
-def side(length: int, count: int) -> int:
+def tile_side(length: int, count: int) -> int:
     """The side of `count` tiles of one size that cover a length, all in latent pixels."""
     return math.ceil((length + (count - 1) * OVERLAP) / count)
 
 
-def vae_bytes(way: Way, height: int, width: int, channels: int, itemsize: int, at_once: int = LATENT_FRAME) -> int:
+def vae_bytes(
+    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = LATENT_FRAME
+) -> int:
     """Peak of all tensors on the device while a video of any length is encoded or decoded.
 
     height, width: latent pixels.  channels: of the network's widest pictures (96 in Wan 2.1).  itemsize: bytes of a
-    number.  at_once: frames of full size that pass a layer at once.
+    number.  at_once: frames of full size in a layer at a time.
     """
-    # Channels over all convolutions that remember, by stage: of the picture itself, then in units of `channels`.
-    if way is Way.DECODE:
-        remembered = (0, 7), (0, 12), (0, 26), (LATENT_CHANNELS, 44)
-        # Frames of the stage before, half as large, that wait while the last stage works on a part of them.
+    # Channels over all convolutions with a cache, by stage: of the picture itself, then in units of `channels`.
+    if direction is Direction.DECODE:
+        cached = (0, 7), (0, 12), (0, 26), (LATENT_CHANNELS, 44)
+        # Frames of the stage before, half as large, that wait while the last stage works on some of them.
         waiting = {4: 0.0, 2: 2.0, 1: 1.25}[at_once]
     else:
-        remembered = (PIXEL_CHANNELS, 4), (0, 7), (0, 16), (0, 40)
+        cached = (PIXEL_CHANNELS, 4), (0, 7), (0, 16), (0, 40)
         waiting = PIXEL_CHANNELS / channels * at_once
     area = height * width
-    past = PAST * area * sum(s * (extra + units * channels) for s, (extra, units) in zip(STAGES, remembered))
+    past = PAST * area * sum(s * (extra + units * channels) for s, (extra, units) in zip(STAGES, cached))
     frame = area * STAGES[0] * channels
     # A residual block: its input, what the convolution reads with its past, and the result.
     working = frame * (3 * at_once + PAST + waiting)
@@ -84,36 +83,41 @@ def vae_bytes(way: Way, height: int, width: int, channels: int, itemsize: int, a
     return int((past + max(working, attention)) * itemsize)
 
 
-def needed(way: Way, height: int, width: int, channels: int, itemsize: int, at_once: int = LATENT_FRAME) -> int:
+def needed(
+    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = LATENT_FRAME
+) -> int:
     """`vae_bytes` with what comes on top of the tensors."""
-    return int(MARGIN * vae_bytes(way, height, width, channels, itemsize, at_once)) + WORKSPACE
+    return int(MARGIN * vae_bytes(direction, height, width, channels, itemsize, at_once)) + WORKSPACE
 
 
-def parts(way: Way, height: int, width: int, channels: int, itemsize: int) -> Iterator[Part]:
-    """Every way to part a video, the best first: whole, then in as few and as large tiles as possible; with more
-    frames at once before less."""
+def tilings(direction: Direction, height: int, width: int, channels: int, itemsize: int) -> Iterator[Tiling]:
+    """Every tiling of a video, the best first: whole, then as few and as large tiles as possible; more frames at once
+    before fewer."""
     grids = [
         (rows, columns)
         for rows in range(1, MOST + 1)
         for columns in range(1, MOST + 1)
-        if (rows == 1 or side(height, rows) >= SMALLEST) and (columns == 1 or side(width, columns) >= SMALLEST)
+        if (rows == 1 or tile_side(height, rows) >= SMALLEST)
+        and (columns == 1 or tile_side(width, columns) >= SMALLEST)
     ]
 
     def work(grid: tuple[int, int]) -> int:
-        return grid[0] * side(height, grid[0]) * grid[1] * side(width, grid[1])
+        return grid[0] * tile_side(height, grid[0]) * grid[1] * tile_side(width, grid[1])
 
     for rows, columns in sorted(grids, key=lambda grid: (work(grid), grid)):
-        tile = side(height, rows), side(width, columns)
+        tile = tile_side(height, rows), tile_side(width, columns)
         for at_once in (4, 2, 1):
-            yield Part(height, width, rows, columns, at_once, needed(way, *tile, channels, itemsize, at_once))
+            yield Tiling(height, width, rows, columns, at_once, needed(direction, *tile, channels, itemsize, at_once))
 
 
-def choose(budget: int, parts: Callable[[], Iterator[Part]]) -> Part:
-    """The first part within a budget of bytes; the one that needs least where none is."""
-    return next((part for part in parts() if part.bytes <= budget), None) or min(parts(), key=lambda part: part.bytes)
+def choose(budget: int, tilings: Callable[[], Iterator[Tiling]]) -> Tiling:
+    """The first tiling within a budget of bytes; the one that needs least where none is."""
+    return next((tiling for tiling in tilings() if tiling.bytes <= budget), None) or min(
+        tilings(), key=lambda tiling: tiling.bytes
+    )
 
 
-def smaller(than: Part, parts: Callable[[], Iterator[Part]]) -> Part | None:
-    """The first part that needs at most two thirds of another's memory, or the least; None where that one is it."""
-    part = choose(than.bytes * 2 // 3, parts)
-    return part if part.bytes < than.bytes else None
+def smaller(than: Tiling, tilings: Callable[[], Iterator[Tiling]]) -> Tiling | None:
+    """The first tiling that needs at most two thirds of another's memory, or the least; None where that one is it."""
+    tiling = choose(than.bytes * 2 // 3, tilings)
+    return tiling if tiling.bytes < than.bytes else None

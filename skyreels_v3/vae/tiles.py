@@ -1,23 +1,23 @@
-"""A picture in tiles that overlap and fade into each other."""
+"""A video in tiles that overlap and fade into each other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .memory import Part, side
+from .memory import Tiling, tile_side
 
-Span = tuple[int, int]
+Edges = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Where a tile lies, [start, stop) in latent pixels, and its share of every pixel of what is made of it [H, W]."""
+    """A rectangle of the video, and how much it counts in each of its pixels."""
 
-    rows: Span
-    columns: Span
-    share: torch.Tensor
-    scale: int
+    rows: Edges  # [start, stop) in latent pixels
+    columns: Edges
+    share: torch.Tensor  # 0 to 1, [H, W] in pixels of the result
+    scale: int  # pixels of the result to a latent one
 
     def cut(self, video: torch.Tensor, scale: int = 1) -> torch.Tensor:
         """The tile of a video [..., H, W] with `scale` pixels to a latent one; a view."""
@@ -29,36 +29,36 @@ class Tile:
         self.cut(video, self.scale).add_(made * self.share)
 
 
-def tiles(part: Part, scale: int = 1) -> Iterator[Tile]:
-    """The tiles of a part, row after row; their shares add up to one everywhere.
+def tiles(tiling: Tiling, scale: int = 1) -> Iterator[Tile]:
+    """The tiles of a tiling, row after row; their shares add up to one everywhere.
 
     scale: pixels of what is made to a latent one, 8 when decoding.
     """
-    rows, columns = spans(part.height, part.rows), spans(part.width, part.columns)
+    rows, columns = edges(tiling.height, tiling.rows), edges(tiling.width, tiling.columns)
     for row, high in zip(rows, shares(rows, scale)):
         for column, wide in zip(columns, shares(columns, scale)):
             yield Tile(row, column, high[:, None] * wide, scale)
 
 
-def spans(length: int, count: int) -> list[Span]:
+def edges(length: int, count: int) -> list[Edges]:
     """`count` tiles of one size over a length, evenly spaced."""
-    size = side(length, count)
+    size = tile_side(length, count)
     starts = [round(index * (length - size) / max(1, count - 1)) for index in range(count)]
     return [(start, start + size) for start in starts]
 
 
-def shares(spans: Sequence[Span], scale: int = 1) -> list[torch.Tensor]:
-    """Of each span its part of every pixel in it: one, but falling to zero from where a neighbour begins."""
-    spans = [(start * scale, stop * scale) for start, stop in spans]
-    total = torch.zeros(spans[-1][1])
+def shares(edges: Sequence[Edges], scale: int = 1) -> list[torch.Tensor]:
+    """The share of each tile in its pixels, along one side: one, but falling to zero over overlaps."""
+    edges = [(start * scale, stop * scale) for start, stop in edges]
+    total = torch.zeros(edges[-1][1])
     raw = []
-    for index, (start, stop) in enumerate(spans):
+    for index, (start, stop) in enumerate(edges):
         place = torch.arange(start, stop) + 0.5
         share = torch.ones(stop - start)
         if index:
-            share = share.minimum((place - start) / (spans[index - 1][1] - start))
-        if index + 1 < len(spans):
-            share = share.minimum((stop - place) / (stop - spans[index + 1][0]))
+            share = share.minimum((place - start) / (edges[index - 1][1] - start))
+        if index + 1 < len(edges):
+            share = share.minimum((stop - place) / (stop - edges[index + 1][0]))
         raw.append(share)
         total[start:stop] += share
-    return [share / total[start:stop] for share, (start, stop) in zip(raw, spans)]
+    return [share / total[start:stop] for share, (start, stop) in zip(raw, edges)]

@@ -1,7 +1,7 @@
-"""Videos of any kind one after the other in one file, each with its own sound: the cut of a film.
+"""Videos of any kind one after the other in one file, each with its own sound.
 
-Frames are encoded anew, because a film's parts come from different places: sizes, rates and codecs differ. Pieces that
-one job made fit together as they are: see video_join.py.
+Frames are encoded anew, because the videos come from different places: sizes, rates and codecs differ. Pieces of one
+run fit together as they are: see join.py.
 """
 
 from __future__ import annotations
@@ -20,61 +20,66 @@ from .source import Sound, Source, frames
 from .writer import DEFAULT_CODEC, VideoWriter
 
 STEREO = 2
-Shown = Callable[[int, np.ndarray], None]  # number of the part, a frame of it: called for every frame
+OnFrame = Callable[[int, np.ndarray], None]  # number of the video, a frame of it
 
 
-def write_film(
-    parts: Sequence[Source], out: Path, fit: str = DEFAULT_FIT, codec: str = DEFAULT_CODEC, shown: Shown | None = None
+def concat(
+    videos: Sequence[Source],
+    out: Path,
+    fit: str = DEFAULT_FIT,
+    codec: str = DEFAULT_CODEC,
+    on_frame: OnFrame | None = None,
 ) -> int:
-    """Write `out`, all of `parts` in order, and return its count of frames.
+    """Write `out`, all of `videos` in order, and return its count of frames.
 
-    Size and frame rate are those of the first part (a side of odd pixels loses one); the others are brought to them:
-    `fit` as in fit.fit_frame, frames by time. A part without sound is silent; sound takes the highest rate among them.
+    Size and frame rate are those of the first video (a side of odd pixels loses one); the others are brought to them:
+    `fit` as in resize.fit_frame, frames by time. A video without sound is silent; sound takes the highest rate of all.
     Streams: memory does not grow with the length.
-    Raises InputError for no parts, a part that is no video, and a full disk.
+    on_frame: called for every frame.
+    Raises InputError for no videos, what is no video, and a full disk.
     """
-    if not parts:
+    if not videos:
         raise InputError("There is nothing to join: at least one video is needed.")
-    first = parts[0].info
+    first = videos[0].info
     width, height = (max(2, side // 2 * 2) for side in (first.width, first.height))
-    lengths: list[int | None] = [None] * len(parts)  # in frames, known when a part is written
+    lengths: list[int | None] = [None] * len(videos)  # in frames, known when a video is written
     count = 0
 
-    def position(part: int) -> tuple[int, bool]:
-        """Frames from the start of a part that are written so far, and whether that is all of it."""
-        before = sum(length or 0 for length in lengths[:part])
-        length = lengths[part]
+    def position(number: int) -> tuple[int, bool]:
+        """Frames from the start of a video that are written so far, and whether that is all of it."""
+        before = sum(length or 0 for length in lengths[:number])
+        length = lengths[number]
         return (count - before, False) if length is None else (length, True)
 
-    sound = _film_sound(parts, first.frame_rate, position)
+    sound = _joined_sound(videos, first.frame_rate, position)
     with VideoWriter(out, width, height, first.frame_rate, codec, sound) as writer:
-        for number, part in enumerate(parts):
+        for number, video in enumerate(videos):
             start = count
-            for pixels in frames(part, first.frame_rate):
+            for pixels in frames(video, first.frame_rate):
                 pixels = fit_frame(pixels, width, height, fit)
-                count += 1  # before the frame is written, because its sound is asked for then
+                count += 1  # before the frame is written, because its sound is read then
                 writer.write(pixels)
-                if shown is not None:
-                    shown(number, pixels)
+                if on_frame is not None:
+                    on_frame(number, pixels)
             lengths[number] = count - start
     return count
 
 
-def _film_sound(parts: Sequence[Source], frame_rate: Fraction, position: Callable) -> Sound | None:
-    """The sound of all parts, made as the frames are written: no part's length is known before; None without any."""
-    heard = [part.info for part in parts if part.info.has_audio]
-    if not heard:
+def _joined_sound(videos: Sequence[Source], frame_rate: Fraction, position: Callable) -> Sound | None:
+    """The sound of all videos, made as the frames are written: no video's length is known before; None without any."""
+    with_sound = [video.info for video in videos if video.info.has_audio]
+    if not with_sound:
         return None
-    rate = max(info.audio_rate for info in heard)
-    counts = {info.audio_channels for info in heard}
+    rate = max(info.audio_rate for info in with_sound)
+    counts = {info.audio_channels for info in with_sound}
     channels = counts.pop() if len(counts) == 1 and counts <= LAYOUTS.keys() else STEREO
 
     def blocks() -> Iterator[np.ndarray]:
         frames_before = 0
-        for number, part in enumerate(parts):
+        for number, video in enumerate(videos):
             begin = round(frames_before / frame_rate * rate)
             given, rest = 0, np.zeros((channels, 0), dtype=np.float32)
-            with closing(_resampled(part.sound(), rate, channels)) as samples:
+            with closing(_resampled(video.sound(), rate, channels)) as samples:
                 while True:
                     length, whole = position(number)
                     due = round((frames_before + length) / frame_rate * rate) - begin - given

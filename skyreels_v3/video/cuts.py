@@ -21,7 +21,7 @@ def last_cut(frames: Sequence[np.ndarray] | np.ndarray | torch.Tensor) -> int | 
 
     frames: uint8 [n, H, W, 3] or a sequence of [H, W, 3], of any one size, best a few dozen consecutive ones.
     Flashes (the picture before comes back), fades, dissolves and fast motion (change on both sides) are no cuts.
-    What starts within the last NEAR - 1 frames can't be told from a flash and counts as a cut.
+    What starts within the last NEAR - 1 frames can't be distinguished from a flash and counts as a cut.
     """
     looks = [_look(np.asarray(frame)) for frame in frames]
     for index in range(len(looks) - 1, 0, -1):

@@ -39,13 +39,13 @@ Timed = Generator[tuple[Fraction, av.VideoFrame]]
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the packets tell, in seconds of the file's clock. complete: all were read."""
+    """What is found from the packets; times in seconds of the file's clock."""
 
     frames: int
-    last: Fraction
+    last: Fraction  # when the last frame starts
     last_duration: Fraction
-    variable: bool
-    complete: bool
+    variable: bool  # frames are not evenly spaced
+    complete: bool  # all packets were read
 
 
 class FileSource(Source):
@@ -89,17 +89,17 @@ class FileSource(Source):
     def _probe(self) -> SourceInfo:
         with self._opened() as (container, stream):
             clock = _clock(stream)
-            told = (stream.average_rate, stream.guessed_rate)
-            self._rate = Fraction(next((rate for rate in told if rate), DEFAULT_RATE))
+            stated = (stream.average_rate, stream.guessed_rate)
+            self._rate = Fraction(next((rate for rate in stated if rate), DEFAULT_RATE))
             promised = stream.duration * clock if stream.duration else None
             until = (container.duration or 0) / Fraction(av.time_base)
             counted = stream.frames
-            heard = _sound_stream(container)
+            sound = _sound_stream(container)
             audio: dict[str, Any] = {}
-            if heard is not None:
-                audio = {"has_audio": True, "audio_rate": heard.rate, "audio_channels": heard.channels}
+            if sound is not None:
+                audio = {"has_audio": True, "audio_rate": sound.rate, "audio_channels": sound.channels}
             aspect = stream.sample_aspect_ratio
-            unheard = heard is None  # otherwise the file's length may be that of its sound
+            silent = sound is None  # otherwise the file's length may be that of its sound
             # AVI has no times to show frames at, only an order in which to decode them; av makes up the others.
             self._by_dts = container.format.name == "avi"
         self._seeks = False  # until it is known that frames have times
@@ -109,7 +109,7 @@ class FileSource(Source):
             raise InputError(f"{self.name} has no frame that can be decoded: {ADVICE}.")
         self._first, frame = first
         self._seeks = self._stamp(frame) is not None
-        if promised is None and unheard:
+        if promised is None and silent:
             promised = until - self._first
         self._converter = Converter(frame, aspect)
         scan = self._scan(clock)
@@ -117,13 +117,13 @@ class FileSource(Source):
             self._last = scan.last
             scan = replace(scan, last=max(scan.last, self._end_of_packets(self._first + until)))
         self._last = scan.last
-        span = scan.last - self._first
+        seconds = scan.last - self._first
         if scan.complete:
-            rate, count = likely_rate(scan.frames, span, clock, told), scan.frames
+            rate, count = likely_rate(scan.frames, seconds, clock, stated), scan.frames
         else:
             rate = self._rate
-            count = counted or round((span + 1 / rate) * rate)
-        duration = span + (scan.last_duration or 1 / rate) if scan.variable else count / rate
+            count = counted or round((seconds + 1 / rate) * rate)
+        duration = seconds + (scan.last_duration or 1 / rate) if scan.variable else count / rate
         return SourceInfo(
             self._converter.width,
             self._converter.height,
@@ -163,7 +163,7 @@ class FileSource(Source):
         average = (stamps[-1] - stamps[0]) / len(steps)
         # A clock of whole milliseconds makes steps of 41 and 42: that is rounding.
         uneven = bool(np.abs(steps - average).max() > max(average / 10, 1.5))
-        # Frames come out of the decoder later than packets go in: only the span is the same by decoding times.
+        # Frames come out of the decoder later than packets go in: only the time between is the same by decoding times.
         end = self._first + int(stamps[-1] - stamps[0]) * clock if self._by_dts else int(stamps[-1]) * clock
         return _Scan(len(stamps), end, length * clock, uneven, complete)
 
@@ -237,12 +237,12 @@ class FileSource(Source):
             resampler, shape, made = None, None, 0
             for packet in _packets(container, stream, flush=True):
                 try:
-                    heard = packet.decode()
+                    decoded = packet.decode()
                 except EOFError:
                     break
                 except av.FFmpegError:
                     continue
-                for frame in heard:
+                for frame in decoded:
                     own = frame.format.name, frame.layout.name, frame.sample_rate
                     if resampler is None or own != shape:
                         resampler, shape = av.AudioResampler(format="fltp", layout=layout, rate=rate), own

@@ -18,32 +18,32 @@ from .source import Sound
 from .writer import new_file
 
 
-def join(segments: Sequence[Path], out: Path, frame_rate: Fraction | int, audio: Sound | None = None) -> int:
-    """Write `out`, the frames of all `segments` in order, and return their count.
+def join(pieces: Sequence[Path], out: Path, frame_rate: Fraction | int, audio: Sound | None = None) -> int:
+    """Write `out`, the frames of all `pieces` in order, and return their count.
 
-    segments: files of VideoWriter with the same size, codec and frame rate.  frame_rate: of the result, constant.
+    pieces: files of VideoWriter with the same size, codec and frame rate.  frame_rate: of the result, constant.
     audio: from the first frame on; padded with silence or cut to the video's length, to the sample.
     Streams: memory does not grow with the length. `out` appears when it is complete.
     Raises InputError for no pieces, pieces that do not fit together or are damaged, and a full disk.
     """
-    if not segments:
+    if not pieces:
         raise InputError(f"{out.name} has no pieces to be joined from: at least one is needed.")
     rate = Fraction(frame_rate)
-    delay = _reordering(segments, rate)
+    delay = _reordering(pieces, rate)
     with new_file(out, rate) as container:
         stream, track, key, frames = None, None, None, 0
-        for segment in segments:
-            with _opened(segment) as piece:
-                source = piece.streams.video[0]
+        for piece in pieces:
+            with _opened(piece) as given:
+                source = given.streams.video[0]
                 if stream is None:
                     key = _settings(source)
                     # opaque: otherwise av 14 opens an encoder, whose header takes the place of the pieces'.
                     stream = container.add_stream_from_template(source, opaque=True)
                     track = None if audio is None else SoundTrack(container, audio)
                 elif _settings(source) != key:
-                    raise _unfit(segment)
+                    raise _unfit(piece)
                 before = frames
-                for packet, shown in _numbered(piece, source):
+                for packet, shown in _numbered(given, source):
                     # By number, not by the piece's clock: nothing adds up over the pieces.
                     packet.stream, packet.time_base = stream, 1 / rate
                     packet.pts, packet.dts, packet.duration = before + shown, frames - delay, 1
@@ -56,44 +56,44 @@ def join(segments: Sequence[Path], out: Path, frame_rate: Fraction | int, audio:
     return frames
 
 
-def _numbered(piece: av.container.InputContainer, source: av.VideoStream) -> Iterator[tuple[av.Packet, int]]:
+def _numbered(given: av.container.InputContainer, source: av.VideoStream) -> Iterator[tuple[av.Packet, int]]:
     """The packets in the order of decoding, each with the number of its frame in the order of showing.
 
     Numbers come from sorting times. Only as many packets wait as H.264 can put out of order.
     """
-    waiting, heap, numbers, given = [], [], {}, 0
-    for packet in chain(_guarded(piece, source), [None]):
+    waiting, heap, numbers, count = [], [], {}, 0
+    for packet in chain(_guarded(given, source), [None]):
         if packet is not None and packet.pts is not None:
             waiting.append(packet)
             heapq.heappush(heap, packet.pts)
         while heap and (packet is None or len(heap) > MOST_REORDERED):
-            numbers[heapq.heappop(heap)] = given
-            given += 1
+            numbers[heapq.heappop(heap)] = count
+            count += 1
         while waiting and waiting[0].pts in numbers:
             first = waiting.pop(0)
             yield first, numbers.pop(first.pts)
 
 
-def _guarded(piece: av.container.InputContainer, source: av.VideoStream) -> Iterator[av.Packet]:
+def _guarded(given: av.container.InputContainer, source: av.VideoStream) -> Iterator[av.Packet]:
     try:
-        for packet in piece.demux(source):
+        for packet in given.demux(source):
             if packet.size:
                 if packet.pts is None or packet.is_corrupt:
-                    raise _unfit(Path(piece.name))
+                    raise _unfit(Path(given.name))
                 yield packet
     except av.FFmpegError as error:
-        raise _unfit(Path(piece.name)) from error
+        raise _unfit(Path(given.name)) from error
 
 
-def _reordering(segments: Sequence[Path], rate: Fraction) -> int:
+def _reordering(pieces: Sequence[Path], rate: Fraction) -> int:
     """How many frames decoding must run ahead of showing: what the encoder left before the first frame, at most."""
     delay = 0
-    for segment in segments:
-        with _opened(segment) as piece:
-            source = piece.streams.video[0]
-            first = next(_guarded(piece, source), None)
+    for piece in pieces:
+        with _opened(piece) as given:
+            source = given.streams.video[0]
+            first = next(_guarded(given, source), None)
             if first is None or first.pts is None or first.dts is None:
-                raise _unfit(segment)
+                raise _unfit(piece)
             delay = max(delay, round((first.pts - first.dts) * first.time_base * rate))
     return delay
 
@@ -103,19 +103,19 @@ def _settings(stream: av.VideoStream) -> tuple:
     return context.name, context.width, context.height, context.pix_fmt, bytes(context.extradata or b"")
 
 
-def _opened(segment: Path) -> av.container.InputContainer:
+def _opened(piece: Path) -> av.container.InputContainer:
     try:
-        piece = av.open(str(segment))
+        opened = av.open(str(piece))
     except (av.FFmpegError, OSError) as error:
-        raise _unfit(segment) from error
-    if not piece.streams.video:
-        piece.close()
-        raise _unfit(segment)
-    return piece
+        raise _unfit(piece) from error
+    if not opened.streams.video:
+        opened.close()
+        raise _unfit(piece)
+    return opened
 
 
-def _unfit(segment: Path) -> InputError:
+def _unfit(piece: Path) -> InputError:
     return InputError(
-        f"The piece {segment.name} is damaged or was made with other settings than those before it: delete it and "
+        f"The piece {piece.name} is damaged or was made with other settings than those before it: delete it and "
         "queue the job again."
     )

@@ -1,8 +1,8 @@
 """Decoded video frames as the artist sees them: 8-bit RGB, upright, with square pixels.
 
-The file's own matrix (BT.601, BT.709, BT.2020) and range (limited, full) are undone. A file that names no matrix
-is taken as Chromium takes it, by its height, so that colours are those of ComfyUI's page. HDR (PQ, HLG) is read as
-it is stored, without tone mapping. Transparency is laid over white, as in images.py. Fields are not separated.
+The file's own matrix (BT.601, BT.709, BT.2020) and range (limited, full) are undone. A file that names no matrix is
+taken as Chromium takes it, by its height, so that colours are those of ComfyUI's page. HDR (PQ, HLG) is read as it is
+stored, without tone mapping. Transparency is laid over white, as in images/convert.py. Fields are not separated.
 """
 
 from fractions import Fraction
@@ -28,7 +28,7 @@ EXACT = 0x4 | 0x2000 | 0x40000
 class Converter:
     """Turns the frames of one stream into pixels of one size: that of the first frame it is made from.
 
-    width, height: in pixels as displayed.  rotation: clockwise degrees (0, 90, 180, 270) that the file asks for;
+    width, height: in pixels as displayed.  rotation: clockwise degrees (0, 90, 180, 270) in the file, undone;
     mirroring is done too.  hdr: the file is PQ or HLG.
     """
 
@@ -89,7 +89,7 @@ def _has_alpha(name: str) -> bool:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """(transposed, mirrored, upside down), in this order, that the frame's display matrix asks for."""
+    """(transposed, mirrored, upside down), in this order, by the frame's display matrix."""
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return False, False, False

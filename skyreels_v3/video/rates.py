@@ -28,20 +28,20 @@ def frames_at(duration: Fraction, rate: Fraction | int) -> int:
     return max(1, math.ceil(duration * Fraction(rate) - Fraction(1, 2)))
 
 
-def likely_rate(frames: int, span: Fraction, tick: Fraction, told: tuple[Fraction | None, ...]) -> Fraction:
-    """The frame rate of a clip whose first and last of `frames` frames are `span` seconds apart.
+def likely_rate(frames: int, seconds: Fraction, tick: Fraction, stated: tuple[Fraction | None, ...]) -> Fraction:
+    """The frame rate of a clip whose first and last of `frames` frames are `seconds` apart.
 
-    tick: the step of the file's clock in seconds, to which the span is rounded.  told: rates in the file's header.
-    A header's rate, then a usual one, is taken where it explains the span; otherwise the average.
+    tick: the step of the file's clock in seconds, to which `seconds` is rounded.  stated: rates in the file's header.
+    A header's rate, then a usual one, is taken where it explains `seconds`; otherwise the average.
     """
-    told = tuple(Fraction(rate) for rate in told if rate)
-    if frames < 2 or span <= 0:
-        return told[0] if told else Fraction(24)
-    usual = sorted(COMMON, key=lambda rate: abs((frames - 1) / rate - span))
-    for rate in (*(rate for rate in told if rate in COMMON), *usual, *told):
-        if abs((frames - 1) / rate - span) <= 2 * tick:
+    stated = tuple(Fraction(rate) for rate in stated if rate)
+    if frames < 2 or seconds <= 0:
+        return stated[0] if stated else Fraction(24)
+    usual = sorted(COMMON, key=lambda rate: abs((frames - 1) / rate - seconds))
+    for rate in (*(rate for rate in stated if rate in COMMON), *usual, *stated):
+        if abs((frames - 1) / rate - seconds) <= 2 * tick:
             return rate
-    return Fraction((frames - 1) / span).limit_denominator(MAX_DENOMINATOR)
+    return Fraction((frames - 1) / seconds).limit_denominator(MAX_DENOMINATOR)
 
 
 def _first_shown(frame: int, step: Fraction) -> int:

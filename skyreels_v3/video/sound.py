@@ -49,7 +49,7 @@ class SoundTrack:
     """Encodes a Sound into an open container, step by step with the frames, so that neither waits in memory.
 
     The recording keeps its rate and channels where AAC has them (7350 to 96000 Hz in 13 steps, 1-6 or 8 channels);
-    other rates become 48000 Hz, other channels stereo, their mean on both. Samples that are no numbers are silence.
+    other rates become 48000 Hz, other channels stereo, their mean on both. NaN becomes silence, infinity full scale.
     """
 
     def __init__(self, container: av.container.OutputContainer, sound: Sound):

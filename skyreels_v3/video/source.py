@@ -1,6 +1,6 @@
 """A video as the jobs read it: what it is, its last frames, all frames at a constant rate, its sound.
 
-Two kinds: a file (video_file.py) and frames in memory (here). Both show their frames with the time of each;
+Two kinds: a file (file.py) and frames in memory (here). Both show their frames with the time of each;
 everything else is picked from those by time, one frame at a time, so that memory does not grow with the video.
 """
 
@@ -21,7 +21,7 @@ from ..images.convert import to_rgb8
 from .rates import frames_at
 
 Pixels = Callable[[], np.ndarray]  # converts a frame to uint8 [H, W, 3] when it is needed
-Fit = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> uint8 [h, w, 3], for example images.cover_crop
+Fit = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> uint8 [h, w, 3], for example resize.cover_crop
 
 MAX_RATE_DENOMINATOR = 1001
 MAX_CORRECTIONS = 3  # of the end of a damaged file
@@ -30,28 +30,21 @@ SLACK = Fraction(1, 10)  # of a frame: how far before the first frame the grid o
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a video is. Sizes in pixels as displayed, times in seconds from the first frame.
-
-    frame_rate: the true average.  frames: their count; an estimate where `exact` is False (large files).
-    duration: until the end of the last frame.  variable: frames are not evenly spaced.
-    rotation: clockwise degrees that the file asks for, already in width, height and all frames.
-    audio_rate: samples a second, 0 without sound.  hdr: PQ or HLG, which is read without tone mapping.
-    cut_off: the file ends before its header says so; what is there is used.
-    """
+    """What a video is. Sizes in pixels as displayed, times in seconds from the first frame."""
 
     width: int
     height: int
-    frame_rate: Fraction
-    frames: int
-    duration: Fraction
-    exact: bool = True
-    variable: bool = False
-    rotation: int = 0
+    frame_rate: Fraction  # the true average
+    frames: int  # their count
+    duration: Fraction  # until the end of the last frame
+    exact: bool = True  # False where the count of frames is an estimate (large files)
+    variable: bool = False  # frames are not evenly spaced
+    rotation: int = 0  # clockwise degrees in the file, already applied to width, height and all frames
     has_audio: bool = False
-    audio_rate: int = 0
+    audio_rate: int = 0  # samples a second, 0 without sound
     audio_channels: int = 0
-    hdr: bool = False
-    cut_off: bool = False
+    hdr: bool = False  # PQ or HLG, which is read without tone mapping
+    cut_off: bool = False  # the file ends before its header says so; what is there is used
 
     def frames_at(self, rate: Fraction | int) -> int:
         """How many frames `frames(source, rate)` gives, where `exact` is True."""
@@ -60,14 +53,11 @@ class SourceInfo:
 
 @dataclass(frozen=True)
 class Sound:
-    """Samples on their way to a file. Can be read once.
+    """Samples on their way to a file. Can be read once."""
 
-    rate: samples a second.  channels: 1 or more.  blocks: float32 [channels, samples of any count], -1 to 1.
-    """
-
-    rate: int
-    channels: int
-    blocks: Iterable[np.ndarray]
+    rate: int  # samples a second
+    channels: int  # 1 or more
+    blocks: Iterable[np.ndarray]  # float32 [channels, samples of any count], -1 to 1
 
     @classmethod
     def of(cls, waveform: torch.Tensor, rate: int) -> Sound:
@@ -102,7 +92,7 @@ class Source(ABC):
 
 
 class FramesSource(Source):
-    """Frames in memory: ComfyUI's IMAGE [F, H, W, C], floating point 0 to 1 or uint8, C as in images.to_rgb8."""
+    """Frames in memory: ComfyUI's IMAGE [F, H, W, C], floating point 0 to 1 or uint8, C as in convert.to_rgb8."""
 
     def __init__(
         self, images: torch.Tensor, frame_rate: Fraction | float, sound: tuple[torch.Tensor, int] | None = None
@@ -116,7 +106,7 @@ class FramesSource(Source):
         )
         if rate <= 0:
             raise InputError(f"The frame rate is {frame_rate}, but it must be above 0: 24 is usual.")
-        to_rgb8(images[:1])  # tells what is wrong with the shape
+        to_rgb8(images[:1])  # raises InputError for another shape
         self._images, self._sound = images, sound
         count, height, width = images.shape[:3] if images.ndim == 4 else (1, *images.shape[:2])
         audio: dict[str, Any] = {}
@@ -139,11 +129,6 @@ class FramesSource(Source):
 
     def sound(self) -> Sound | None:
         return None if self._sound is None else Sound.of(*self._sound)
-
-
-def probe(source: Source) -> SourceInfo:
-    """What a video is, without decoding more than its first frame. Raises InputError where it is no video."""
-    return source.info
 
 
 def read_at(source: Source, times: Sequence[Fraction | float], fit: Fit | None = None) -> torch.Tensor:

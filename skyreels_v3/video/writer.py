@@ -1,4 +1,4 @@
-"""Frames into a video file, one at a time. A file under its own name is complete; nothing else is ever left behind.
+"""Frames into a video file, one at a time. A file appears under its name when it is complete, else not at all.
 
 h264: 4:2:0, BT.709, limited range, quality 16: plays everywhere. lossless: RGB as it is, in H.264's lossless mode:
 the pixels come back exactly; Chromium plays it and ComfyUI reads it, phones do not. Both are MP4, into which ComfyUI's
@@ -28,7 +28,7 @@ from .sound import SoundTrack
 from .source import Sound
 
 WHITE = 255
-# x264's macroblock tree reads memory that nobody wrote: without it the same frames give the same file in any process.
+# x264's macroblock tree reads uninitialised memory: without it the same frames give the same file in any process.
 X264 = {"crf": "16", "preset": "medium", "mbtree": "0"}
 # x264's frames depend on its count of threads: a fixed one gives the same file on any machine.
 THREADS = 4
@@ -52,7 +52,7 @@ class VideoWriter:
     path: ends in .mp4.  width, height: in pixels, even.  frame_rate: frames a second.  codec: h264 or lossless.
     audio: sound to write beside the frames, padded with silence or cut to the video's length.
     The same frames give the same file. Memory does not grow with the length.
-    Raises InputError for a full disk, a codec that av has not, frames that are no numbers.
+    Raises InputError for a full disk, a codec that av does not have, and NaN or infinite frames.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ class VideoWriter:
 
 @contextmanager
 def new_file(path: Path, frame_rate: Fraction) -> Generator[av.container.OutputContainer]:
-    """An MP4 container that becomes `path` when the block ends without an error, and otherwise nothing.
+    """An MP4 container that becomes `path` when the block ends without an error; else nothing is left of it.
 
-       Its clock has whole ticks for each frame of this rate.
+    frame_rate: the file's clock has whole ticks for each frame.
     The index is put in front, so that browsers start playing at once. Raises InputError for a full disk.
     """
     unfinished = path.with_name(f"{path.name}.part")
@@ -160,7 +160,7 @@ def new_file(path: Path, frame_rate: Fraction) -> Generator[av.container.OutputC
 
 
 def _close_quietly(container: av.container.OutputContainer) -> None:
-    """Close a file that is thrown away; why it was matters more than what closing it meets."""
+    """Close a file that is thrown away; an error in closing it matters less than the one before."""
     try:
         container.close()
     except (av.FFmpegError, OSError, ValueError):

@@ -50,7 +50,7 @@ def attention(pack_nodes, monkeypatch, caplog):
     """nodes/network/attention.py, which trusts every attention again after the test; warnings are in caplog."""
     caplog.set_level(logging.WARNING)
     module = pack_nodes.module("nodes.network.attention")
-    monkeypatch.setattr(module, "_distrusted", [])
+    monkeypatch.setattr(module, "_disabled", [])
     monkeypatch.setattr(pack_nodes.module("kernels.dispatch"), "MODE", "")
     return module
 
@@ -66,7 +66,7 @@ def sage(pack_nodes, attention, tmp_path, monkeypatch):
 
     def make(behaviour="pass"):
         monkeypatch.setattr(backends.SAGE.operation, "_tried", {})
-        monkeypatch.setattr(backends.SAGE.operation, "_told", set())
+        monkeypatch.setattr(backends.SAGE.operation, "_reported", set())
         (tmp_path / "sageattention.py").write_text(PACKAGE.format(behaviour=behaviour), encoding="utf-8")
         monkeypatch.delitem(sys.modules, "sageattention", raising=False)
         return lambda: sys.modules["sageattention"].CALLS
@@ -259,7 +259,7 @@ def test_a_broken_model_is_not_blamed_on_the_attention(load, sage, sample, atten
     weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="output is not finite, because its file holds broken numbers"):
         sample(patcher)
-    assert not attention._distrusted and not warnings(caplog)
+    assert not attention._disabled and not warnings(caplog)
 
 
 def test_an_approximate_attention_is_another_long_job(pack_nodes, load, sage):

@@ -121,10 +121,10 @@ def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_no
 
         return call
 
-    passage = pack_nodes.module("nodes.encoders.vae").Passage
+    tiled = pack_nodes.module("nodes.encoders.vae").TiledVae
     for name, kind, method in (
         ("clip", type(models["clip"]), "encode_from_tokens_scheduled"),
-        ("vae", passage, "run"),
+        ("vae", tiled, "run"),
     ):
         monkeypatch.setattr(kind, method, noted(name, getattr(kind, method)))
     extend("continue 6s: She walks on.\ncontinue 0.5s: She stops.", steps=1)
@@ -133,8 +133,8 @@ def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_no
 
 def test_queued_again_nothing_is_made_twice(extend, pack_nodes, monkeypatch):
     first, *_ = extend(STORY)
-    passage = pack_nodes.module("nodes.encoders.vae").Passage
-    monkeypatch.setattr(passage, "run", lambda *_: pytest.fail("nothing is left to decode"))
+    tiled = pack_nodes.module("nodes.encoders.vae").TiledVae
+    monkeypatch.setattr(tiled, "run", lambda *_: pytest.fail("nothing is left to decode"))
     again, _, report = extend(STORY)
     assert torch.equal(decoded(first)[0], decoded(again)[0])
     assert "3 of 3 rolls were made before" in report

@@ -97,7 +97,7 @@ def small_card(pack_nodes, monkeypatch):
             modules = [module for module in part.modules() if not getattr(module, "comfy_patched_weights", False)]
             return [streaming.Weight(one, name) for one in modules for name, _ in one.named_parameters(recurse=False)]
 
-        patcher.model.diffusion_model.kept = None
+        patcher.model.diffusion_model.step_cache = None
         patcher.detach()
         limit(patcher, share * patcher.model_size())
         for lora in patcher.get_additional_models_with_key(lora_key):

@@ -1,7 +1,6 @@
 """`python tests/goldens.py FILE...`: runs goldens, wherever they lie, and says how far off each is.
 
-What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest
-counts).
+What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest counts).
 """
 
 import importlib
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from pack.dev.setup.environment import comfyui_path
 from pack.model_loaders.key_maps import find_dialect
-from pack.skyreels_v3.images.colour import match_colour
+from pack.skyreels_v3.images.colour import ColourMatch
 from pack.skyreels_v3.images.convert import to_rgb8
 from pack.skyreels_v3.images.resize import cover_crop, letterbox
 from pack.skyreels_v3.images.sizes import bucket_size
@@ -36,7 +35,7 @@ from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments, shot_segments
 from pack.skyreels_v3.model.transformer import SkyReelsTransformer
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
-from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, guided, reference_branches
+from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, reference_branches
 from pack.skyreels_v3.sampling.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
 from pack.skyreels_v3.sampling.solver import unipc
 from pack.skyreels_v3.speech.encoder import SpeechEncoder, speech_features
@@ -45,6 +44,7 @@ from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
 from pack.skyreels_v3.speech.recording import SAMPLE_RATE
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.tests.support.golden import Golden, normal, pixels, read, relative_error
+from pack.tests.support.guided import guided
 
 NETWORK = 1e-4  # relative error of networks and latents
 SIGMA = 1e-6
@@ -274,7 +274,7 @@ def pipeline_avatar(golden: Golden) -> Iterable[Check]:
             def predict(branch: Branch) -> torch.Tensor:
                 own = prompt if run.plan.is_key_pass else connection
                 text = own if branch.uses_prompt else negative
-                speech = run.speech if branch.uses_speech else silent(run.speech)
+                speech = run.speech if branch.uses_references else silent(run.speech)
                 segments = avatar_segments(x, run.condition)
                 return x - sigma * model(segments, 1000 * sigma[None], text, image=run.tokens, audio=speech)
 
@@ -450,7 +450,7 @@ def colour_match(golden: Golden) -> Iterable[Check]:
         wanted = golden.tensors[name]
         source = (normal("colour/source", wanted.shape) * 0.4).clamp(-1, 1)
         reference = (normal("colour/reference", (1, 3, 1, *wanted.shape[-2:])) * 0.5 + 0.1).clamp(-1, 1)
-        yield Check(name, relative_error(match_colour(source, reference, strength), wanted), NETWORK)
+        yield Check(name, relative_error(ColourMatch(reference, strength)(source), wanted), NETWORK)
 
 
 def single_shot_plan(seconds: int) -> list[dict[str, int]]:

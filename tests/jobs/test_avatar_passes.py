@@ -212,7 +212,7 @@ def test_no_numbers_stop_the_job(image, features):
 )
 def test_guidance(text, speech, branches):
     assert avatar_branches(text, speech) == branches
-    assert [branch.uses_speech for branch in (Branch.POSITIVE, Branch.NEGATIVE, Branch.NONE, Branch.NO_IMAGES)] == [
+    assert [branch.uses_references for branch in (Branch.POSITIVE, Branch.NEGATIVE, Branch.NONE, Branch.NO_IMAGES)] == [
         True,
         True,
         False,

@@ -12,7 +12,7 @@ from pack.formats.kinds import PACKED
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
-from pack.skyreels_v3.jobs.budget import SETTINGS, Machine, Network, Plan, planned_size, ways
+from pack.skyreels_v3.jobs.budget import SETTINGS, Budget, Machine, Network, planned_size, ways
 from pack.skyreels_v3.jobs.extension.plan import SourceInfo, plan_extension
 from pack.skyreels_v3.jobs.extension.script import Line
 from pack.skyreels_v3.jobs.reference import SLOTS, plan_reference
@@ -45,8 +45,8 @@ def network(precision: str, job: Job = Job.REFERENCE) -> Network:
     return Network(params, job, 2, weights, precision, SMALLER)
 
 
-def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Plan:
-    return Plan(network(precision, job), planned_size(job, *size, frames, batch), machine(vram))
+def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Budget:
+    return Budget(network(precision, job), planned_size(job, *size, frames, batch), machine(vram))
 
 
 @pytest.mark.parametrize("params, size", [(VIDEO, 28.6), (AVATAR, 37.8)])
@@ -155,10 +155,10 @@ def test_what_is_told_is_what_fits():
 
 def test_parts_are_no_smaller_than_they_must_be():
     """A card with room takes the fastest parts, a small one says that it takes smaller ones."""
-    assert plan(10).slices == USUAL and not any("smaller parts" in line for line in plan(10).describe())
-    assert plan(8).slices == TIGHT and plan(8).fits
+    assert plan(10).chunking == USUAL and not any("smaller parts" in line for line in plan(10).describe())
+    assert plan(8).chunking == TIGHT and plan(8).fits
     assert "in smaller parts, to fit: 2,048 tokens and one of 10 groups of heads at a time" in plan(8).describe()
-    assert plan(5).slices == SMALL and not plan(5).fits
+    assert plan(5).chunking == SMALL and not plan(5).fits
     params = plan(8).network.params
     for small, large in itertools.pairwise(reversed(LEVELS)):
         for tokens in (1000, 8000, 39000, 126000):
@@ -206,7 +206,7 @@ def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
     module, nodes = pack_nodes.module("skyreels_v3.jobs.budget"), pack_nodes.module("nodes.jobs.plan")
     size = module.planned_size(model.model.job, 832, 480, 81, 2)
     machine = pack_nodes.module("nodes.network.machine").machine_of(model.load_device)
-    planned = module.Plan(nodes.network_of(model), size, machine)
+    planned = module.Budget(nodes.network_of(model), size, machine)
     key = pack_nodes.module("nodes.network.condition").KEY
     shape, slots = [2, 16, 21, 60, 104], [1, 16, 4, 60, 104]
     assert planned.forward == model.model.memory_required(shape, {key: [slots]})

@@ -8,8 +8,9 @@ import torch
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
-from pack.skyreels_v3.sampling.guidance import Branch, combine, guided, reference_branches, text_branches
+from pack.skyreels_v3.sampling.guidance import Branch, combine, reference_branches, text_branches
 from pack.tests.support.golden import LinearVAE
+from pack.tests.support.guided import guided
 
 WIDE = (1920, 1080)
 

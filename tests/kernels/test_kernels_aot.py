@@ -28,7 +28,7 @@ FIRST_WITH_FP8 = 89
 
 POINTERS = {
     "bf16": ("x", "y", "out", "bias"),
-    "fp32": ("gate", "shift", "scale", "out_scale", "weight", "table", "row_scale", "column_scale"),
+    "fp32": ("gate", "shift", "scale", "out_scale", "weight", "cos_sin", "row_scale", "column_scale"),
     "i8": ("a", "b", "codes"),
 }
 TYPES = {name: f"*{dtype}" for dtype, names in POINTERS.items() for name in names} | {"eps": "fp32"}

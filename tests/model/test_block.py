@@ -9,7 +9,7 @@ from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
 from pack.skyreels_v3.model import audio_attention, transformer
-from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.chunking import USUAL, Chunking
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.model.sequence import extension_segments, reference_segments, shot_segments
 from pack.skyreels_v3.model.transformer import Runtime
@@ -29,8 +29,8 @@ VIDEO, BESIDE, TEXT = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 16, 2, 8, 8), 
 FRAME = 16  # tokens
 
 
-def forward(model, segments, slices=USUAL, around=None):
-    runtime = Runtime(slices=slices, **({} if around is None else {"around_block": around}))
+def forward(model, segments, chunking=USUAL, around=None):
+    runtime = Runtime(chunking=chunking, **({} if around is None else {"run_block": around}))
     return model(segments, torch.tensor([500.0]), TEXT, runtime=runtime)
 
 
@@ -57,7 +57,7 @@ def test_what_is_left_out_is_not_missed():
         expected = forward(model, segments)
         torch.testing.assert_close(forward(whole, segments), expected, rtol=1e-5, atol=1e-5)
         for tokens in (1, 7, 33, 64):
-            own = forward(model, segments, Slices(long=1, tokens=tokens, head_groups=3))
+            own = forward(model, segments, Chunking(long=1, tokens=tokens, head_groups=3))
             torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -8,7 +8,7 @@ from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
 from pack.skyreels_v3.model.block_streaming import ALIGNMENT, BLOCKS_AHEAD, OneQueue, Weight, streamed
-from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.chunking import USUAL, Chunking
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.model.sequence import extension_segments
 from pack.skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
@@ -36,7 +36,7 @@ def run(layers, queues, waiting=range(5), compute=lambda index, layer, x: layer(
     blocks = [weights_of(layer) if index in waiting else [] for index, layer in enumerate(layers)]
     try:
         with streamed(blocks, queues) as stream:
-            around = stream.around(compute)
+            around = stream.wrap(compute)
             for index, layer in enumerate(layers):
                 x = around(index, layer, x)
     finally:
@@ -145,7 +145,7 @@ def test_a_hook_that_runs_a_block_never_or_twice(layers, times):
         blocks = [weights_of(layer) for layer in square]
         with streamed(blocks, queues) as stream:
             for index, layer in enumerate(square):
-                x = stream.around(compute)(index, layer, x)
+                x = stream.wrap(compute)(index, layer, x)
         wanted = torch.ones(2, 8)
         for index, layer in enumerate(square):
             wanted = compute(index, layer, wanted)
@@ -168,16 +168,16 @@ def network(request):
     return network.requires_grad_(False)
 
 
-@pytest.mark.parametrize("slices", [USUAL, Slices(long=1, tokens=8, head_groups=2)])
-def test_the_network_streamed_is_the_network(network, slices):
+@pytest.mark.parametrize("chunking", [USUAL, Chunking(long=1, tokens=8, head_groups=2)])
+def test_the_network_streamed_is_the_network(network, chunking):
     """Bit by bit, and every weight of a block crosses once a forward, however many parts a sequence has."""
     torch.manual_seed(1)
     video, prefix = torch.randn(1, 16, 2, 8, 8), torch.randn(1, 16, 1, 8, 8)
     given = extension_segments(video, prefix), torch.tensor([500.0]), torch.randn(1, 512, 32)
-    wanted = network(*given, runtime=Runtime(slices=slices))
+    wanted = network(*given, runtime=Runtime(chunking=chunking))
     blocks = [weights_of(block) for block in network.blocks]
     with Trap() as queues, streamed(blocks, queues) as stream:
-        out = network(*given, runtime=Runtime(slices=slices, around_block=stream.around(Runtime().around_block)))
+        out = network(*given, runtime=Runtime(chunking=chunking, run_block=stream.wrap(Runtime().run_block)))
     assert torch.equal(out, wanted) and not queues.faults
     assert len(queues.copies) == len({id(source) for source in queues.copies}) == sum(map(len, blocks))
     largest = max(sum(w.tensor.nbytes + ALIGNMENT for w in block) for block in blocks)

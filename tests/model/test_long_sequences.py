@@ -12,7 +12,7 @@ from pack.formats.encoding import Encoding
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
 from pack.skyreels_v3.model import memory, transformer
-from pack.skyreels_v3.model.chunking import USUAL, Slices
+from pack.skyreels_v3.model.chunking import USUAL, Chunking
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments
 from pack.skyreels_v3.model.transformer import Runtime
@@ -27,7 +27,7 @@ NAMES = ["dit_reference", "dit_extension", "dit_shot", "dit_avatar", "dit_avatar
 def test_the_goldens_hold_in_parts(monkeypatch, name, chunk, groups):
     def parted(golden):
         model = network(golden)
-        model.forward = partial(model.forward, runtime=Runtime(slices=Slices(1, chunk, groups)))
+        model.forward = partial(model.forward, runtime=Runtime(chunking=Chunking(1, chunk, groups)))
         return model
 
     network = goldens.network
@@ -47,7 +47,7 @@ def test_a_long_sequence_needs_less():
     text, tokens = torch.randn(1, 512, 32), 6 * 32 * 32
     outputs, peaks = [], []
     for long in (tokens, tokens - 1):
-        runtime = Runtime(slices=Slices(long, tokens=128))
+        runtime = Runtime(chunking=Chunking(long, tokens=128))
 
         def forward(runtime=runtime):
             with torch.inference_mode():
@@ -66,7 +66,7 @@ SIZES = [(2, 8, 12), (5, 16, 16), (8, 32, 32)]
 @pytest.mark.parametrize("job", ["reference", "extension", "avatar"])
 def test_the_byte_model_is_what_is_measured(job, frames, height, width):
     """Never below the peak of a forward, and not far above it."""
-    slices = Slices(long=1024, tokens=256)
+    chunking = Chunking(long=1024, tokens=256)
     avatar = {"in_dim": 36, "image_dim": 64, "audio": AudioParams(hidden=8, width=16, tokens=4, dim=16)}
     extra = avatar if job == "avatar" else {}
     params = TransformerParams(dim=256, ffn_dim=691, num_heads=4, num_layers=2, text_dim=32, **extra)
@@ -83,10 +83,10 @@ def test_the_byte_model_is_what_is_measured(job, frames, height, width):
 
     def forward():
         with torch.inference_mode():
-            network(segments, torch.tensor([500.0]), text, runtime=Runtime(slices=slices), **given)
+            network(segments, torch.tensor([500.0]), text, runtime=Runtime(chunking=chunking), **given)
 
     fixed = 4 * 769 * 256 * 4  # embeddings, keys and values of text and image: little beside a real sequence
-    peak, model = measure.peak_allocated(forward), memory.forward_bytes(params, tokens, 4, slices)
+    peak, model = measure.peak_allocated(forward), memory.forward_bytes(params, tokens, 4, chunking)
     assert peak <= 1.02 * model + fixed and model <= 1.35 * peak
 
 
@@ -109,15 +109,15 @@ def test_queries_keys_and_values_share_one_quantised_input(monkeypatch):
     inputs = []
     network.blocks[0].self_attn.k.register_forward_pre_hook(lambda _, given: inputs.append(type(given[0]).__name__))
 
-    def forward(slices):
+    def forward(chunking):
         with torch.inference_mode():
             segments = extension_segments(video, video)
-            return network(segments, torch.tensor([500.0]), text, runtime=Runtime(slices=slices))
+            return network(segments, torch.tensor([500.0]), text, runtime=Runtime(chunking=chunking))
 
     together = forward(USUAL)
-    in_parts = forward(Slices(long=1, tokens=7))
+    in_parts = forward(Chunking(long=1, tokens=7))
     monkeypatch.setattr(PackedLinear, "quantised_input", lambda self, device: None)
-    apart = forward(Slices(long=1, tokens=7))
+    apart = forward(Chunking(long=1, tokens=7))
     assert inputs[0] == inputs[1] == "QuantisedRows" and inputs[-1] == "Tensor"
     for output in (in_parts, apart):
         torch.testing.assert_close(output, together, rtol=1e-5, atol=1e-5)
@@ -145,14 +145,14 @@ def test_out_of_memory_steps_down_once(pack_nodes, tmp_path):
     wanted, tried, failures = sample(), [], [1]
 
     def attend(q, k, v, runtime):
-        tried.append(runtime.slices)
+        tried.append(runtime.chunking)
         if failures:
             failures.pop()
             raise torch.cuda.OutOfMemoryError("no room")
-        return type(layer)._attended(layer, q, k, v, runtime)
+        return type(layer)._attention(layer, q, k, v, runtime)
 
     layer = network.blocks[1].self_attn
-    layer._attended = attend
+    layer._attention = attend
     torch.testing.assert_close(sample(), wanted, rtol=1e-5, atol=1e-5)
     assert tried[1] is small and len(tried) == 3
     failures[:] = [1, 1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import write_transformer
-from pack.skyreels_v3.model.step_cache import Kept
+from pack.skyreels_v3.model.step_cache import StepCache
 from pack.skyreels_v3.model.transformer import Runtime
 from pack.tests.goldens import run as goldens
 
@@ -19,29 +19,29 @@ def tensors(*seeds):
 
 
 def test_equal_inputs_share_what_was_made():
-    kept, made = Kept(1000), []
+    cache, made = StepCache(1000), []
     for text in (tensors(1)[0], tensors(1)[0], tensors(2)[0], tensors(1)[0]):
-        keep = kept.of(text, None)
-        keep("k", lambda: made.append(1) or torch.ones(3))
-    assert len(made) == 2 and kept.size == 24
-    kept.of(tensors(1)[0], tensors(3)[0])("k", lambda: made.append(1) or torch.ones(3))
-    kept.of(tensors(1)[0].double(), None)("k", lambda: made.append(1) or torch.ones(3))
+        cached = cache.for_inputs(text, None)
+        cached("k", lambda: made.append(1) or torch.ones(3))
+    assert len(made) == 2 and cache.size == 24
+    cache.for_inputs(tensors(1)[0], tensors(3)[0])("k", lambda: made.append(1) or torch.ones(3))
+    cache.for_inputs(tensors(1)[0].double(), None)("k", lambda: made.append(1) or torch.ones(3))
     assert len(made) == 4
 
 
 def test_what_does_not_fit_is_made_each_time():
-    kept = Kept(20)
-    keep = kept.of(*tensors(1))
-    values = [keep(key, lambda: (torch.ones(2), torch.ones(2))) for key in "aabb"]
+    cache = StepCache(20)
+    cached = cache.for_inputs(*tensors(1))
+    values = [cached(key, lambda: (torch.ones(2), torch.ones(2))) for key in "aabb"]
     assert values[0] is values[1] and values[2] is not values[3]
-    assert kept.size == 16
+    assert cache.size == 16
 
 
 def test_the_oldest_conditioning_is_let_go():
-    kept = Kept(10**6)
+    cache = StepCache(10**6)
     for seed in range(20):
-        kept.of(*tensors(seed))("k", lambda: torch.ones(4))
-    assert len(kept.entries) == 6 and kept.size == 6 * 16
+        cache.for_inputs(*tensors(seed))("k", lambda: torch.ones(4))
+    assert len(cache.entries) == 6 and cache.size == 6 * 16
 
 
 NAMES = ["dit_extension", "dit_avatar", "dit_avatar_two_people", "pipeline_reference_guided", "pipeline_avatar_guided"]
@@ -55,7 +55,7 @@ def test_the_goldens_hold_with_what_is_kept(monkeypatch, name):
     def keeping(golden):
         if not networks:
             model = networks["one"] = network(golden)
-            model.forward = partial(model.forward, runtime=Runtime(kept=Kept(10**9)))
+            model.forward = partial(model.forward, runtime=Runtime(step_cache=StepCache(10**9)))
         return networks["one"]
 
     network = goldens.network
@@ -86,7 +86,7 @@ def test_a_sampling_projects_its_prompt_once(pack_nodes, tmp_path):
         return comfy.sample.sample(patcher, noise, steps, cfg, "euler", "simple", *pair, latent, seed=5)
 
     kept = sample(4, 1.0)
-    assert len(calls) == 1 and network.kept is None
+    assert len(calls) == 1 and network.step_cache is None
     sample(4, 3.0)
     assert len(calls) in (1, 2)  # both prompts in one batch, or in turns
     patcher.callbacks.clear()

@@ -1,7 +1,7 @@
 """Reads goldens: what the official code computed, with weights and inputs that follow from a recipe.
 
-Every number is drawn from numpy.random.RandomState seeded with the CRC-32 of a key that starts with the
-file's name, so a golden file holds only results, and a header with `config`, `shapes`, `inputs` and `note`.
+Every number is drawn from numpy.random.RandomState seeded with the CRC-32 of a key that starts with the file's name, so
+a golden file holds only results, and a header with `config`, `shapes`, `inputs` and `note`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What tests share: a real ComfyUI in this process, real servers and their page. Absent ones fail, never skip.
 
-A test that asks for one of these fixtures is marked `host`, `server` or `browser` by itself, so that
-`pytest -m "not server and not browser"` is the quick part.
+A test that asks for one of these fixtures is marked `host`, `server` or `browser` by itself, so that `pytest -m "not
+server and not browser"` is the quick part.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from pack.skyreels_v3.video.source import Source, SourceInfo
+
 BITS = 10  # of the number in each frame
 WIDTH, HEIGHT = 160, 64
 
@@ -100,3 +102,8 @@ def turn(path: Path, how: int | str) -> None:
     one = 1 << 16
     data[at : at + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def probe(source: Source) -> SourceInfo:
+    """What a video is, without decoding more than its first frame. Raises InputError where it is no video."""
+    return source.info

@@ -2,7 +2,7 @@
 
 It borrows the weights of the pack's own network (skyreels_v3/model/transformer.py), so that what is trained is what is
 run; a test holds the two to the same numbers. The pack's forward overwrites its tensors to save memory and takes one
-prompt of 512 places; here nothing is overwritten, and the empty places of a prompt, which are all alike, are one key
+prompt of 512 tokens; here nothing is overwritten, and the padding of a prompt, whose tokens are all alike, is one key
 that counts as many times as there are of them.
 """
 
@@ -27,9 +27,9 @@ from ...skyreels_v3.model.transformer import SkyReelsTransformer, sinusoidal_emb
 
 @dataclass(frozen=True)
 class Text:
-    """Prompts of a batch. features: [B, N + 1, width], the last one zero: the empty place.
+    """Prompts of a batch. features: [B, N + 1, width], the last one zero: the padding.
 
-    counts: [B, 1, 1, N + 1], the logarithm of how many places each feature stands for; minus infinity for none.
+    counts: [B, 1, 1, N + 1], the logarithm of how many tokens each feature stands for; minus infinity for none.
     """
 
     features: Tensor

@@ -42,7 +42,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the host lends to a job; latents are in model space, pixels in [-1, 1].
+    """The encoders, the decoder and the sampler of a job; latents are in model space, pixels in [-1, 1].
 
     encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
     decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
@@ -140,7 +140,7 @@ class AvatarRun:
 
         start: from the window before, or from the key-frame pass.  key_frame: [1, 3, 1, H, W], see `key_pass`.
         After the last window, `motion` of what is returned are the video's last frames.
-        Raises InputError for frames that are no numbers; some may have been written then.
+        Raises InputError for NaN or infinite frames; some may have been written then.
         """
         generator = torch.Generator()
         generator.set_state(start.generator)

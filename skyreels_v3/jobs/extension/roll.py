@@ -22,7 +22,7 @@ from .script import CUT
 
 @dataclass(frozen=True)
 class Tools:
-    """What the host lends to a roll; latents are in model space, pixels in [-1, 1].
+    """The encoder, the decoder and the sampler of a roll; latents are in model space, pixels in [-1, 1].
 
     encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
     decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
@@ -73,7 +73,7 @@ def run_roll(
 ) -> Tail:
     """Hands the roll's new frames to `write`, uint8 [n, H, W, 3], a few at a time. Returns the tail for the next roll.
 
-    Raises InputError for frames that are no numbers; some may have been written then.
+    Raises InputError for NaN or infinite frames; some may have been written then.
     """
     prefix = tools.encode(signed(tail.frames[:, :, -roll.prefix_frames :]))
     height, width = tail.frames.shape[-2:]

@@ -1,11 +1,11 @@
-"""The empty places of a prompt, joined into one that counts as many: the same numbers from fewer keys."""
+"""The padding of a prompt, merged into one token that counts as many: the same numbers from fewer keys."""
 
 import pytest
 import torch
 
 from pack.skyreels_v3.model import transformer
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
-from pack.skyreels_v3.model.prompt_places import joined
+from pack.skyreels_v3.model.prompt_padding import merge_padding
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments
 
 
@@ -16,26 +16,26 @@ def prompts(*lengths, width=32):
     return text
 
 
-@pytest.mark.parametrize(("lengths", "places"), [((7,), 8), ((7, 90), 91), ((0,), 1), ((1,), 2)])
-def test_empty_places_are_one_that_counts_as_many(lengths, places):
+@pytest.mark.parametrize(("lengths", "tokens"), [((7,), 8), ((7, 90), 91), ((0,), 1), ((1,), 2)])
+def test_padding_is_one_token_that_counts_as_many(lengths, tokens):
     text = prompts(*lengths)
-    features, counts = joined(text)
-    assert torch.equal(features, text[:, :places])
+    features, counts = merge_padding(text)
+    assert torch.equal(features, text[:, :tokens])
     assert counts[:-1].eq(0).all() and counts.exp().sum() == pytest.approx(512, rel=1e-5)
 
 
 @pytest.mark.parametrize("length", [511, 512])
 def test_a_full_prompt_stays_as_it_is(length):
-    assert joined(prompts(length)) is None
+    assert merge_padding(prompts(length)) is None
 
 
-def test_a_graphics_card_attends_to_all_places():
-    assert joined(prompts(7).to("meta")) is None
+def test_a_graphics_card_attends_to_all_tokens():
+    assert merge_padding(prompts(7).to("meta")) is None
 
 
 @pytest.mark.parametrize("lengths", [(7,), (40, 300), (0, 512)])
 @pytest.mark.parametrize("avatar", [False, True])
-def test_the_output_is_that_of_all_places(monkeypatch, lengths, avatar):
+def test_the_output_is_that_of_all_tokens(monkeypatch, lengths, avatar):
     torch.manual_seed(0)
     audio = AudioParams(width=32, layers=3, dim=32) if avatar else None
     params = TransformerParams(
@@ -53,7 +53,7 @@ def test_the_output_is_that_of_all_places(monkeypatch, lengths, avatar):
     with torch.inference_mode():
         timestep = torch.full((len(lengths),), 500.0)
         few = network(segments, timestep, prompts(*lengths), **given)
-        monkeypatch.setattr(transformer, "joined", lambda text: None)
+        monkeypatch.setattr(transformer, "merge_padding", lambda text: None)
         wanted = network(segments, timestep, prompts(*lengths), **given)
     assert (few - wanted).norm() / wanted.norm() < 1e-5
     assert not torch.equal(few, wanted) or 512 in lengths
