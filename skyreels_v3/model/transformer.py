@@ -122,8 +122,8 @@ class SkyReelsTransformer(nn.Module):
         self._check(segments, text, image, audio)
         runtime = runtime or Runtime()
         layout = layout_of(segments, self.params.patch_size)
-        patches = [self.patch_embedding(segment.latents) for segment in segments]
-        x = torch.cat([rearrange(patch, "b d t h w -> b (t h w) d") for patch in patches], dim=1)
+        # In one expression: a name would hold the patches for the whole forward, a tensor as large as the stream.
+        x = torch.cat([rearrange(self.patch_embedding(s.latents), "b d t h w -> b (t h w) d") for s in segments], dim=1)
 
         cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
