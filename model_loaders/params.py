@@ -9,7 +9,7 @@ from math import prod
 
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.params import HEAD_DIM, AudioParams, TransformerParams
-from ..skyreels_v3.recipes import LATENT_FRAME
+from ..skyreels_v3.recipes import FRAMES_PER_LATENT
 from .key_maps import BLOCK
 from .tensor_info import short
 
@@ -56,7 +56,7 @@ def _audio_params(shapes: Mapping[str, Shape], config: Mapping) -> AudioParams:
     layers = AudioParams.layers
     # Both read windows of layers x width features: the first latent frame one window, later ones as many frames more as
     # a latent frame has, less one.
-    frame, rest = divmod(later - first, LATENT_FRAME - 1)
+    frame, rest = divmod(later - first, FRAMES_PER_LATENT - 1)
     if rest or frame <= 0 or first % frame or frame % layers or not dim or rows % dim:
         raise InputError(
             f"The audio layers read {first} and {later} features and give {rows} values for tokens of "
@@ -157,7 +157,7 @@ def expected_shapes(params: TransformerParams) -> dict[str, Shape]:
     if p.audio:
         a, frame = p.audio, p.audio.layers * p.audio.width
         linear("audio_proj.proj1", a.hidden, a.window * frame)
-        linear("audio_proj.proj1_vf", a.hidden, (a.window + LATENT_FRAME - 1) * frame)
+        linear("audio_proj.proj1_vf", a.hidden, (a.window + FRAMES_PER_LATENT - 1) * frame)
         linear("audio_proj.proj2", a.hidden, a.hidden)
         linear("audio_proj.proj3", a.tokens * a.dim, a.hidden)
         norm("audio_proj.norm", a.dim)

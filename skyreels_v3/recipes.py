@@ -40,16 +40,16 @@ RECIPES: dict[Job, Recipe] = {
 }
 
 LATENT_CHANNELS = 16  # of the VAE of Wan 2.1
-LATENT_FRAME = 4  # video frames per latent frame (the first latent frame is one video frame)
-LATENT_PIXEL = 8  # pixels per latent along height and width
-PATCH_PIXELS = 16  # pixels per transformer token along height and width
+FRAMES_PER_LATENT = 4  # video frames per latent frame (the first latent frame is one video frame)
+PIXELS_PER_LATENT = 8  # pixels per latent along height and width
+PIXELS_PER_TOKEN = 16  # pixels per transformer token along height and width
 
 
 def latent_frames(frames: int) -> int:
     """Latent frames of a clip of `frames` video frames (4n + 1)."""
-    return (frames - 1) // LATENT_FRAME + 1
+    return (frames - 1) // FRAMES_PER_LATENT + 1
 
 
 def tokens(frames: int, height: int, width: int) -> int:
     """Transformer tokens of so many latent frames of height x width pixels."""
-    return frames * (height // PATCH_PIXELS) * (width // PATCH_PIXELS)
+    return frames * (height // PIXELS_PER_TOKEN) * (width // PIXELS_PER_TOKEN)

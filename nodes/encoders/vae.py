@@ -21,7 +21,7 @@ import torch
 
 from ...kernels.half_precision import computed_in
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, latent_frames
+from ...skyreels_v3.recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, latent_frames
 from ...skyreels_v3.vae import causal as causal_vae
 from ...skyreels_v3.vae import memory as vae_memory
 from ...skyreels_v3.vae.memory import PIXEL_CHANNELS, Direction, Tiling
@@ -70,7 +70,7 @@ def encoder(vae) -> Encode:
     check_vae(vae)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        height, width = (side // LATENT_PIXEL for side in pixels.shape[-2:])
+        height, width = (side // PIXELS_PER_LATENT for side in pixels.shape[-2:])
         tiled = TiledVae(vae, Direction.ENCODE, height, width)
         shape = (1, LATENT_CHANNELS, latent_frames(pixels.shape[2]), height, width)
         latents, done = torch.empty(shape, device=vae.output_device), 0
@@ -183,9 +183,9 @@ def _decoded(tiled: TiledVae, tiling: Tiling, latents: torch.Tensor) -> Iterator
         for piece in causal_vae.decode(network, tiled.to_device(latents), **options):
             yield piece.float()
         return
-    frames = LATENT_FRAME * (latents.shape[2] - 1) + 1
-    video = torch.zeros(1, PIXEL_CHANNELS, frames, *(LATENT_PIXEL * side for side in latents.shape[-2:]))
-    for tile in tiles(tiling, LATENT_PIXEL):
+    frames = FRAMES_PER_LATENT * (latents.shape[2] - 1) + 1
+    video = torch.zeros(1, PIXEL_CHANNELS, frames, *(PIXELS_PER_LATENT * side for side in latents.shape[-2:]))
+    for tile in tiles(tiling, PIXELS_PER_LATENT):
         done = 0
         for piece in tiled.steps(causal_vae.decode(network, tiled.to_device(tile.cut(latents)), **options)):
             tile.add(piece.to(video), video[:, :, done : done + piece.shape[2]])
@@ -207,7 +207,7 @@ def _encoded(tiled: TiledVae, tiling: Tiling, pixels: torch.Tensor, shape: tuple
     latents = torch.zeros(shape)
     for tile in tiles(tiling):
         done = 0
-        for piece in tiled.steps(of(tile.cut(pixels, LATENT_PIXEL))):
+        for piece in tiled.steps(of(tile.cut(pixels, PIXELS_PER_LATENT))):
             tile.add(piece.to(latents), latents[:, :, done : done + piece.shape[2]])
             done += piece.shape[2]
     yield latents

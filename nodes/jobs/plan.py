@@ -7,7 +7,7 @@ from ...skyreels_v3.jobs.budget import Budget, Size, planned_size
 from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_SECONDS
 from ...skyreels_v3.jobs.spec import SPECS
-from ...skyreels_v3.recipes import LATENT_PIXEL, RECIPES, Job
+from ...skyreels_v3.recipes import PIXELS_PER_LATENT, RECIPES, Job
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.vae.memory import Direction
 from .. import versions
@@ -22,7 +22,7 @@ def beside_the_model(size: Size, vae, clip) -> list[str]:
     lines = []
     if vae is not None:
         check_vae(vae)
-        height, width = size.height // LATENT_PIXEL, size.width // LATENT_PIXEL
+        height, width = size.height // PIXELS_PER_LATENT, size.width // PIXELS_PER_LATENT
         both = Direction.DECODE, Direction.ENCODE
         tilings = [(one.value, TiledVae(vae, one, height, width).planned()) for one in both]
         lines.append("VAE: " + ", ".join(f"{verb} {gb(each.bytes)}{each.describe()}" for verb, each in tilings))

@@ -7,7 +7,7 @@ Source of the tables: config.py and avatar_util.py of the official code. A bucke
 import math
 
 from ..errors import InputError
-from ..recipes import LATENT_FRAME, PATCH_PIXELS, Job
+from ..recipes import FRAMES_PER_LATENT, PIXELS_PER_TOKEN, Job
 
 Bucket = tuple[float, int, int]  # ratio, height, width
 
@@ -89,7 +89,7 @@ def bucket_size(width: int, height: int, resolution: str, job: Job = Job.REFEREN
         raise InputError(f"The resolution is {resolution!r}, but it must be one of {', '.join(RESOLUTIONS)}.")
     ratio = height / width
     _, high, wide = min(tables[resolution], key=lambda bucket: abs(bucket[0] - ratio))
-    return wide // PATCH_PIXELS * PATCH_PIXELS, high // PATCH_PIXELS * PATCH_PIXELS
+    return wide // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN, high // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN
 
 
 def snap_size(width: int, height: int) -> tuple[int, int, tuple[str, ...]]:
@@ -100,13 +100,13 @@ def snap_size(width: int, height: int) -> tuple[int, int, tuple[str, ...]]:
     _check_sides(width, height)
     if max(width, height) > MAX_SIDE:
         raise InputError(f"The size is {width} x {height}, but a side may have {MAX_SIDE} pixels: make it smaller.")
-    wide, high = (_nearest(side, PATCH_PIXELS) for side in (width, height))
+    wide, high = (_nearest(side, PIXELS_PER_TOKEN) for side in (width, height))
     if (wide, high) == (width, height):
         return wide, high, ()
     return (
         wide,
         high,
-        (f"Size {width} x {height} became {wide} x {high}: sides come in {PATCH_PIXELS} pixels.",),
+        (f"Size {width} x {height} became {wide} x {high}: sides come in {PIXELS_PER_TOKEN} pixels.",),
     )
 
 
@@ -131,7 +131,7 @@ def snap_frames(
             f"The video's length is {given}, but at most {limit:g} s ({int(limit * fps) + 1} frames) are made "
             "in one go: ask for less, and go on with Extend Video."
         )
-    snapped = math.floor(wanted / LATENT_FRAME + 0.5) * LATENT_FRAME + 1
+    snapped = math.floor(wanted / FRAMES_PER_LATENT + 0.5) * FRAMES_PER_LATENT + 1
     if snapped == wanted + 1:
         return snapped, ()
     return snapped, (f"{given} became {snapped} frames ({snapped / fps:.2f} s): frames come as 4n + 1.",)

@@ -9,7 +9,7 @@ from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from ..model.chunking import USUAL, Chunking
 from ..model.memory import block_numbers, chunking_for, needed_bytes, streamed_bytes
 from ..model.params import TransformerParams
-from ..recipes import LATENT_FRAME, RECIPES, Job, latent_frames, tokens
+from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ..units import gb
 from . import reference
 from .avatar.plan import Timing
@@ -213,7 +213,7 @@ def resolutions(budget: Budget) -> Iterator[Option]:
 
 def lengths(budget: Budget) -> Iterator[Option]:
     size = budget.size
-    for frames in range(size.frames - LATENT_FRAME, SHORTEST - 1, -LATENT_FRAME):
+    for frames in range(size.frames - FRAMES_PER_LATENT, SHORTEST - 1, -FRAMES_PER_LATENT):
         shorter = planned_size(budget.network.job, size.width, size.height, frames, size.batch)
         if shorter.frames < size.frames:
             yield f"{shorter.frames} frames", replace(budget, size=shorter)

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..images.convert import to_rgb8, to_signed
 from ..images.resize import letterbox
 from ..images.sizes import snap_frames, video_size
-from ..recipes import LATENT_CHANNELS, LATENT_PIXEL, RECIPES, Job, latent_frames
+from ..recipes import LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames
 
 SLOTS = 4  # the model was trained with four reference slots, always; empty ones are zero
 DEFAULT_SECONDS = 5.0
@@ -39,7 +39,7 @@ class ReferencePlan:
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Of the video's latent, [1, 16, T, h, w]."""
-        return 1, LATENT_CHANNELS, self.latent_frames, self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
+        return 1, LATENT_CHANNELS, self.latent_frames, self.height // PIXELS_PER_LATENT, self.width // PIXELS_PER_LATENT
 
 
 def plan_reference(

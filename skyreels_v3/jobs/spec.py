@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..model.sequence import Segment, avatar_segments, extension_segments, reference_segments, shot_segments
-from ..recipes import LATENT_PIXEL, RECIPES, Job, Recipe, tokens
+from ..recipes import PIXELS_PER_LATENT, RECIPES, Job, Recipe, tokens
 from ..sampling.guidance import Branch, avatar_branches, reference_branches, text_branches
 from . import reference
 from .avatar.plan import DEFAULT_TIMING
@@ -32,7 +32,7 @@ class JobSpec:
     def tokens(self, video: Shape, *conditions: Shape) -> int:
         """Tokens of one forward of one video. Shapes of latents, [B, C, T, h, w]."""
         beside = 0 if self.condition_in_channels else sum(shape[2] for shape in conditions)
-        return tokens(video[2] + beside, *(LATENT_PIXEL * side for side in video[3:]))
+        return tokens(video[2] + beside, *(PIXELS_PER_LATENT * side for side in video[3:]))
 
 
 SPECS: dict[Job, JobSpec] = {

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import nn
 
 from ... import kernels
-from ..recipes import LATENT_FRAME
+from ..recipes import FRAMES_PER_LATENT
 from .params import AudioParams
 from .rope import rotary_angles
 from .sequence import Layout
@@ -30,7 +30,7 @@ class AudioProjection(nn.Module):
         self.params = params
         per_frame = params.layers * params.width
         self.proj1 = operations.Linear(params.window * per_frame, params.hidden, **options)
-        self.proj1_vf = operations.Linear((params.window + LATENT_FRAME - 1) * per_frame, params.hidden, **options)
+        self.proj1_vf = operations.Linear((params.window + FRAMES_PER_LATENT - 1) * per_frame, params.hidden, **options)
         self.proj2 = operations.Linear(params.hidden, params.hidden, **options)
         self.proj3 = operations.Linear(params.hidden, params.tokens * params.dim, **options)
         self.norm = operations.LayerNorm(params.dim, **options)
@@ -39,7 +39,7 @@ class AudioProjection(nn.Module):
         """[people, 4n + 1 frames, window, layers, width] -> [1, n + 1 latent frames, people * tokens, dim]."""
         middle = self.params.window // 2
         first = rearrange(windows[:, :1], "people n window layers width -> people n (window layers width)")
-        groups = rearrange(windows[:, 1:], "people (n four) ... -> people n four ...", four=LATENT_FRAME)
+        groups = rearrange(windows[:, 1:], "people (n four) ... -> people n four ...", four=FRAMES_PER_LATENT)
         # A latent frame stands for four video frames: the window of the first gives its past half, that of the last
         # its coming half, those of the others their middle.
         later = [groups[:, :, 0, : middle + 1], groups[:, :, 1:-1, middle], groups[:, :, -1, middle:]]

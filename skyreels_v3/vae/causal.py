@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..recipes import LATENT_FRAME
+from ..recipes import FRAMES_PER_LATENT
 
 PAST = 2  # frames before its own that a convolution in time looks at
 # Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
@@ -208,7 +208,7 @@ def decode(
     network: Layer,
     latents: torch.Tensor,
     convolve: Convolve = convolve,
-    at_once: int = LATENT_FRAME,
+    at_once: int = FRAMES_PER_LATENT,
     layout: torch.memory_format = torch.channels_last_3d,
 ) -> Iterator[torch.Tensor]:
     """Pixels of latents [1, 16, T, h, w] (not in model space), piece after piece: [1, 3, f, 8 h, 8 w] in about [-1, 1].
@@ -227,7 +227,7 @@ def encode(
     pixels: Callable[[int, int], torch.Tensor],
     frames: int,
     convolve: Convolve = convolve,
-    at_once: int = LATENT_FRAME,
+    at_once: int = FRAMES_PER_LATENT,
     layout: torch.memory_format = torch.channels_last_3d,
 ) -> Iterator[torch.Tensor]:
     """Latents of a video, the mean of what the network sees, piece after piece: [1, 16, n, h, w], not in model space.
@@ -236,7 +236,7 @@ def encode(
     frames: 4n + 1; what is beyond is left out, as in the official code.  at_once and the others: as in `decode`.
     """
     encoder = _Encoder(network, convolve, layout)
-    for start in range(1 - at_once, frames - (frames - 1) % LATENT_FRAME, at_once):
+    for start in range(1 - at_once, frames - (frames - 1) % FRAMES_PER_LATENT, at_once):
         made = encoder.latents(pixels(max(start, 0), start + at_once))
         if made is not None:
             yield made

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from ..errors import InputError
-from ..recipes import LATENT_FRAME
+from ..recipes import FRAMES_PER_LATENT
 
 Decode = Callable[[torch.Tensor], Iterable[torch.Tensor]]
 
@@ -21,7 +21,7 @@ def decoded(
     """
     if stop is not None:
         # After the first frame every latent frame makes four; one of them needs the whole latent frame.
-        latents = latents[:, :, : 1 + -(-(stop - 1) // LATENT_FRAME)]
+        latents = latents[:, :, : 1 + -(-(stop - 1) // FRAMES_PER_LATENT)]
     done = 0
     for piece in decode(latents):
         frames = piece.shape[2]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ..recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL
+from ..recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT
 from .causal import PAST
 
 PIXEL_CHANNELS = 3
@@ -49,7 +49,7 @@ class Tiling:
     def describe(self) -> str:
         """How many tiles and how large, ` in 1 x 2 tiles of 704 x 720`; empty for one tile."""
         height, width = self.tile
-        size = f"{width * LATENT_PIXEL} x {height * LATENT_PIXEL}"
+        size = f"{width * PIXELS_PER_LATENT} x {height * PIXELS_PER_LATENT}"
         return "" if self.whole else f" in {self.columns} x {self.rows} tiles of {size}"
 
 
@@ -59,7 +59,7 @@ def tile_side(length: int, count: int) -> int:
 
 
 def vae_bytes(
-    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = LATENT_FRAME
+    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = FRAMES_PER_LATENT
 ) -> int:
     """Peak of all tensors on the device while a video of any length is encoded or decoded.
 
@@ -84,7 +84,7 @@ def vae_bytes(
 
 
 def needed(
-    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = LATENT_FRAME
+    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = FRAMES_PER_LATENT
 ) -> int:
     """`vae_bytes` with what comes on top of the tensors."""
     return int(MARGIN * vae_bytes(direction, height, width, channels, itemsize, at_once)) + WORKSPACE

@@ -12,7 +12,7 @@ import torch
 
 from ...skyreels_v3.jobs.avatar.plan import KEY_COPIES
 from ...skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, PREFIX_FRAMES
-from ...skyreels_v3.recipes import LATENT_FRAME
+from ...skyreels_v3.recipes import FRAMES_PER_LATENT
 from ...skyreels_v3.speech.recording import FPS as AVATAR_FPS
 from .acting import actor_x, pose_at
 from .cameras import view_at
@@ -157,7 +157,7 @@ def avatar_sample(
     mouths = np.stack([one.mouth(frames, AVATAR_FPS) for one in speech])
     start = rng.uniform(0, LATEST)
     clip = render_clip(scene, frames, AVATAR_FPS, start, size, mouths)
-    motion = motion or rng.choice((1, LATENT_FRAME + 1))
+    motion = motion or rng.choice((1, FRAMES_PER_LATENT + 1))
     closed = (0.0, 0.0)
     # A window that goes on is given its own first frames; the first one a picture from another moment.
     portrait = render(scene, start + rng.uniform(*KEY_LATER), size, closed) if motion == 1 else clip[0]

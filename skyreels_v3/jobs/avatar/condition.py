@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from ...recipes import LATENT_FRAME
+from ...recipes import FRAMES_PER_LATENT
 from .plan import KEY_COPIES, WindowPlan
 
 CLIP_SIZE = 224
@@ -38,7 +38,7 @@ def window_condition(
     given[: window.motion] = 1
     given[frames - copies :] = 1
     # The first latent frame is one video frame: its mask stands four times.
-    given = torch.cat([given[:1].expand(LATENT_FRAME - 1), given]).unflatten(0, (-1, LATENT_FRAME)).T
+    given = torch.cat([given[:1].expand(FRAMES_PER_LATENT - 1), given]).unflatten(0, (-1, FRAMES_PER_LATENT)).T
     mask = given[None, :, :, None, None].expand(-1, -1, -1, *latents.shape[-2:])
     return torch.cat([mask, latents], dim=1)
 

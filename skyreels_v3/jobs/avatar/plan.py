@@ -15,7 +15,7 @@ import torch
 
 from ...errors import InputError
 from ...images.sizes import video_size
-from ...recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
+from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ...speech.features import AROUND, around_frames, mirrored
 from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, too_long
 
@@ -132,7 +132,13 @@ class AvatarPlan:
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Of a window's latent, [1, 16, T, h, w]."""
-        return 1, LATENT_CHANNELS, self.timing.latents, self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
+        return (
+            1,
+            LATENT_CHANNELS,
+            self.timing.latents,
+            self.height // PIXELS_PER_LATENT,
+            self.width // PIXELS_PER_LATENT,
+        )
 
     def speech_indices(self, window: WindowPlan, around: int = AROUND) -> torch.Tensor:
         """Which frames of speech each frame of a window hears, [window frames, around]; all below `frames`."""
@@ -251,7 +257,7 @@ def _crop_notes(portrait: tuple[int, int], width: int, height: int) -> tuple[str
 
 def _check_timing(timing: Timing) -> None:
     for name, count in (("window", timing.window), ("motion", timing.motion)):
-        if count < 1 or count % LATENT_FRAME != 1:
+        if count < 1 or count % FRAMES_PER_LATENT != 1:
             raise InputError(
                 f"The {name} has {count} frames, but frames come as 4n + 1: the model is made for 81 and 5."
             )

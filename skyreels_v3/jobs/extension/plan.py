@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 from ...images.sizes import video_size
-from ...recipes import LATENT_CHANNELS, LATENT_FRAME, LATENT_PIXEL, RECIPES, Job, latent_frames, tokens
+from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from .script import CONTINUE, CUT, CUT_SECONDS, DEFAULT_SECONDS, Line, has_cut_tag
 
 FPS = RECIPES[Job.EXTENSION].fps
@@ -24,7 +24,7 @@ LONGEST_PREFIX = max(CUT_PREFIX_FRAMES.values())
 # were trained on. The prefix then reaches over the cut.
 SHORTEST_SHOT = 9
 ROLL_LATENTS = 30  # 5 s: the longest roll
-ROLL_FRAMES = ROLL_LATENTS * LATENT_FRAME
+ROLL_FRAMES = ROLL_LATENTS * FRAMES_PER_LATENT
 SHORT_LATENTS = 12  # 2 s: a last roll below it is evened out with the one before
 OFFICIAL_MULTIPLE = 8  # latent frames of prefix and roll together, left over from runs on 8 GPUs
 PROMPT_SHOWN = 60  # characters of a prompt in a printed plan
@@ -133,7 +133,7 @@ class ExtensionPlan:
 
     def latent_shape(self, roll: RollPlan) -> tuple[int, int, int, int, int]:
         """Of a roll's new latent, [1, 16, T, h, w]."""
-        return 1, LATENT_CHANNELS, roll.latent_frames, self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
+        return 1, LATENT_CHANNELS, roll.latent_frames, self.height // PIXELS_PER_LATENT, self.width // PIXELS_PER_LATENT
 
     def describe(self) -> str:
         """The plan as a table to read before it starts; past: the frames of what was before that a roll is shown."""
@@ -156,7 +156,7 @@ class ExtensionPlan:
 
 def prefix_of(available: int, wanted: int) -> int:
     """The most frames, 4n + 1 and at most `wanted`, that can be shown of `available` (at least 1)."""
-    return (min(available, wanted) - 1) // LATENT_FRAME * LATENT_FRAME + 1
+    return (min(available, wanted) - 1) // FRAMES_PER_LATENT * FRAMES_PER_LATENT + 1
 
 
 def continue_rolls(
@@ -175,11 +175,11 @@ def continue_rolls(
     rolls = []
     for count in _official_latents(seconds, available) if official else _even_latents(exact):
         prefix = prefix_of(available, PREFIX_FRAMES)
-        new = LATENT_FRAME * count
+        new = FRAMES_PER_LATENT * count
         if frames is not None:
             new = min(new, frames)
             frames -= new
-        rolls.append(RollLength(prefix, count, LATENT_FRAME * count + prefix, new))
+        rolls.append(RollLength(prefix, count, FRAMES_PER_LATENT * count + prefix, new))
         available += new
     return tuple(rolls)
 
@@ -194,7 +194,7 @@ def cut_roll(seconds: Fraction | float, official: bool = False, available: int =
     prefix = prefix_of(available, CUT_PREFIX_FRAMES[math.ceil(seconds)])
     frames = _rounded(seconds * FPS)
     count = latent_frames(frames + 3 + int(official))
-    decoded = LATENT_FRAME * (count - 1) + 1
+    decoded = FRAMES_PER_LATENT * (count - 1) + 1
     return RollLength(prefix, count, decoded, decoded if official else frames)
 
 
@@ -255,7 +255,7 @@ def plan_extension(
 
 def _even_latents(frames: int) -> list[int]:
     """New latent frames of each roll, for this many frames in all."""
-    total = math.ceil(frames / LATENT_FRAME)
+    total = math.ceil(frames / FRAMES_PER_LATENT)
     full, rest = divmod(total, ROLL_LATENTS)
     counts = [ROLL_LATENTS] * full + [rest] * (rest > 0)
     if full and 0 < rest < SHORT_LATENTS:
@@ -266,7 +266,7 @@ def _even_latents(frames: int) -> list[int]:
 
 def _official_latents(seconds: Fraction, available: int) -> list[int]:
     """New latent frames of each roll in the official code, which carries what was rounded from roll to roll."""
-    per_second = FPS // LATENT_FRAME
+    per_second = FPS // FRAMES_PER_LATENT
     counts, ahead = [], 0
     while seconds > 0:
         count = math.ceil(per_second * min(seconds, DEFAULT_SECONDS))
@@ -280,7 +280,7 @@ def _official_latents(seconds: Fraction, available: int) -> list[int]:
             ahead -= rest
             count -= rest
         counts.append(count)
-        available += LATENT_FRAME * count
+        available += FRAMES_PER_LATENT * count
     return counts
 
 

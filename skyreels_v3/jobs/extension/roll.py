@@ -14,7 +14,7 @@ import torch
 
 from ...images.colour import ColourMatch
 from ...images.convert import signed, to_uint8
-from ...recipes import LATENT_CHANNELS, LATENT_PIXEL
+from ...recipes import LATENT_CHANNELS, PIXELS_PER_LATENT
 from ...vae.frames import Decode, decoded
 from .plan import LONGEST_PREFIX, RollPlan
 from .script import CUT
@@ -77,7 +77,7 @@ def run_roll(
     """
     prefix = tools.encode(signed(tail.frames[:, :, -roll.prefix_frames :]))
     height, width = tail.frames.shape[-2:]
-    shape = (1, LATENT_CHANNELS, roll.latent_frames, height // LATENT_PIXEL, width // LATENT_PIXEL)
+    shape = (1, LATENT_CHANNELS, roll.latent_frames, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
     latents = tools.denoise(roll, prefix, noise)
     cut = roll.kind == CUT
