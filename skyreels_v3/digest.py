@@ -1,4 +1,4 @@
-"""Keys of a long job's parts: what they depend on, and nothing else, in 32 hex digits."""
+"""Keys of a run's parts: what they depend on, and nothing else, in 32 hex digits."""
 
 import dataclasses
 import hashlib

@@ -12,7 +12,7 @@ from PIL import Image
 from ...skyreels_v3.jobs.avatar.passes import AvatarRun, Pass, Portrait, Settings, Start, Tools, finish
 from ...skyreels_v3.jobs.avatar.plan import AvatarPlan, Timing, WindowPlan, plan_avatar
 from ...skyreels_v3.recipes import Job
-from ...skyreels_v3.resume.folder import JobFolder
+from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.sampling.guidance import avatar_branches
 from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.speech.encoder import check_features
@@ -152,13 +152,13 @@ class AvatarJob(ResumableJob[WindowPlan, Start]):
         """The recording."""
         return Sound.of(self.request.speech.waveform, self.request.speech.rate)
 
-    def prepare(self, folder: JobFolder, done: int) -> Start:
+    def prepare(self, folder: RunFolder, done: int) -> Start:
         self.prompts.prepare(self._texts_to_come(done))
         portrait = Portrait.of(self.request.portrait, self.plan, self.tools)
         self.avatar = AvatarRun(self.plan, portrait, self.request.speech.features, self.tools, self.request.settings)
         return self.avatar.first() if self.plan.single else self._key_frames(folder, self.avatar)
 
-    def make(self, index: int, start: Start, folder: JobFolder, write) -> Start:
+    def make(self, index: int, start: Start, folder: RunFolder, write) -> Start:
         if self.plan.single:
             self.progress.start(0, "the only one")
             return self.avatar.single(write)
@@ -175,7 +175,7 @@ class AvatarJob(ResumableJob[WindowPlan, Start]):
         to_come += [] if self.plan.single else [texts.connection]
         return to_come + ([texts.negative] if self.request.sampling.needs_negative else [])
 
-    def _key_frames(self, folder: JobFolder, avatar: AvatarRun) -> Start:
+    def _key_frames(self, folder: RunFolder, avatar: AvatarRun) -> Start:
         """Makes the key frames once a job, one file each; several windows of a long job may end on the same one."""
         start = f"{KEY_FRAMES}.safetensors"
         if not folder.done(KEY_FRAMES):

@@ -11,7 +11,7 @@ import nodes as comfy_nodes
 
 from ...model_loaders.folders import checkpoint_files
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.resume.windows import LongJob
+from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
 from ..network import attention
@@ -97,7 +97,7 @@ def model_stamps(models: Iterable) -> list[tuple]:
     return stamps
 
 
-def leave_playable(job: LongJob, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:
+def leave_playable(job: LongRun, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:
     """Joins what is done, so that an interrupted night still has something to watch."""
     if not list(job.pieces(keys)):
         return

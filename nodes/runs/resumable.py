@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from ...skyreels_v3.digest import chain_keys, digest
-from ...skyreels_v3.resume.folder import JobFolder, prune
-from ...skyreels_v3.resume.windows import LongJob
+from ...skyreels_v3.resume.folder import RunFolder, prune
+from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
 from .identity import Node, jobs_folder, leave_playable, result_path
@@ -74,7 +74,7 @@ class Finished(Generic[State]):
     path: Path  # of the video
     frames: int  # of the video, at the file's rate
     state: State  # after the last window
-    folder: JobFolder
+    folder: RunFolder
     kept: int  # windows that were made before
     windows: int
     seconds: float  # that this run took
@@ -107,11 +107,11 @@ class ResumableJob(ABC, Generic[Window, State]):
         return window
 
     @abstractmethod
-    def prepare(self, folder: JobFolder, done: int) -> State:
+    def prepare(self, folder: RunFolder, done: int) -> State:
         """Gets ready for the windows from number `done` on, and says what the very first one starts from."""
 
     @abstractmethod
-    def make(self, index: int, start: State, folder: JobFolder, write: Callable[[torch.Tensor], object]) -> State:
+    def make(self, index: int, start: State, folder: RunFolder, write: Callable[[torch.Tensor], object]) -> State:
         """Makes a window, hands its frames, uint8 [n, H, W, 3], to `write`, and says what the next one starts from."""
 
     def keeps_state(self, window: Window) -> bool:
@@ -136,9 +136,9 @@ class ResumableJob(ABC, Generic[Window, State]):
         lead = self.lead(base)
         pieces = [lead.key, *keys] if lead and lead.shown else keys
         prune(jobs_folder())
-        with JobFolder(jobs_folder(), f"{self.name}-{base}") as folder:
+        with RunFolder(jobs_folder(), f"{self.name}-{base}") as folder:
             file = self.file
-            job = LongJob(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
+            job = LongRun(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
             folder.keep_only([*([lead.key] if lead else []), *self.beside, *keys])
             done = job.finished(keys)
             if done:
@@ -163,7 +163,7 @@ class ResumableJob(ABC, Generic[Window, State]):
         # Two spaces: the page shows text as Markdown, which would otherwise make one line of all.
         return "  \n".join([*self.plan.describe().splitlines(), made, *lines])
 
-    def _made(self, job: LongJob, keys: Sequence[str], done: int) -> State:
+    def _made(self, job: LongRun, keys: Sequence[str], done: int) -> State:
         """Makes the windows from number `done` on, and returns the state after the last one."""
         if done == len(keys):
             return self.state_type(**job.state(keys[-1]))

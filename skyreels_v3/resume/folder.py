@@ -1,8 +1,8 @@
-"""What a long job has done so far, on disk: after an interrupt, a crash or kill -9 it goes on from there.
+"""What a run has done so far, on disk: after an interrupt, a crash or kill -9 the next run goes on from there.
 
-A job folder holds data files, `manifest.json` and `lock`. Only the manifest says what is done: a part is written to
+Its folder holds data files, `manifest.json` and `lock`. Only the manifest says what is done: a part is written to
 it, by renaming a new manifest over the old one, once the part's files are on the disk. Files that no part names are
-leftovers of a job that died, and go when the folder is opened next.
+leftovers of a run that died, and go when the folder is opened next.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ WINDOWS_DISK_FULL = 112
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
-class JobFolder:
-    """The folder `root / key` of one job, locked for this process until `close` (or the end of `with`).
+class RunFolder:
+    """The folder `root / key` of one run, locked for this process until `close` (or the end of `with`).
 
-        with JobFolder(root, key) as folder:
+        with RunFolder(root, key) as folder:
             if not folder.done(part):
                 folder.put_tensors(f"{part}.safetensors", {"latents": latents})
                 folder.commit(part, [f"{part}.safetensors"], {"frames": 120})
 
-    root: made where it is missing.  key: of the job's inputs, see `digest.digest`; letters, digits, dot, dash and
+    root: made where it is missing.  key: of the run's inputs, see `digest.digest`; letters, digits, dot, dash and
     underscore.  A folder of another version, or one whose manifest cannot be read, starts anew; a part whose files are
     gone or cut short is not done.
     Raises InputError where the folder cannot be written, is used by another process, or holds something else.
@@ -54,7 +54,7 @@ class JobFolder:
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             names = os.listdir(self.folder)
-            if names and LOCK not in names:  # the first file of any job
+            if names and LOCK not in names:  # the first file of any run
                 raise InputError(
                     f"The folder {self.folder} is needed for a job but holds other files: move them elsewhere."
                 )
@@ -66,7 +66,7 @@ class JobFolder:
                 self.close()
                 raise
 
-    def __enter__(self) -> "JobFolder":
+    def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *_) -> None:
@@ -78,7 +78,7 @@ class JobFolder:
             os.close(self._lock)
             self._lock = None
 
-    __del__ = close  # a job that was given up by an exception must not keep its folder locked
+    __del__ = close  # a run that was given up by an exception must not keep its folder locked
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class JobFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the whole job was said to be finished."""
+        """Whether the whole run is finished."""
         return self._manifest["finished"]
 
     def done(self, part_key: str) -> bool:
@@ -160,7 +160,7 @@ class JobFolder:
         self._clean()
 
     def finish(self) -> None:
-        """Notes that the whole job is finished: `prune` may remove it one day."""
+        """Notes that the whole run is finished: `prune` may remove it one day."""
         self._write(self._manifest["parts"], finished=True)
 
     @contextlib.contextmanager
@@ -239,9 +239,9 @@ class JobFolder:
 
 
 def prune(root: str | os.PathLike, keep: int = 3, days: float = 7.0) -> tuple[str, ...]:
-    """Removes finished jobs from `root` that are older than `days` and not among the `keep` newest finished ones.
+    """Removes finished runs from `root` that are older than `days` and not among the `keep` newest finished ones.
 
-    Unfinished jobs, those in use by any process, and folders that are none of a job are left alone.
+    Unfinished runs, those in use by any process, and folders of anything else are left alone.
     Returns the keys of the removed ones. Never raises for what cannot be removed.
     """
     root = Path(root)
@@ -352,7 +352,7 @@ def _replace(new: Path, old: Path) -> None:
 
 
 def _remove(folder: Path) -> bool:
-    """Removes a job folder that is not in use; it is first renamed, so that none is ever there by half."""
+    """Removes the folder of a run that is not in use; it is first renamed, so that none is ever there by half."""
     trash = folder.with_name(f"{TRASH}{folder.name}-{os.getpid()}")
     try:
         handle = lock_folder(folder)

@@ -1,4 +1,4 @@
-"""One process at a time in a job folder.
+"""One process at a time in the folder of a run.
 
 The lock is the system's own on a file, which also says whose it is (pid and machine). It ends with its process, however
 that ends, so that a lock is never stale. The file stays: deleted, it could be locked by one process and made anew by

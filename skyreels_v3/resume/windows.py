@@ -1,8 +1,8 @@
-"""A long video made window by window: each window is on disk before the next starts, and the job can go on from there.
+"""A long video made window by window: each window is on disk before the next starts, and a run can go on from there.
 
 A window is a roll of an extension or a window of an avatar. What it leaves is a piece of video and a state (tensors)
-that the next one starts from; both are parts of a JobFolder, so that an interrupt, a crash or kill -9 loses only the
-window that is being made.
+that the next one starts from; both are one part of a RunFolder, so that an interrupt, a crash or kill -9 loses only
+the window that is being made.
 """
 
 from bisect import bisect_left
@@ -19,13 +19,13 @@ from ..video.join import join
 from ..video.rates import resample_indices
 from ..video.source import Sound
 from ..video.writer import DEFAULT_CODEC, VideoWriter
-from .folder import JobFolder
+from .folder import RunFolder
 
 State = dict[str, torch.Tensor]
 
 
-class LongJob:
-    """The pieces of one video in a job folder.
+class LongRun:
+    """One run: the pieces of its video in a RunFolder.
 
     width, height: pixels.  made_rate: frames a second of what windows make.  file_rate: of the video that is written;
     frames are picked by time.  codec: h264 or lossless.
@@ -33,7 +33,7 @@ class LongJob:
 
     def __init__(
         self,
-        folder: JobFolder,
+        folder: RunFolder,
         width: int,
         height: int,
         made_rate: Fraction | int,
@@ -88,7 +88,7 @@ class LongJob:
             self.folder.put_tensors(_state_name(key), window.state)
         files = [_state_name(key), *([_piece_name(key)] if shown else [])]
         self.folder.commit(key, files, {"frames": len(shown), "state": True})
-        trim()  # else a job of hours holds what its windows left behind in the heap
+        trim()  # else a run of hours holds what its windows left behind in the heap
 
     def drop_state(self, key: str) -> None:
         """Gives back the disk of a state that no window starts from any more."""

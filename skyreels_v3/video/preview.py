@@ -1,4 +1,4 @@
-"""What a long job has made so far, as one picture to look at while it goes on: the last frames of finished windows."""
+"""What a run has made so far, as one picture to look at while it goes on: the last frames of finished windows."""
 
 from collections import deque
 

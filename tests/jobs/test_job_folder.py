@@ -25,7 +25,7 @@ from pack.skyreels_v3.jobs.extension.script import Line
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.resume import folder as job_folder
 from pack.skyreels_v3.resume import lock as job_lock
-from pack.skyreels_v3.resume.folder import JobFolder, prune
+from pack.skyreels_v3.resume.folder import RunFolder, prune
 from pack.tests.support.golden import normal
 
 PARTS = 60
@@ -42,7 +42,7 @@ def frames(index):
 
 def work(root, parts=PARTS):
     """A job of many parts that goes on where it was."""
-    with JobFolder(root, "job") as folder:
+    with RunFolder(root, "job") as folder:
         for index in range(parts):
             part = f"part-{index}"
             if folder.done(part):
@@ -81,7 +81,7 @@ def in_child(function, *arguments):
 
 
 def one_part(root, name="a", key="job"):
-    with JobFolder(root, key) as folder:
+    with RunFolder(root, key) as folder:
         folder.put_tensors(f"{name}.safetensors", {"x": torch.ones(3)})
         folder.commit(name, [f"{name}.safetensors"])
 
@@ -102,7 +102,7 @@ def test_kill_at_any_moment_loses_no_finished_part(tmp_path):
         time.sleep(chance.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         interrupted += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        with JobFolder(root, "job") as folder:
+        with RunFolder(root, "job") as folder:
             now = check(folder)
             left = {path.name for path in folder.folder.iterdir()}
             assert left == {"lock", "manifest.json"} | {
@@ -113,21 +113,21 @@ def test_kill_at_any_moment_loses_no_finished_part(tmp_path):
     assert interrupted >= KILLS // 2 and 0 < done
     work(root)
     work(tmp_path / "undisturbed")
-    with JobFolder(root, "job") as folder:
+    with RunFolder(root, "job") as folder:
         assert folder.finished and check(folder) == PARTS
         for path in folder.folder.glob("part-*"):
             assert path.read_bytes() == (tmp_path / "undisturbed" / "job" / path.name).read_bytes()
 
 
 def test_only_what_is_committed_counts(tmp_path):
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         folder.put_tensors("a.safetensors", {"x": torch.ones(2, 3)})
         assert not folder.done("a")
         folder.commit("a", ["a.safetensors"], {"frames": 120, "prompt": "她 \ud800"})
         folder.put_tensors("b.safetensors", {"x": torch.ones(2)})
         (folder.folder / "manifest.json.new").write_text("{")
         (folder.folder / "mine").mkdir()
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         assert folder.done("a") and folder.info("a") == {"frames": 120, "prompt": "她 \ud800"}
         assert not folder.done("b") and not folder.path("b.safetensors").exists()
         assert sorted(os.listdir(folder.folder)) == ["a.safetensors", "lock", "manifest.json", "mine"]
@@ -137,7 +137,7 @@ def test_only_what_is_committed_counts(tmp_path):
 
 def test_a_part_is_not_overwritten_by_another(tmp_path):
     one_part(tmp_path)
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         with pytest.raises(ValueError, match="belongs to the finished part a"):
             folder.put_tensors("a.safetensors", {"x": torch.ones(1)})
         with pytest.raises(ValueError, match="belongs to part a"):
@@ -153,13 +153,13 @@ def test_a_part_is_not_overwritten_by_another(tmp_path):
 def test_parts_of_lines_that_are_gone_are_forgotten(tmp_path):
     for name in ("a", "b", "c"):
         one_part(tmp_path, name)
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         folder.finish()
         folder.keep_only(["a", "c", "d"])
         assert folder.parts == ("a", "c") and not folder.path("b.safetensors").exists() and folder.finished
         folder.commit("d", [])
         assert not folder.finished  # there is more to come
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         assert folder.parts == ("a", "c", "d") and set(folder.get_tensors("c.safetensors")) == {"x"}
 
 
@@ -176,7 +176,7 @@ def test_parts_of_lines_that_are_gone_are_forgotten(tmp_path):
     ],
 )
 def test_tensors_come_back(tmp_path, kept):
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         path = folder.put_tensors(
             "a.safetensors", {"a": kept, "same": kept, "part": kept[..., :1] if kept.ndim else kept}
         )
@@ -188,16 +188,16 @@ def test_tensors_come_back(tmp_path, kept):
 def test_unicode_and_spaces(tmp_path):
     root = tmp_path / "Ünï cødé 映画 (1)" / "deeper"
     one_part(root)
-    with JobFolder(str(root), "job") as folder:
+    with RunFolder(str(root), "job") as folder:
         assert folder.done("a")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "../a", "é", "lock", "manifest.json", "a b", "x" * 200])
 def test_names_stay_inside_the_folder(tmp_path, name):
-    with JobFolder(tmp_path, "job") as folder, pytest.raises(ValueError, match="file name"):
+    with RunFolder(tmp_path, "job") as folder, pytest.raises(ValueError, match="file name"):
         folder.path(name)
     with pytest.raises(ValueError, match="key"):
-        JobFolder(tmp_path, name)
+        RunFolder(tmp_path, name)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_names_stay_inside_the_folder(tmp_path, name):
 def test_a_broken_manifest_starts_anew(tmp_path, caplog, text):
     one_part(tmp_path)
     (tmp_path / "job" / "manifest.json").write_text(text, encoding="utf-8", errors="surrogatepass")
-    with caplog.at_level(logging.WARNING), JobFolder(tmp_path, "job") as folder:
+    with caplog.at_level(logging.WARNING), RunFolder(tmp_path, "job") as folder:
         assert folder.parts == () and not folder.path("a.safetensors").exists()
     assert "starts anew" in caplog.text
     one_part(tmp_path)
-    assert JobFolder(tmp_path, "job").parts == ("a",)
+    assert RunFolder(tmp_path, "job").parts == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_manifest_of_something_else_starts_anew(tmp_path, caplog, change):
     one_part(tmp_path)
     path = tmp_path / "job" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with caplog.at_level(logging.WARNING), JobFolder(tmp_path, "job") as folder:
+    with caplog.at_level(logging.WARNING), RunFolder(tmp_path, "job") as folder:
         assert folder.parts == ()
     assert "starts anew" in caplog.text
 
@@ -242,10 +242,10 @@ def test_an_unreadable_manifest_deletes_nothing(tmp_path):
     saved = manifest.rename(tmp_path / "saved")
     manifest.mkdir()  # cannot be read, even by root
     with pytest.raises(InputError, match="cannot be written"):
-        JobFolder(tmp_path, "job")
+        RunFolder(tmp_path, "job")
     manifest.rmdir()
     saved.rename(manifest)
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         assert folder.done("a")
 
 
@@ -254,13 +254,13 @@ def test_a_part_without_its_files_is_made_again(tmp_path, caplog, damage):
     one_part(tmp_path, "a")
     one_part(tmp_path, "b")
     damage(tmp_path / "job" / "a.safetensors")
-    with caplog.at_level(logging.WARNING), JobFolder(tmp_path, "job") as folder:
+    with caplog.at_level(logging.WARNING), RunFolder(tmp_path, "job") as folder:
         assert folder.parts == ("b",)
     assert "a.safetensors" in caplog.text and "made again" in caplog.text
 
 
 def test_broken_tensors_are_told(tmp_path):
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         folder.path("a.safetensors").write_bytes(b"nothing of the kind")
         for name in ("a.safetensors", "missing.safetensors"):
             with pytest.raises(InputError, match=r"cannot be read.*start anew"):
@@ -268,10 +268,10 @@ def test_broken_tensors_are_told(tmp_path):
 
 
 def test_another_process_in_the_folder_is_told(tmp_path):
-    with JobFolder(tmp_path, "job"):
+    with RunFolder(tmp_path, "job"):
         with pytest.raises(InputError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
-            JobFolder(tmp_path, "job")
-        with JobFolder(tmp_path, "another"):
+            RunFolder(tmp_path, "job")
+        with RunFolder(tmp_path, "another"):
             pass
         code = "import sys; sys.path.insert(0, 'tools'); from pack.skyreels_v3.resume.lock import lock_folder as f; "
         code += "from pathlib import Path; f(Path(sys.argv[1]))"
@@ -286,7 +286,7 @@ def test_a_lock_of_a_dead_process_is_taken_over(tmp_path):
     ready = tmp_path / "ready"
 
     def hold():
-        with JobFolder(tmp_path / "jobs", "job"):
+        with RunFolder(tmp_path / "jobs", "job"):
             ready.touch()
             time.sleep(60)
 
@@ -294,17 +294,17 @@ def test_a_lock_of_a_dead_process_is_taken_over(tmp_path):
     while not ready.exists():
         time.sleep(0.001)
     with pytest.raises(InputError, match=f"in use by process {child} "):
-        JobFolder(tmp_path / "jobs", "job")
+        RunFolder(tmp_path / "jobs", "job")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with JobFolder(tmp_path / "jobs", "job") as folder:
+    with RunFolder(tmp_path / "jobs", "job") as folder:
         assert json.loads((folder.folder / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_job_that_was_given_up_frees_its_folder(tmp_path):
-    folder = JobFolder(tmp_path, "job")
+    folder = RunFolder(tmp_path, "job")
     del folder
-    JobFolder(tmp_path, "job").close()
+    RunFolder(tmp_path, "job").close()
 
 
 @pytest.mark.parametrize(
@@ -320,9 +320,9 @@ def test_drives_without_locks(tmp_path, monkeypatch, caplog, pid, host, used):
     with caplog.at_level(logging.WARNING):
         if used:
             with pytest.raises(InputError, match=f"in use by process {pid} "):
-                JobFolder(tmp_path, "job")
+                RunFolder(tmp_path, "job")
         else:
-            assert JobFolder(tmp_path, "job").done("a")
+            assert RunFolder(tmp_path, "job").done("a")
             assert "without locks" in caplog.text
 
 
@@ -330,7 +330,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "holiday.jpg").touch()
     with pytest.raises(InputError, match="holds other files"):
-        JobFolder(tmp_path, "job")
+        RunFolder(tmp_path, "job")
     assert os.listdir(tmp_path / "job") == ["holiday.jpg"]
 
 
@@ -340,7 +340,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, monkeypatch):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     one_part(tmp_path)
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         with monkeypatch.context() as full:
             full.setattr("safetensors.torch.save_file", no_room)
             with pytest.raises(InputError, match=r"disk of .* is full: free some space\. 1 finished part is kept"):
@@ -359,7 +359,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, monkeypatch):
             folder.commit("b", ["b.safetensors"])
         assert not folder.done("b")
         folder.commit("b", ["b.safetensors"])  # there is room again
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         assert folder.parts == ("a", "b")
 
 
@@ -368,18 +368,18 @@ def test_folders_that_cannot_be_written_are_told(tmp_path, monkeypatch):
     file.touch()
     for root in (file, file / "deeper", "/proc/skyreels"):
         with pytest.raises(InputError, match=r"cannot be written .*: make it writable"):
-            JobFolder(root, "job")
+            RunFolder(root, "job")
 
     def read_only(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied {0}")
 
     monkeypatch.setattr(job_folder.os, "replace", read_only)
-    with JobFolder(tmp_path, "job") as folder, pytest.raises(InputError, match="cannot be written"):
+    with RunFolder(tmp_path, "job") as folder, pytest.raises(InputError, match="cannot be written"):
         folder.finish()
 
 
 def test_other_errors_pass(tmp_path):
-    with JobFolder(tmp_path, "job") as folder:
+    with RunFolder(tmp_path, "job") as folder:
         path = folder.path("half.bin")
         path.touch()
         with pytest.raises(ZeroDivisionError), folder.writing(path):
@@ -389,7 +389,7 @@ def test_other_errors_pass(tmp_path):
 
 def finished_job(root, key, days):
     one_part(root, key=key)
-    with JobFolder(root, key) as folder:
+    with RunFolder(root, key) as folder:
         folder.finish()
     when = time.time() - days * 86400
     os.utime(root / key / "manifest.json", (when, when))
@@ -404,7 +404,7 @@ def test_prune_removes_old_finished_jobs_only(tmp_path):
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday.jpg").touch()
     (tmp_path / ".removed-x-1").mkdir()
-    with JobFolder(tmp_path, "used"):
+    with RunFolder(tmp_path, "used"):
         assert prune(tmp_path, keep=5, days=7) == ()
         assert prune(tmp_path, keep=1, days=7) == ("old", "older")
     assert sorted(os.listdir(tmp_path)) == sorted(
@@ -425,7 +425,7 @@ def test_prune_and_a_job_that_starts_do_not_meet(tmp_path, monkeypatch):
 
     monkeypatch.setattr(job_folder, "lock_folder", another_goes_on_first)
     assert prune(tmp_path, keep=0, days=1) == ()
-    assert JobFolder(tmp_path, "job").parts == ("a", "b")
+    assert RunFolder(tmp_path, "job").parts == ("a", "b")
 
     # The other way round: the folder is taken away between opening and locking the lock file.
     finished_job(tmp_path, "other", 10)
@@ -437,10 +437,10 @@ def test_prune_and_a_job_that_starts_do_not_meet(tmp_path, monkeypatch):
         return flock(handle, operation)
 
     monkeypatch.setattr(job_lock.fcntl, "flock", pruned_first)
-    with JobFolder(tmp_path, "other") as folder:
+    with RunFolder(tmp_path, "other") as folder:
         assert folder.parts == ()
         folder.commit("a", [])
-    assert JobFolder(tmp_path, "other").done("a")
+    assert RunFolder(tmp_path, "other").done("a")
 
 
 def test_a_changed_line_keeps_the_lines_before_it():

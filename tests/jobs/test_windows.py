@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.resume.folder import JobFolder
-from pack.skyreels_v3.resume.windows import LongJob
+from pack.skyreels_v3.resume.folder import RunFolder
+from pack.skyreels_v3.resume.windows import LongRun
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.source import frames
 from pack.tests.support.video_clips import numbered, numbers_of
@@ -21,12 +21,12 @@ KEYS = ["one", "two", "three", "four"]
 
 @pytest.fixture
 def folder(tmp_path):
-    with JobFolder(tmp_path / "jobs", "job") as opened:
+    with RunFolder(tmp_path / "jobs", "job") as opened:
         yield opened
 
 
 def job_of(folder, made_rate=24, file_rate=None, codec="lossless"):
-    return LongJob(folder, WIDTH, HEIGHT, made_rate, file_rate, codec)
+    return LongRun(folder, WIDTH, HEIGHT, made_rate, file_rate, codec)
 
 
 def window(count, start=0):
@@ -107,7 +107,7 @@ def test_windows_that_are_made_again_replace_the_old_ones(folder):
         add(job, key, before=3 * index)
     folder.path("two.mp4").write_bytes(b"")
     folder.close()
-    with JobFolder(folder.folder.parent, "job") as again:
+    with RunFolder(folder.folder.parent, "job") as again:
         job = job_of(again)
         assert job.finished(KEYS) == 1
         add(job, "two", before=3)
@@ -127,7 +127,7 @@ def test_a_window_killed_before_its_commit_is_not_done(folder):
         add(job, "two", before=3)
     folder.commit = commit
     folder.close()
-    with JobFolder(folder.folder.parent, "job") as again:
+    with RunFolder(folder.folder.parent, "job") as again:
         assert job_of(again).finished(KEYS) == 1
         assert sorted(os.listdir(again.folder)) == ["lock", "manifest.json", "one.mp4", "one.safetensors"]
 
@@ -135,7 +135,7 @@ def test_a_window_killed_before_its_commit_is_not_done(folder):
 @pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001), Fraction(60), Fraction(5), Fraction(1)])
 def test_windows_at_other_rates_are_the_whole_at_that_rate(folder, tmp_path, rate):
     """Windows of 1 to 30 frames; at low rates some have no frame at all."""
-    job, whole = job_of(folder, file_rate=rate), LongJob(folder, WIDTH, HEIGHT, 24, rate, "lossless")
+    job, whole = job_of(folder, file_rate=rate), LongRun(folder, WIDTH, HEIGHT, 24, rate, "lossless")
     counts, before = [1, 2, 30, 3], 0
     for key, count in zip(KEYS, counts):
         add(job, key, count, before)

@@ -94,7 +94,7 @@ class Start:
     generator: torch.Tensor
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """For the job folder; `Start(**tensors)` is the way back, to the bit."""
+        """For the folder of a run; `Start(**tensors)` is the way back, to the bit."""
         return {"motion": self.motion, "generator": self.generator}
 
 

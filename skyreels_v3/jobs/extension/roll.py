@@ -64,7 +64,7 @@ class Tail:
         return cls(pixels, pixels[:, :, -1:])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """For the job folder; `Tail(**tensors)` is the way back, to the bit."""
+        """For the folder of a run; `Tail(**tensors)` is the way back, to the bit."""
         return {"frames": self.frames, "anchor": self.anchor}
 
 
