@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from .out_of_memory import is_out_of_memory
 from .quantised_rows import QuantisedRows
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,9 @@ class Operation:
             return self.eager(x, *args, **options)
         try:
             result = self._on_device(fast, x, *args, **options)
-        except torch.cuda.OutOfMemoryError:
-            raise  # not the backend's fault: ComfyUI makes room and tries again
         except Exception as error:
+            if is_out_of_memory(error):
+                raise  # not the backend's fault: ComfyUI makes room and tries again
             # Raises where the arguments are at fault, and then the backend is not.
             result = self.eager(x, *args, **options)
             self._disable(kind, error)
@@ -109,9 +110,9 @@ class Operation:
             if not _agree([result, *own], [reference, *wanted], self.tolerance):
                 raise ArithmeticError("its results are wrong")
             return fast
-        except torch.cuda.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             self._report(x.device, error)
             return None
 

@@ -15,6 +15,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
+from ..kernels import out_of_memory
 from ..skyreels_v3.model.block_streaming import OneQueue, TwoQueues
 from ..skyreels_v3.vae.causal import convolved
 
@@ -107,7 +108,7 @@ def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device)
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device ran out of memory. ComfyUI 0.33 knows more ways in which that is said."""
     known = getattr(comfy.model_management, "is_oom", None)
-    return isinstance(error, torch.cuda.OutOfMemoryError) if known is None else known(error)
+    return out_of_memory.is_out_of_memory(error) or (known is not None and known(error))
 
 
 def on_device(device: torch.device) -> AbstractContextManager:

@@ -108,7 +108,9 @@ class Network(SkyReelsTransformer):
         """The network's velocity; out of memory, it is computed once more in smaller parts."""
         try:
             return self._streamed(runtime, segments, timestep, context, **given)
-        except torch.cuda.OutOfMemoryError as error:
+        except Exception as error:
+            if not versions.is_out_of_memory(error):
+                raise
             log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
         # Outside of the handler, whose error holds on to every tensor of the first try.
         self.step_cache = None
