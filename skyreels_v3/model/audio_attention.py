@@ -93,8 +93,8 @@ class AudioAttention(nn.Module):
         outs = []
         for span, frames in whole_frames(chunk, keys.tokens):
             k, v = (one[frames].repeat(len(q), 1, 1, 1) for one in (keys.k, keys.v))
-            queries = rearrange(q[:, span], "b (t n) h d -> (b t) n h d", t=frames.stop - frames.start)
-            out = attention(queries, k, v, precise=True)
+            count = frames.stop - frames.start
+            out = attention(rearrange(q[:, span], "b (t n) h d -> (b t) n h d", t=count), k, v, precise=True)
             outs.append(rearrange(out, "(b t) n d -> b (t n) d", b=len(q)))
         return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs, dim=1))
 
