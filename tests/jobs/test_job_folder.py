@@ -311,11 +311,11 @@ def test_a_job_that_was_given_up_frees_its_folder(tmp_path):
     "pid, host, used", [(1, None, True), (2**22 + 1, None, False), (1, "elsewhere", False), ("x", None, False)]
 )
 def test_drives_without_locks(tmp_path, monkeypatch, caplog, pid, host, used):
-    def no_locks(handle, operation):
+    def no_locks(handle):
         raise OSError(errno.ENOLCK, "no locks available")
 
     one_part(tmp_path)
-    monkeypatch.setattr(job_lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(job_lock, "_take", no_locks)
     (tmp_path / "job" / "lock").write_text(json.dumps({"pid": pid, "host": host or socket.gethostname()}))
     with caplog.at_level(logging.WARNING):
         if used:
@@ -429,14 +429,14 @@ def test_prune_and_a_job_that_starts_do_not_meet(tmp_path, monkeypatch):
 
     # The other way round: the folder is taken away between opening and locking the lock file.
     finished_job(tmp_path, "other", 10)
-    flock = job_lock.fcntl.flock
+    take = job_lock._take
 
-    def pruned_first(handle, operation):
-        monkeypatch.setattr(job_lock.fcntl, "flock", flock)
+    def pruned_first(handle):
+        monkeypatch.setattr(job_lock, "_take", take)
         assert prune(tmp_path, keep=0, days=1) == ("other",)
-        return flock(handle, operation)
+        return take(handle)
 
-    monkeypatch.setattr(job_lock.fcntl, "flock", pruned_first)
+    monkeypatch.setattr(job_lock, "_take", pruned_first)
     with RunFolder(tmp_path, "other") as folder:
         assert folder.parts == ()
         folder.commit("a", [])
