@@ -59,19 +59,20 @@ def _number(value: float) -> float | None:
     return None if value != value else round(value, 4)
 
 
-def first_round() -> list[Trial]:
-    return [trial for trial in trials() if not trial.asked & LATER]
+def reliable(asked: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in asked if not trial.asked & LATER]
 
 
 def quick_trials() -> list[Trial]:
     """The first round, and of the others what succeeds in one scene and not in the next: two clips say little of it."""
-    others = trials(ROUNDS)[len(trials()) :]
-    return first_round() + [trial for trial in others if trial.asked & OFTENER]
+    first = trials()
+    others = trials(ROUNDS)[len(first) :]
+    return reliable(first) + [trial for trial in others if trial.asked & OFTENER]
 
 
 def compared(crew: Crew, variants: Sequence[Variant]) -> dict[str, Results]:
     """The results of every variant, on the first round, by its name."""
-    few, found = first_round(), {}
+    few, found = reliable(trials()), {}
     for variant in variants:
         print(f"{variant.name} ...", file=sys.stderr, flush=True)
         # Twins are of one job, so both stay or go.

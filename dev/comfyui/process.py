@@ -21,8 +21,8 @@ from pack.dev.setup.environment import comfyui_path
 FOLDERS = ("models", "input", "output", "temp", "user", "custom_nodes")
 
 
-def open_comfyui(base: Path, **options) -> SimpleNamespace:
-    """ComfyUI imported into this process, without this pack's nodes. options: of its command line (bf16_vae=True).
+def open_comfyui(base: Path) -> SimpleNamespace:
+    """ComfyUI imported into this process, without this pack's nodes.
 
     Has `path`; `base`, the folder given, with models, input, output, temp, custom_nodes; and ComfyUI's modules
     `folder_paths` and `nodes`. Other modules can be imported as inside ComfyUI (`import comfy.sample`).
@@ -37,8 +37,6 @@ def open_comfyui(base: Path, **options) -> SimpleNamespace:
         (base / folder).mkdir(parents=True, exist_ok=True)
     args.base_directory = str(base)
     args.cpu = True  # before comfy.model_management is imported, which looks for a GPU at once
-    for name, value in options.items():
-        setattr(args, name, value)
 
     # First the package utils/: `nodes` puts the folder comfy/ in front of it, which has a utils.py.
     importlib.import_module("utils.extra_config")

@@ -117,18 +117,10 @@ def reference_prompt(pack_nodes: PackNodes) -> list:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator:
-    """One running server with this pack, shared by all tests: leave no state in it that others could meet."""
-    from pack.dev.comfyui.server import Server
-
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """One running server with this pack and every model and input that the workflows ask for, shared by all tests.
+    """One running server with this pack and every model and input that the workflows ask for.
 
+    All tests share it: leave no state in it that others could meet.
     It sends previews and has the packs small_encoders and tests/data/packs/odd_inputs besides.
     """
     from pack.dev.comfyui.server import Server
