@@ -10,7 +10,8 @@
 # COMFYUI_PATH=/path/to/ComfyUI uses an existing ComfyUI. ARGS passes options on: make test ARGS="-k avatar".
 
 PYTHON ?= python3
-PYTEST := -ra --durations=15 -n auto --dist loadfile
+# Files in the order of support/plugin.py, the slowest first: xdist's own puts those of many tests first.
+PYTEST := -ra --durations=15 -n auto --dist loadfile --no-loadscope-reorder
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else

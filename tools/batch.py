@@ -2,7 +2,7 @@
 
     python tools/batch.py my_workflow.json prompts.csv
     python tools/batch.py my_workflow.json prompts.txt        one prompt a line
-    python tools/batch.py my_workflow.json portraits/         one job for each name: anna.png, anna.wav, anna.txt
+    python tools/batch.py my_workflow.json portraits/         one run for each name: anna.png, anna.wav, anna.txt
     python tools/batch.py my_workflow.json prompts.csv --check
 
 Runs with any Python from 3.10 on, without ComfyUI's; nothing need be installed. The workflow is one that the page
@@ -36,14 +36,14 @@ from pack.tools.batching.rows import KINDS, BatchError, Field, Row, Template, re
 from pack.tools.batching.server import Away, ComfyUI, Refused, files, outcome, seconds
 from pack.tools.batching.workflow import WorkflowError
 
-AHEAD = 2  # jobs in ComfyUI's queue at once: it never waits for us, and others' jobs get in between
+AHEAD = 2  # tasks in ComfyUI's queue at once: it never waits for us, and others' tasks get in between
 POLL = 0.5  # seconds
 LOST = 2  # times that ComfyUI may end while it runs a row until that row is left out
 DONE, FAILED, CANCELLED, QUEUED, OPEN = "done", "failed", "cancelled", "queued", "open"
 
 
 @dataclass
-class Job:
+class Task:
     """A row with its values. record: what the state file keeps of it."""
 
     row: Row
@@ -73,12 +73,12 @@ class State:
 
 
 class Batch:
-    """The jobs of one table, queued one after another until all have ended."""
+    """The tasks of one table, queued one after another until all have ended."""
 
-    def __init__(self, server: ComfyUI, template: Template, jobs: list[Job], state: State, folder: str):
+    def __init__(self, server: ComfyUI, template: Template, tasks: list[Task], state: State, folder: str):
         self.server = server
         self.template = template
-        self.jobs = jobs
+        self.tasks = tasks
         self.state = state
         self.folder = folder
         self.titles = {one.node: one.title for one in template.fields}
@@ -87,15 +87,15 @@ class Batch:
 
     def run(self, say: Callable[[str], None], show: Callable[[str], None]) -> None:
         """say: prints a line that stays.  show: writes one that the next takes the place of."""
-        todo = [job for job in self.jobs if job.record["state"] in (OPEN, FAILED, CANCELLED)]
-        active = [job for job in self.jobs if job.record["state"] == QUEUED]
-        for job in active:
-            job.outages = -1  # nobody watched since: one that is gone was lost
+        todo = [task for task in self.tasks if task.record["state"] in (OPEN, FAILED, CANCELLED)]
+        active = [task for task in self.tasks if task.record["state"] == QUEUED]
+        for task in active:
+            task.outages = -1  # nobody watched since: one that is gone was lost
         away = False
         try:
             while todo or active:
                 try:
-                    active = [job for job in active if not self._ended(job, todo, say)]
+                    active = [task for task in active if not self._ended(task, todo, say)]
                     while todo and len(active) < AHEAD:
                         active.append(todo.pop(0))
                         if not self._queue(active[-1], say):
@@ -113,82 +113,82 @@ class Batch:
             self._withdraw(active)
             raise
 
-    def _queue(self, job: Job, say) -> bool:
-        """Puts a job into the queue; False where ComfyUI refuses it. Raises Away, with the job noted as queued."""
+    def _queue(self, task: Task, say) -> bool:
+        """Puts a task into the queue; False where ComfyUI refuses it. Raises Away, with the task noted as queued."""
         prompt_id = str(uuid.uuid4())
-        lost = job.record.get("lost", 0)
-        self._note(job, state=QUEUED, id=prompt_id, lost=lost, running=False, seconds=None, files=[], why="")
-        job.outages = self.outages
+        lost = task.record.get("lost", 0)
+        self._note(task, state=QUEUED, id=prompt_id, lost=lost, running=False, seconds=None, files=[], why="")
+        task.outages = self.outages
         try:
-            names = {key: self.server.upload(path) for key, path in job.uploads.items()}
-            prompt, workflow = self.template.filled({**job.values, **names}, f"{self.folder}/{job.row.name}")
+            names = {key: self.server.upload(path) for key, path in task.uploads.items()}
+            prompt, workflow = self.template.filled({**task.values, **names}, f"{self.folder}/{task.row.name}")
             self.server.queue(prompt, prompt_id, workflow)
         except Refused as error:
-            self._end(job, FAILED, str(error), say)
+            self._end(task, FAILED, str(error), say)
             return False
         except OSError as error:
             if isinstance(error, Away):
-                job.outages = -1
+                task.outages = -1
                 raise
-            self._end(job, FAILED, f"{error.filename} cannot be read ({error.strerror}).", say)
+            self._end(task, FAILED, f"{error.filename} cannot be read ({error.strerror}).", say)
             return False
         return True
 
-    def _ended(self, job: Job, todo: list[Job], say) -> bool:
-        """Whether a queued job is no longer one; what came of it is noted, one that was lost is to do again."""
-        record = job.record
-        # In this order: a job that ends in between is in the history by then.
+    def _ended(self, task: Task, todo: list[Task], say) -> bool:
+        """Whether a queued task is no longer one; what came of it is noted, one that was lost is to do again."""
+        record = task.record
+        # In this order: a task that ends in between is in the history by then.
         running, pending = self.server.queued()
         if record["id"] in running | pending:
             if record["id"] in running and not record["running"]:
                 self.began[record["id"]] = time.monotonic()
-                self._note(job, running=True)
+                self._note(task, running=True)
             return False
         entry = self.server.entry(record["id"])
         if entry is not None:
             state, why = outcome(entry, self.titles)
-            self._note(job, seconds=seconds(entry), files=files(entry))
-            self._end(job, state, why, say)
-        elif job.outages == self.outages:
-            self._end(job, CANCELLED, "It was taken out of ComfyUI's queue.", say)
+            self._note(task, seconds=seconds(entry), files=files(entry))
+            self._end(task, state, why, say)
+        elif task.outages == self.outages:
+            self._end(task, CANCELLED, "It was taken out of ComfyUI's queue.", say)
         else:
             record["lost"] += record["running"]
             if record["lost"] >= LOST:
-                self._end(job, FAILED, f"ComfyUI ended {LOST} times while it ran.", say)
+                self._end(task, FAILED, f"ComfyUI ended {LOST} times while it ran.", say)
             else:
-                todo.insert(0, job)
+                todo.insert(0, task)
         return True
 
-    def _end(self, job: Job, state: str, why: str, say) -> None:
-        self._note(job, state=state, why=why)
-        took = "" if job.record["seconds"] is None else f" in {clock(job.record['seconds'])}"
-        ended = sum(one.record["state"] in (DONE, FAILED, CANCELLED) for one in self.jobs)
-        what = ", ".join(job.record["files"]) if state == DONE else why
-        say(f"[{ended}/{len(self.jobs)}] {job.row.name} {state}{took}: {what or 'no file'}")
+    def _end(self, task: Task, state: str, why: str, say) -> None:
+        self._note(task, state=state, why=why)
+        took = "" if task.record["seconds"] is None else f" in {clock(task.record['seconds'])}"
+        ended = sum(one.record["state"] in (DONE, FAILED, CANCELLED) for one in self.tasks)
+        what = ", ".join(task.record["files"]) if state == DONE else why
+        say(f"[{ended}/{len(self.tasks)}] {task.row.name} {state}{took}: {what or 'no file'}")
 
-    def _note(self, job: Job, **what) -> None:
-        job.record.update(what, name=job.row.name, row=job.row.number)
-        self.state.rows[job.key] = job.record
+    def _note(self, task: Task, **what) -> None:
+        task.record.update(what, name=task.row.name, row=task.row.number)
+        self.state.rows[task.key] = task.record
         self.state.save()
 
-    def _withdraw(self, active: list[Job]) -> None:
+    def _withdraw(self, active: list[Task]) -> None:
         """Takes what does not run yet out of ComfyUI's queue."""
         try:
             running, _ = self.server.queued()
-            waiting = [job for job in active if job.record["id"] not in running]
-            self.server.cancel([job.record["id"] for job in waiting])
+            waiting = [task for task in active if task.record["id"] not in running]
+            self.server.cancel([task.record["id"] for task in waiting])
         except (Away, Refused):
             return
-        for job in waiting:
-            self._note(job, state=OPEN)
+        for task in waiting:
+            self._note(task, state=OPEN)
 
-    def _status(self, active: list[Job], left: int) -> str:
-        now = [job for job in active if job.record["running"]]
+    def _status(self, active: list[Task], left: int) -> str:
+        now = [task for task in active if task.record["running"]]
         parts = []
-        for job in now:
-            since = self.began.get(job.record["id"])
-            parts.append(f"{job.row.name} runs" + ("" if since is None else f", {clock(time.monotonic() - since)}"))
-        times = [job.record["seconds"] for job in self.jobs if job.record.get("seconds")]
+        for task in now:
+            since = self.began.get(task.record["id"])
+            parts.append(f"{task.row.name} runs" + ("" if since is None else f", {clock(time.monotonic() - since)}"))
+        times = [task.record["seconds"] for task in self.tasks if task.record.get("seconds")]
         remain = left + len(active)
         about = f", about {clock(remain * sum(times) / len(times))}" if times and remain else ""
         return "; ".join([*parts, f"{remain} to go{about}"])
@@ -201,27 +201,29 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def summary(jobs: list[Job]) -> str:
+def summary(tasks: list[Task]) -> str:
     """The table at the end."""
     lines = [("row", "name", "state", "seconds", "file")]
-    for job in jobs:
-        record = job.record
+    for task in tasks:
+        record = task.record
         took = record.get("seconds")
         what = ", ".join(record.get("files") or []) or record.get("why", "")
-        lines.append((str(job.row.number), job.row.name, record["state"], "" if took is None else f"{took:.1f}", what))
+        lines.append(
+            (str(task.row.number), task.row.name, record["state"], "" if took is None else f"{took:.1f}", what)
+        )
     widths = [max(map(len, column)) for column in zip(*lines)]
-    count = {state: sum(job.record["state"] == state for job in jobs) for state in (DONE, FAILED, CANCELLED)}
-    rest = len(jobs) - sum(count.values())
+    count = {state: sum(task.record["state"] == state for task in tasks) for state in (DONE, FAILED, CANCELLED)}
+    rest = len(tasks) - sum(count.values())
     end = ", ".join(f"{number} {state}" for state, number in {**count, "to do": rest}.items() if number)
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
     return "\n".join([*rows, f"{end}."])
 
 
-def make_jobs(rows: list[Row], template: Template, base: Path, into: list[str], state: State) -> list[Job]:
+def make_tasks(rows: list[Row], template: Template, base: Path, into: list[str], state: State) -> list[Task]:
     """Every row with its values, all of them checked. Raises BatchError for the first that is wrong."""
     chosen = {one.upload or "prompt": one for one in map(template.field, into)}
     columns = {column: chosen.get(column) or _field(column, template) for row in rows for column in row.cells}
-    jobs, keys = [], {}
+    tasks, keys = [], {}
     for row in rows:
         values, uploads = {}, {}
         for column, text in row.cells.items():
@@ -239,8 +241,8 @@ def make_jobs(rows: list[Row], template: Template, base: Path, into: list[str], 
         key = row_key(prompt, list(uploads.values()))
         keys[key] = keys.get(key, 0) + 1
         key = f"{key}-{keys[key]}"  # rows that are alike are made as often as they are there
-        jobs.append(Job(row, values, uploads, key, state.rows.get(key) or {"state": OPEN}))
-    return jobs
+        tasks.append(Task(row, values, uploads, key, state.rows.get(key) or {"state": OPEN}))
+    return tasks
 
 
 def _field(column: str, template: Template) -> Field:
@@ -272,7 +274,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def prepare(options: argparse.Namespace, server: ComfyUI) -> tuple[Template, list[Job], State]:
+def prepare(options: argparse.Namespace, server: ComfyUI) -> tuple[Template, list[Task], State]:
     """Reads and checks everything. Raises BatchError, WorkflowError and Away."""
     rows = read_rows(options.table)
     try:
@@ -285,7 +287,7 @@ def prepare(options: argparse.Namespace, server: ComfyUI) -> tuple[Template, lis
     table = options.table.resolve()
     state = State(table.with_name(f"{table.stem}.batch.json"), options.again)
     base = table if table.is_dir() else table.parent
-    return template, make_jobs(rows, template, base, options.into, state), state
+    return template, make_tasks(rows, template, base, options.into, state), state
 
 
 def main(given: list[str] | None = None) -> int:
@@ -294,20 +296,20 @@ def main(given: list[str] | None = None) -> int:
     options = arguments(given)
     server = ComfyUI(options.server)
     try:
-        template, jobs, state = prepare(options, server)
+        template, tasks, state = prepare(options, server)
     except Away as error:
         print(f"ComfyUI does not answer at {server.address} ({error}): start it, or give --server.", file=sys.stderr)
         return 2
     except (BatchError, Refused, WorkflowError) as error:
         print(error, file=sys.stderr)
         return 2
-    before = sum(job.record["state"] == DONE for job in jobs)
-    names = sorted({f"{one.title}.{one.input}" for one in template.fields for job in jobs if _fills(job, one)})
-    print(f"{len(jobs)} rows, {before} of them done before; they fill in {', '.join(names) or 'nothing'}.", flush=True)
+    before = sum(task.record["state"] == DONE for task in tasks)
+    names = sorted({f"{one.title}.{one.input}" for one in template.fields for task in tasks if _fills(task, one)})
+    print(f"{len(tasks)} rows, {before} of them done before; they fill in {', '.join(names) or 'nothing'}.", flush=True)
     if options.check:
         return 0
     live, width = sys.stdout.isatty(), shutil.get_terminal_size().columns - 1
-    batch = Batch(server, template, jobs, state, options.table.resolve().stem)
+    batch = Batch(server, template, tasks, state, options.table.resolve().stem)
     code = 0
     try:
         batch.run(
@@ -317,12 +319,12 @@ def main(given: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. What runs in ComfyUI runs on; the same command goes on from here.")
         code = 130
-    print(("\r\x1b[K" if live else "") + "\n" + summary(jobs), flush=True)
-    return code or int(any(job.record["state"] != DONE for job in jobs))
+    print(("\r\x1b[K" if live else "") + "\n" + summary(tasks), flush=True)
+    return code or int(any(task.record["state"] != DONE for task in tasks))
 
 
-def _fills(job: Job, one: Field) -> bool:
-    return one.key in job.values or one.key in job.uploads
+def _fills(task: Task, one: Field) -> bool:
+    return one.key in task.values or one.key in task.uploads
 
 
 if __name__ == "__main__":

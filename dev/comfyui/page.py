@@ -171,12 +171,15 @@ class Page:
             if not any(expected in error for expected in EXPECTED_ERRORS) and _first_line(error) not in self._baseline
         ]
 
-    def load_workflow(self, workflow: dict, name: str = "workflow") -> None:
-        """Open a workflow as the page saves them (or a prompt in API form) and wait until it is drawn."""
+    def load_workflow(self, workflow: dict, name: str = "workflow", drawn: int = 500) -> None:
+        """Open a workflow as the page saves them (or a prompt in API form) and wait until it is drawn.
+
+        drawn: milliseconds that drawing is given; what is only read from the graph needs none.
+        """
         method = "loadGraphData(data, true, true, name)" if "nodes" in workflow else "loadApiJson(data, name)"
         script = f"async ([text, name]) => {{ const data = JSON.parse(text); await app.{method}; }}"
         self.tab.evaluate(script, [json.dumps(workflow), name])
-        self.tab.wait_for_timeout(500)
+        self.tab.wait_for_timeout(drawn)
 
     def saved_workflow(self) -> dict:
         """The graph as the page would save it."""

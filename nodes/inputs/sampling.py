@@ -14,7 +14,7 @@ def seed_input(noise: str) -> io.Input:
         default=0,
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=False,  # it would change the job, which then could not go on
+        control_after_generate=False,  # another seed is another run, which could not go on with this one's windows
         tooltip=f"{noise} Another one is another job.",
     )
 
@@ -40,9 +40,7 @@ def shift_input(recipe: Recipe | None, tooltip: str) -> io.Input:
 
 def guidance_input(name: str, tooltip: str, optional: bool = False) -> io.Input:
     """A weight of guidance; at its default each step is one forward, which all four models were distilled for."""
-    return io.Float.Input(
-        name, default=Recipe.guidance, min=1.0, max=30.0, step=0.1, optional=optional, tooltip=tooltip
-    )
+    return io.Float.Input(name, default=1.0, min=1.0, max=30.0, step=0.1, optional=optional, tooltip=tooltip)
 
 
 def negative_input() -> io.Input:

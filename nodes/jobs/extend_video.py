@@ -21,7 +21,7 @@ from ..inputs.sampling import (
 )
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
-from ..runs.extension import UNIPC, ExtensionJob, ExtensionModels, ExtensionRequest, Sampling
+from ..runs.extension import UNIPC, ExtensionModels, ExtensionRequest, ExtensionRun, Sampling
 from ..runs.identity import Node, upstream
 
 JOINED, NEW_ONLY = "source + new", "new only"
@@ -132,6 +132,6 @@ class ExtendVideo(io.ComfyNode):
         node = cls.hidden.unique_id
         graph = upstream(cls.hidden.prompt, node, leave_out=("script", "output"))
         models = ExtensionModels(clip, vae, {Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")})
-        path, tail, report = ExtensionJob(Node(node, graph), models, request).run()
+        path, tail, report = ExtensionRun(Node(node, graph), models, request).run()
         last = signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last.contiguous(), report)

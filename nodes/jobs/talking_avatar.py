@@ -19,7 +19,7 @@ from ..inputs.sampling import (
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.speakers import place_inputs
 from ..network.model import skyreels_model
-from ..runs.avatar import AvatarJob, AvatarModels, AvatarRequest, Sampling, Texts
+from ..runs.avatar import AvatarModels, AvatarRequest, AvatarRun, Sampling, Texts
 from ..runs.identity import Node, upstream
 
 CONNECTION = "a person is talking"
@@ -130,5 +130,5 @@ class TalkingAvatar(io.ComfyNode):
             codec=rest["codec"],
         )
         node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id))
-        path, last, report = AvatarJob(node, AvatarModels(model, clip, vae, clip_vision), request).run()
+        path, last, report = AvatarRun(node, AvatarModels(model, clip, vae, clip_vision), request).run()
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last, report)

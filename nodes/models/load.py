@@ -42,6 +42,7 @@ def load_patcher(
 ):
     """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto, `precision` a
     Precision's, `attention` one of attention.CHOICES. Its `model.notes` say in sentences what was chosen and why.
+    `disable_dynamic` keeps it from ComfyUI's dynamic VRAM, as in ComfyUI's own loaders.
 
     Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
     Raises InputError for whatever is wrong with the file.

@@ -105,7 +105,7 @@ class Network(SkyReelsTransformer):
         return self.chunking(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
-        """The network's velocity; out of memory, it is computed once more in smaller parts."""
+        """The network's velocity; out of memory, it is computed once more in smaller chunks."""
         try:
             return self._streamed(runtime, segments, timestep, context, **given)
         except Exception as error:
@@ -133,7 +133,7 @@ def begin_sampling(patcher) -> None:
     network, device = patcher.model.diffusion_model, patcher.load_device
     memory = comfy.model_management.get_total_memory(device)
     network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
-    # Once for a sampling: what is free changes from step to step, and the parts with it would change the last bits.
+    # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last bits.
     network.chunking = functools.cache(functools.partial(chunking_here, network.params, patcher.model_size(), device))
 
 

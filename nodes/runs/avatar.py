@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ...skyreels_v3.jobs.avatar.passes import AvatarRun, Pass, Portrait, Settings, Start, Tools, finish
+from ...skyreels_v3.jobs.avatar.passes import AvatarPasses, Pass, Portrait, Settings, Start, Tools, finish
 from ...skyreels_v3.jobs.avatar.plan import AvatarPlan, Timing, WindowPlan, plan_avatar
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import RunFolder
@@ -32,8 +32,8 @@ from ..sampling.guider import BranchGuider
 from ..sampling.samplers import avatar_sampler
 from .contact_sheet import contact_sheet, thumbnail, window_numbers
 from .identity import Node, model_stamps
-from .progress import JobProgress
-from .resumable import ResumableJob, VideoFile
+from .progress import RunProgress
+from .resumable import ResumableRun, VideoFile
 
 KEY_FRAMES = "key-frames"
 SHEET = f"{KEY_FRAMES}.png"
@@ -85,11 +85,11 @@ class AvatarRequest:
     codec: str
 
 
-class AvatarJob(ResumableJob[WindowPlan, Start]):
+class AvatarRun(ResumableRun[WindowPlan, Start]):
     """One run of Talking Avatar."""
 
     name, unit, beside, state_type = "avatar", "window", (KEY_FRAMES,), Start
-    avatar: AvatarRun  # from `prepare`: the portrait is encoded only where there is something to make
+    avatar: AvatarPasses  # from `prepare`: the portrait is encoded only where there is something to make
 
     def __init__(self, node: Node, models: AvatarModels, request: AvatarRequest):
         self.node = node
@@ -119,7 +119,7 @@ class AvatarJob(ResumableJob[WindowPlan, Start]):
             self.speakers = speaker_masks(request.masks, (width, height), *size, request.boxes)
         forwards = self.model, self.plan.tokens, sampling.steps * len(sampling.branches)
         passes = len(self.plan.passes)
-        self.progress = JobProgress(node.id, self.unit, passes, sampling.steps, ahead([forwards] * passes))
+        self.progress = RunProgress(node.id, self.unit, passes, sampling.steps, ahead([forwards] * passes))
 
     def run(self) -> tuple[Path, torch.Tensor, str]:
         """Makes what is not made yet. Returns the video's path, its last frames [n, H, W, 3] and a report."""
@@ -155,7 +155,7 @@ class AvatarJob(ResumableJob[WindowPlan, Start]):
     def prepare(self, folder: RunFolder, done: int) -> Start:
         self.prompts.prepare(self._texts_to_come(done))
         portrait = Portrait.of(self.request.portrait, self.plan, self.tools)
-        self.avatar = AvatarRun(self.plan, portrait, self.request.speech.features, self.tools, self.request.settings)
+        self.avatar = AvatarPasses(self.plan, portrait, self.request.speech.features, self.tools, self.request.settings)
         return self.avatar.first() if self.plan.single else self._key_frames(folder, self.avatar)
 
     def make(self, index: int, start: Start, folder: RunFolder, write) -> Start:
@@ -175,7 +175,7 @@ class AvatarJob(ResumableJob[WindowPlan, Start]):
         to_come += [] if self.plan.single else [texts.connection]
         return to_come + ([texts.negative] if self.request.sampling.needs_negative else [])
 
-    def _key_frames(self, folder: RunFolder, avatar: AvatarRun) -> Start:
+    def _key_frames(self, folder: RunFolder, avatar: AvatarPasses) -> Start:
         """Makes the key frames once a job, one file each; several windows of a long job may end on the same one."""
         start = f"{KEY_FRAMES}.safetensors"
         if not folder.done(KEY_FRAMES):

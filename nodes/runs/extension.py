@@ -32,8 +32,8 @@ from ..network.model import skyreels_model
 from ..sampling.guider import BranchGuider
 from ..sampling.samplers import unipc_sampler
 from .identity import Node, file_stamps, model_stamps
-from .progress import JobProgress
-from .resumable import Lead, ResumableJob, VideoFile
+from .progress import RunProgress
+from .resumable import Lead, ResumableRun, VideoFile
 
 UNIPC = "unipc (official)"
 ENTRIES = {Job.EXTENSION: "model", Job.SHOT: "shot_model"}
@@ -76,7 +76,7 @@ class ExtensionRequest:
     codec: str
 
 
-class ExtensionJob(ResumableJob[RollPlan, Tail]):
+class ExtensionRun(ResumableRun[RollPlan, Tail]):
     """One run of Extend Video."""
 
     name, unit, state_type = "extension", "roll", Tail
@@ -94,7 +94,7 @@ class ExtensionJob(ResumableJob[RollPlan, Tail]):
         rate = request.rate or request.source.info.frame_rate
         self.file = VideoFile(self.plan.width, self.plan.height, FPS, rate, request.codec)
         steps = request.sampling.steps
-        self.progress = JobProgress(node.id, self.unit, len(self.windows), steps, self._ahead())
+        self.progress = RunProgress(node.id, self.unit, len(self.windows), steps, self._ahead())
 
     def run(self) -> tuple[Path, Tail, str]:
         """Makes what is not made yet. Returns the video's path, the tail and a report."""

@@ -12,7 +12,7 @@ from ...skyreels_v3.video.preview import Filmstrip
 from .. import versions
 
 
-class JobProgress:
+class RunProgress:
     """Counts sampling steps over a whole job, and shows what is finished below what is being made.
 
     unit: what a window is called ("roll", "window").  windows: how many.  steps: sampling steps of each.

@@ -1,6 +1,6 @@
 """One run of a job that takes hours: what an earlier run left in the job's folder is kept, the rest is made.
 
-A job of this kind is a class of `ResumableJob` that says what its windows are, what they follow from, and how one of
+A job of this kind is a class of `ResumableRun` that says what its windows are, what they follow from, and how one of
 them is made; everything between the job's folder and the finished video is here.
 """
 
@@ -22,7 +22,7 @@ from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
 from .identity import Node, jobs_folder, leave_playable, result_path
-from .progress import JobProgress
+from .progress import RunProgress
 
 LAYOUT = 1  # of a job's folder; another number makes every kept job anew
 
@@ -80,7 +80,7 @@ class Finished(Generic[State]):
     seconds: float  # that this run took
 
 
-class ResumableJob(ABC, Generic[Window, State]):
+class ResumableRun(ABC, Generic[Window, State]):
     """A long job. `name` begins its folder's name, `unit` is what a window is called and begins the windows' keys."""
 
     name: ClassVar[str]
@@ -92,7 +92,7 @@ class ResumableJob(ABC, Generic[Window, State]):
     plan: Any  # with `describe()`, to be read before the job starts
     windows: Sequence[Window]  # of the plan, in order
     file: VideoFile
-    progress: JobProgress
+    progress: RunProgress
 
     @abstractmethod
     def memory(self) -> str:

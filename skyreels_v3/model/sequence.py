@@ -66,8 +66,9 @@ def layout_of(segments: Sequence[Segment], patch: tuple[int, int, int] = (1, 2, 
 
     Raises InputError where sizes disagree or no single segment is predicted.
     """
-    if sum(segment.predicted for segment in segments) != 1:
-        raise InputError(f"A sequence needs exactly one predicted segment; got {len(segments)} segments without one.")
+    predicted = sum(segment.predicted for segment in segments)
+    if predicted != 1:
+        raise InputError(f"A sequence needs exactly one predicted segment; of {len(segments)} given, {predicted} are.")
     _, _, _, height, width = segments[0].latents.shape
     if height % patch[1] or width % patch[2]:
         raise InputError(

@@ -156,7 +156,7 @@ def test_interrupted_it_goes_on_with_the_same_frames(talk, speak, comfyui, tmp_p
     speech = speak(0.9)
     whole = decoded(talk(speech)[0])[0]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    run = pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarRun
+    run = pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarPasses
     make, made = run.window, []
 
     def interrupted(self, window, *args):

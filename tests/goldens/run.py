@@ -22,7 +22,7 @@ from pack.skyreels_v3.images.convert import to_rgb8
 from pack.skyreels_v3.images.resize import cover_crop, letterbox
 from pack.skyreels_v3.images.sizes import bucket_size
 from pack.skyreels_v3.jobs.avatar.condition import silent
-from pack.skyreels_v3.jobs.avatar.passes import AvatarRun, Pass, Portrait
+from pack.skyreels_v3.jobs.avatar.passes import AvatarPasses, Pass, Portrait
 from pack.skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from pack.skyreels_v3.jobs.avatar.passes import Tools as AvatarTools
 from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
@@ -294,7 +294,7 @@ def avatar_frames(golden: Golden, denoise: Callable[[Pass, torch.Tensor], torch.
     plan = plan_avatar((width, height), features.frames, width=width, height=height, timing=timing, steps=note["steps"])
     tools = AvatarTools(golden.vae.encode, golden.vae.pieces, lambda pixels: clip, denoise)
     settings = AvatarSettings(seed=note["seed"], official=True)
-    run = AvatarRun(plan, Portrait.of(golden.pixels(), plan, tools), features, tools, settings)
+    run = AvatarPasses(plan, Portrait.of(golden.pixels(), plan, tools), features, tools, settings)
     made = []
     if plan.single:
         run.single(made.append)

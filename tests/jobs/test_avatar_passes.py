@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.condition import CLIP_MEAN, CLIP_STD, clip_pixels, silent, window_condition
-from pack.skyreels_v3.jobs.avatar.passes import AvatarRun, Portrait, Settings, Start, Tools, finish
+from pack.skyreels_v3.jobs.avatar.passes import AvatarPasses, Portrait, Settings, Start, Tools, finish
 from pack.skyreels_v3.jobs.avatar.pinned import Pin, pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
 from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches
@@ -61,7 +61,7 @@ def run_all(bench, image, features, settings=Settings(seed=5), frames=50, restar
     plan = plan_avatar((128, 96), frames, **SIZE, timing=TIMING)
     features = SpeechFeatures.of(features[:, :frames])
     tools = bench.tools()
-    run = AvatarRun(plan, Portrait.of(image, plan, tools), features, tools, settings)
+    run = AvatarPasses(plan, Portrait.of(image, plan, tools), features, tools, settings)
     made = []
     if plan.single:
         start = run.single(made.append)
@@ -194,7 +194,7 @@ def test_no_numbers_stop_the_job(image, features):
     broken = dataclasses.replace(bench.tools(), decode=lambda latents: [bench.vae.decode(latents) * float("nan")])
     plan = plan_avatar((128, 96), 50, **SIZE, timing=TIMING)
     portrait = Portrait.of(image, plan, broken)
-    run = AvatarRun(plan, portrait, SpeechFeatures.of(features), broken, Settings())
+    run = AvatarPasses(plan, portrait, SpeechFeatures.of(features), broken, Settings())
     with pytest.raises(InputError, match="no numbers"):
         run.key_pass()
 

@@ -179,7 +179,7 @@ def test_a_workflow_that_was_saved_again_is_the_same(shared_page, server: str, n
     noise = page.errors()
     for file in [*workflow_inputs.workflow_files().values(), *BLUEPRINTS]:
         workflow = json.loads(file.read_text(encoding="utf-8"))
-        page.load_workflow(workflow)
+        page.load_workflow(workflow, drawn=100)
         is_clean(page, noise)
         saved = page.saved_workflow()
         assert [kept(node) for node in saved["nodes"]] == [kept(node) for node in workflow["nodes"]]
@@ -187,6 +187,8 @@ def test_a_workflow_that_was_saved_again_is_the_same(shared_page, server: str, n
         assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
         subgraphs = [one.get("definitions", {}).get("subgraphs", []) for one in (saved, workflow)]
         assert [[one["name"] for one in some] for some in subgraphs[:1]] == [[one["name"] for one in subgraphs[1]]]
+    page.tab.wait_for_timeout(500)  # what the last ones say late
+    is_clean(page, noise)
 
 
 def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, shared_page):

@@ -39,7 +39,7 @@ nodes/inputs nodes/encoders
 nodes/versions
 model_loaders
 formats
-skyreels_v3/resume skyreels_v3/jobs/budget
+skyreels_v3/resume skyreels_v3/jobs/budget skyreels_v3/jobs/table
 skyreels_v3/jobs/spec
 skyreels_v3/jobs/reference skyreels_v3/jobs/forecast skyreels_v3/jobs/extension skyreels_v3/jobs/avatar
 skyreels_v3/speech skyreels_v3/video

@@ -99,7 +99,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class AvatarRun:
+class AvatarPasses:
     """All that the passes of one job have in common; each method makes one of them."""
 
     plan: AvatarPlan

@@ -18,6 +18,7 @@ from ...images.sizes import video_size
 from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ...speech.features import AROUND, around_frames, mirrored
 from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, too_long
+from ..table import seconds, table
 
 KEY_COPIES = 5  # of the key frame at a window's end: its last latent frame and the frame before
 SHOWN_QUIETLY = 0.9  # of the portrait; where less of it is shown, the plan says so
@@ -148,8 +149,8 @@ class AvatarPlan:
         """The plan as a table to read before it starts."""
         people = "" if self.people == 1 else f", {self.people} people"
         head = (
-            f"{self.width} x {self.height} pixels, {self.frames} frames ({_time(self.frames)} s at {FPS} a second)"
-            f"{people}, {self._counted()} of {self.steps_per_window} steps"
+            f"{self.width} x {self.height} pixels, {self.frames} frames "
+            f"({seconds(self.frames, FPS)} s at {FPS} a second){people}, {self._counted()} of {self.steps_per_window} steps"
         )
         if self.single:
             return "\n".join([head, *self.notes])
@@ -157,11 +158,8 @@ class AvatarPlan:
         made = 0
         for index, window in enumerate(self.windows, start=1):
             start, made = made, made + window.new_frames
-            rows.append((index, _time(start), _time(made), window.new_frames, window.key_frame))
-        rows = [tuple(map(str, row)) for row in rows]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        table = ["  ".join(cell.rjust(wide) for cell, wide in zip(row, widths)) for row in rows]
-        return "\n".join([head, *table, *self.notes])
+            rows.append((index, seconds(start, FPS), seconds(made, FPS), window.new_frames, window.key_frame))
+        return "\n".join([head, *table(rows), *self.notes])
 
     def _counted(self) -> str:
         if self.single:
@@ -266,7 +264,3 @@ def _check_timing(timing: Timing) -> None:
             f"A window of {timing.window} frames with {timing.motion} motion frames and {timing.drop} dropped ones "
             "leaves no new frames: the model is made for 81, 5 and 12."
         )
-
-
-def _time(frames: int) -> str:
-    return f"{frames / FPS:.2f}".rstrip("0").rstrip(".")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ...errors import InputError
 from ...images.sizes import video_size
 from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
+from ..table import seconds, table
 from .script import CONTINUE, CUT, CUT_SECONDS, DEFAULT_SECONDS, Line, has_cut_tag
 
 FPS = RECIPES[Job.EXTENSION].fps
@@ -139,19 +140,16 @@ class ExtensionPlan:
         """The plan as a table to read before it starts; past: the frames of what was before that a roll is shown."""
         count = len(self.rolls)
         head = (
-            f"{self.width} x {self.height} pixels, {self.new_frames} new frames ({_time(self.new_frames)} s at {FPS} "
-            f"a second), {count} roll{'s' if count > 1 else ''} of {self.steps_per_roll} steps"
+            f"{self.width} x {self.height} pixels, {self.new_frames} new frames "
+            f"({seconds(self.new_frames, FPS)} s at {FPS} a second), {count} roll{'s' if count > 1 else ''} of {self.steps_per_roll} steps"
             f"{', lengths as in the official code' if self.official else ''}"
         )
         rows: list[tuple[Any, ...]] = [("roll", "line", "shot", "part", "frames", "seconds", "past", "prompt")]
         for index, roll in enumerate(self.rolls, start=1):
             part = f"{roll.part} of {roll.parts}"
-            numbers = (roll.new_frames, _time(roll.new_frames), roll.prefix_frames)
+            numbers = (roll.new_frames, seconds(roll.new_frames, FPS), roll.prefix_frames)
             rows.append((index, roll.number, roll.kind, part, *numbers, _shortened(roll.prompt)))
-        rows = [tuple(map(str, row)) for row in rows]
-        widths = [max(map(len, column)) for column in list(zip(*rows))[:-1]]
-        table = ["  ".join([*(cell.rjust(wide) for cell, wide in zip(row, widths)), row[-1]]) for row in rows]
-        return "\n".join([head, *table, *self.notes])
+        return "\n".join([head, *table(rows, text=True), *self.notes])
 
 
 def prefix_of(available: int, wanted: int) -> int:
@@ -248,7 +246,7 @@ def plan_extension(
         notes += _tag_notes(line)
         made = sum(length.new_frames for length in lengths)
         if official and made != _rounded(line.seconds * FPS):
-            notes += (f"Line {line.number} is {_time(made)} s long, as in the official code.",)
+            notes += (f"Line {line.number} is {seconds(made, FPS)} s long, as in the official code.",)
         available = made + (0 if line.kind == CUT else available)
     return ExtensionPlan(width, height, tuple(rolls), past, official, steps, notes)
 
@@ -327,10 +325,6 @@ def _tag_notes(line: Line) -> tuple[str, ...]:
 def _rounded(number: Fraction) -> int:
     """To the nearest whole number, halves up: Python's round() would make 60.5 and 61.5 two apart."""
     return math.floor(number + Fraction(1, 2))
-
-
-def _time(frames: int) -> str:
-    return f"{frames / FPS:.2f}".rstrip("0").rstrip(".")
 
 
 def _shortened(prompt: str) -> str:
