@@ -24,7 +24,8 @@ def check_tokens(shape: torch.Size, width: int) -> None:
 def image_tokens(clip_vision, width: int | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
     """pixels [1, 3, 224, 224] -> hidden state before the last block [1, 257, width].
 
-    The pixels are those of `jobs.avatar.condition.clip_pixels`. The model is asked itself: ComfyUI's own preparation crops and smooths the picture, the avatar's does not.
+    The pixels are those of `jobs.avatar.condition.clip_pixels`.
+    The model is asked itself: ComfyUI's own preparation crops and smooths the picture, the avatar's does not.
     width: what the avatar was trained on; None where it is not known yet and any will do.
     Raises InputError for another vision model.
     """

@@ -39,11 +39,11 @@ nodes/inputs nodes/encoders
 nodes/versions
 model_loaders
 formats
-skyreels_v3/resume skyreels_v3/jobs/budget skyreels_v3/jobs/table
+skyreels_v3/resume skyreels_v3/jobs/budget
 skyreels_v3/jobs/spec
 skyreels_v3/jobs/reference skyreels_v3/jobs/forecast skyreels_v3/jobs/extension skyreels_v3/jobs/avatar
 skyreels_v3/speech skyreels_v3/video
-skyreels_v3/images skyreels_v3/sampling skyreels_v3/vae skyreels_v3/model
+skyreels_v3/jobs/table skyreels_v3/images skyreels_v3/sampling skyreels_v3/vae skyreels_v3/model
 kernels
 skyreels_v3/digest skyreels_v3/errors skyreels_v3/cpu_memory skyreels_v3/recipes skyreels_v3/units
 """

@@ -150,7 +150,8 @@ class AvatarPlan:
         people = "" if self.people == 1 else f", {self.people} people"
         head = (
             f"{self.width} x {self.height} pixels, {self.frames} frames "
-            f"({seconds(self.frames, FPS)} s at {FPS} a second){people}, {self._counted()} of {self.steps_per_window} steps"
+            f"({seconds(self.frames, FPS)} s at {FPS} a second){people}, "
+            f"{self._counted()} of {self.steps_per_window} steps"
         )
         if self.single:
             return "\n".join([head, *self.notes])

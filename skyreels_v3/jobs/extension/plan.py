@@ -141,7 +141,8 @@ class ExtensionPlan:
         count = len(self.rolls)
         head = (
             f"{self.width} x {self.height} pixels, {self.new_frames} new frames "
-            f"({seconds(self.new_frames, FPS)} s at {FPS} a second), {count} roll{'s' if count > 1 else ''} of {self.steps_per_roll} steps"
+            f"({seconds(self.new_frames, FPS)} s at {FPS} a second), "
+            f"{count} roll{'s' if count > 1 else ''} of {self.steps_per_roll} steps"
             f"{', lengths as in the official code' if self.official else ''}"
         )
         rows: list[tuple[Any, ...]] = [("roll", "line", "shot", "part", "frames", "seconds", "past", "prompt")]
