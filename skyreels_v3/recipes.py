@@ -27,15 +27,29 @@ class Recipe:
     guidance: float = 1.0  # by the text; 1 means one forward a step
     integer_timesteps: bool = True  # the network was distilled on sigma x 1000 cut down to a whole number
     companions: tuple[str, ...] = ("text_encoders", "vae")  # ComfyUI's folders of the other models that it needs
+    negative: str = ""  # the negative prompt where an artist gives none
 
 
+# The setting of the official configs/talking_avatar_19B.py, to the letter: other words are another result.
+AVATAR_NEGATIVE = (
+    "bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
+    "gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, "
+    "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
+    "legs, many people in the background, walking backwards"
+)
 AVATAR_COMPANIONS = ("text_encoders", "vae", "clip_vision", "audio_encoders")
 RECIPES: dict[Job, Recipe] = {
     Job.REFERENCE: Recipe(steps=8, shift=5.0, fps=24, solver="unipc"),
     Job.EXTENSION: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
     Job.SHOT: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
     Job.AVATAR: Recipe(
-        steps=4, shift=11.0, fps=25, solver="euler", integer_timesteps=False, companions=AVATAR_COMPANIONS
+        steps=4,
+        shift=11.0,
+        fps=25,
+        solver="euler",
+        integer_timesteps=False,
+        companions=AVATAR_COMPANIONS,
+        negative=AVATAR_NEGATIVE,
     ),
 }
 

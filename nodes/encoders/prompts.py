@@ -1,8 +1,11 @@
 """The texts of a long job, each encoded once, before anything is sampled."""
 
+import html
 from collections.abc import Iterable
 
 import torch
+
+from ...skyreels_v3.model.memory import TEXT_TOKENS
 
 
 class Prompts:
@@ -20,13 +23,34 @@ class Prompts:
         """Encodes those that are not yet."""
         for text in texts:
             if text not in self.encoded:
-                conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+                conditioning = self.clip.encode_from_tokens_scheduled(official_tokens(self.clip, text))
                 self.encoded[text] = [[without_padding(tokens), extra] for tokens, extra in conditioning]
 
     def __getitem__(self, text: str) -> list:
         """The CONDITIONING of a text."""
         self.prepare([text])
         return self.encoded[text]
+
+
+def official_tokens(clip, text: str) -> dict:
+    """What ComfyUI's text encoder takes, with the token ids of the official code: brackets are text, not weights, and
+    what is longer than the models know is cut, its last token the one that ends a text."""
+    tokens = clip.tokenize(official_text(text), disable_weights=True)
+    return {
+        name: [[*row[: TEXT_TOKENS - 1], row[-1]] if len(row) > TEXT_TOKENS else row for row in rows]
+        for name, rows in tokens.items()
+    }
+
+
+def official_text(text: str) -> str:
+    """A prompt as the models were trained to read it: typographic signs as on a keyboard, HTML's entities as their
+    signs, spaces and line ends as one space.
+
+    Source: prompt_clean of the official reference_to_video_pipeline.py.
+    """
+    import ftfy  # not at start-up: it takes as long as the rest of the pack
+
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def without_padding(tokens: torch.Tensor) -> torch.Tensor:

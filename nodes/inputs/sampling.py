@@ -43,10 +43,11 @@ def guidance_input(name: str, tooltip: str, optional: bool = False) -> io.Input:
     return io.Float.Input(name, default=1.0, min=1.0, max=30.0, step=0.1, optional=optional, tooltip=tooltip)
 
 
-def negative_input() -> io.Input:
-    """The negative prompt as text."""
+def negative_input(recipe: Recipe) -> io.Input:
+    """The negative prompt as text. recipe: whose negative prompt stands in for an empty one."""
+    empty = " Empty: the official list of faults." if recipe.negative else ""
     return io.String.Input(
-        "negative", multiline=True, default="", tooltip="What to avoid; used only with guidance above 1."
+        "negative", multiline=True, default="", tooltip=f"What to avoid; used only with guidance above 1.{empty}"
     )
 
 

@@ -19,7 +19,7 @@ from ..encoders.speech import SpeechType
 from ..encoders.vae import encoder
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.speakers import place_inputs
-from ..network.condition import JobCondition, attach, without_prompt
+from ..network.condition import JobCondition, attach_pair
 
 
 class AvatarWindow(io.ComfyNode):
@@ -88,6 +88,5 @@ class AvatarWindow(io.ComfyNode):
             cls.hidden.unique_id, f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s"
         )
         negative = rest.get("negative")
-        negative = without_prompt(positive) if negative is None else negative
         latent = torch.zeros(plan.latent_shape, device=comfy.model_management.intermediate_device())
-        return io.NodeOutput(attach(positive, condition), attach(negative, condition), {"samples": latent})
+        return io.NodeOutput(*attach_pair(positive, negative, condition), {"samples": latent})

@@ -68,7 +68,7 @@ class ExtendVideo(io.ComfyNode):
                     tooltip="The official solver, or any of ComfyUI's.",
                 ),
                 guidance_input("guidance", "Above 1 follows the prompt harder and uses negative; twice the time."),
-                negative_input(),
+                negative_input(recipe),
                 io.Float.Input(
                     "colour_anchor",
                     default=0.0,

@@ -15,7 +15,7 @@ from .. import versions
 from ..encoders.vae import LATENT_FORMAT, encoder
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
-from ..network.condition import JobCondition, attach, without_prompt
+from ..network.condition import JobCondition, attach_pair
 
 
 class ExtensionWindow(io.ComfyNode):
@@ -81,11 +81,9 @@ class ExtensionWindow(io.ComfyNode):
             f"{shot}: {roll.prefix_frames} frames of the past, {roll.new_frames} new, {plan.width} x {plan.height}",
         )
         condition = JobCondition(roll.job, prefix)
-        negative = without_prompt(positive) if negative is None else negative
         latent = torch.zeros(plan.latent_shape(roll), device=comfy.model_management.intermediate_device())
         return io.NodeOutput(
-            attach(positive, condition),
-            attach(negative, condition),
+            *attach_pair(positive, negative, condition),
             {"samples": latent},
             {"samples": LATENT_FORMAT.process_out(prefix)},
             roll.new_start,

@@ -9,7 +9,7 @@ from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..encoders.vae import encoder
 from ..inputs.size import chosen_size, size_inputs
-from ..network.condition import JobCondition, attach, without_prompt
+from ..network.condition import JobCondition, attach_pair
 
 
 class ReferenceToVideo(io.ComfyNode):
@@ -88,7 +88,6 @@ class ReferenceToVideo(io.ComfyNode):
             *plan.notes,
         )
         condition = JobCondition(Job.REFERENCE, encode_references(references, plan, encode))
-        negative = without_prompt(positive) if negative is None else negative
         _, *shape = plan.latent_shape
         latent = torch.zeros([batch_size, *shape], device=comfy.model_management.intermediate_device())
-        return io.NodeOutput(attach(positive, condition), attach(negative, condition), {"samples": latent})
+        return io.NodeOutput(*attach_pair(positive, negative, condition), {"samples": latent})

@@ -71,7 +71,7 @@ class TalkingAvatar(io.ComfyNode):
                 shift_input(recipe, f"The model is made for {recipe.shift:g}."),
                 guidance_input("text_guidance", "Above 1 follows the prompts harder; two or three forwards a step."),
                 guidance_input("audio_guidance", "Above 1 moves the mouth more; two or three forwards a step."),
-                negative_input(),
+                negative_input(recipe),
                 io.Float.Input(
                     "colour_match",
                     default=1.0,
@@ -117,16 +117,18 @@ class TalkingAvatar(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, clip_vision, portrait, speech, prompt, connection_prompt, **rest):
         check_avatar(model)
+        sampling = Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"])
+        negative = (rest["negative"].strip() or RECIPES[Job.AVATAR].negative) if sampling.needs_negative else ""
         request = AvatarRequest(
             portrait=portrait,
             speech=speech,
-            texts=Texts(prompt, connection_prompt, rest["negative"]),
+            texts=Texts(prompt, connection_prompt, negative),
             masks=[rest.get("mask_1"), rest.get("mask_2")],
             boxes=[rest.get("box_1", ""), rest.get("box_2", "")],
             size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
             timing=Timing(rest["window"], rest["motion"], rest["drop"]),
             settings=Settings(rest["seed"], rest["colour_match"]),
-            sampling=Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"]),
+            sampling=sampling,
             codec=rest["codec"],
         )
         node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id))

@@ -74,11 +74,22 @@ def attach(conditioning: list, condition: JobCondition) -> list:
     return node_helpers.conditioning_set_values(conditioning, values)
 
 
+def attach_pair(positive: list, negative: list | None, condition: JobCondition) -> tuple[list, list]:
+    """Both prompts with `condition` in them. Without a negative one its stand-in raises where guidance needs it.
+
+    Officially a missing prompt is an empty one, whose encoding only the text encoder can make; zeros are none.
+    """
+    attached = attach(positive, condition)
+    if negative is not None:
+        return attached, attach(negative, condition)
+    missing = RefusedCondition(
+        "Guidance (cfg) above 1 needs a negative prompt, but none is connected to "
+        f"{SPECS[condition.job].node}: connect a CLIP Text Encode to its negative, empty or not, or set it to 1."
+    )
+    refused = [extra["model_conds"] | {"skyreels_negative": missing} for _, extra in attached]
+    return attached, [[text, {**extra, "model_conds": conds}] for (text, extra), conds in zip(attached, refused)]
+
+
 def condition_of(conditioning: list) -> JobCondition | None:
     """The first condition in a CONDITIONING."""
     return next((extra[KEY] for _, extra in conditioning if KEY in extra), None)
-
-
-def without_prompt(conditioning: list) -> list:
-    """The conditioning with an empty prompt encoding: what stands in for a negative prompt that was not given."""
-    return [[torch.zeros_like(text), extra.copy()] for text, extra in conditioning]

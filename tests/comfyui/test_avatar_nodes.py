@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
-from pack.skyreels_v3.recipes import Job
+from pack.skyreels_v3.recipes import AVATAR_NEGATIVE, Job
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file
 from pack.tests.support.golden import normal
 from pack.training.models.vit import Vit
@@ -217,6 +217,8 @@ def test_guidance_changes_the_video(talk, speak):
         decoded(talk(speech, **given)[0])[0] for given in ({}, {"text_guidance": 3.0}, {"audio_guidance": 2.0})
     )
     assert not torch.equal(plain, text) and not torch.equal(plain, audio) and not torch.equal(text, audio)
+    named = talk(speech, text_guidance=3.0, negative=AVATAR_NEGATIVE)[0]
+    assert torch.equal(decoded(named)[0], text)  # what stands in for an empty one
 
 
 def test_a_window_for_the_artists_own_sampler(pack_nodes, models, speak):
@@ -226,7 +228,7 @@ def test_a_window_for_the_artists_own_sampler(pack_nodes, models, speak):
     clone = pack_nodes.ready("SkyReelsAvatarWindow")
     given = (text, models["vae"], models["clip_vision"], portrait(), speak(4.0))
     with torch.inference_mode():
-        positive, negative, latent = clone.execute(*given, 0.5, **SIZE).args
+        positive, negative, latent = clone.execute(*given, 0.5, **SIZE, negative=text).args
         noise = comfy.sample.prepare_noise(latent["samples"], 1)
         out = comfy.sample.sample(
             models["model"], noise, 2, 2.0, "euler", "simple", positive, negative, latent["samples"], seed=1

@@ -267,6 +267,20 @@ def test_guidance_without_a_negative_prompt(patcher, conditioning, pack_nodes):
         pack_nodes["SkyReelsGuider"].execute(patcher, conditioning(), 3.0)
 
 
+def test_a_negative_prompt_that_is_not_connected_is_no_prompt_of_zeros(patcher, reference_prompt, pack_nodes):
+    import comfy.samplers
+
+    condition = pack_nodes.module("nodes.network.condition")
+    positive, negative = condition.attach_pair(reference_prompt, None, condition.condition_of(reference_prompt))
+    assert torch.isfinite(sample(patcher, positive, negative)).all()
+    guider = pack_nodes["SkyReelsGuider"].execute(patcher, positive, 3.0, negative=negative).args[0]
+    with pytest.raises(ValueError, match="connect a CLIP Text Encode to its negative"):
+        sample(patcher, positive, negative, cfg=3.0)
+    with pytest.raises(ValueError, match="connect a CLIP Text Encode to its negative"):
+        euler = comfy.samplers.sampler_object("euler")
+        guider.sample(torch.randn(SHAPE), torch.zeros(SHAPE), euler, torch.tensor([1.0, 0.0]))
+
+
 def test_guidance_by_what_a_job_does_not_have(patcher, conditioning, pack_nodes):
     with pytest.raises(ValueError, match="does the reference job, which hears no speech: set it to 1"):
         pack_nodes["SkyReelsGuider"].execute(patcher, conditioning(), audio_guidance=2.0)
