@@ -10,6 +10,7 @@ import torch
 from ..formats.base import Format
 from ..formats.kinds import Precision
 from ..formats.registry import format_of
+from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
@@ -72,17 +73,30 @@ def load_weights(
         else:
             layer = name.removesuffix(".weight")
             weights.formats[layer] = format_of(wanted)
-            weight = _unpacked(stored, shape, files, device)
-            parts = weights.formats[layer].pack(weight)
-            del weight
+            try:
+                parts = _packed(weights.formats[layer], stored, shape, files, device)
+            except Exception as error:
+                if torch.device(device).type == "cpu" or not is_out_of_memory(error):
+                    raise
+                parts = None
+            # Outside of the handler, whose error holds on to what the card was given.
+            if parts is None:
+                parts = _packed(weights.formats[layer], stored, shape, files, "cpu")
             trim()
-            weights.tensors.update({f"{layer}.{part}": tensor.cpu() for part, tensor in parts.items()})
+            weights.tensors.update({f"{layer}.{part}": tensor for part, tensor in parts.items()})
         only_zeros &= _check(name, weights, checkpoint)
     if only_zeros:
         raise InputError(
             f"{_title(checkpoint)} holds nothing but zeros: the download is incomplete, download it again."
         )
     return weights
+
+
+def _packed(
+    format: Format, stored: StoredWeight, shape: tuple[int, ...], files: "_Files", device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """The parts of a weight in another format, computed on a device, in main memory."""
+    return {name: part.cpu() for name, part in format.pack(_unpacked(stored, shape, files, device)).items()}
 
 
 def unpacked_weight(checkpoint: Checkpoint, name: str, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -17,6 +17,7 @@ from pack.kernels.dispatch import Operation
 from pack.kernels.quantised_rows import Quantisation, QuantisedRows, quantise_rows, rows_like
 from pack.kernels.rotation import rotate
 from pack.tests.support.golden import normal, relative_error
+from pack.tests.support.out_of_memory import OUT_OF_MEMORY
 
 TESTS = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -149,10 +150,11 @@ def test_wrong_arguments_are_not_held_against_a_backend(operation, caplog):
     assert backend.calls == 5 and not caplog.records
 
 
-def test_too_little_memory_is_the_hosts_to_solve(operation, caplog):
-    run, backend = operation(fails_on_long(torch.cuda.OutOfMemoryError("CUDA out of memory")))
+@pytest.mark.parametrize("how", OUT_OF_MEMORY)
+def test_too_little_memory_is_the_hosts_to_solve(operation, caplog, how):
+    run, backend = operation(fails_on_long(OUT_OF_MEMORY[how]))
     for _ in range(2):
-        with pytest.raises(torch.cuda.OutOfMemoryError):
+        with pytest.raises(type(OUT_OF_MEMORY[how])):
             run(torch.ones(5, 8))
     assert backend.calls == 3 and not caplog.records
 

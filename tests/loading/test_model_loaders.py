@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
+from pack.formats.int8 import Int8
+from pack.formats.kinds import Precision
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.jobs import METADATA_JOB, detect_job, job_in_name
 from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
@@ -18,6 +20,7 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import golden
+from pack.tests.support.out_of_memory import OUT_OF_MEMORY
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
@@ -256,3 +259,18 @@ def test_folders_above_all_models_say_nothing(tmp_path):
     assert "assumed" in open_checkpoint(write_transformer(path, Job.REFERENCE)).why
     cache = tmp_path / "hub" / "models--Skywork--SkyReels-V3-V2V-14B" / "snapshots" / "0a1b" / "transformer"
     assert open_checkpoint(write_transformer(cache, Job.EXTENSION, shards=2)).job is Job.EXTENSION
+
+
+def test_a_full_card_leaves_packing_to_the_processor(tmp_path, monkeypatch):
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
+    wanted = load_weights(open_checkpoint(path), Precision.INT8).tensors
+    pack = Int8.pack
+
+    def full(self, weight):
+        if weight.is_meta:  # stands for a card: tensors can be moved there, and nothing can be read back
+            raise OUT_OF_MEMORY["cublas"]
+        return pack(self, weight)
+
+    monkeypatch.setattr(Int8, "pack", full)
+    loaded = load_weights(open_checkpoint(path), Precision.INT8, device="meta").tensors
+    assert loaded.keys() == wanted.keys() and all(torch.equal(loaded[name], wanted[name]) for name in wanted)
