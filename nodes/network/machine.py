@@ -1,5 +1,8 @@
 """The machine as ComfyUI sees it, and how a sequence is chunked to fit it."""
 
+import functools
+from collections.abc import Callable
+
 import comfy.model_management
 import torch
 
@@ -26,11 +29,11 @@ def machine_of(device: torch.device) -> Machine:
     )
 
 
-def chunking_here(
-    params: TransformerParams, weights: int, device: torch.device, tokens: int, itemsize: int
-) -> Chunking:
-    """How a sequence of `tokens` is chunked on a device, of which other programs may hold some. weights: bytes."""
+def chunking_here(params: TransformerParams, weights: int, device: torch.device) -> Callable[[int, int], Chunking]:
+    """How sequences are chunked on a device as it is now: tokens and their bytes -> chunking.
+
+    weights: bytes of the model's. What comes of it is arithmetic alone, which torch.compile can follow.
+    """
     machine = machine_of(device)
-    taken = machine.vram - machine.vram_free
-    room = machine.room(weights, params.num_layers) - taken
-    return chunking_for(params, tokens, itemsize, machine.vram, room)
+    room = machine.room(weights, params.num_layers) - (machine.vram - machine.vram_free)
+    return functools.cache(lambda tokens, itemsize: chunking_for(params, tokens, itemsize, machine.vram, room))

@@ -82,7 +82,7 @@ class Model(comfy.model_base.BaseModel):
         tokens = input_shape[0] * SPECS[self.job].tokens(input_shape, *(cond_shapes or {}).get(KEY, []))
         device = comfy.model_management.get_torch_device()
         weights = comfy.model_management.module_size(self.diffusion_model)
-        chunking = chunking_here(self.params, weights, device, tokens, dtype.itemsize)
+        chunking = chunking_here(self.params, weights, device)(tokens, dtype.itemsize)
         memory = comfy.model_management.get_total_memory(device)
         return needed_bytes(self.params, tokens, dtype.itemsize, memory, chunking)
 

@@ -1,7 +1,6 @@
 """The transformer behind the call that ComfyUI's samplers make, with what it keeps within a sampling."""
 
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -134,7 +133,7 @@ def begin_sampling(patcher) -> None:
     memory = comfy.model_management.get_total_memory(device)
     network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
     # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last bits.
-    network.chunking = functools.cache(functools.partial(chunking_here, network.params, patcher.model_size(), device))
+    network.chunking = chunking_here(network.params, patcher.model_size(), device)
 
 
 def end_sampling(patcher) -> None:

@@ -190,8 +190,9 @@ def test_the_workflows_are_among_the_templates(stocked_server: Server):
 
 @pytest.mark.server
 def test_the_pack_is_loaded_quickly(stocked_server: Server):
-    (seconds,) = re.findall(r"([\d.]+) seconds.*: .*custom_nodes/SkyReels-V3$", stocked_server.log, re.MULTILINE)
-    print(f"ComfyUI took {seconds} s to load the pack")
+    seconds = re.findall(r"([\d.]+) seconds.*: .*custom_nodes/SkyReels-V3$", stocked_server.log, re.MULTILINE)
+    assert seconds  # one for each start: tests may have started it again
+    print(f"ComfyUI took {', '.join(seconds)} s to load the pack")
     assert "IMPORT FAILED" not in stocked_server.log
 
 
