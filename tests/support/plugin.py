@@ -34,11 +34,14 @@ MARKS = {
     "browser": "browser",
 }
 
-# Files that take minutes come first: where several processes share the files, none is left with one of them.
+# Files that take minutes come first: where several processes share the files, none is left with one of them. Those of
+# the page wait and the others compute, so they alternate.
 SLOW = (
-    *("test_page.py", "test_web_extension.py", "test_nano_checkpoints.py", "test_extension_server.py"),
-    *("test_workflows.py", "test_host_tools.py", "test_kernels.py", "test_extension_nodes.py", "test_avatar_server.py"),
-    *("test_composition.py", "test_lora_nodes.py", "test_results.py", "test_batch.py", "test_nano_measures.py"),
+    *("test_page.py", "test_extension_nodes.py", "test_nano_checkpoints.py", "test_web_extension.py"),
+    *("test_host_tools.py", "test_avatar_nodes.py", "test_extension_server.py", "test_kernels.py"),
+    *("test_nano_measures.py", "test_avatar_server.py", "test_composition.py", "test_batch.py", "test_results.py"),
+    *("test_save_model.py", "test_server.py", "test_streaming_nodes.py", "test_workflows.py", "test_video_writer.py"),
+    *("test_lora_server.py", "test_locales.py", "test_vae.py", "test_old_workflows.py"),
 )
 
 # Two threads wait for each other longer than a tiny model takes; set before torch is imported.
