@@ -64,7 +64,6 @@ def test_close_writing_and_other_signs():
     )
     assert one("\uff03 x\ncontinue 5s: 她，继续走。").prompt == "她，继续走。"
     assert [line.number for line in parse_script("a\rb\r\nc\n\nd")] == [1, 2, 3, 5]
-    assert one("a\u2028b\x0bc").prompt == "a\u2028b\x0bc"  # no line ends where the text box shows none
 
 
 @pytest.mark.parametrize(
@@ -155,3 +154,142 @@ def test_a_script_has_a_limit():
     assert sum(line.seconds for line in parse_script("continue 300s: x\n" * 2)) == MAX_SECONDS
     with pytest.raises(InputError, match="605 s long in all, but at most 600 s"):
         parse_script("continue 300s: x\n" * 2 + "x")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "- continue 3s: She walks on.", "* continue 3s: She walks on.", "• continue 3s: She walks on.",
+        "-continue 3s: She walks on.", "– continue 3s: She walks on.", "> continue 3s: She walks on.",
+        "1. continue 3s: She walks on.", "1) continue 3s: She walks on.", "(1) continue 3s: She walks on.",
+        "12.continue 3s: She walks on.", "1、continue 3s: She walks on.", "① continue 3s: She walks on.",
+        "- [ ] continue 3s: She walks on.", "- 1. **continue 3s:** She walks on.", "**continue 3s**: She walks on.",
+        "**continue** 3s: She walks on.", "**continue 3s: She walks on.**", "*continue 3s:* She walks on.",
+        "`continue 3s`: She walks on.", "`continue 3s: She walks on.`", "__continue 3s:__ She walks on.",
+        '"continue 3s: She walks on."', '"continue 3s: She walks on.",', "'continue 3s: She walks on.'",
+        "“continue 3s: She walks on.”", "「continue 3s：She walks on.」", 'continue 3s: "She walks on."',
+        "Shot 1: continue 3s: She walks on.", "**Shot 1:** continue 3s: She walks on.",
+        "Scene 2 - continue 3s: She walks on.", "镜头1：继续 3秒：She walks on.", "1: continue 3s: She walks on.",
+        "Continue for 3 seconds: She walks on.", "continue (3s): She walks on.", "continue [3s]: She walks on.",
+        "continue (3 s) She walks on.", "continue: 3s: She walks on.", "[continue 3s] She walks on.",
+        "[continue 3s: She walks on.]", "[CONTINUE] 3s: She walks on.", "(continue, 3s): She walks on.",
+        "继续 3秒：She walks on.", "继续3秒：She walks on.", "继续（3秒）：She walks on.",
+        "繼續 3 秒钟：She walks on.", "续写 3：She walks on.", "continue 3秒: She walks on.",
+        "\ufeffcontinue 3s: She walks on.", "\u200bcontinue 3s: She walks on.",
+        "con\u200btinue\u2060 3s: She walks on.",
+        "\u200e\u202acontinue 3s: She walks on.\u202c", "\u200dcontinue 3s: She walks on.",
+    ],
+)  # fmt: skip
+def test_what_stands_around_a_line_is_left_out(written):
+    assert one(written) == Line(1, "continue", Fraction(3), "She walks on.")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "cut 2s: [ZOOM_IN_CUT] Her face.", "- cut 2s: [ZOOM_IN_CUT] Her face.", "[ZOOM_IN_CUT] 2s: Her face.",
+        "cut [ZOOM_IN_CUT] 2s: Her face.", "cut: [ZOOM_IN_CUT] 2s: Her face.", "cut 2s: **[ZOOM_IN_CUT]** Her face.",
+        "cut 2s: [zoom in cut] Her face.", "cut 2s: [Zoom-In-Cut] Her face.", '"cut 2s: [ZOOM_IN_CUT] Her face.",',
+        "切 2秒：[ZOOM_IN_CUT] Her face.", "切换 2秒：【ZOOM_IN_CUT】Her face.", "切镜头2秒：[ZOOM_IN_CUT] Her face.",
+        "[0-2s] cut: [ZOOM_IN_CUT] Her face.", "**[cut 2s]** [ZOOM_IN_CUT] Her face.",
+        "cut 2s: `[ZOOM_IN_CUT]` Her face.", "切 [ZOOM_IN_CUT] 2秒：Her face.",
+        "1\ufe0f\u20e3 cut 2s: [ZOOM_IN_CUT] Her face.",
+        "cut for 2 seconds: [ZOOM_IN_CUT] Her face.",
+    ],
+)  # fmt: skip
+def test_cuts_in_every_writing(written):
+    line = one(written)
+    assert (line.kind, line.seconds, line.prompt) == ("cut", 2, "[ZOOM_IN_CUT] Her face.")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[0-2s] A\n[2-4s] B", "[0s-2s] A\n[2s-4s] B", "0-2s: A\n2-4s: B", "(0–2s) A\n(2–4s) B",
+        "[00:00-00:02] A\n[00:02-00:04] B", "0:00 - 0:02: A\n0:02 - 0:04: B", "[0-2s]: A\n[2-4s]: B",
+        "[0-2s: A]\n[2-4s: B]", "**[0-2s]** A\n**[2-4s]** B", "- 0:00–0:02 | A\n- 0:02–0:04 | B",
+        "【0-2秒】A\n【2-4秒】B", "0到2秒：A\n2到4秒：B", "[0 to 2 sec] A\n[2 to 4 sec] B",
+        "[00:00:00 → 00:00:02] A\nB",
+    ],
+)  # fmt: skip
+def test_times_from_when_to_when(written):
+    first, second = parse_script(written)
+    assert (first.prompt, first.seconds, first.kind, first.automatic) == ("A", 2, "continue", True)
+    assert second.prompt == "B" and second.seconds in (2, 5)
+
+
+def test_an_answer_of_a_language_model():
+    answer = (
+        "```text\n1. **continue 2s:** She walks on, **slowly**.\n---\n2. **cut 2s:** [ZOOM_IN_CUT] Her face.\n```\n"
+    )
+    assert [(line.number, line.seconds, line.prompt) for line in parse_script(answer)] == [
+        (2, 2, "She walks on, **slowly**."),
+        (4, 2, "[ZOOM_IN_CUT] Her face."),
+    ]
+    with pytest.raises(InputError, match=r"^Line 1 stands outside of the code fence.*Line 7 stands outside"):
+        parse_script(f"Here it is!\n{answer}Enjoy it.")
+    with pytest.raises(InputError, match=r"^Line 1 ends with a colon"):
+        parse_script("Here is your script:\ncontinue 2s: She walks on.")
+    assert len(parse_script("~~~\nShe walks on.\n~~~\ncut 2s: Her face.")) == 2
+    assert len(parse_script("She walks on.\n```")) == 1  # half a fence
+    listed = '[\n  "continue 2s: She says \\"no\\".",\n  "cut 2s: Her face."\n]'
+    assert [line.prompt for line in parse_script(listed)] == ['She says "no".', "Her face."]
+
+
+@pytest.mark.parametrize("end", "\u2028 \u2029 \x0b \x0c \x85 \r \r\n".split(" "))
+def test_lines_end_as_other_programs_end_them(end):
+    assert [line.kind for line in parse_script(f"continue 2s: a{end}cut 2s: b")] == ["continue", "cut"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        '"Hello," she says, and "goodbye".', "3 birds fly.", "She is 8.5 m tall.", "继续走。", "切3个苹果放进碗里",
+        "继续走在街上：她微笑", "切菜的手", "A clock shows 10:30 - 11:00 o'clock.", "[1-2 people] A street",
+        "Cut grass - 5 cm high", "The 5s of a card game", "She counts to 3-2-1: go!", "👨\u200d👩\u200d👧 walk",
+        "A 5 second rule", "In 2024: a street", "10-20 people walk", "Cut to black.",
+    ],
+)  # fmt: skip
+def test_more_prompts_that_look_like_orders(prompt):
+    assert one(prompt) == Line(1, "continue", Fraction(5), prompt, automatic=True)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("[3s: She walks on.]", "has the time '[3s:' and no keyword"),
+        ("[5s] She walks on.", "has the time '[5s]'"),
+        ("(5s) She walks on.", "has the time '(5s)'"),
+        ("8s: She walks on.", "has the time '8s:'"),
+        ("- 8s: She walks on.", "has the time '8s:'"),
+        ("8秒：她走。", "has the time '8秒:'"),
+        ("Shot 1 (5s): She walks on.", "has the time 'Shot 1 (5s):'"),
+        ("She walks on. (5s)", "inside of its prompt"),
+        ("continue: She walks on. [5 sec].", "inside of its prompt"),
+        ("continue 5s: a; cut 4s: b", "'cut 4s:' inside of its prompt"),
+        ("Then we continue 4s: b", "'continue 4s:' inside"),
+        ("延长 5秒：她走。", "'延长', but the keywords"),
+        ("weiter 5s: x", "'weiter'"),
+        ("Continue the shot for 8 seconds: x", "'the shot for 8 seconds'"),
+        ("继续八秒：x", "length '八秒'"),
+        ("continue 1,000s: x", "'1,000s', where the comma"),
+        ("continue 2,125s: x", "where the comma"),
+        ("continue 1 000s: x", "'1 000s'"),
+        ("[2-1s] x", "the second time must be the later"),
+        ("[3-5s] x", "begins at 3 s, but the lines before it end at 0 s"),
+        ("[0-3s] continue 2s: x", "the times 0 to 3 and a length of 2 s"),
+        ("[0-9s] cut: x", "cut of 9 s"),
+        ('{"type": "cut", "seconds": 2, "prompt": "x"}', "begins with JSON"),
+        ('["continue 1s: a", "cut 2s: b"]', "begins with JSON"),
+        ("- type: cut\n  seconds: 2\n  prompt: x", "begins with JSON or YAML"),
+        ('[\n {\n  "prompt": "x"\n }\n]', "begins with JSON"),
+        ("| 1 | cut | 2s | x |\n|---|---|---|---|", "begins with a table"),
+        ("Scene 1:", "ends with a colon"),
+    ],
+)
+def test_near_misses_are_told_and_never_prompts(written, told):
+    with pytest.raises(InputError) as caught:
+        parse_script(written)
+    message = str(caught.value)
+    assert message.startswith("Line ") and told in message and message.count("Line ") == 1
+    assert message.endswith(".") and len(message) < 250

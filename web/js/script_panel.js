@@ -155,7 +155,7 @@ class ScriptPanel {
     goTo(number) {
         const box = this.textBox();
         if (!box) return;
-        const lines = box.value.split("\n");
+        const lines = box.value.split(/[\n\v\f\u0085\u2028\u2029]/); // as the server counts them
         const start = lines.slice(0, number - 1).reduce((sum, line) => sum + line.length + 1, 0);
         box.focus();
         box.setSelectionRange(start, start + (lines[number - 1] ?? "").length);
