@@ -1,6 +1,8 @@
 """Recordings through ComfyUI's wav2vec2, and what travels from Speech to the avatar's nodes."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.model_management
 import folder_paths
@@ -10,6 +12,7 @@ from comfy_api.latest import io
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.speech.encoder import ENCODER, SpeechEncoder, speech_features
 from ...skyreels_v3.speech.features import SpeechFeatures
+from ...skyreels_v3.speech.masks import only_listens
 from ...skyreels_v3.speech.speakers import Recording, speech_of
 
 SpeechType = io.Custom("SKYREELS_SPEECH")
@@ -20,13 +23,31 @@ class Speech:
     """What travels from Speech to the avatar's nodes.
 
     features: of every video frame, on disk.  waveform: [1, channels, n] of the video.  rate: its own.
-    max_seconds: the artist's limit.
+    max_seconds: the artist's limit.  audio_encoder: what the features were made with.
     """
 
     features: SpeechFeatures
     waveform: torch.Tensor
     rate: int
     max_seconds: float
+    audio_encoder: Any = None
+    silent: int | None = None  # who of two people only listens, see `placed`
+
+    def placed(self, masks: Sequence[torch.Tensor | None], boxes: Sequence[str]) -> "Speech":
+        """One recording with a place for a speaker is confined to that one, beside another who is silent."""
+        silent = only_listens(masks, boxes) if self.people == 1 else None
+        if silent is None:
+            return self
+        voice, silence = (Recording(sound, self.rate) for sound in (self.waveform, torch.zeros_like(self.waveform)))
+        pair = [voice, silence] if silent else [silence, voice]
+        return replace(self, features=encode_speech(self.audio_encoder, pair, self.max_seconds), silent=silent)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the artist should know of it, one sentence each."""
+        if self.silent is None:
+            return []
+        return [f"The recording is that of speaker {2 - self.silent}, whose place is given; everyone else is silent."]
 
     @property
     def people(self) -> int:

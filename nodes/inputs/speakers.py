@@ -9,8 +9,8 @@ def place_inputs() -> list[io.Input]:
         io.Mask.Input(
             name,
             optional=True,
-            tooltip=f"Where the {side} of two speakers is in the portrait. Without it, the {side} half. One speaker "
-            "needs none.",
+            tooltip=f"Where the {side} of two speakers is in the portrait. Without it, the {side} half. With one "
+            "recording, only who is in it speaks, and everyone else is silent; without any, the whole picture speaks.",
         )
         for name, side in (("mask_1", "left"), ("mask_2", "right"))
     ]

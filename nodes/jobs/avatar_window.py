@@ -60,6 +60,8 @@ class AvatarWindow(io.ComfyNode):
     def execute(cls, positive, vae, clip_vision, portrait, speech, start, resolution, width, height, **rest):
         high, wide = portrait.shape[1:3]
         size = chosen_size(resolution, width, height)
+        places = [rest.get("mask_1"), rest.get("mask_2")], [rest.get("box_1", ""), rest.get("box_2", "")]
+        speech = speech.placed(*places)
         plan = plan_avatar((wide, high), speech.frames, **size, people=speech.people, max_seconds=speech.max_seconds)
         first = round(start * FPS)
         if first >= speech.frames:
@@ -80,12 +82,13 @@ class AvatarWindow(io.ComfyNode):
         heard = speech.features.windows(around_frames(window.start, window.stop, speech.frames, AROUND))
         speakers = None
         if speech.people > 1:
-            masks = [rest.get("mask_1"), rest.get("mask_2")]
-            boxes = [rest.get("box_1", ""), rest.get("box_2", "")]
-            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes)
+            masks, boxes = places
+            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes, speech.silent)
         condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers)
         versions.tell(
-            cls.hidden.unique_id, f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s"
+            cls.hidden.unique_id,
+            f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s",
+            *speech.notes,
         )
         negative = rest.get("negative")
         latent = torch.zeros(plan.latent_shape, device=comfy.model_management.intermediate_device())

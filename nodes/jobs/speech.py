@@ -64,7 +64,7 @@ class SpeechNode(io.ComfyNode):
             recordings = in_turns([*recordings, second], delay) if speakers == TURNS else [*recordings, second]
         features = encode_speech(audio_encoder, recordings, max_seconds)
         waveform, rate = mixed(recordings)
-        speech = Speech(features, waveform, rate, max_seconds)
+        speech = Speech(features, waveform, rate, max_seconds, audio_encoder)
         versions.tell(
             cls.hidden.unique_id,
             f"{speech.frames} frames at 25 a second, {speech.people} speaker{'s' if speech.people > 1 else ''}",

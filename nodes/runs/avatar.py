@@ -1,7 +1,7 @@
 """What Talking Avatar runs: ComfyUI's models lent to the passes of an avatar."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,12 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
 
     def __init__(self, node: Node, models: AvatarModels, request: AvatarRequest):
         self.node = node
-        self.request = request
+        speech = request.speech.placed(request.masks, request.boxes)
+        self.request = replace(request, speech=speech)
         self.model = models.model
         self.prompts = Prompts(models.clip)
         params = self.model.model.params
-        speech, sampling = request.speech, request.sampling
+        sampling = request.sampling
         check_features(speech.features.layers, speech.features.width, params.audio)
         tokens = image_tokens(models.clip_vision, params.image_dim)
         self.tools = Tools(encoder(models.vae), decoder(models.vae), tokens, self._denoise)
@@ -116,7 +117,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         self.speakers = None
         if speech.people > 1:
             size = self.plan.width, self.plan.height
-            self.speakers = speaker_masks(request.masks, (width, height), *size, request.boxes)
+            self.speakers = speaker_masks(request.masks, (width, height), *size, request.boxes, speech.silent)
         forwards = self.model, self.plan.tokens, sampling.steps * len(sampling.branches)
         passes = len(self.plan.passes)
         self.progress = RunProgress(node.id, self.unit, passes, sampling.steps, ahead([forwards] * passes))
@@ -127,11 +128,15 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         count, sheet = finished.frames, finished.folder.path(SHEET)
         report = self.report(
             finished,
+            *self.request.speech.notes,
             *([f"Key frames: {sheet}"] if sheet.exists() else []),
             f"Video: {count} frames at {FPS} a second, {self.file.codec}, with the recording.",
         )
         versions.tell(
-            self.node.id, f"{count} frames, {count / FPS:.2f} s, in {finished.seconds:.0f} s", *self.plan.notes
+            self.node.id,
+            f"{count} frames, {count / FPS:.2f} s, in {finished.seconds:.0f} s",
+            *self.plan.notes,
+            *self.request.speech.notes,
         )
         return finished.path, finished.state.motion[0].add(1).div(2).permute(1, 2, 3, 0).contiguous(), report
 

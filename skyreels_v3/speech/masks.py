@@ -1,5 +1,7 @@
 """Where each of two people is in the picture: masks or boxes of the artist, or the left and the right half."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +12,9 @@ from ..errors import InputError
 from ..images.convert import WHITE
 from ..images.resize import cover_crop
 
+# What may stand between the four numbers of a box; where there are two signs, a comma left over is one of decimals.
+_SEPARATORS = (r"\s*;\s*", r"\s*(?:、|,(?=\s)|\s)\s*", r"\s*[;,、]\s*")
+_SIDE = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d+)?%?", re.IGNORECASE | re.ASCII)
 INSET = 0.05  # of a half's sides that belongs to the background where no mask was drawn, as in MultiTalk
 
 
@@ -26,22 +31,46 @@ def halves(height: int, width: int) -> list[torch.Tensor]:
 
 
 def box_mask(box: str, height: int, width: int) -> torch.Tensor:
-    """Mask [height, width] of a box written as `left, top, right, bottom`, each from 0 to 1 of the picture.
-
-    Raises InputError for what is no box.
-    """
-    try:
-        left, top, right, bottom = (float(part) for part in box.replace(";", ",").split(","))
-    except ValueError:
-        left = top = right = bottom = -1.0
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise InputError(
-            f"The box is {box.strip()!r}, but left, top, right, bottom are needed, each from 0 to 1: for example "
-            "`0.05, 0.1, 0.45, 0.9`."
-        )
+    """Mask [height, width] of a box written as `left, top, right, bottom`, see `read_box`."""
+    left, top, right, bottom = read_box(box)
     mask = torch.zeros(height, width)
     mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = 1
     return mask
+
+
+def read_box(written: str) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom), each from 0 to 1 of the picture. web/js/box.js reads the same.
+
+    written: four numbers, from 0 to 1 or in percent, with commas, semicolons or spaces between them; brackets and
+    quotes around them, full-width signs, and decimal commas where the separator is another.
+    Raises InputError for what is no box.
+    """
+    text = unicodedata.normalize("NFKC", written)
+    text = re.sub(r"\s+(?=[%,;、])", "", re.sub(r"[][(){}<>\"'【】「」]", " ", text)).strip()
+    for separator in _SEPARATORS:
+        parts = re.split(separator, text)
+        if len(parts) == 4 and all(_SIDE.fullmatch(part) for part in parts):
+            left, top, right, bottom = map(_side, parts)
+            if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
+                return left, top, right, bottom
+    raise InputError(
+        f"The box is {written.strip()!r}, but left, top, right, bottom are needed, each from 0 to 1 or from 0 % to "
+        "100 % of the picture: for example `0.05, 0.1, 0.45, 0.9`."
+    )
+
+
+def _side(written: str) -> float:
+    number = float(written.rstrip("%").replace(",", "."))
+    return number / 100 if written.endswith("%") else number
+
+
+def only_listens(masks: Sequence[torch.Tensor | None], boxes: Sequence[str]) -> int | None:
+    """Which of two people, 0 or 1, is silent where one recording is given with places; None without a place.
+
+    The recording belongs to the one whose place is given, and to the first where both are.
+    """
+    given = [mask is not None or bool(box.strip()) for mask, box in zip(masks, boxes, strict=True)]
+    return 1 - given.index(True) if any(given) else None
 
 
 def speaker_masks(
@@ -50,29 +79,35 @@ def speaker_masks(
     width: int,
     height: int,
     boxes: Sequence[str] = ("", ""),
+    silent: int | None = None,
 ) -> torch.Tensor:
     """Masks [people + 1, height, width] of the video, the last one the background, from those of the portrait.
 
     masks: of each person a ComfyUI MASK [B, H, W] or [H, W] of any size (stretched to the portrait's), or None for its
     half.  portrait_size: (width, height).  boxes: of each person, see `box_mask`; counts where there is no mask.
-    All are cropped as the portrait is; where they overlap, the model decides.
+    silent: who only listens (0 or 1): without a mask or a box everything around the other one, so that no one else
+    in the picture speaks.  All are cropped as the portrait is; where they overlap, the model decides.
     Raises InputError for a mask without a person in it, also once it is cropped.
     """
     wide, high = portrait_size
-    fitted = []
+    fitted, everyone_else = [], None
     for number, (mask, box, half) in enumerate(zip(masks, boxes, halves(high, wide), strict=True), start=1):
-        if mask is not None:
+        if number - 1 == silent and mask is None and not box.strip():
+            everyone_else, mask = silent, torch.zeros(high, wide)
+        elif mask is not None:
             mask = _stretched(mask, wide, high)
         else:
             mask = box_mask(box, high, wide) if box.strip() else half
         pixels = (mask.clamp(0, 1) * WHITE).round().to(torch.uint8).numpy()
         cropped = cover_crop(np.repeat(pixels[..., None], 3, axis=2), width, height)[..., 0]
         fitted.append(torch.from_numpy(cropped.copy()).float().div(WHITE).round())
-        if not fitted[-1].any():
+        if not fitted[-1].any() and everyone_else != number - 1:
             raise InputError(
                 f"Mask {number} shows no one in the picture of {width} x {height}: paint over the person, or "
                 "disconnect it to use that half of the picture."
             )
+    if everyone_else is not None:
+        fitted[everyone_else] = 1 - fitted[1 - everyone_else]
     background = 1 - torch.stack(fitted).amax(dim=0)
     return torch.stack([*fitted, background])
 

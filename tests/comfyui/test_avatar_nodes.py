@@ -202,6 +202,35 @@ def test_two_people_with_masks_and_halves(talk, speak):
         talk(speech, box_1="0.5, 0, 0.2, 1")
 
 
+def test_one_recording_belongs_to_the_person_whose_place_is_given(talk, pack_nodes, models, monkeypatch):
+    from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
+
+    encoder = load_audio_encoder_from_sd(Wav2Vec2(768, 12, 12, 32).state_dict())
+    voice, told = sound(0.4), []
+
+    def hear(*others):
+        given = (encoder, voice, "together", 0.0, 200.0, *others)
+        with torch.inference_mode():
+            return pack_nodes.ready("SkyReelsSpeech").execute(*given).args[0]
+
+    left = torch.zeros(1, 80, 96)
+    left[:, 20:60, 10:38] = 1  # as the box below
+    monkeypatch.setattr(pack_nodes.module("nodes.versions"), "tell", lambda node, *lines: told.extend(lines))
+    speech, nobody = hear(), {**voice, "waveform": torch.zeros_like(voice["waveform"])}
+    first, second = (decoded(talk(speech, **place)[0])[0] for place in ({"mask_1": left}, {"box_2": "10%,25%,40%,75%"}))
+    assert "The recording is that of speaker 2, whose place is given; everyone else is silent." in told
+    assert torch.equal(first, decoded(talk(hear(nobody), mask_1=left, mask_2=1 - left)[0])[0])
+    assert not torch.equal(first, second)
+    voice, nobody = nobody, voice
+    assert torch.equal(second, decoded(talk(hear(nobody), mask_1=1 - left, mask_2=left)[0])[0])
+    text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She talks."))
+    with torch.inference_mode():
+        given = (text, models["vae"], models["clip_vision"], portrait(), speech, 0.0)
+        positive = pack_nodes.ready("SkyReelsAvatarWindow").execute(*given, **SIZE, box_2="0.5,0,1,1").args[0]
+    condition = next(value for value in positive[0][1].values() if hasattr(value, "speakers"))
+    assert condition.speech.shape[0] == 2 and condition.speakers.shape[0] == 3
+
+
 def test_odd_portraits_and_overlapping_masks(talk, speak):
     everyone = torch.ones(1, 40, 48)
     assert len(decoded(talk(speak(0.2, people=2), mask_1=everyone, mask_2=everyone)[0])[0]) == 5

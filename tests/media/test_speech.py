@@ -12,7 +12,7 @@ from pack.skyreels_v3.jobs.avatar.plan import plan_windows
 from pack.skyreels_v3.model.params import AudioParams
 from pack.skyreels_v3.speech.encoder import SpeechEncoder, check_features, convolved, speech_features
 from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
-from pack.skyreels_v3.speech.masks import speaker_masks
+from pack.skyreels_v3.speech.masks import only_listens, read_box, speaker_masks
 from pack.skyreels_v3.speech.recording import prepare_speech, video_frames
 from pack.skyreels_v3.speech.speakers import Recording, in_turns, mixed, speech_of
 
@@ -236,6 +236,46 @@ def test_the_sound_of_the_video_is_that_of_the_recordings():
 def test_who_cannot_speak(recordings, said):
     with pytest.raises(InputError, match=said):
         speech_of(recordings)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "0.05, 0.1, 0.45, 0.9", "0.05;0.1;0.45;0.9", " 0.05 ,0.1,0.45,.9 ", "[0.05, 0.1, 0.45, 0.9]",
+        "5%, 10 %, 45%, 90%",
+        "(5%; 10%; 45%; 0.9)", "５％，１０％，４５％，９０％", "0.05，0.1，0.45，0.9", "0,05; 0,1; 0,45; 0,9",
+        "0,05, 0,1, 0,45, 0,9",
+        "【0.05、0.1、0.45、0.9】", "0.05 0.1 0.45 0.9", "[[0.05, 0.1], [0.45, 0.9]]", '"0.05,0.1,0.45,0.9"',
+        "5e-2,1e-1,0.45,0.9",
+    ],
+)  # fmt: skip
+def test_boxes_in_every_writing(written):
+    assert read_box(written) == pytest.approx((0.05, 0.1, 0.45, 0.9))
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["1", "0,0,1", "0,0,1,1,1", "a,b,c,d", "0,,1,1", "0.5,0,0.1,1", "64, 32, 200, 300", "5,10,45,90%", "nan,0,1,1",
+     "0,0,101%,1"],
+)  # fmt: skip
+def test_what_is_no_box_is_told(written):
+    with pytest.raises(InputError, match=r"The box is .*, but left, top, right, bottom are needed, each from 0 to 1"):
+        read_box(written)
+
+
+def test_everyone_around_the_speaker_is_silent():
+    boxes = ("", "0.25, 0.5, 0.5, 1")
+    assert (only_listens([None, None], boxes), only_listens([None, None], ("", " "))) == (0, None)
+    assert only_listens([torch.ones(4, 4), None], boxes) == only_listens([None, None], ("0,0,1,1", "0,0,1,1")) == 1
+    silent, speaks, background = speaker_masks([None, None], (64, 64), 64, 64, boxes, 0)
+    assert torch.equal(speaks.nonzero()[[0, -1]], torch.tensor([[32, 16], [63, 31]]))
+    assert torch.equal(silent, 1 - speaks) and not background.any()
+    everywhere = speaker_masks([torch.ones(1, 64, 64), None], (64, 64), 64, 64, silent=1)
+    assert everywhere[0].all() and not everywhere[1:].any()
+    placed = speaker_masks([None, None], (64, 64), 64, 64, ("0.5,0,1,1", "0,0,0.25,1"), 1)
+    assert placed[1].sum() == 64 * 16 and placed[2].sum() == 64 * 16
+    with pytest.raises(InputError, match="Mask 1 shows no one"):
+        speaker_masks([torch.zeros(1, 64, 64), None], (64, 64), 64, 64, silent=1)
 
 
 def test_masks_are_of_two_people():

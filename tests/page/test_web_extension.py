@@ -291,7 +291,15 @@ def test_the_page_and_the_node_read_boxes_alike(page: Page):
         "0,,1,1",
         "0.5,0,0.1,1",
     ]
-    texts += ["0,0,2,1", "-0.1,0,1,1", "0,0,1e-1,1", "nan,0,1,1"]
+    texts += [
+        "[5%, 10 %, 45%, 90%]",
+        "５％，１０％，４５％，９０％",
+        "0,05; 0,1; 0,45; 0,9",
+        "0,05, 0,1, 0,45, 0,9",
+        "5,10,45,90%",
+    ]
+    texts += ["【0.05、0.1、0.45、0.9】", "0.05;0.1,0.45;0.9", "(0.05 0.1 0.45 0.9)", "64, 32, 200, 300", "0x1,0,1,1"]
+    texts += ["0,0,0.01,1", "0,0,2,1", "-0.1,0,1,1", "0,0,1e-1,1", "nan,0,1,1"]
     read = """async texts => {
         const {readBox, writeBox} = await import("/extensions/SkyReels-V3/js/box.js");
         return texts.map(text => writeBox(readBox(text)));

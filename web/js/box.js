@@ -2,10 +2,28 @@
 
 const SMALLEST = 0.02; // of a side: below it, it was a click
 
-/** The box of a text such as "0.05, 0.1, 0.45, 0.9"; null for anything else. */
+// As skyreels_v3/speech/masks.py reads it, which says more of what may be written.
+const SEPARATORS = [/\s*;\s*/, /\s*(?:、|,(?=\s)|\s)\s*/, /\s*[;,、]\s*/];
+const SIDE = /^[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d+)?%?$/i;
+
+/** The box of a text such as "0.05, 0.1, 0.45, 0.9" or "[5%; 10%; 45%; 90%]"; null for anything else. */
 export function readBox(written) {
-    const box = String(written ?? "").split(/[,;]/).map((part) => (part.trim() ? Number(part) : NaN));
-    return box.length === 4 && isBox(box) ? box : null;
+    const text = String(written ?? "")
+        .normalize("NFKC")
+        .replace(/[\][(){}<>"'【】「」]/g, " ")
+        .replace(/\s+(?=[%,;、])/g, "")
+        .trim();
+    for (const separator of SEPARATORS) {
+        const parts = text.split(separator);
+        const box = parts.length === 4 && parts.every((part) => SIDE.test(part)) ? parts.map(side) : null;
+        if (box && isInside(box)) return box;
+    }
+    return null;
+}
+
+function side(written) {
+    const number = Number(written.replace("%", "").replace(",", "."));
+    return written.endsWith("%") ? number / 100 : number;
 }
 
 /** The text of a box; "" for none. */
@@ -30,9 +48,15 @@ export function resized([left, top, right, bottom], x, y) {
     return [left, top, Math.max(left + SMALLEST, inside(right + x)), Math.max(top + SMALLEST, inside(bottom + y))].map(inside);
 }
 
-/** Whether a box is one that the node takes, and not just a click. */
-export function isBox([left, top, right, bottom]) {
-    return left >= 0 && top >= 0 && right <= 1 && bottom <= 1 && right - left >= SMALLEST && bottom - top >= SMALLEST;
+/** Whether what was drawn is a box, and not just a click. */
+export function isBox(box) {
+    const [left, top, right, bottom] = box;
+    return isInside(box) && right - left >= SMALLEST && bottom - top >= SMALLEST;
+}
+
+/** Whether the node takes a box. */
+function isInside([left, top, right, bottom]) {
+    return left >= 0 && top >= 0 && right <= 1 && bottom <= 1 && left < right && top < bottom;
 }
 
 function inside(side) {
