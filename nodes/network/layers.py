@@ -23,15 +23,21 @@ class Branching(Mixed):
 
     branches: tuple = ()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing but the layer sees its input and output: no LoRA here, and no other node's (ComfyUI's bypass
+        LoRA puts its own forward in place) or hook."""
+        return not (self.branches or "forward" in vars(self) or self._forward_hooks or self._forward_pre_hooks)
+
     def quantised_input(self, device: torch.device) -> Quantisation | None:
         # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
         inner = getattr(super(), "quantised_input", None)
-        return None if self.branches or inner is None else inner(device)
+        return inner(device) if inner is not None and self.is_alone else None
 
     @property
     def takes_gelu(self) -> bool:
         # A LoRA is added to the product, before anything is made of it.
-        return not self.branches and getattr(super(), "takes_gelu", False)
+        return self.is_alone and getattr(super(), "takes_gelu", False)
 
     def forward(self, x: torch.Tensor, **fused) -> torch.Tensor:
         y = super().forward(x, **fused)

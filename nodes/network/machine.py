@@ -1,6 +1,5 @@
 """The machine as ComfyUI sees it, and how a sequence is chunked to fit it."""
 
-import functools
 from collections.abc import Callable
 
 import comfy.model_management
@@ -36,4 +35,4 @@ def chunking_here(params: TransformerParams, weights: int, device: torch.device)
     """
     machine = machine_of(device)
     room = machine.room(weights, params.num_layers) - (machine.vram - machine.vram_free)
-    return functools.cache(lambda tokens, itemsize: chunking_for(params, tokens, itemsize, machine.vram, room))
+    return lambda tokens, itemsize: chunking_for(params, tokens, itemsize, machine.vram, room)

@@ -12,7 +12,7 @@ from ...formats.linear import PackedLinear
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.lora import BranchParams, module_name
 from .. import versions
-from .lora_branches import attach, lora_patcher
+from .lora_branches import attach, attached, lora_patcher
 from .streaming import StreamedBlocks
 
 
@@ -69,6 +69,43 @@ class PackedPatches(Mixed):
         for layer, module in self._packed_weights(patches).values():
             raise _refused(layer, module)
         return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def partially_load(self, device_to, extra_memory=0, force_patch_weights=False):
+        """As ComfyUI's, whose saving nodes force the patches into the weights before they write them."""
+        if force_patch_weights:
+            self._check_whole()
+        return super().partially_load(device_to, extra_memory, force_patch_weights)
+
+    def state_dict_for_saving(self, *args, **kwargs):
+        """As ComfyUI's (0.33), for its saving nodes."""
+        self._check_whole()
+        return super().state_dict_for_saving(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def model_state_dict(self, filter_prefix=None):
+        """As ComfyUI's; with a prefix it is asked by the node that saves a LoRA."""
+        if filter_prefix is not None:
+            self._check_whole()
+        return super().model_state_dict(filter_prefix)
+
+    def get_key_patches(self, *args, **kwargs):
+        """As ComfyUI's, for the nodes that merge models."""
+        self._check_whole()
+        return super().get_key_patches(*args, **kwargs)
+
+    def _check_whole(self) -> None:
+        """Raises InputError where numbers that ComfyUI's own nodes take for weights are codes, or lack a LoRA."""
+        layers = self.model.diffusion_model.modules()
+        packed = next((layer.format.name for layer in layers if isinstance(layer, PackedLinear)), None)
+        if packed is not None:
+            what, else_ = f"its weights are stored as {packed}", ", or load it in bf16"
+        elif attached(self.model_options["transformer_options"]):
+            what, else_ = "a SkyReels-V3 LoRA runs beside its weights", ", or apply the LoRA by LoraLoaderModelOnly"
+        else:
+            return
+        raise InputError(
+            f"ComfyUI's own nodes cannot save or merge this SkyReels-V3 model, because {what}: save it with "
+            f"SkyReels-V3 Save Model, which writes all of it{else_}."
+        )
 
     def _packed_weights(self, keys: Iterable) -> dict:
         """Of keys as patches have them, those of packed weights -> (name of the layer in the network, the layer)."""
