@@ -19,3 +19,14 @@ def rotation_for(columns: int) -> int:
     while columns % width:
         width //= 4
     return width if width > 1 else 0
+
+
+def rectangle(size: int, count: int) -> int:
+    """How long each of `count` pieces is that a side of `size` is cut into, the last one perhaps shorter; 0 if none
+    fits. A power of 2 where one does, as every known file has."""
+    if count < 1 or count > size:
+        return 0
+    power = 1 << (-(-size // count) - 1).bit_length()
+    if -(-size // power) == count:
+        return power
+    return size // count if size % count == 0 else 0

@@ -24,7 +24,7 @@ class Precision(str, Enum):
 
 
 # Numbers that are stored as they are, without a format: dtype in headers -> what artists call it.
-PLAIN = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+PLAIN = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,19 @@ class Kind:
     # Layout.
     block: int = 1  # columns that share a scale; a weight's columns, padded or not, are a multiple of it
     tile: int = 1  # files pad rows and columns to a multiple of this
-    codes_per_byte: int = 1  # where the codes' dtype is U8
+    codes_per_byte: int = 1  # where the codes' dtype is U8 or I8
     rotation: int = 0  # widest group of columns mixed by a Hadamard matrix, and the group where a file names none
+    is_rotated: bool = False  # whether all weights of this kind are mixed so, also where a file does not say it
 
     # Files.
     comfy_name: str = ""  # ComfyUI's name of the format, empty if it has none
+    other_names: tuple[str, ...] = ()  # of the format, by other converters
     dtypes: tuple[str, ...] = ()  # of the codes in headers of files that do not name the format; we write the first
     needed: tuple[str, ...] = ()  # parts beside "weight"; the last one tells this kind from others with its dtypes
     optional: tuple[str, ...] = ()  # parts that may lie beside "weight"
     scale_dtypes: tuple[str, ...] = ()  # of the last needed part, 2-D, if its dtype tells this kind; else empty
-    scales: Literal["tensor", "row", "block"] | None = None  # what ComfyUI has one scale for
+    scales: Literal["tensor", "row", "block", "rectangle"] | None = None  # what there is one scale for
+    by_rectangles: str = ""  # the kind with the same codes and a scale for each rectangle of the weight
 
     # Nodes.
     precision: Precision | None = None  # under this choice in Load Model, files of this kind stay as they are
@@ -82,6 +85,7 @@ _ROWS = (
         comfy_name="nvfp4",
         dtypes=("U8", "F4"),
         needed=("weight_scale", "weight_scale_2"),
+        optional=("pre_quant_scale",),
         scales="block",
     ),
     Kind(
@@ -92,6 +96,7 @@ _ROWS = (
         block=32,
         tile=32,
         comfy_name="mxfp8",
+        other_names=("hybrid_mxfp8",),  # with one more scale, for cards without MXFP8
         dtypes=("F8_E4M3", "F8_E5M2", "I8"),  # the codes are E4M3; such scales tell them under other dtypes too
         needed=("weight_scale",),
         scale_dtypes=("F8_E8M0", "U8"),
@@ -111,6 +116,44 @@ _ROWS = (
         is_packed=True,
         is_saved=True,
         is_advised=True,
+        by_rectangles="int8_blockwise",
+    ),
+    Kind(
+        name="int8_blockwise",
+        word="int8 blocks",
+        bytes_per_number=1 + 4 / 128**2,
+        format="rectangles:Rectangles",
+        other_names=("int8_blockwise",),
+        needed=("weight_scale",),
+        scales="rectangle",
+    ),
+    # The codes of both are called I8, as those of int8: only the file's own description tells them.
+    Kind(
+        name="convrot_w4a4",
+        word="w4a4",
+        bytes_per_number=1 / 2,
+        format="int4:RowInt4",
+        block=2,
+        codes_per_byte=2,
+        rotation=256,
+        is_rotated=True,
+        comfy_name="convrot_w4a4",
+        needed=("weight_scale",),
+        scales="row",
+    ),
+    Kind(
+        name="asym_w4a8_int8",
+        word="w4a8",
+        bytes_per_number=1 / 2 + 1 / 16,
+        format="int4:GroupInt4",
+        block=16,
+        codes_per_byte=2,
+        rotation=256,
+        is_rotated=True,
+        comfy_name="asym_w4a8_int8",
+        needed=("weight_s_rel", "weight_s_channel"),
+        optional=("weight_codebook",),
+        scales="block",
     ),
     Kind(
         name="float8_e4m3fn",
@@ -118,12 +161,23 @@ _ROWS = (
         bytes_per_number=1,
         format="fp8:Float8",
         comfy_name="float8_e4m3fn",
+        other_names=("float8_e4m3fn_rowwise",),
         dtypes=("F8_E4M3",),
         optional=("weight_scale",),
         scales="tensor",
         precision=Precision.FP8,
         is_packed=True,
         is_saved=True,
+        by_rectangles="float8_e4m3fn_blockwise",
+    ),
+    Kind(
+        name="float8_e4m3fn_blockwise",
+        word="fp8 blocks",
+        bytes_per_number=1 + 4 / 128**2,
+        format="rectangles:Rectangles",
+        other_names=("float8_e4m3fn_blockwise", "float8_e4m3fn_block3d"),
+        needed=("weight_scale",),
+        scales="rectangle",
     ),
     Kind(
         name="float8_e5m2",
@@ -159,6 +213,6 @@ _ROWS = (
     ),
 )
 KINDS = {kind.name: kind for kind in _ROWS}
-BY_COMFY_NAME = {kind.comfy_name: kind for kind in _ROWS if kind.comfy_name}
+BY_NAME_IN_FILES = {name: kind for kind in _ROWS for name in (kind.comfy_name, *kind.other_names) if name}
 # Precision of Load Model -> the kind that it packs weights into.
 PACKED = {kind.precision: kind for kind in _ROWS if kind.precision and kind.is_packed}

@@ -11,7 +11,7 @@ import torch
 from .base import Format, Parts
 from .float8_bits import from_float8
 from .kinds import KINDS
-from .lookup import lookup
+from .lookup import lookup, pairs
 from .tiled_scales import untiled
 
 KIND = KINDS["nvfp4"]
@@ -23,7 +23,8 @@ class Nvfp4(Format):
 
     weight: [rows, columns / 2] uint8, both padded to multiples of 16: two codes a byte, the first in the high half.
     weight_scale: E4M3 or its bits as uint8, one for every 16 columns of a row, in tiles.  weight_scale_2: float32 [] or
-    [1], for the whole weight.
+    [1], for the whole weight.  pre_quant_scale: [columns], what the layer's input is multiplied by, or as
+    well the weight's columns.
     """
 
     name = KIND.word
@@ -32,7 +33,11 @@ class Nvfp4(Format):
         weight = parts["weight"].view(torch.uint8)
         bits = untiled(parts["weight_scale"].view(torch.uint8), len(weight), 2 * weight.shape[1] // KIND.block)
         scale = from_float8(bits.contiguous(), torch.float8_e4m3fn).mul_(parts["weight_scale_2"].float())
-        return super().unpack({"weight": weight, "weight_scale": scale}, rows, columns, dtype)
+        codes = {"weight": weight, "weight_scale": scale}
+        if "pre_quant_scale" not in parts:
+            return super().unpack(codes, rows, columns, dtype)
+        numbers = super().unpack(codes, rows, columns, torch.float32)
+        return numbers.mul_(parts["pre_quant_scale"].float().flatten()[:columns]).to(dtype)
 
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
         numbers = lookup(_pairs(parts["weight"].device), parts["weight"]).reshape(len(parts["weight"]), -1, KIND.block)
@@ -42,5 +47,4 @@ class Nvfp4(Format):
 @cache
 def _pairs(device: torch.device) -> torch.Tensor:
     """The two numbers that a byte stands for, [256, 2] float32."""
-    values = torch.tensor([*VALUES, *(-value for value in VALUES)])
-    return torch.cartesian_prod(values, values).to(device)
+    return pairs(torch.tensor([*VALUES, *(-value for value in VALUES)])).to(device)

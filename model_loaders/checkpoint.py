@@ -1,8 +1,10 @@
 """A transformer's checkpoint on disk: opened, recognised and checked. Reads headers only and needs no torch."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from pathlib import Path
 
@@ -12,18 +14,23 @@ from ..skyreels_v3.recipes import Job
 from .gguf_layout import as_in_torch, check_architecture
 from .header import Header, TensorInfo, read_header
 from .jobs import detect_job
-from .key_maps import KeyMap, find_dialect
+from .key_maps import KEY_MAPS, KeyMap, find_dialect, unwrapped
 from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .shards import Files, check_index, find_files, read_json, title
-from .stored import Part, StoredWeight, fits, stored_weights, summary
+from .stored import BESIDE, Part, StoredWeight, fits, stored_weights, summary
 from .tensor_info import short, some
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
 # Folders that every ComfyUI or Hugging Face cache has: what lies above them says nothing about the model.
 ROOTS = ("diffusion_models", "unet", "models", "checkpoints", "hub")
+# Tensors that are no weights, by a part of their names: markers, what engines leave behind, tables that are computed.
+NO_WEIGHTS = frozenset(
+    ("model_type", "_extra_state", "freqs", "freqs_cos", "freqs_sin", "inv_freq", "rope", "num_batches_tracked")
+)
 FOLDERS_READ = 4  # a snapshot of the Hugging Face cache has its model's name four folders up
+LINKS_FOLLOWED = 8
 LONGEST_KEY = 50  # signs of a key in a sentence
 
 
@@ -33,7 +40,7 @@ class Checkpoint:
 
     paths: the file, or all shards.  params: sizes.  job, why: what it is for, and one sentence that says why.
     metadata: the files' own strings.  dialect: name of the key map it is written in.
-    weights: Wan name -> where and how it is stored.
+    weights: Wan name -> where and how it is stored.  left_out: tensors that are no weights and change nothing.
     """
 
     paths: tuple[Path, ...]
@@ -43,6 +50,7 @@ class Checkpoint:
     metadata: dict[str, str]
     dialect: str
     weights: dict[str, StoredWeight]
+    left_out: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -85,7 +93,8 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     place = files.paths[0].parent if path.is_dir() else path
     name = title(place)
     headers = {file: read_header(file) for file in files.paths}
-    tensors = {key: info for header in headers.values() for key, info in header.tensors.items()}
+    left_out = _no_weights(headers)
+    tensors = {key: info for header in headers.values() for key, info in header.tensors.items() if key not in left_out}
     metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
     check_architecture(metadata, name)
     refuse_lora(tensors, name)
@@ -99,16 +108,23 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     refuse_wan_variants({wan: part.shape for wan, part in parts.items()}, name)
     refuse_unreadable(parts, name)
 
-    def rename(layer: str) -> str:
-        layer = layer.removeprefix(prefix)
-        return dialect.rename([layer])[layer]
-
-    weights = stored_weights(parts, metadata, rename, name)
+    texts = [header.metadata for header in headers.values()]
+    weights = stored_weights(parts, texts, lambda layer: _layer_in(parts, layer), name)
     shapes = {wan: weight.shape for wan, weight in weights.items()}
     params = params_from_shapes(shapes, _config(files, path, metadata))
     _check_complete(weights, params, name)
-    job, why = detect_job(params, _name_and_folders(place), metadata, job, dialect.name)
-    return Checkpoint(files.paths, params, job, why, metadata, dialect.name, weights)
+    job, why = detect_job(params, _names(place), metadata, job, dialect.name)
+    return Checkpoint(files.paths, params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)))
+
+
+def _no_weights(headers: Mapping[Path, Header]) -> set[str]:
+    """The keys of tensors that are no weights of any network, and of empty ones."""
+    return {
+        key
+        for header in headers.values()
+        for key, info in header.tensors.items()
+        if not NO_WEIGHTS.isdisjoint(parts := key.split(".")) or (not prod(info.shape) and parts[-1] not in BESIDE)
+    }
 
 
 def _parts(headers: Mapping[Path, Header], names: Mapping[str, str]) -> dict[str, Part]:
@@ -124,7 +140,8 @@ def _parts(headers: Mapping[Path, Header], names: Mapping[str, str]) -> dict[str
 
 def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, name: str) -> dict[str, str]:
     """Key in the file -> Wan name, for the transformer's part of the file."""
-    foreign = [key for key in tensors if not key.startswith(prefix)]
+    bare = {key: unwrapped(key) for key in tensors}
+    foreign = [key for key in tensors if not bare[key].startswith(prefix)]
     if prefix:
         foreign = [key for key in foreign if not key.startswith(OTHER_PARTS)]
     if foreign:
@@ -132,9 +149,9 @@ def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, 
             f"{name} has {len(foreign)} tensors that do not begin with {prefix} as the others do "
             f"({some(foreign, LONGEST_KEY)}): use a file with the transformer alone."
         )
-    keys = [key for key in tensors if key.startswith(prefix)]
-    renamed = dialect.rename(key.removeprefix(prefix) for key in keys)
-    names = {key: renamed[key.removeprefix(prefix)] for key in keys}
+    own = {key: bare[key].removeprefix(prefix) for key in tensors if bare[key].startswith(prefix)}
+    renamed = dialect.rename(own.values())
+    names = {key: renamed[name] for key, name in own.items()}
     twice = [wan for wan, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise InputError(
@@ -142,6 +159,19 @@ def _wan_names(tensors: Mapping[str, TensorInfo], dialect: KeyMap, prefix: str, 
             "use an official SkyReels-V3 file."
         )
     return names
+
+
+def _layer_in(parts: Mapping[str, Part], spelled: str) -> str | None:
+    """The Wan name of a layer as a file's text spells it, None if there is no such layer: prefixes and names of texts
+    may be others than those of the tensors. Layers of the other models of a pipeline are none of ours and pass."""
+    segments = unwrapped(spelled).removesuffix(".weight").split(".")
+    for start in range(len(segments)):
+        rest = ".".join(segments[start:])
+        for names in KEY_MAPS:
+            layer = names.rename([rest])[rest]
+            if f"{layer}.weight" in parts:
+                return layer
+    return spelled if spelled.startswith(OTHER_PARTS) else None
 
 
 def _config(files: Files, path: Path, metadata: dict[str, str]) -> dict:
@@ -176,9 +206,29 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
             )
 
 
+def _names(place: Path) -> list[str]:
+    """The names that may say the job: its own and its folders', then those of what it is a link to, step by step."""
+    names: list[str] = []
+    for path in islice(_links(place.absolute()), LINKS_FOLLOWED):
+        names += [name for name in _name_and_folders(path) if name not in names]
+    return names
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """A path, then where it leads if the first link on it is followed, and so on. Each step counts: a hub's cache has
+    links from snapshots, which say what a file is, to files without names."""
+    seen: set[Path] = set()
+    while path not in seen:
+        seen.add(path)
+        yield path
+        link = next((part for part in (*reversed(path.parents), path) if part.is_symlink()), None)
+        if link is not None:
+            target = Path(os.path.normpath(link.parent / link.readlink()))
+            path = target / path.relative_to(link)
+
+
 def _name_and_folders(path: Path) -> list[str]:
-    """The name that may say the job, then its folders' names, nearest first, up to the folder of all models."""
-    path = path.absolute()
+    """A name, then its folders' names, nearest first, up to the folder of all models."""
     names = [path.name if path.is_dir() else path.stem]
     for parent in list(path.parents)[:FOLDERS_READ]:
         if parent.name.lower() in ROOTS or not parent.name:

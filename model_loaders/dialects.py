@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..formats.kinds import KINDS, Kind, Precision
 from .header import Header, TensorInfo
-from .key_maps import DIFFUSERS, PREFIXES, WAN, find_dialect
+from .key_maps import DIFFUSERS, WAN, find_dialect, unwrapped
 from .other_models import foreign_format
 from .stored import BESIDE, MARKER
 
@@ -21,7 +21,11 @@ FP8_OLD = "scaled fp8 (old)"  # `scale_weight` beside a weight, and the marker `
 FP8_MIXED = "fp8 mixed (comfy_quant)"  # `weight_scale`, and the format in `comfy_quant` or in the header
 FP8_PLAIN = "plain fp8"  # no scales
 BLOCK = re.compile(r"^(?P<prefix>.*?)blocks\.\d+\.(?:(?P<wan>(?:self|cross)_attn)|attn[12])\.norm_q\.weight$")
-OTHERS = tuple(kind.word for kind in KINDS.values() if kind.comfy_name and kind.precision is not Precision.FP8)
+OTHERS = tuple(
+    kind.word
+    for kind in KINDS.values()
+    if (kind.comfy_name or kind.other_names) and kind.precision is not Precision.FP8
+)
 PACKINGS = (FP8_OLD, FP8_MIXED, FP8_PLAIN, *OTHERS, GGUF)
 
 
@@ -30,22 +34,25 @@ def merged(headers: Mapping[Path, Header]) -> dict[str, TensorInfo]:
     return {key: info for header in headers.values() for key, info in header.tensors.items()}
 
 
-def dialect_of(headers: Mapping[Path, Header]) -> str | None:
-    """How a transformer with these files is written, None if it is no transformer of Wan's kind."""
+def dialect_of(headers: Mapping[Path, Header], word: str = "") -> str | None:
+    """How a transformer with these files is written, None if it is no transformer of Wan's kind.
+
+    word: its packing, where more is known than headers tell.
+    """
     tensors = merged(headers)
     found = find_dialect(tensors)
     names, prefix = (found[0].name, found[1]) if found else _by_a_block(tensors)
     if not names:
         return None
     shards = f"{len(headers)} shards" if len(headers) > 1 else ""
-    parts = (names, packing_of(headers), f"prefix {prefix}" if prefix else "", shards)
+    parts = (names, word or packing_of(headers), f"prefix {prefix}" if prefix else "", shards)
     return ", ".join(part for part in parts if part)
 
 
 def _by_a_block(tensors: Mapping[str, TensorInfo]) -> tuple[str, str]:
     """(NAMES, PREFIX) of shards among which the first is missing; empty if they are of no such transformer."""
-    for block in filter(None, map(BLOCK.match, tensors)):
-        if block["prefix"] in PREFIXES:
+    for block in filter(None, map(BLOCK.match, map(unwrapped, tensors))):
+        if not block["prefix"] or block["prefix"].endswith("."):
             return (WAN if block["wan"] else DIFFUSERS).name, block["prefix"]
     return "", ""
 
@@ -66,7 +73,7 @@ def packing_of(headers: Mapping[Path, Header]) -> str:
         return kind.word
     if MARKER in beside or "scale_weight" in beside:
         return FP8_OLD
-    return FP8_MIXED if "weight_scale" in beside else FP8_PLAIN
+    return FP8_MIXED if any(BESIDE.get(name) == "weight_scale" for name in beside) else FP8_PLAIN
 
 
 def _is_in(kind: Kind, beside: Mapping[str, str], dtypes: set[str]) -> bool:

@@ -162,7 +162,7 @@ def _headers(paths: Iterable[Path]) -> dict[Path, Header]:
 def _good(given: str, path: Path, checkpoint: Checkpoint, headers: Mapping[Path, Header]) -> Inspection:
     return Inspection(
         given,
-        dialects.dialect_of(headers) or checkpoint.dialect,
+        dialects.dialect_of(headers, _packing(checkpoint)) or checkpoint.dialect,
         checkpoint.job.value,
         checkpoint.why,
         checkpoint.precision,
@@ -175,6 +175,13 @@ def _good(given: str, path: Path, checkpoint: Checkpoint, headers: Mapping[Path,
             "other LoRA that saves steps.",
         ),
     )
+
+
+def _packing(checkpoint: Checkpoint) -> str:
+    """The word of the kind that most of its packed weights have, empty where headers tell it by themselves."""
+    kinds = Counter(weight.encoding.kind for weight in checkpoint.weights.values() if weight.encoding)
+    word = KINDS[kinds.most_common(1)[0][0]].word if kinds else ""
+    return word if word in dialects.OTHERS else ""
 
 
 def _what_to_do(path: Path, checkpoint: Checkpoint) -> Iterator[str]:

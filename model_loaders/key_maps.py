@@ -8,7 +8,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# The first that a file has is taken; after these any other that stands before all its names, as trainers have them.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "module.", "")
+# What wrappers around a layer, or around the whole network, add to names.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 BLOCK = re.compile(r"^blocks\.(\d+)(?=\.)")
 
 
@@ -88,11 +91,21 @@ DIFFUSERS = KeyMap(
 KEY_MAPS = (WAN, DIFFUSERS)
 
 
+def unwrapped(key: str) -> str:
+    """A name without what torch.compile, FSDP and activation checkpointing add to it."""
+    for wrapper in WRAPPERS:
+        key = key.replace(wrapper, "")
+    return key
+
+
 def find_dialect(keys: Iterable[str]) -> tuple[KeyMap, str] | None:
-    """The dialect of a checkpoint and the prefix before all its names; None for any other network."""
-    keys = set(keys)
-    for prefix in PREFIXES:
-        for dialect in KEY_MAPS:
-            if prefix + dialect.signature in keys:
-                return dialect, prefix
-    return None
+    """The dialect of a checkpoint and the prefix before all its unwrapped names; None for any other network."""
+    found = {
+        key.removesuffix(dialect.signature): dialect
+        for key in map(unwrapped, keys)
+        for dialect in KEY_MAPS
+        if key.endswith(dialect.signature)
+    }
+    prefixes = [prefix for prefix in found if not prefix or prefix.endswith(".")]
+    known = dict.fromkeys((*PREFIXES, *sorted(prefixes, key=len)))
+    return next(((found[prefix], prefix) for prefix in known if prefix in prefixes), None)

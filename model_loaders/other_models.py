@@ -156,11 +156,17 @@ ARCHITECTURES = {
     ),
 }
 
-# Formats of other programs, which keep their numbers in tensors with these names.
+PART_OF_WAN = OTHERS[-1]
+
+# Formats of other programs, which keep their numbers in tensors with these names; a last dot is a name's end.
 UNREADABLE = {
     "bitsandbytes": (".absmax", ".quant_state", ".quant_map", ".nested_absmax"),
     "GPTQ or AWQ": (".qweight", ".qzeros"),
     "SVDQuant (nunchaku)": (".smooth_factor", ".proj_down", ".wscales"),
+    "quanto": (".weight._data.", ".weight._scale."),
+    "torchao": ("._weight_qdata.", ".weight_qdata."),
+    "DFloat11": (".encoded_exponent.", ".sign_mantissa."),
+    "SDNQ": (".svd_up.", ".svd_down.", ".zero_point.", ".scale."),
 }
 
 
@@ -175,7 +181,7 @@ def _first(models: Iterable[OtherModel], keys: Iterable[str]) -> OtherModel | No
 
 def foreign_format(keys: Iterable[str]) -> str | None:
     """The program whose format the weights are in, None if they are not in another program's."""
-    keys = list(keys)
+    keys = [f"{key}." for key in keys]
     return next((kind for kind, marks in UNREADABLE.items() if _any(marks, keys)), None)
 
 
@@ -226,9 +232,14 @@ def refuse_unreadable(keys: Iterable[str], name: str) -> None:
 
 
 def what_it_is(keys: Iterable[str], name: str) -> InputError:
-    """The error for a file that has no SkyReels-V3 transformer at all: what it is, or how its tensors are called."""
+    """The error for a file that has no SkyReels-V3 transformer at all: what it is, or how its tensors are called.
+
+    Raises InputError where it may have one, in a format of another program.
+    """
     keys = list(keys)
     other = _first(OTHERS, keys)
+    if other is PART_OF_WAN:  # with its embeddings in such a format too
+        refuse_unreadable(keys, name)
     if other:
         return AnotherModel(f"{name} is {other.kind}, not a SkyReels-V3 transformer: {other.advice}.", other)
     first = ", ".join(ascii(key)[1:-1][:60] for key in keys[:3])

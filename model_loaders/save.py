@@ -194,12 +194,14 @@ def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: tor
         return _Planned(name, None, dtype, {name: stored.parts["weight"]})
     layer = name.removesuffix(".weight")
     copied = {f"{layer}.{part}": place for part, place in stored.parts.items()}
-    if beside is None or "weight_scale" not in stored.parts:  # a plain cast: ComfyUI reads it as numbers
+    if beside is None or len(stored.parts) == 1:  # a plain cast: ComfyUI reads it as numbers
         return _Planned(name, encoding, dtype, copied)
     said, input_scale = beside.of(layer, stored)
     if input_scale is not None:
         copied[f"{layer}.input_scale"] = input_scale
-    return _Planned(name, encoding, dtype, copied, {**comfy_config(encoding), **said})
+    # Converters have other names for a format that ComfyUI has too.
+    own = {"format": KINDS[encoding.kind].comfy_name}
+    return _Planned(name, encoding, dtype, copied, {**comfy_config(encoding), **said, **own})
 
 
 class _Beside:
@@ -245,9 +247,10 @@ def comfy_config(encoding: Encoding) -> dict:
 
 def _is_comfy(stored: StoredWeight) -> bool:
     """Whether ComfyUI reads a weight as it is stored: in a format that it has, and with the scales that it takes."""
+    scale = stored.parts.get("weight_scale")
     if stored.encoding is None:
-        return True
-    kind, scale = KINDS[stored.encoding.kind], stored.parts.get("weight_scale")
+        return scale is None and stored.parts["weight"].dtype != "F64"
+    kind = KINDS[stored.encoding.kind]
     one_scale = scale is None or prod(scale.shape) == 1
     return bool(kind.comfy_name) and (one_scale or kind.scales != "tensor")
 

@@ -5,27 +5,31 @@ older scaled fp8 files that they replace, and GGUF (https://github.com/ggml-org/
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from ..formats.encoding import Encoding
-from ..formats.kinds import BY_COMFY_NAME, KINDS, PLAIN, Kind
+from ..formats.encoding import Encoding, rectangle
+from ..formats.kinds import BY_NAME_IN_FILES, KINDS, PLAIN, Kind
 from ..skyreels_v3.errors import InputError
-from .tensor_info import short
+from .tensor_info import short, some
 
 # Tensors beside a layer's weight, by every name in use; None: of no use here (scales of inputs are taken as they come).
 BESIDE = {part: part for kind in KINDS.values() for part in (*kind.needed, *kind.optional)} | {
     "scale_weight": "weight_scale",
+    "weight_scale_inv": "weight_scale",  # whose name is wrong: codes are multiplied by it
+    "weight_scalar": None,
     "scale_input": None,
     "input_scale": None,
     "comfy_quant": None,
 }
 MARKER = "scaled_fp8"
 METADATA = "_quantization_metadata"
+ROTATED = "convrot"  # in names and texts of files whose int8 columns are mixed
 MAX_CONFIG = 4096  # bytes of one layer's comfy_quant
 INSTEAD = "use the bf16, fp8 or GGUF file of the model"
+FOR_ALL = "weight_scale"  # what plain numbers may have beside them too
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Part:
 class StoredWeight:
     """One weight in its file. shape: of the weight itself.  encoding: None for plain numbers.
 
-    parts: "weight" and what lies beside it ("weight_scale" ...).
+    parts: "weight" and what lies beside it ("weight_scale" ...). Plain numbers may have a weight_scale too, which they
+    are multiplied by: older converters write one, of 1, for layers that they leave alone, ComfyUI multiplies by it, and
+    casting a quantised file as a whole makes plain numbers of its codes.
     """
 
     shape: tuple[int, ...]
@@ -58,14 +64,21 @@ class StoredWeight:
 
 
 def stored_weights(
-    parts: Mapping[str, Part], metadata: Mapping[str, str], rename: Callable[[str], str], name: str
+    parts: Mapping[str, Part], texts: Sequence[Mapping[str, str]], layer_of: Callable[[str], str | None], name: str
 ) -> dict[str, StoredWeight]:
     """Wan name -> StoredWeight, from Wan name -> Part of all tensors of a transformer.
 
-    metadata: the files' own strings.  rename: a layer's name as the files' metadata spell it -> Wan name.
-    Raises InputError, with the file's `name`, for formats that cannot be read and for parts that do not fit.
+    texts: each file's own strings.  layer_of: a layer's name as these spell it -> Wan name, None if there is no such
+    layer. Raises InputError, with the file's `name`, for formats that cannot be read and for parts that do not fit.
     """
-    known = _layer_formats(metadata, rename, name)
+    known: dict[str, dict] = {}
+    lost: list[str] = []  # layers that are described but not there
+    for said, config in (pair for text in texts for pair in _layer_formats(text, name).items()):
+        layer = layer_of(said)
+        if layer is None:
+            lost.append(said)
+        else:
+            known[layer] = config
     beside: dict[str, dict[str, Part]] = {}
     weights = {}
     for key, part in parts.items():
@@ -77,16 +90,42 @@ def stored_weights(
                 beside.setdefault(layer, {})[role] = part
         elif key != MARKER:
             weights[key] = part
-    return {key: _stored(key, part, known, beside, name) for key, part in weights.items()}
+    stored = {key: _stored(key, part, known, beside, name) for key, part in weights.items()}
+    said = " ".join([name, *(value for text in texts for value in text.values())]).lower()
+    _check_descriptions(stored, known, lost, ROTATED in said, name)
+    return stored
 
 
-def _layer_formats(metadata: Mapping[str, str], rename: Callable[[str], str], name: str) -> dict[str, dict]:
-    """Layer -> its configuration, from the header's own table."""
+def _check_descriptions(
+    stored: Mapping[str, StoredWeight], known: Mapping[str, dict], lost: list[str], is_rotated: bool, name: str
+) -> None:
+    """Raise InputError where a weight has no description and a file gives one that may be its own: what the dtype and
+    the scales do not tell, such as a rotation of the columns, would be lost without a word. is_rotated: whether the
+    file's name or texts speak of one."""
+    kinds = {key: KINDS[weight.encoding.kind] for key, weight in stored.items() if weight.encoding}
+    packed = [key for key, kind in kinds.items() if kind.comfy_name]
+    rotating = {key for key, kind in kinds.items() if kind.rotation}
+    bare = [key for key in packed if key.removesuffix(".weight") not in known]
+    if bare and lost:
+        raise InputError(
+            f"The table in {name} describes {len(lost)} quantised layers that the file does not have ({some(lost)}), "
+            f"and nothing describes {short(bare[0])}: {INSTEAD}."
+        )
+    bare = [key for key in bare if key in rotating]
+    if bare and (is_rotated or len(bare) < len(rotating)):
+        raise InputError(
+            f"In {name}, nothing tells whether the columns of {short(bare[0])} are rotated, although "
+            f"{f'the file speaks of {ROTATED}' if is_rotated else 'other layers have a description'}: {INSTEAD}."
+        )
+
+
+def _layer_formats(metadata: Mapping[str, str], name: str) -> dict[str, dict]:
+    """Layer, as the header spells it -> its configuration, from the header's own table."""
     if METADATA not in metadata:
         return {}
     try:
         layers = json.loads(metadata[METADATA]).get("layers", {})
-        return {rename(layer): dict(config) for layer, config in layers.items()}
+        return {layer: dict(config) for layer, config in layers.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"The table of quantised layers in {name} is not readable: it is damaged, download it again."
@@ -116,8 +155,7 @@ def _stored(key: str, part: Part, known: Mapping[str, dict], beside: Mapping[str
     encoding = _encoding(part, scales, config, name)
     shape = _logical_shape(part, encoding)
     _check_scales(part, scales, encoding, shape, name)
-    needed = scales if encoding else {}
-    return StoredWeight(shape, encoding, {"weight": part, **needed})
+    return StoredWeight(shape, encoding, {"weight": part, **scales})
 
 
 def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name: str) -> Encoding | None:
@@ -125,16 +163,33 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name:
     config = config or {}
     said = config.get("format")
     if said is not None and part.dtype not in PLAIN:
-        kind = BY_COMFY_NAME.get(said) if isinstance(said, str) else None
+        kind = BY_NAME_IN_FILES.get(said) if isinstance(said, str) else None
         if kind is None:
             raise InputError(f"In {name}, {short(part.key)} is stored as {short(said)}, which is not known: {INSTEAD}.")
-        return Encoding(kind.name, _rotation(config, kind.rotation) if kind.rotation else 0)
+        kind = _by_shape(kind, part, scales)
+        rotation = _rotation(config, kind)
+        if rotation and not kind.rotation:
+            raise InputError(f"In {name}, {short(part.key)} is {kind.word} and rotated, which is not known: {INSTEAD}.")
+        return Encoding(kind.name, rotation)
     if part.dtype in PLAIN:
+        if scales and said in BY_NAME_IN_FILES and _rotation(config, BY_NAME_IN_FILES[said]):
+            raise InputError(
+                f"In {name}, {short(part.key)} holds the codes of {said} as {part.dtype}, because the file was cast "
+                f"as a whole after it was quantised: {INSTEAD}."
+            )
         return None
     told = next((kind for kind in KINDS.values() if _is_told(kind, part, scales)), None)
     if told is not None:
-        return Encoding(told.name)
+        return Encoding(_by_shape(told, part, scales).name)
     raise InputError(f"In {name}, {short(part.key)} is stored as {part.dtype} without its scales: {INSTEAD}.")
+
+
+def _by_shape(kind: Kind, part: Part, scales: Mapping[str, Part]) -> Kind:
+    """The kind itself, or the one with a scale for each rectangle where its scales are as many."""
+    scale = scales.get("weight_scale")
+    if not kind.by_rectangles or scale is None or len(part.shape) != 2 or len(scale.shape) < 2:
+        return kind
+    return kind if prod(scale.shape) in (1, part.shape[0]) else KINDS[kind.by_rectangles]
 
 
 def _is_told(kind: Kind, part: Part, scales: Mapping[str, Part]) -> bool:
@@ -144,40 +199,61 @@ def _is_told(kind: Kind, part: Part, scales: Mapping[str, Part]) -> bool:
     return not kind.scale_dtypes or len(scales[kind.needed[-1]].shape) == 2
 
 
-def _rotation(config: dict, usual: int) -> int:
-    """Width of the groups of columns that are mixed, 0 for none. usual: where the file does not say it."""
+def _rotation(config: dict, kind: Kind) -> int:
+    """Width of the groups of columns that are mixed, 0 for none."""
     inner = config.get("params")
     inner = inner if isinstance(inner, dict) else {}
-    if not config.get("convrot", inner.get("convrot", False)):
+    if not kind.is_rotated and not config.get("convrot", inner.get("convrot", False)):
         return 0
+    usual = kind.rotation or KINDS["int8"].rotation
     group = config.get("convrot_groupsize", inner.get("convrot_groupsize", usual))
     return group if isinstance(group, int) and 0 < group <= 4096 else usual
 
 
 def _logical_shape(part: Part, encoding: Encoding | None) -> tuple[int, ...]:
-    if encoding is not None and part.dtype == "U8" and len(part.shape) == 2:
+    if encoding is not None and part.dtype in ("U8", "I8") and len(part.shape) == 2:
         return part.shape[0], KINDS[encoding.kind].codes_per_byte * part.shape[1]
     return part.shape
 
 
 def _check_scales(part: Part, scales: Mapping[str, Part], encoding: Encoding | None, shape, name: str) -> None:
     """Raise InputError unless the scales of a weight are those that its format needs."""
-    if encoding is None:
-        return
-    kind = KINDS[encoding.kind]
-    missing = [scale for scale in kind.needed if scale not in scales]
+    kind = KINDS[encoding.kind] if encoding else None
+    missing = [scale for scale in kind.needed if scale not in scales] if kind else []
     if missing:
         raise InputError(f"In {name}, {short(part.key)} lacks its {missing[0]}: it is incomplete, download it again.")
+    taken = (*kind.needed, *kind.optional) if kind else (FOR_ALL,)
     for scale_name, scale in scales.items():
-        rows = shape[0] if shape else 1
-        numbers = prod(scale.shape)
-        blocks = kind.scales == "block" and scale_name == "weight_scale"
-        fits = numbers >= prod(shape) // kind.block if blocks else numbers in (1, rows)
-        if not fits:
+        if scale_name not in taken:
+            raise InputError(
+                f"In {name}, {short(part.key)} has {short(scale.key)} beside it, which weights in "
+                f"{kind.word if kind else PLAIN[part.dtype]} do not have: {INSTEAD}."
+            )
+        if not _scale_fits(scale_name, scale, kind, shape):
             raise InputError(
                 f"In {name}, {short(part.key)} of shape {short(list(shape))} has scales of shape "
                 f"{short(list(scale.shape))}, which do not fit: {INSTEAD}."
             )
+
+
+def _scale_fits(name: str, scale: Part, kind: Kind | None, shape: tuple[int, ...]) -> bool:
+    """Whether a part beside a weight of this shape has as many numbers as there is something to multiply by it."""
+    numbers, rows, columns = prod(scale.shape), shape[0] if shape else 1, shape[-1] if shape else 1
+    if name == "pre_quant_scale":  # of the columns without their padding
+        return kind is not None and columns - kind.tile < numbers <= columns
+    if name == "weight_s_channel":
+        return numbers == rows
+    if name == "weight_codebook":
+        return numbers == 16
+    if name == "weight_s_rel":
+        groups = scale.shape[1] if len(scale.shape) == 2 else 0
+        return scale.shape[:1] == (rows,) and groups > 0 and columns % groups == 0
+    if kind and kind.scales == "rectangle":
+        across = prod(scale.shape[1:])
+        return len(shape) == 2 and all(map(rectangle, shape, (scale.shape[0] if scale.shape else 1, across)))
+    if kind and kind.scales == "block" and name == "weight_scale":
+        return numbers >= prod(shape) // kind.block
+    return numbers in (1, rows)
 
 
 def fits(stored: StoredWeight, shape: tuple[int, ...]) -> bool:

@@ -21,6 +21,7 @@ from .stored import Part, StoredWeight
 
 Reader = Callable[[Path], dict[str, torch.Tensor]]
 DTYPES = {
+    "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -112,17 +113,20 @@ def _place(stored: StoredWeight) -> tuple[str, int]:
 
 
 def _plain(stored: StoredWeight, shape: tuple[int, ...], dtype: torch.dtype | None, files: "_Files") -> torch.Tensor:
-    own = DTYPES.get(stored.parts["weight"].dtype)
-    if stored.encoding is None and dtype in (None, own):
+    own = DTYPES.get(stored.parts["weight"].dtype) if stored.encoding is None else torch.bfloat16
+    dtype = dtype or (torch.float32 if own == torch.float64 else own)
+    if stored.encoding is None and dtype == own and len(stored.parts) == 1:
         return files.mapped(stored.parts["weight"]).reshape(shape)
-    return _unpacked(stored, shape, files, "cpu").to(dtype or torch.bfloat16)
+    return _unpacked(stored, shape, files, "cpu").to(dtype)
 
 
 def _unpacked(stored: StoredWeight, shape: tuple[int, ...], files: "_Files", device) -> torch.Tensor:
     """The weight as numbers; read, not mapped, so that pages of the file do not count as memory in use."""
     parts = {name: files.read(part).to(device) for name, part in stored.parts.items()}
     if stored.encoding is None:
-        return parts["weight"].reshape(shape)
+        scale = parts.get("weight_scale")
+        weight = parts["weight"].reshape(shape)
+        return weight if scale is None else weight.float() * scale.float().reshape(-1, *[1] * (len(shape) - 1))
     rows, columns = prod(shape[:-1]), shape[-1]
     if len(shape) != 2:  # a vector or a kernel of a file that was cast as a whole: codes without padding
         parts["weight"] = parts["weight"].reshape(rows, -1)

@@ -16,6 +16,7 @@ from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.folders import checkpoint_files
 from ...model_loaders.precision import automatic
+from ...model_loaders.tensor_info import some
 from ...model_loaders.weights import DTYPES, Weights, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
@@ -54,6 +55,8 @@ def load_patcher(
     attending = attentions.choose({attentions.KEY: attention}, load_device)
     checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
     chosen, why = resolve(Precision(precision), checkpoint, load_device)
+    if checkpoint.left_out:
+        log.info("[SkyReels-V3] Left out, because they are no weights: %s.", some(checkpoint.left_out))
     config = Config(checkpoint.params, checkpoint.job)
     dtype = plain_dtype(chosen, checkpoint, config, load_device)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)

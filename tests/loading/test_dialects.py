@@ -1,11 +1,17 @@
 """Every kind of file that artists hold opens, is called what it is, and gives the numbers it stands for."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from pack.dev.samples.tiny_models import TINY, transformer_weights
 from pack.formats.kinds import KINDS, Precision
 from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.stored import METADATA
 from pack.model_loaders.weights import load_weights
+from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 
@@ -17,6 +23,9 @@ NAMES = {
     "fp8 old": "fp8 scaled",
     "fp8 mixed": "fp8 scaled",
     "int8 rotated": "int8",
+    "nvfp4 awq": "nvfp4",
+    "fp8 rows": "fp8 scaled",
+    "fp8 blocks, inverse": "fp8 blocks",
     **{kind.word: kind.word for kind in KINDS.values() if kind.word in dialects.DIALECTS},
     "F16": "fp16",
 }
@@ -40,10 +49,12 @@ def test_numbers(tmp_path, dialect):
     kept = load_weights(checkpoint, Precision.AUTO, torch.float32)
     for layer, format in kept.formats.items():
         name = f"{layer}.weight"
-        parts = {key.removeprefix(f"{layer}."): part for key, part in kept.tensors.items() if key.startswith(name)}
+        parts = {
+            key.removeprefix(f"{layer}."): part for key, part in kept.tensors.items() if key.startswith(f"{layer}.")
+        }
         weight = format.unpack(parts, *means[name].shape, torch.float32)
         torch.testing.assert_close(weight, means[name], rtol=2e-6, atol=1e-7, msg=name)
-    assert bool(kept.formats) == checkpoint.is_packed == (dialect.lower() not in ("bf16", "fp16", "f16"))
+    assert bool(kept.formats) == checkpoint.is_packed == (dialect.lower() not in ("bf16", "fp16", "f16", "fp64"))
 
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model."])
@@ -61,3 +72,160 @@ def test_diffusers_names(tmp_path, dialect):
     assert checkpoint.dialect == "diffusers"
     high = load_weights(checkpoint, Precision.BF16, torch.float32).tensors
     assert all(torch.allclose(high[name], means[name], rtol=2e-6, atol=1e-7) for name in means)
+
+
+# What the file says of its layers.
+
+
+def changed(tmp_path, dialect, change, name="changed", names="wan", **options):
+    """What `change` makes of a file's tensors and of the table of its layers, opened, and what it stands for."""
+    means = dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, names=names, **options)
+    tensors = load_file(tmp_path / "r2v.safetensors")
+    layers = {}
+    for key in [key for key in tensors if key.endswith(".comfy_quant")]:
+        layers[key.removesuffix(".comfy_quant")] = json.loads(bytes(tensors.pop(key).tolist()))
+    tensors, layers = change(tensors, layers)
+    path = tmp_path / f"{name}.safetensors"
+    save_file(tensors, path, {METADATA: json.dumps({"layers": layers})} if layers is not None else None)
+    return path, means
+
+
+def check_numbers(path, means, tolerance=2e-6):
+    high = load_weights(open_checkpoint(path, Job.REFERENCE), Precision.BF16, torch.float32).tensors
+    for name in means:
+        torch.testing.assert_close(high[name], means[name], rtol=tolerance, atol=tolerance / 20, msg=name)
+
+
+SPELLINGS = {
+    "as ComfyUI's": lambda layer: f"model.diffusion_model.{layer}",
+    "a prefix that nobody knows": lambda layer: f"pipe.stage_2.dit.{layer}",
+    "the weight's own name": lambda layer: f"{layer}.weight",
+    "torch.compile": lambda layer: layer.replace("blocks.0.", "blocks.0._orig_mod."),
+    "without the tensors' prefix": lambda layer: layer.removeprefix("diffusion_model."),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_table_that_spells_layers_otherwise(tmp_path, spell, prefix):
+    """Without it int8 would lose its rotation: an error of half of the numbers."""
+    check_numbers(
+        *changed(tmp_path, "int8 rotated", lambda t, ls: (t, {spell(k): v for k, v in ls.items()}), prefix=prefix)
+    )
+
+
+def test_a_table_in_other_names_than_the_tensors(tmp_path):
+    """Those of Wan, where a tool has renamed the tensors and kept the header."""
+    path, means = changed(tmp_path, "int8 rotated", lambda tensors, layers: (tensors, layers))
+    table = json.loads(open_checkpoint(path, Job.REFERENCE).metadata[METADATA])["layers"]
+    path, _ = changed(tmp_path, "int8 rotated", lambda tensors, _: (tensors, table), names="diffusers")
+    check_numbers(path, means)
+
+
+@pytest.mark.parametrize("dialect", ["int8 rotated", "fp8 mixed"])
+def test_a_table_that_fits_no_layer_is_refused(tmp_path, dialect):
+    def change(tensors, layers):
+        return tensors, {layer.replace("blocks", "layers"): config for layer, config in layers.items()}
+
+    with pytest.raises(InputError, match=r"describes \d+ quantised layers that the file does not have.*use the bf16"):
+        open_checkpoint(changed(tmp_path, dialect, change)[0])
+
+
+def test_a_table_of_more_than_the_file_has_is_harmless(tmp_path):
+    more = {"blocks.99.ffn.0": {"format": "int8_tensorwise"}, "vae.decoder.conv_in": {"format": "float8_e4m3fn"}}
+    check_numbers(*changed(tmp_path, "int8 rotated", lambda tensors, layers: (tensors, layers | more)))
+
+
+def test_int8_that_nothing_describes(tmp_path):
+    """Without a rotation it opens, as LightX2V's; where something speaks of one, it is refused."""
+    check_numbers(*changed(tmp_path, "int8", lambda tensors, _: (tensors, None)))
+
+    def forgotten(tensors, layers):
+        return tensors, {layer: config for layer, config in layers.items() if not layer.startswith("blocks.1.")}
+
+    for change, name in ((forgotten, "some"), (lambda tensors, _: (tensors, None), "int8_ConvRot")):
+        path, _ = changed(tmp_path, "int8 rotated", change, name)
+        with pytest.raises(InputError, match=r"nothing tells whether the columns of .* are rotated.*use the bf16"):
+            open_checkpoint(path)
+
+
+def test_codes_that_were_cast_after_they_were_rotated(tmp_path):
+    def cast(tensors, layers):
+        return {key: tensor.bfloat16() for key, tensor in tensors.items()}, layers
+
+    with pytest.raises(InputError, match="holds the codes of int8_tensorwise as BF16"):
+        open_checkpoint(changed(tmp_path, "int8 rotated", cast)[0])
+
+
+@pytest.mark.parametrize("where", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("shape", [(), (1,), (256, 1), (256,)], ids=str)
+def test_plain_numbers_with_a_scale(tmp_path, where, shape):
+    """ComfyUI multiplies by it: converters write 1 beside layers that they leave alone, casts leave the real ones."""
+    weights = {name: weight.bfloat16() for name, weight in transformer_weights(TINY).items()}
+    means = {name: weight.float() for name, weight in weights.items()}
+    layer = "blocks.0.ffn.0"
+    scale = torch.rand(shape) + 0.5
+    rest = {f"blocks.0.self_attn.q.{where}": torch.ones(()), "scaled_fp8": torch.zeros(2)}
+    save_file({**weights, f"{layer}.{where}": scale, **rest}, tmp_path / "r2v.safetensors")
+    means[f"{layer}.weight"] = means[f"{layer}.weight"] * scale.reshape(-1, 1)
+    check_numbers(tmp_path / "r2v.safetensors", means)
+    kept = load_weights(open_checkpoint(tmp_path / "r2v.safetensors"))
+    assert not kept.formats and kept.tensors[f"{layer}.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dialect", ["fp8 old", "int8"])
+def test_a_quantised_file_that_was_cast_as_a_whole(tmp_path, dialect):
+    """The codes are plain numbers then; the scales stayed."""
+    check_numbers(
+        *changed(tmp_path, dialect, lambda t, _: ({key: tensor.float() for key, tensor in t.items()}, None)),
+        tolerance=2e-6,
+    )
+
+
+# Names around the transformer, and what is no weight.
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        "_orig_mod.{}",
+        "generator_ema.model.{}",
+        "pipe.dit.{}",
+        "module._orig_mod.{}",
+        "blocks.{}",
+        "_fsdp_wrapped_module.{}",
+    ],
+)
+def test_names_of_trainers(tmp_path, spell):
+    def wrapped(key):
+        if spell == "blocks.{}":  # around each block
+            start, dot, rest = key.partition(".0.")
+            return f"{start}.0._checkpoint_wrapped_module._orig_mod.{rest}" if dot and start == "blocks" else key
+        return spell.format(key)
+
+    path, means = changed(
+        tmp_path, "int8 rotated", lambda t, ls: ({wrapped(k): v for k, v in t.items()}, {wrapped(k): ls[k] for k in ls})
+    )
+    check_numbers(path, means)
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_what_is_no_weight_is_left_out(tmp_path, prefix):
+    others = {
+        "model_type.SkyReels-V3-V2V-14B": torch.ones(1),
+        f"{prefix}freqs": torch.ones(1024, 64),
+        f"{prefix}rope.freqs_cos": torch.ones(1024, 64).double(),
+        f"{prefix}blocks.0.self_attn.q._extra_state": torch.ones(8).byte(),
+        f"{prefix}blocks.0.cross_attn.memory": torch.empty(0),
+    }
+    path, means = changed(tmp_path, "bf16", lambda tensors, _: (tensors | others, None), prefix=prefix)
+    checkpoint = open_checkpoint(path, Job.REFERENCE)
+    assert set(checkpoint.left_out) == set(others)
+    check_numbers(path, means)
+
+
+@pytest.mark.parametrize("key", ["blocks.0.cross_attn.gate.weight", "control_blocks.0.weight", "freqs_embedder.weight"])
+def test_what_changes_the_network_is_still_refused(tmp_path, key):
+    path, _ = changed(tmp_path, "bf16", lambda tensors, _: ({**tensors, key: torch.ones(2, 2)}, None))
+    with pytest.raises(InputError, match=key):
+        open_checkpoint(path)

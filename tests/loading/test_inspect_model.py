@@ -50,6 +50,10 @@ WRITTEN = {
     "fp8 mixed, prefixed header": ("fp8 mixed (comfy_quant)", "fp8 scaled"),
     "int8 tensorwise": ("int8", "int8"),
     "int8 rotated": ("int8", "int8"),
+    "nvfp4 awq": ("nvfp4", "nvfp4"),
+    "fp8 rows": ("fp8 mixed (comfy_quant)", "fp8 scaled"),
+    "fp8 blocks, inverse": ("fp8 blocks", "fp8 blocks"),
+    "fp64": ("", "fp64"),
     **{kind.word: (kind.word, kind.word) for kind in KINDS.values() if kind.word in dialects.SAFETENSORS},
     **{name: ("gguf", {"F16": "fp16", "BF16": "bf16"}.get(name, name)) for name in dialects.GGUFS},
 }

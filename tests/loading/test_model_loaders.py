@@ -1,7 +1,9 @@
 """Checkpoints as Skywork and others publish them: names, sizes, weights, and the job that is taken."""
 
 import dataclasses
+import os
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,40 @@ def test_a_whole_checkpoint_gives_its_transformer(single):
     whole = {f"model.diffusion_model.{key}": weight for key, weight in weights.items()}
     path = write("whole.safetensors", {**whole, "first_stage_model.decoder.conv1.weight": torch.ones(1)})
     assert load_weights(open_checkpoint(path)).tensors.keys() == weights.keys()
+
+
+def hub_cache(root: Path) -> Path:
+    """A cache of Hugging Face's hub with the shot model: a snapshot whose file is a link to one without a name."""
+    repository = root / "hub" / "models--Skywork--SkyReels-V3-V2V-14B"
+    snapshot = repository / "snapshots" / "1f2e3d" / "shot_transformer" / "model.safetensors"
+    blob = repository / "blobs" / "0a1b2c"
+    write_transformer(blob.with_suffix(".safetensors"), Job.SHOT).rename(blob)
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(Path("../../..") / "blobs" / "0a1b2c")
+    assert snapshot.samefile(blob)
+    return snapshot
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows asks for rights to make links")
+def test_a_link_into_a_hubs_cache_tells_the_job(tmp_path):
+    snapshot = hub_cache(tmp_path)
+    models = tmp_path / "models" / "diffusion_models"
+    models.mkdir(parents=True)
+    (models / "mine.safetensors").symlink_to(snapshot)  # a file
+    (models / "folder").symlink_to(snapshot.parent)  # its folder
+    (models / "other").symlink_to(os.path.relpath(models / "folder", models))  # a link to a link
+    (models / "whole").symlink_to(snapshot.parents[1])  # a folder above it
+    (models / "twice.safetensors").symlink_to("mine.safetensors")
+    for name in ("mine.safetensors", "folder", "other", "twice.safetensors", "whole", "folder/model.safetensors"):
+        checkpoint = open_checkpoint(models / name)
+        assert checkpoint.job is Job.SHOT and "shot_transformer says shot" in checkpoint.why, name
+    (models / "r2v.safetensors").symlink_to(snapshot)  # the artist's own name says more
+    assert open_checkpoint(models / "r2v.safetensors").job is Job.REFERENCE
+    (models / "blob.safetensors").symlink_to(snapshot.resolve())  # the repository's name is left
+    assert open_checkpoint(models / "blob.safetensors").job is Job.EXTENSION
+    (models / "round").symlink_to(models / "round")
+    with pytest.raises(InputError, match="round"):
+        open_checkpoint(models / "round")
 
 
 FOLDERS = {

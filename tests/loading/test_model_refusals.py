@@ -192,7 +192,12 @@ LAYER = "blocks.0.ffn.0"
 UNREADABLE = {
     "bitsandbytes": ({f"{LAYER}.weight.absmax": torch.ones(256)}, "quantised by bitsandbytes"),
     "GPTQ": ({f"{LAYER}.qweight": torch.ones(256)}, "quantised by GPTQ"),
-    "float64": ({f"{LAYER}.weight": torch.ones(256, 128).double()}, "stored as F64"),
+    "complex numbers": ({f"{LAYER}.weight": torch.ones(256, 128).to(torch.complex64)}, "stored as C64"),
+    "quanto": ({f"{LAYER}.weight._data": torch.ones(256, 128).to(torch.int8)}, "quantised by quanto"),
+    "torchao": ({f"{LAYER}._weight_qdata": torch.ones(256, 128).to(torch.int8)}, "quantised by torchao"),
+    "SDNQ": ({f"{LAYER}.scale": torch.ones(256, 1)}, "quantised by SDNQ"),
+    "DFloat11": ({"blocks.0.sign_mantissa": torch.ones(256).byte()}, "quantised by DFloat11"),
+    "scales of another format": ({f"{LAYER}.pre_quant_scale": torch.ones(128)}, "which weights in fp8 do not have"),
     "int8 without scales": ({f"{LAYER}.weight": torch.ones(256, 128).to(torch.int8)}, "without its scales"),
     "an unknown format": ({f"{LAYER}.comfy_quant": b'{"format": "int2"}'}, "stored as int2, which is not known"),
     "a format that is no name": ({f"{LAYER}.comfy_quant": b'{"format": [1]}'}, "which is not known"),

@@ -68,7 +68,7 @@ def test_shards_become_one_file_with_the_same_numbers(tmp_path, job, precision):
         assert same(load_weights(saved).tensors, loaded.tensors)
 
 
-@pytest.mark.parametrize("dialect", dialects.SAFETENSORS)
+@pytest.mark.parametrize("dialect", [name for name in dialects.SAFETENSORS if name not in dialects.NOT_IN_COMFYUI])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_what_comfyui_reads_is_taken_over_bit_by_bit(tmp_path, dialect, prefix):
     dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, prefix=prefix)
@@ -84,8 +84,15 @@ def test_what_comfyui_reads_is_taken_over_bit_by_bit(tmp_path, dialect, prefix):
         assert saved.paths[0].read_bytes() == again.paths[0].read_bytes()
 
 
+@pytest.mark.parametrize("dialect", ["fp8 blocks", "int8 blocks"])
+def test_what_comfyui_has_no_format_for_is_not_copied(tmp_path, dialect):
+    dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE)
+    with pytest.raises(InputError, match=r"ComfyUI has no format.*choose the precision"):
+        save(tmp_path / "r2v.safetensors", tmp_path / "saved.safetensors", "auto")
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp8", "int8"])
-@pytest.mark.parametrize("dialect", ["fp8 old", "nvfp4", "int8 rotated", "Q8_0"])
+@pytest.mark.parametrize("dialect", ["fp8 old", "nvfp4", "int8 rotated", "Q8_0", "fp8 blocks", "w4a8", "fp64"])
 def test_one_precision_into_another(tmp_path, dialect, precision):
     means = dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE)
     (source,) = tmp_path.iterdir()

@@ -108,6 +108,79 @@ def blocks_of(kind: str, weights: Weights) -> tuple[Weights, Weights, dict]:
     return tensors, means, metadata
 
 
+def int4(kind: str, weights: Weights) -> tuple[Weights, Weights, dict]:
+    """ComfyUI's convrot_w4a4 or asym_w4a8_int8, as comfy-kitchen makes them; the header names layers by a prefix."""
+    from comfy_kitchen.tensor import AsymW4A8Int8Layout, TensorCoreConvRotW4A4Layout
+
+    layout = {"convrot_w4a4": TensorCoreConvRotW4A4Layout, "asym_w4a8_int8": AsymW4A8Int8Layout}[kind]
+    tensors, means, _ = plain(weights, torch.bfloat16)
+    layers = {}
+    for name in filter(is_matrix, weights):
+        options = {"convrot_groupsize": 16 if kind == "convrot_w4a4" else 64}
+        codes, params = layout.quantize(weights[name], **options)
+        layer = name.removesuffix(".weight")
+        parts = layout.state_dict_tensors(codes, params)
+        tensors |= {f"{layer}.weight{end}": part for end, part in parts.items()}
+        layers[layer] = {"format": kind, **options}
+        means[name] = layout.dequantize(codes, params).float()
+    tensors, metadata = with_formats(tensors, layers, "prefixed header")
+    return tensors, means, metadata
+
+
+def rectangles(weights: Weights, dtype: torch.dtype, size: int, said: str) -> tuple[Weights, Weights, dict]:
+    """A scale for each rectangle of `size` x `size`, as DeepSeek's files and convert_to_quant's have them.
+
+    said: the format's name in each layer, empty for files that name none and call the scale weight_scale_inv.
+    """
+    tensors, means, _ = plain(weights, torch.bfloat16)
+    largest = 127 if dtype == torch.int8 else torch.finfo(dtype).max
+    layers = {}
+    for name in filter(is_matrix, weights):
+        weight = weights[name]
+        down, across = (-(-side // size) for side in weight.shape)
+        scale = torch.empty(down, across)
+        codes, mean = torch.empty_like(weight, dtype=dtype), torch.empty_like(weight)
+        for i in range(down):
+            for j in range(across):
+                there = slice(size * i, size * (i + 1)), slice(size * j, size * (j + 1))
+                scale[i, j] = weight[there].abs().max() / largest
+                numbers = weight[there] / scale[i, j]
+                codes[there] = (numbers.round() if dtype == torch.int8 else numbers).to(dtype)
+                mean[there] = codes[there].float() * scale[i, j]
+        layer = name.removesuffix(".weight")
+        tensors |= {name: codes, f"{layer}.{'weight_scale' if said else 'weight_scale_inv'}": scale}
+        layers[layer] = {"format": said, "group_size": size}
+        means[name] = mean
+    tensors, metadata = with_formats(tensors, layers, "tensors") if said else (tensors, {})
+    return tensors, means, metadata
+
+
+def fp8_rows(weights: Weights) -> tuple[Weights, Weights, dict]:
+    """convert_to_quant's float8_e4m3fn_rowwise: a scale [rows]."""
+    tensors, means, _ = plain(weights, torch.bfloat16)
+    layers = {}
+    for name in filter(is_matrix, weights):
+        scale = weights[name].abs().amax(dim=1) / torch.finfo(E4M3).max
+        codes = (weights[name] / scale[:, None]).to(E4M3)
+        layer = name.removesuffix(".weight")
+        tensors |= {name: codes, f"{layer}.weight_scale": scale}
+        layers[layer] = {"format": "float8_e4m3fn_rowwise"}
+        means[name] = codes.float() * scale[:, None]
+    tensors, metadata = with_formats(tensors, layers, "tensors")
+    return tensors, means, metadata
+
+
+def nvfp4_awq(weights: Weights) -> tuple[Weights, Weights, dict]:
+    """NVFP4 with a scale for each column, as ModelOpt's AWQ makes it."""
+    columns = {name: torch.linspace(0.5, 2, weights[name].shape[1]) for name in filter(is_matrix, weights)}
+    smoothed = {name: weight / columns[name] if name in columns else weight for name, weight in weights.items()}
+    tensors, means, metadata = blocks_of("nvfp4", smoothed)
+    for name, scale in columns.items():
+        tensors[f"{name.removesuffix('.weight')}.pre_quant_scale"] = scale
+        means[name] = means[name] * scale
+    return tensors, means, metadata
+
+
 def with_formats(tensors: Weights, layers: dict, where: str) -> tuple[Weights, dict]:
     if where == "tensors":
         configs = {f"{layer}.comfy_quant": json.dumps(config).encode() for layer, config in layers.items()}
@@ -136,7 +209,17 @@ SAFETENSORS = {
     "int8 rotated": lambda weights: int8(weights, rotated=True),
     "mxfp8": lambda weights: blocks_of("mxfp8", weights),
     "nvfp4": lambda weights: blocks_of("nvfp4", weights),
+    "nvfp4 awq": nvfp4_awq,
+    "fp8 rows": fp8_rows,
+    "fp8 blocks": lambda weights: rectangles(weights, E4M3, 64, "float8_e4m3fn_blockwise"),
+    "fp8 blocks, inverse": lambda weights: rectangles(weights, E4M3, 32, ""),
+    "int8 blocks": lambda weights: rectangles(weights, torch.int8, 128, "int8_blockwise"),
+    "w4a4": lambda weights: int4("convrot_w4a4", weights),
+    "w4a8": lambda weights: int4("asym_w4a8_int8", weights),
+    "fp64": lambda weights: plain(weights, torch.float64),
 }
+# What ComfyUI has no format for.
+NOT_IN_COMFYUI = ("fp8 rows", "fp8 blocks", "fp8 blocks, inverse", "int8 blocks", "fp64")
 GGUFS = {"Q8_0": "Q8_0", "Q5_1": "Q5_1", "Q4_0": "Q4_0", "BF16": "BF16", "F16": "F16"}
 DIALECTS = (*SAFETENSORS, *GGUFS)
 
