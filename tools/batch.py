@@ -33,7 +33,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not every Python looks beside a script
 from pack.tools.batching.rows import KINDS, BatchError, Field, Row, Template, read_rows, row_key, value_of
-from pack.tools.batching.server import Away, ComfyUI, Refused, files, outcome, seconds
+from pack.tools.batching.server import Away, ComfyUI, Denied, Refused, files, outcome, seconds
+from pack.tools.batching.way import HEADER, WayError
 from pack.tools.batching.workflow import WorkflowError
 
 AHEAD = 2  # tasks in ComfyUI's queue at once: it never waits for us, and others' tasks get in between
@@ -104,7 +105,8 @@ class Batch:
                 except (Away, Refused) as error:
                     if not away:
                         self.outages += 1
-                        say(f"ComfyUI does not answer ({error}); waiting for it at {self.server.address}.")
+                        why = error if isinstance(error, Denied) else f"ComfyUI does not answer ({error});"
+                        say(f"{why} waiting for it at {self.server.address}.")
                     away = True
                 show(self._status(active, len(todo)))
                 if todo or active:
@@ -260,7 +262,18 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("workflow", type=Path, help="the workflow, a .json file")
     parser.add_argument("table", type=Path, help="a .csv, a .txt with a prompt a line, or a folder")
-    parser.add_argument("--server", default="http://127.0.0.1:8188", help="ComfyUI's address; default: %(default)s")
+    parser.add_argument(
+        "--server",
+        default="http://127.0.0.1:8188",
+        help="ComfyUI's address, with name:password@ before the host where it asks for them; default: %(default)s",
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar=HEADER,
+        help="sent with every request, for what stands before ComfyUI, as 'Authorization: Bearer ...'",
+    )
     parser.add_argument(
         "--into",
         action="append",
@@ -294,9 +307,16 @@ def main(given: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names that an old console of Windows cannot show
     options = arguments(given)
-    server = ComfyUI(options.server)
+    try:
+        server = ComfyUI(options.server, options.header)
+    except WayError as error:
+        print(error, file=sys.stderr)
+        return 2
     try:
         template, tasks, state = prepare(options, server)
+    except Denied as error:
+        print(error, file=sys.stderr)
+        return 2
     except Away as error:
         print(f"ComfyUI does not answer at {server.address} ({error}): start it, or give --server.", file=sys.stderr)
         return 2

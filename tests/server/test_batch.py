@@ -1,12 +1,17 @@
 """tools/batch.py: what it reads, and whole batches against a running ComfyUI, by a Python with nothing installed."""
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,8 @@ from pack.dev.comfyui.server import Server
 from pack.dev.samples import workflow_inputs
 from pack.tests.support import registry_archive
 from pack.tools.batching.rows import BatchError, Field, Template, read_rows, row_key, value_of
+from pack.tools.batching.server import ComfyUI, Denied
+from pack.tools.batching.way import WayError
 from pack.tools.batching.workflow import Graph, to_prompt
 
 TOOL = Path("tools") / "batch.py"
@@ -317,6 +324,118 @@ def test_a_batch_outlives_the_server(waiting: Server, tmp_path: Path):
     waiting.start(port=port)
     said = finished(running, 0)
     assert "3 done." in said
+
+
+class Gate:
+    """What stands before a rented ComfyUI: it refuses urllib's name as Cloudflare does, and asks for a password."""
+
+    def __init__(self, behind: str = "", answer: tuple[int, dict, bytes] | None = None):
+        self.seen: list[tuple[str, dict]] = []
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+                gate.seen.append((self.path, dict(self.headers)))
+                status, headers, text = answer or self.passed(body)
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(text))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_POST = do_GET
+
+            def passed(self, body: bytes | None) -> tuple[int, dict, bytes]:
+                if "urllib" in self.headers["User-Agent"]:
+                    return 403, {}, b"error code: 1010"
+                login = base64.b64encode(b"me:se:cr@t").decode()
+                if self.headers.get("Authorization") not in (f"Basic {login}", "Bearer token"):
+                    return 401, {"WWW-Authenticate": "Basic"}, b"<html>"
+                kind = self.headers.get("Content-Type")
+                request = urllib.request.Request(behind + self.path, body, {"Content-Type": kind} if kind else {})
+                try:
+                    with urllib.request.urlopen(request) as reply:
+                        return 200, {}, reply.read()
+                except urllib.error.HTTPError as error:
+                    return error.code, {}, error.read()
+
+            def log_message(self, format, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.place = f"127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.server
+def test_a_comfyui_behind_a_password_and_a_tunnel_is_reached(waiting: Server, tmp_path: Path):
+    files = waits(tmp_path, 0, 0)
+    command = [sys.executable, "-S", "-E", workflow_inputs.ROOT / TOOL, *files, "--server"]
+
+    def told(*given: str) -> tuple[int, str]:
+        done = subprocess.run(list(map(str, [*command, *given])), capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    with Gate(waiting.url) as gate:
+        code, said = told(f"http://me:se%3Acr%40t@{gate.place}")
+        assert code == 0 and "2 done." in said and "cr@t" not in said
+        assert told(f"me:se:cr@t@{gate.place}/", "--again")[0] == 0
+        assert told(gate.place, "--header", "Authorization: Bearer token", "--again")[0] == 0
+        code, said = told(gate.place)
+        assert code == 2 and "asks for a password (401 Unauthorized): give --server http://name:password@" in said
+        code, said = told(f"me:wrong@{gate.place}")
+        assert code == 2 and "does not take this name and password" in said and "wrong" not in said
+        code, said = told(f"me:se:cr@t@{gate.place}", "--header", "user-agent: Python-urllib/3")
+        assert code == 2 and "forbids it (403 Forbidden)" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((302, {"Location": "https://login.example/?secret=1"}, b""), r"sends on to https://login\.example/ \(302"),
+        ((301, {"Location": "https://127.0.0.1/"}, b""), "give --server the address of ComfyUI itself"),
+        ((200, {}, b"<html>Log in"), "is no ComfyUI but a page"),
+        ((407, {}, b""), "The proxy on the way .* asks for a password"),
+    ],
+)
+def test_what_stands_before_comfyui_is_told(answer, words: str):
+    with Gate(answer=answer) as gate:
+        server = ComfyUI(f"{gate.place}/comfy/?token=t", ["X-Key: 1", "user-agent: mine"])
+        for ask in (server.object_info, lambda: server.queue({}, "1", None)):
+            with pytest.raises(Denied, match=words):
+                ask()
+        assert [path for path, _ in gate.seen] == ["/comfy/object_info?token=t", "/comfy/prompt?token=t"]
+        assert all((sent["X-Key"], sent["User-Agent"]) == ("1", "mine") for _, sent in gate.seen)
+
+
+def test_far_servers_are_asked_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    with Gate(answer=(200, {}, b'{"queue_running": [], "queue_pending": []}')) as gate:
+        monkeypatch.setenv("http_proxy", f"http://{gate.place}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert ComfyUI("http://comfy.example:8188").queued() == (set(), set())
+        assert [path for path, _ in gate.seen] == ["http://comfy.example:8188/queue"]
+        assert ComfyUI(gate.place).queued() == (set(), set()), "a machine nearby is asked directly"
+        assert gate.seen[1][0] == "/queue"
+        monkeypatch.setenv("no_proxy", "127.0.0.9,comfy.invalid")
+        with pytest.raises(ConnectionError):
+            ComfyUI("http://comfy.invalid").queued()
+
+
+@pytest.mark.parametrize(
+    ("address", "headers"),
+    [("ftp://a", []), ("http://", []), ("http://a:80b", []), ("http://[::1", []), ("a", ["x"]), ("a", ["N: \u00e9"])],
+)
+def test_addresses_and_headers_that_are_none(address: str, headers: list[str]):
+    with pytest.raises(WayError, match=r"^--(server|header) is .*needed"):
+        ComfyUI(address, headers)
 
 
 def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path):

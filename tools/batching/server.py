@@ -7,7 +7,10 @@ import mimetypes
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+
+from .way import HEADER, Way
 
 TIMEOUT = 60  # seconds; a busy server answers late
 RUNNING, PENDING = "queue_running", "queue_pending"
@@ -17,17 +20,23 @@ class Away(ConnectionError):
     """The server does not answer."""
 
 
+class Denied(Away):
+    """Something before the server does not let us through; what it needs, in one sentence."""
+
+
 class Refused(ValueError):
     """The server refused a prompt or a file, in one sentence."""
 
 
 class ComfyUI:
-    """The server at an address such as http://127.0.0.1:8188."""
+    """The server at an address such as http://127.0.0.1:8188 or https://name:password@example.com; see `Way`.
 
-    def __init__(self, address: str):
-        self.address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
-        # No proxy: the server is this machine's or the studio's.
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    headers: `Name: value` each, sent with every request.  Raises WayError for an address or a header that is none.
+    """
+
+    def __init__(self, address: str, headers: Sequence[str] = ()):
+        self._way = Way(address, headers)
+        self.address = self._way.address
 
     def object_info(self) -> dict:
         """Every node the server knows."""
@@ -46,6 +55,9 @@ class ComfyUI:
         try:
             try:
                 answer = self._post("/upload/image", body, f"multipart/form-data; boundary={border}")
+            except Denied as error:
+                self.queued()  # raises Denied if all is, and not this file alone
+                raise Refused(str(error)) from error
             except Away as error:
                 self.queued()  # raises Away if it is; else it hung up on a file that is larger than it takes
                 raise Refused(f"{error}; it is larger than --max-upload-size of ComfyUI") from error
@@ -80,16 +92,20 @@ class ComfyUI:
         self._post("/queue", json.dumps({"delete": prompt_ids}).encode(), "application/json")
 
     def _get(self, path: str) -> dict:
-        return self._send(urllib.request.Request(self.address + path))
+        return self._send(self._way.request(path))
 
     def _post(self, path: str, body: bytes, kind: str) -> dict:
-        return self._send(urllib.request.Request(self.address + path, body, {"Content-Type": kind}))
+        return self._send(self._way.request(path, body, kind))
 
     def _send(self, request: urllib.request.Request) -> dict:
         try:
-            with self._open(request, timeout=TIMEOUT) as answer:
-                return json.loads(answer.read() or b"{}")
+            with self._way.open(request, timeout=TIMEOUT) as answer:
+                written = answer.read() or b"{}"
+            return self._answer(written)
         except urllib.error.HTTPError as error:
+            denied = self._way.denied(error)
+            if denied is not None:
+                raise Denied(denied) from error
             if error.code > 500:  # of a proxy whose ComfyUI is away
                 raise Away(f"{error.code} {error.reason}") from error
             try:
@@ -97,9 +113,18 @@ class ComfyUI:
             except json.JSONDecodeError:
                 raise Refused(f"{error.code} {error.reason}") from error
         except (OSError, ValueError) as error:
-            if isinstance(error, Refused):
+            if isinstance(error, (Away, Refused)):
                 raise
             raise Away(str(getattr(error, "reason", error))) from error
+
+    def _answer(self, written: bytes) -> dict:
+        try:
+            return json.loads(written)
+        except ValueError as error:
+            raise Denied(
+                f"What answers at {self.address} is no ComfyUI but a page, such as one to log in on: give --server the "
+                f"address of ComfyUI, and --header {HEADER} with what is needed to pass."
+            ) from error
 
 
 def outcome(entry: dict, titles: dict[str, str]) -> tuple[str, str]:
