@@ -160,8 +160,11 @@ class ResumableRun(ABC, Generic[Window, State]):
         """The plan, what this run made of it, and `lines`."""
         kept, took = f"{finished.kept} of {finished.windows}", f"{finished.seconds:.0f} s"
         made = f"{kept} {self.unit}s were made before; this run took {took}."
-        # Two spaces: the page shows text as Markdown, which would otherwise make one line of all.
-        return "  \n".join([*self.plan.describe().splitlines(), made, *lines])
+        # The page shows text as Markdown, which would otherwise make one line of all: two spaces keep lines apart.
+        return "\n".join(
+            line if not line or line.startswith("|") else f"{line}  "
+            for line in [*self.plan.describe().splitlines(), made, *lines]
+        )
 
     def _made(self, job: LongRun, keys: Sequence[str], done: int) -> State:
         """Makes the windows from number `done` on, and returns the state after the last one."""

@@ -1,4 +1,4 @@
-"""How plans are written for artists: times, and rows below each other."""
+"""How plans are written for artists: times, and tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,9 +9,17 @@ def seconds(frames: int, fps: int) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], text: bool = False) -> list[str]:
-    """Rows of equal length -> lines, aligned right. text: the last column is text, of which nothing is aligned."""
-    cells = [tuple(map(str, row)) for row in rows]
+    """Rows of equal length, the first of them heads -> lines of a Markdown table, a blank line before and behind it.
+
+    The page shows it as a table, and in a log its columns stand below each other. Aligned right; text: but for the
+    last column.
+    """
+    cells = [tuple(str(cell).replace("|", "\\|") for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     if text:
         widths[-1] = 0
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in cells]
+    rule = [f"{'-' * max(width - 1, 2)}:" for width in widths]
+    if text:
+        rule[-1] = "---"
+    head, *others = [[cell.rjust(width) for cell, width in zip(row, widths)] for row in cells]
+    return ["", *(f"| {' | '.join(row)} |" for row in [head, rule, *others]), ""]

@@ -85,10 +85,10 @@ def test_what_is_printed():
     assert text[0] == (
         "656 x 512 pixels, 146 frames (5.84 s at 25 a second), 2 people, a key-frame pass and 3 windows of 4 steps"
     )
-    assert text[2].split() == ["1", "0", "2.76", "69", "31"]
-    assert text[4].split() == ["3", "5.32", "5.84", "13", "80"]
-    assert text[5] == "Size 650 x 512 became 656 x 512: sides come in 16 pixels."
-    assert text[6] == "The portrait of 4000 x 1000 fills 656 x 512: 68 % of it is cut away at the left and right."
+    assert text[4].replace("|", " ").split() == ["1", "0", "2.76", "69", "31"]
+    assert text[6].replace("|", " ").split() == ["3", "5.32", "5.84", "13", "80"]
+    assert text[8] == "Size 650 x 512 became 656 x 512: sides come in 16 pixels."
+    assert text[9] == "The portrait of 4000 x 1000 fills 656 x 512: 68 % of it is cut away at the left and right."
     assert plan.steps == 16
     assert "one window of 4 steps\nThe speech is shorter" in plan_avatar(SQUARE, 80).describe()
     assert "top and bottom" in plan_avatar((500, 2000), 80, width=512, height=512).describe()

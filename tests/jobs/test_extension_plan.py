@@ -183,14 +183,20 @@ def test_tags_in_odd_places_are_noted():
     assert "Line 1 is a cut without a tag" in plan.notes[0] and "Line 2 continues" in plan.notes[1]
 
 
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
 def test_a_plan_can_be_read():
     lines = parse_script("continue 5.1s: " + "very " * 50 + "long\ncut 2s: 她的脸")
     text = plan_extension(lines, CLIP, "720P").describe()
-    head, titles, *rows = text.splitlines()
+    head, _, titles, rule, *rows, _, note = text.splitlines()
     assert head == "1280 x 720 pixels, 170 new frames (7.08 s at 24 a second), 3 rolls of 8 steps"
-    assert len(rows) == 4 and rows[-1].startswith("Line 2 is a cut without")
-    assert titles.split() == "roll line shot part frames seconds past prompt".split()
-    assert rows[0].split()[:9] == ["1", "1", "continue", "1", "of", "2", "64", "2.67", "25"]
-    assert all(row.index(row.split("  ")[-1]) == titles.index("prompt") for row in rows[:3])
-    assert max(map(len, rows[:3])) <= 120
+    assert len(rows) == 3 and note.startswith("Line 2 is a cut without")
+    assert cells(titles) == "roll line shot part frames seconds past prompt".split()
+    assert cells(rows[0])[:7] == ["1", "1", "continue", "1 of 2", "64", "2.67", "25"]
+    assert [row.rindex("|", 0, -1) for row in (titles, rule, *rows)] == [titles.rindex("|", 0, -1)] * 5
+    assert {part.strip("-") for part in cells(rule)} == {":", ""} and max(map(len, rows)) <= 130
+    piped = plan_extension(parse_script("continue 1s: one | two"), CLIP).describe()
+    assert piped.splitlines()[4].endswith("| one \\| two |")
     assert "official" in plan_extension(lines, CLIP, official=True).describe().splitlines()[0]
