@@ -3,6 +3,7 @@
 Screenshots stay in test-artifacts/.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 
@@ -63,6 +64,21 @@ SET_WIDGETS = """([type, values]) => {
             widget.value = value;
             widget.callback?.(value);
         }
+}"""
+
+# Where the page has drawn each node, in pixels of the graph: [name, left, top, right, bottom].
+DRAWN = """nodes_2 => {
+    const name = node => `${node.id} ${node.title}`;
+    if (!nodes_2) return app.graph.nodes.map(node => {
+        const [x, y, width, height] = node.getBounding();
+        return [name(node), x, y, x + width, y + height];
+    });
+    const scale = app.canvas.ds.scale;
+    return [...document.querySelectorAll("[data-node-id]")].flatMap(element => {
+        const node = app.graph.getNodeById(element.dataset.nodeId);
+        const {left, top, right, bottom} = element.getBoundingClientRect();
+        return node ? [[name(node), ...[left, top, right, bottom].map(side => side / scale)]] : [];
+    });
 }"""
 
 
@@ -131,6 +147,17 @@ def is_clean(page: Page, noise: list[str]) -> None:
     assert [error for error in page.errors() if error not in noise] == []
 
 
+def overlapping(page: Page, nodes_2: bool) -> list[str]:
+    """Nodes that are drawn over others by more than a line."""
+    drawn = page.tab.evaluate(DRAWN, nodes_2)
+    assert len(drawn) == len(page.saved_workflow()["nodes"])
+    return [
+        f"{name} and {other}: {min(right, far) - max(left, near):.0f} x {min(bottom, low) - max(top, high):.0f}"
+        for (name, left, top, right, bottom), (other, near, high, far, low) in itertools.combinations(drawn, 2)
+        if min(right, far) - max(left, near) > 2 and min(bottom, low) - max(top, high) > 2
+    ]
+
+
 def test_every_workflow_is_opened():
     assert {name for name, _ in OPENED} == workflow_inputs.workflow_files().keys()
 
@@ -158,6 +185,7 @@ def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, shared_pa
     videos = [video for video in page.video_state() if "type=output" in video["src"]]  # not of the one to load
     page.screenshot(ARTIFACTS / f"{picture}-done.png")
     is_clean(page, noise)
+    assert overlapping(page, nodes_2) == []
     assert videos and all(video["readyState"] == 4 and not video["error"] for video in videos)
     files = [workflow_inputs.probe(path) for path in stocked_server.output_files(entry)]
     assert {(video["videoWidth"], video["videoHeight"]) for video in videos} == {(f.width, f.height) for f in files}
