@@ -163,7 +163,7 @@ class ResumableRun(ABC, Generic[Window, State]):
         # The page shows text as Markdown, which would otherwise make one line of all: two spaces keep lines apart.
         return "\n".join(
             line if not line or line.startswith("|") else f"{line}  "
-            for line in [*self.plan.describe().splitlines(), made, *lines]
+            for line in [*self.plan.describe().split("\n"), made, *lines]
         )
 
     def _made(self, job: LongRun, keys: Sequence[str], done: int) -> State:

@@ -121,7 +121,7 @@ def talk(pack_nodes, models):
 
 
 def test_a_portrait_talks_with_its_sound(talk, speak):
-    path, last, report = talk(speak(0.9, channels=2))
+    path, last, report = talk(speak(0.9, channels=2), portrait=portrait((64, 96)))
     frames, rate = decoded(path)
     assert len(frames) == 23 and rate == 25 and frames.shape[1:] == (64, 96, 3)
     assert last.shape[1:] == (64, 96, 3)
@@ -129,7 +129,7 @@ def test_a_portrait_talks_with_its_sound(talk, speak):
         stream = container.streams.audio[0]
         assert (stream.rate, stream.channels) == (22050, 2)
         assert abs(float(stream.duration * stream.time_base) - 0.92) < 0.04
-    assert "Key frames:" in report
+    assert "Key frames:" in report and "|\n\n0 of " in report  # else the page takes what follows for more rows
 
 
 def test_short_speech_is_one_pass(talk, speak):
