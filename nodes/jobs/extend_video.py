@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import comfy.samplers
-from comfy_api.latest import InputImpl, io
+from comfy_api.latest import io
 
 from ...skyreels_v3.images.convert import signed
 from ...skyreels_v3.jobs.extension.plan import FPS, PREFIX_FRAMES
@@ -21,8 +21,9 @@ from ..inputs.sampling import (
 )
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
-from ..runs.extension import UNIPC, ExtensionModels, ExtensionRequest, ExtensionRun, Sampling
+from ..runs.extension import ENTRIES, UNIPC, ExtensionModels, ExtensionRequest, ExtensionRun, Sampling
 from ..runs.identity import Node, upstream
+from ..runs.results import given, lost
 
 JOINED, NEW_ONLY = "source + new", "new only"
 AS_SOURCE = "as the source"
@@ -37,7 +38,8 @@ class ExtendVideo(io.ComfyNode):
             node_id="SkyReelsExtendVideo",
             display_name="SkyReels-V3 Extend Video",
             description="Goes on from a clip, shot by shot, as a script says, and gives one finished video. After an "
-            "interrupt or a crash, queue the same graph again: it goes on with the next roll.",
+            "interrupt or a crash, queue the same graph again: it goes on with the next roll. A changed line makes "
+            "anew that line and those behind it; another source, encoder, seed, size or setting makes all anew.",
             search_aliases=["v2v", "video extension", "extend video", "long video", "storyboard", "shot switching"],
             inputs=[
                 io.Clip.Input(
@@ -117,6 +119,10 @@ class ExtendVideo(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        return lost()
+
+    @classmethod
     def execute(cls, clip, vae, source, script, resolution, width, height, fit, seed, steps, shift, frame_rate, **rest):
         request = ExtensionRequest(
             source=source_of(source, frame_rate),
@@ -130,8 +136,8 @@ class ExtendVideo(io.ComfyNode):
             codec=rest["codec"],
         )
         node = cls.hidden.unique_id
-        graph = upstream(cls.hidden.prompt, node, leave_out=("script", "output"))
+        inputs = upstream(cls.hidden.prompt, node, ("clip", "vae", *ENTRIES.values()))
         models = ExtensionModels(clip, vae, {Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")})
-        path, tail, report = ExtensionRun(Node(node, graph), models, request).run()
+        path, tail, report = ExtensionRun(Node(node, inputs), models, request).run()
         last = signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last.contiguous(), report)
+        return io.NodeOutput(given(path), last.contiguous(), report)

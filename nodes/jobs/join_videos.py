@@ -4,17 +4,19 @@ import uuid
 
 import comfy.model_management
 import comfy.utils
-from comfy_api.latest import InputImpl, io
+from comfy_api.latest import io
 from PIL import Image
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
+from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.video.concat import concat
 from ...skyreels_v3.video.preview import PREVIEW_SIDE
 from .. import versions
 from ..inputs.sampling import codec_input
 from ..inputs.source import source_of
-from ..runs.identity import result_path
+from ..runs.identity import jobs_folder
+from ..runs.results import RESULT, given, lost, prune_runs
 
 PARTS = 6
 SHOWN_EVERY = 24  # frames between two previews
@@ -55,11 +57,15 @@ class JoinVideos(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        return lost()
+
+    @classmethod
     def execute(cls, fit, codec, **videos) -> io.NodeOutput:
-        given = [videos[name] for name in sorted(videos) if videos[name] is not None]
-        if not given:
+        connected = [videos[name] for name in sorted(videos) if videos[name] is not None]
+        if not connected:
             raise InputError("No video is connected to Join Videos: connect at least video_1.")
-        parts = [source_of(video, frame_rate=0) for video in given]
+        parts = [source_of(video, frame_rate=0) for video in connected]
         rate = parts[0].info.frame_rate
         expected = sum(part.info.frames_at(rate) for part in parts)
         bar = comfy.utils.ProgressBar(expected, node_id=cls.hidden.unique_id)
@@ -72,7 +78,13 @@ class JoinVideos(io.ComfyNode):
             done += 1
             bar.update_absolute(min(done, expected), preview=preview)
 
-        path = result_path(f"film-{uuid.uuid4().hex}")
-        count = concat(parts, path, fit, codec, shown)
+        prune_runs()
+        name = uuid.uuid4().hex
+        with RunFolder(jobs_folder(), f"film-{name}") as folder:
+            folder.finish()  # from the start: of a film that is cancelled nothing is worth keeping
+            path = folder.path(f"{RESULT}{name}.mp4")
+            count = concat(parts, path, fit, codec, shown)
+            folder.commit(f"{RESULT}{name}", [path.name], {"frames": count})
+            folder.finish()
         versions.tell(cls.hidden.unique_id, f"{len(parts)} videos, {count} frames, {float(count / rate):.2f} s")
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)))
+        return io.NodeOutput(given(path))

@@ -1,6 +1,6 @@
 """Talking Avatar: a portrait and speech become a finished video with its sound, minutes long."""
 
-from comfy_api.latest import InputImpl, io
+from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.passes import Settings
@@ -21,6 +21,7 @@ from ..inputs.speakers import place_inputs
 from ..network.model import skyreels_model
 from ..runs.avatar import AvatarModels, AvatarRequest, AvatarRun, Sampling, Texts
 from ..runs.identity import Node, upstream
+from ..runs.results import given, lost
 
 CONNECTION = "a person is talking"
 
@@ -43,7 +44,8 @@ class TalkingAvatar(io.ComfyNode):
             node_id="SkyReelsTalkingAvatar",
             display_name="SkyReels-V3 Talking Avatar",
             description="A portrait speaks, for minutes, in sync with a recording. After an interrupt or a crash, "
-            "queue the same graph again: it goes on with the next window.",
+            "queue the same graph again: it goes on with the next window. Another portrait, recording, prompt, model, "
+            "seed, size or setting makes all anew.",
             search_aliases=["a2v", "talking head", "lip sync", "infinitetalk", "multitalk", "speech to video"],
             inputs=[
                 io.Model.Input("model", tooltip="The A2V checkpoint, from SkyReels-V3 Load Model."),
@@ -115,6 +117,10 @@ class TalkingAvatar(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        return lost()
+
+    @classmethod
     def execute(cls, model, clip, vae, clip_vision, portrait, speech, prompt, connection_prompt, **rest):
         check_avatar(model)
         sampling = Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"])
@@ -131,6 +137,7 @@ class TalkingAvatar(io.ComfyNode):
             sampling=sampling,
             codec=rest["codec"],
         )
-        node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id))
+        inputs = upstream(cls.hidden.prompt, cls.hidden.unique_id, ("model", "clip", "vae", "clip_vision"))
+        node = Node(cls.hidden.unique_id, inputs)
         path, last, report = AvatarRun(node, AvatarModels(model, clip, vae, clip_vision), request).run()
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), last, report)
+        return io.NodeOutput(given(path), last, report)

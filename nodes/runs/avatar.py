@@ -147,11 +147,17 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
 
     def identity(self) -> tuple:
         plan, asked, models = self.plan, self.request, model_stamps([self.model])
-        settings = asked.texts, asked.settings, asked.sampling.values
+        texts, timing = asked.texts, plan.timing
+        if plan.single:  # nothing comes between key frames
+            texts, timing = replace(texts, connection=""), replace(timing, drop=0)
+        settings = texts, asked.settings, asked.sampling.values
         return (
-            (self.node.graph, models, asked.portrait, asked.speech.features.key, self.speakers),
-            (plan.width, plan.height, plan.timing, *settings, asked.codec),
+            (dict(self.node.inputs), models, asked.portrait[:1], asked.speech.features.key, self.speakers),
+            (plan.width, plan.height, timing, *settings, asked.codec),
         )
+
+    def sound_key(self) -> tuple:
+        return self.request.speech.waveform, self.request.speech.rate
 
     def sound(self, so_far: bool) -> Sound:
         """The recording."""

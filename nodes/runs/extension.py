@@ -31,7 +31,7 @@ from ..network.machine import machine_of
 from ..network.model import skyreels_model
 from ..sampling.guider import BranchGuider
 from ..sampling.samplers import unipc_sampler
-from .identity import Node, file_stamps, model_stamps
+from .identity import Node, model_stamps
 from .progress import RunProgress
 from .resumable import Lead, ResumableRun, VideoFile
 
@@ -43,11 +43,11 @@ class Sampling:
     """How a roll is sampled, as the artist set it."""
 
     def __init__(self, steps: int, shift: float, sampler: str, guidance: float, negative: str):
-        self.values = (steps, shift, sampler, guidance, negative)
         self.steps = steps
         self.shift = shift
         self.branches = text_branches(guidance)
         self.negative = negative if len(self.branches) > 1 else None
+        self.values = (steps, shift, sampler, guidance, self.negative)
         official = sampler == UNIPC
         self.sampler = unipc_sampler() if official else comfy.samplers.sampler_object(sampler)
 
@@ -89,6 +89,9 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         self.models = {job: model for job, model in models.by_job.items() if model is not None}
         for job, model in self.models.items():
             check_job(model, job)
+        self.model_keys = {
+            job: digest(node.inputs[ENTRIES[job]], model_stamps([model])) for job, model in self.models.items()
+        }
         self.plan, self.past = self._planned()
         self.windows = self.plan.rolls
         rate = request.rate or request.source.info.frame_rate
@@ -115,28 +118,28 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         return f"about {gb(max(needs))} for the largest roll beside the weights"
 
     def identity(self) -> tuple:
-        settings, sampling = self.request.settings, self.request.sampling
+        settings, sampling, inputs = self.request.settings, self.request.sampling, self.node.inputs
         return (
-            (self.node.graph, model_stamps(self.models.values()), self.past, settings, sampling.values),
+            (inputs["clip"], inputs["vae"], self.past, settings, sampling.values),
             (self.file.rate, self.file.codec),
         )
 
     def identity_of(self, window: RollPlan) -> list:
-        """Not its line's number, which an added comment changes."""
-        return [window.kind, window.prompt, window.prefix_frames, window.latent_frames, window.new_frames]
+        """Not its line's number, which an added comment changes, and of the models the one that makes it."""
+        lengths = window.prefix_frames, window.latent_frames, window.new_frames
+        return [window.kind, window.prompt, lengths, self.model_keys[window.job]]
 
     def lead(self, base: str) -> Lead:
         """The source."""
         source, rate = self.request.source, self.file.rate
-        file = getattr(source, "path", None)
-        stamp = [str(source.info.duration), source.info.frames, *(file_stamps([file]) if file is not None else [])]
 
         def fitted():
             for frame in frames(source, rate):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 yield fit_frame(frame, self.plan.width, self.plan.height, self.request.fit)
 
-        return Lead(f"source-{digest(base, stamp)}", fitted, self.request.joined, "Writing the source")
+        key = f"source-{digest(base, source.content(), self.request.fit)}"
+        return Lead(key, fitted, self.request.joined, "Writing the source")
 
     def sound(self, so_far: bool) -> Sound | None:
         """The source's; without the source's frames, which may be missing so far, it would be out of step."""

@@ -2,14 +2,17 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import nodes as comfy_nodes
+from comfy_execution.graph_utils import is_link
 
 from ...model_loaders.folders import checkpoint_files
+from ...skyreels_v3.digest import digest
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 
 ROOT = "skyreels_v3_jobs"
 # Inputs by whose names two results do not differ: model_stamps has what they come to.
-RESOLVED = {"SkyReelsLoadModel": {"attention"}}
+RESOLVED = {"SkyReelsLoadModel": {"model", "attention"}}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Node:
     """The node that runs a job."""
 
     id: str | None  # in the graph; what is told appears there
-    graph: str  # what its result follows from, see `upstream`
+    inputs: Mapping[str, str]  # what its models and encoders follow from, see `upstream`
 
 
 def jobs_folder() -> Path:
@@ -37,38 +40,39 @@ def jobs_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / ROOT
 
 
-def result_path(key: str) -> Path:
-    """Where a finished job's video lies for the nodes behind it: as long as ComfyUI keeps their inputs."""
-    folder = Path(folder_paths.get_temp_directory()) / ROOT
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{key}.mp4"
+def upstream(prompt: dict | None, node_id: str | None, names: Iterable[str]) -> dict[str, str]:
+    """What each of a node's inputs `names` follows from in the graph: its name -> 32 hex digits.
 
-
-def upstream(prompt: dict | None, node_id: str | None, leave_out: tuple[str, ...] = ()) -> str:
-    """Everything in the graph that a node's result follows from, as text that is the same in every run.
-
-    leave_out: inputs of the node itself that do not count.
+    Nodes count by what they do: not by their ids, which copies and subgraphs change, nor by what lies behind them.
     """
-    nodes = {}
+    graph = prompt or {}
+    known: dict[str, str] = {}
 
-    def visit(name: str, without: tuple[str, ...] = ()) -> None:
-        node = (prompt or {}).get(name)
-        if node is None or name in nodes:
-            return
-        known = declared_inputs(node["class_type"])
-        inputs = {
-            key: value
-            for key, value in node["inputs"].items()
-            if key not in {*without, *RESOLVED.get(node["class_type"], ())}
-            and (known is None or key.split(".")[0] in known)
-        }
-        nodes[name] = {"class_type": node["class_type"], "inputs": inputs}
-        for value in inputs.values():
-            if isinstance(value, list) and len(value) == 2:
-                visit(str(value[0]))
+    def value_key(value: Any) -> str:
+        if is_link(value) and value[0] in graph:
+            return digest(node_key(value[0]), value[1])
+        return digest(json.dumps(value, sort_keys=True, default=str))
 
-    visit(str(node_id), leave_out)
-    return json.dumps(nodes, sort_keys=True, default=str)
+    def node_key(name: str) -> str:
+        if name not in known:
+            known[name] = ""  # met again in a circle, which ComfyUI does not run
+            node = graph[name]
+            counted = counted_inputs(node["class_type"], node["inputs"])
+            known[name] = digest(node["class_type"], {key: value_key(value) for key, value in counted.items()})
+        return known[name]
+
+    given = graph.get(str(node_id), {}).get("inputs", {})
+    return {name: value_key(given[name]) if name in given else "" for name in names}
+
+
+def counted_inputs(class_type: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a node that its result follows from."""
+    known, resolved = declared_inputs(class_type), RESOLVED.get(class_type, ())
+    return {
+        key: value
+        for key, value in inputs.items()
+        if key not in resolved and (known is None or key.split(".")[0] in known)
+    }
 
 
 def declared_inputs(class_type: str) -> set[str] | None:

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from ...skyreels_v3.digest import chain_keys, digest
-from ...skyreels_v3.resume.folder import RunFolder, prune
+from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
-from .identity import Node, jobs_folder, leave_playable, result_path
+from .identity import Node, jobs_folder, leave_playable
 from .progress import RunProgress
+from .results import RESULT, keep_used, prune_runs
 
 LAYOUT = 1  # of a job's folder; another number makes every kept job anew
 
@@ -126,6 +127,10 @@ class ResumableRun(ABC, Generic[Window, State]):
     def sound(self, so_far: bool) -> Sound | None:
         """Of the video, to be read once. so_far: of what an interrupted run has made, of which parts may be missing."""
 
+    def sound_key(self) -> Any:
+        """What the sound follows from beside the windows and the lead, see `digest.digest`."""
+        return None
+
     def resume(self) -> Finished[State]:
         """Makes what is not made yet, and the video of all of it."""
         started = time.perf_counter()
@@ -135,11 +140,12 @@ class ResumableRun(ABC, Generic[Window, State]):
         keys = [f"{self.unit}-{key}" for key in chain_keys(base, [self.identity_of(one) for one in self.windows])]
         lead = self.lead(base)
         pieces = [lead.key, *keys] if lead and lead.shown else keys
-        prune(jobs_folder())
+        prune_runs()
         with RunFolder(jobs_folder(), f"{self.name}-{base}") as folder:
             file = self.file
             job = LongRun(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
-            folder.keep_only([*([lead.key] if lead else []), *self.beside, *keys])
+            result = f"{RESULT}{digest(pieces, self.sound_key())}"
+            keep_used(folder, [*([lead.key] if lead else []), *self.beside, *keys, result])
             done = job.finished(keys)
             if done:
                 versions.tell(self.node.id, f"{done} of {len(keys)} {self.unit}s are kept from before")
@@ -151,8 +157,12 @@ class ResumableRun(ABC, Generic[Window, State]):
             except BaseException:
                 leave_playable(job, pieces, self.node.id, self.sound(so_far=True))
                 raise
-            path = result_path(digest(pieces))
-            count = job.join(pieces, path, self.sound(so_far=False))
+            path = folder.path(f"{result}.mp4")
+            if not folder.done(result):
+                with folder.writing():
+                    count = job.join(pieces, path, self.sound(so_far=False))
+                folder.commit(result, [path.name], {"frames": count})
+            count = folder.info(result)["frames"]
             folder.finish()
         return Finished(path, count, state, folder, done, len(keys), time.perf_counter() - started)
 

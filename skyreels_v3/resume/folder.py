@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,11 @@ class RunFolder:
     def info(self, part_key: str) -> dict[str, Any]:
         """What was noted of a finished part. Raises KeyError where it is not done."""
         return self._manifest["parts"][part_key]["info"]
+
+    def age(self, part_key: str) -> float:
+        """Seconds since the files of a finished part were written. Raises KeyError where it is not done."""
+        written = [self.path(name).stat().st_mtime for name in self._manifest["parts"][part_key]["files"]]
+        return time.time() - max(written, default=0.0)
 
     def path(self, name: str) -> Path:
         """Where the data file `name` is or is to be written. It counts once a part with it is committed."""
@@ -238,10 +243,12 @@ class RunFolder:
                 path.unlink()
 
 
-def prune(root: str | os.PathLike, keep: int = 3, days: float = 7.0) -> tuple[str, ...]:
+def prune(
+    root: str | os.PathLike, keep: int = 3, days: float = 7.0, keep_names: Collection[str] = ()
+) -> tuple[str, ...]:
     """Removes finished runs from `root` that are older than `days` and not among the `keep` newest finished ones.
 
-    Unfinished runs, those in use by any process, and folders of anything else are left alone.
+    Unfinished runs, those in use by any process, `keep_names` and folders of anything else are left alone.
     Returns the keys of the removed ones. Never raises for what cannot be removed.
     """
     root = Path(root)
@@ -257,7 +264,8 @@ def prune(root: str | os.PathLike, keep: int = 3, days: float = 7.0) -> tuple[st
                     finished.append(((folder / MANIFEST).stat().st_mtime, folder))
     oldest = time.time() - days * 86400
     finished.sort(key=lambda entry: entry[0], reverse=True)
-    return tuple(folder.name for changed, folder in finished[keep:] if changed < oldest and _remove(folder))
+    old = [folder for changed, folder in finished[keep:] if changed < oldest and folder.name not in keep_names]
+    return tuple(folder.name for folder in old if _remove(folder))
 
 
 def _checked(name: str, what: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..digest import digest
 from ..errors import InputError
 from ..images.convert import to_rgb8
 from .rates import frames_at
@@ -87,6 +88,10 @@ class Source(ABC):
         """(time, pixels) in rising order from a frame at or before `start` to the end."""
 
     @abstractmethod
+    def content(self) -> str:
+        """32 hex digits that follow from all that it shows and sounds, not from its name."""
+
+    @abstractmethod
     def sound(self) -> Sound | None:
         """All of its sound from the time of the first frame on, gaps filled with silence; None without any."""
 
@@ -126,6 +131,9 @@ class FramesSource(Source):
         first = min(max(0, math.floor(start * self._info.frame_rate)), self._info.frames - 1)
         for index in range(first, self._info.frames):
             yield index / self._info.frame_rate, lambda image=images[index]: to_rgb8(image)
+
+    def content(self) -> str:
+        return digest(self._images, self._info.frame_rate, self._sound)
 
     def sound(self) -> Sound | None:
         return None if self._sound is None else Sound.of(*self._sound)

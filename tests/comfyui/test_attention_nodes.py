@@ -273,11 +273,12 @@ def test_an_approximate_attention_is_another_long_job(pack_nodes, load, sage):
     def graph(**chosen):
         inputs = {"model": "r2v.safetensors", "job": "auto", **chosen}
         node = {"class_type": "SkyReelsLoadModel", "inputs": inputs}
-        return {"1": node, "2": {"class_type": "SkyReelsTalkingAvatar", "inputs": {"model": ["1", 0]}}}
+        graph = {"1": node, "2": {"class_type": "SkyReelsTalkingAvatar", "inputs": {"model": ["1", 0]}}}
+        return module.upstream(graph, "2", ["model"])
 
-    before = module.upstream(graph(), "2")
-    assert module.upstream(graph(attention="sage"), "2") == before, "what it comes to is in the stamps"
-    assert module.upstream(graph(precision="int8"), "2") != before
+    assert graph(attention="sage") == graph(), "what it comes to is in the stamps"
+    assert graph(model="sub/r2v.safetensors") == graph(), "so is the file"
+    assert graph(precision="int8") != graph()
 
 
 def test_a_changed_choice_loads_again(pack_nodes, comfyui, file):

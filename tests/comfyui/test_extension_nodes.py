@@ -33,10 +33,11 @@ DEFAULTS = {
 }
 KEY = r"[a-z]+-[0-9a-f]{32}"
 KEPT = {
-    "extension-e26323c7e7a3edc6a72f9692569ea2c2": [
-        "roll-751fedbe37087b115b0d802aeb1e1f00",
-        "roll-906139778ffde41a349f8fd45236b30e",
-        "source-d125ff063ffac593557f5906bc16d3ee",
+    "extension-edaea3310b29c0d5bbf839ed87befe65": [
+        "roll-e42e4c29e6b7892ba5d4983f94b88927",
+        "roll-e5ee02fecf52c58bc9d952e8b73633ec",
+        "source-154e999f3f9c9b16f13b36f00e62a714",
+        "video-ec05273334583db6e252640398264442",
     ]
 }
 STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.5s: She smiles."
@@ -81,8 +82,8 @@ def picture(frames, key="clip", size=(64, 96)):
 def extend(pack_nodes, models):
     """extend(script, **inputs) -> (path of the video, last frames, report)."""
 
-    def run(script, source=None, prompt=None, **inputs):
-        clone = pack_nodes.ready("SkyReelsExtendVideo", prompt=prompt)
+    def run(script, source=None, prompt=None, unique_id="1", **inputs):
+        clone = pack_nodes.ready("SkyReelsExtendVideo", prompt=prompt, unique_id=unique_id)
         given = {**models, **DEFAULTS, "source": picture(30) if source is None else source, **inputs}
         with torch.inference_mode():  # as ComfyUI runs nodes: otherwise every roll is kept for its gradients
             out = clone.execute(script=script, **given).args
@@ -145,7 +146,7 @@ def test_a_changed_line_keeps_those_before_it(extend):
     *_, report = extend(STORY.replace("She smiles", "She laughs"))
     assert "2 of 3 rolls were made before" in report
     *_, report = extend("# a comment\n\n" + STORY)
-    assert "2 of 3 rolls were made before" in report, "the last line is the old one again, its state was replaced"
+    assert "3 of 3 rolls were made before" in report, "the last line is the old one again"
     *_, report = extend(STORY, seed=8)
     assert "0 of 3 rolls were made before" in report
 
@@ -286,3 +287,63 @@ def test_a_window_for_the_artists_own_sampler(pack_nodes, models):
         )
         joined = torch.cat([prefix["samples"], out], dim=2) if drop else out
         assert len(models["vae"].decode(joined)[0]) == past + frames
+
+
+def graph_of(name="clip.mp4", first=1, **inputs):
+    """A prompt of Extend Video, ids from `first` on."""
+    load, vae, clip = (str(first + number) for number in (1, 2, 3))
+    linked = {"source": [load, 0], "vae": [vae, 0], "clip": [clip, 0]}
+    return {
+        str(first): {"class_type": "SkyReelsExtendVideo", "inputs": {**DEFAULTS, **linked, **inputs}},
+        load: {"class_type": "LoadVideo", "inputs": {"file": name}},
+        vae: {"class_type": "VAELoader", "inputs": {"vae_name": "wan.safetensors"}},
+        clip: {"class_type": "CLIPLoader", "inputs": {"clip_name": "umt5.safetensors"}},
+    }
+
+
+def test_what_decides_no_frame_makes_nothing_anew(extend, models, comfyui, tmp_path):
+    from comfy_api.latest import InputImpl, Types
+
+    clip = tmp_path / "clip.mp4"
+    components = Types.VideoComponents(images=picture(30), audio=None, frame_rate=Fraction(24))
+    InputImpl.VideoFromComponents(components).save_to(str(clip))
+    copy = tmp_path / "another name.mp4"
+    copy.write_bytes(clip.read_bytes())
+    os.utime(copy, (10**9, 10**9))
+
+    def report(file=clip, first=1, script="continue 0.5s: On.", **inputs):
+        source = InputImpl.VideoFromFile(str(file))
+        prompt = graph_of(file.name, first, **inputs)
+        path, _, said = extend(script, source, prompt, str(first), steps=1, **inputs)
+        assert Path(path).exists()
+        return re.search(r"(\d) of \d rolls", said)[1], path
+
+    made, path = report()
+    assert made == "0"
+    for same in (
+        {"first": 50},
+        {"file": copy},
+        {"width": 97},
+        {"negative": "dark"},
+        {"frame_rate": 30.0},
+        {"shot_model": None},
+        {"output_rate": "24"},
+    ):
+        assert report(**same) == ("1", path), same
+    for other in ({"guidance": 2.0}, {"seed": 8}, {"width": 64}, {"codec": "h264"}):
+        assert report(**other)[0] == "0", other
+
+
+def test_results_stay_where_a_second_server_empties_temp(extend, comfyui, pack_nodes, tmp_path):
+    node = pack_nodes["SkyReelsExtendVideo"]
+    path, *_ = extend("continue 0.5s: On.", steps=1)
+    other, *_ = extend("continue 0.5s: Off.", steps=1)
+    again, *_ = extend("continue 0.5s: On.", steps=1)
+    assert path == again != other and Path(path).is_file() and Path(other).is_file(), "one folder for both scripts"
+    assert Path(comfyui.folder_paths.get_temp_directory()) not in Path(path).parents
+    before = node.fingerprint_inputs(script="continue 0.5s: On.")
+    whole = Path(path).read_bytes()
+    Path(path).unlink()
+    assert node.fingerprint_inputs() == before + 1 == node.fingerprint_inputs(), "ComfyUI asks the node again, once"
+    path, _, report = extend("continue 0.5s: On.", steps=1)
+    assert Path(path).read_bytes() == whole and "1 of 1 rolls were made before" in report

@@ -1,6 +1,7 @@
 """Videos joined into one: every frame and every sample in its place, whatever the parts are; and a list of prompts."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -75,6 +76,8 @@ def test_join_videos_is_a_node(comfyui, pack_nodes, tmp_path):
     parts = [clip(tmp_path / f"{name}.mp4", frames=12, sound=tone(0.5, TONES[name], 22050)) for name in TONES]
     videos = {f"video_{number}": InputImpl.VideoFromFile(str(part)) for number, part in zip((1, 3, 4), parts)}
     (video,) = node.execute(fit="crop", codec="h264", **videos, video_2=None).args
+    film = Path(video.get_stream_source())
+    assert Path(comfyui.folder_paths.get_output_directory()) in film.parents, "the temp folder is emptied by any server"
     made = video.get_components()
     assert (len(made.images), made.frame_rate) == (36, Fraction(24))
     assert numbers_of((made.images.numpy() * 255).round()) == 3 * list(range(12))
