@@ -3,6 +3,7 @@
 # make test-all     and those of the workshop: nano models, training, benchmarks, kernels for every card, long fuzzing
 # make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
+# make snapshot       note what was added to the nodes; TAKE=changed notes what old workflows would meet, too
 # make clean   remove what these made in this checkout (the cache folder stays)
 #
 # A first run needs python3 (3.10 to 3.13) and make, and sets up the rest: in about a minute where uv is there or comes
@@ -21,7 +22,7 @@ endif
 # ComfyUI, started for many tests, is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-workshop bench bench-quick clean environment
+.PHONY: demo test test-all test-workshop bench bench-quick snapshot clean environment
 
 demo: environment
 	$(BIN)/python showcase/demo.py $(ARGS)
@@ -45,6 +46,11 @@ bench: environment
 
 bench-quick: environment
 	$(BIN)/python benchmarks/quick.py $(ARGS)
+
+snapshot: export SKYREELS_UPDATE_SNAPSHOT := $(or $(TAKE),added)
+snapshot: environment
+	$(BIN)/pytest -q -n0 tests/server/test_server.py -k saved_workflows_keep_fitting $(ARGS)
+	git diff --unified=1 -- tests/data/snapshots
 
 environment:
 	@$(PYTHON) dev/setup/environment.py
