@@ -254,3 +254,16 @@ def test_models_that_do_not_fit_are_told(stocked_server: Server):
 
 def test_after_all_that_a_video_is_made(stocked_server: Server):
     assert stocked_server.output_files(stocked_server.run(prompt(stocked_server, ON, seed=9, steps=1)))
+
+
+def test_a_video_that_was_deleted_is_put_together_again(stocked_server: Server, undisturbed: np.ndarray):
+    """As by a second server's start, or by hand: ComfyUI still holds the node's result and would ask for the file."""
+    stocked_server.run(prompt(stocked_server))
+    for path in stocked_server.base.joinpath(JOBS).rglob("video-*.mp4"):
+        path.unlink()
+    shutil.rmtree(stocked_server.base / "temp")
+    again = prompt(stocked_server)
+    (save,) = [node for node in again.values() if node["class_type"] == "SaveVideo"]
+    save["inputs"]["filename_prefix"] = "video/again"
+    frames, report = result(stocked_server, stocked_server.run(again))
+    assert np.array_equal(frames, undisturbed) and f"{ROLLS} of {ROLLS} rolls were made before" in report
