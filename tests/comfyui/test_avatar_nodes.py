@@ -337,7 +337,6 @@ def test_what_decides_no_frame_makes_nothing_anew(talk, speak):
         {"drop": 4},
         {"width": 97},
         {"portrait": torch.cat([portrait(), portrait()])},
-        {"mask_1": torch.ones(1, 80, 96)},
     ):
         again, _, report = talk(speech, **{**given, **same})
         assert again == path and "1 of 1 windows" in report, same
