@@ -16,7 +16,7 @@ from ...skyreels_v3.jobs.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.chunking import SMALL, USUAL, Chunking
 from ...skyreels_v3.model.lora import applied
-from ...skyreels_v3.model.memory import cache_limit
+from ...skyreels_v3.model.memory import TEXT_TOKENS, cache_limit
 from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.model.sequence import Segment, layout_of
 from ...skyreels_v3.model.step_cache import StepCache
@@ -47,6 +47,12 @@ class Network(SkyReelsTransformer):
         self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes, within a sampling
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
+        # What nodes for Wan networks read, by ComfyUI's names, which are those of the sizes too.
+        for field in dataclasses.fields(params):
+            setattr(self, field.name, getattr(params, field.name))
+        self.in_channels = params.out_dim  # of what is sampled
+        self.text_len = TEXT_TOKENS
+        self.model_type = "t2v"
 
     # ComfyUI's call, not the transformer's.
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]

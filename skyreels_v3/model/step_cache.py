@@ -44,7 +44,7 @@ class StepCache:
     def for_inputs(self, *inputs: torch.Tensor | None) -> Cached:
         """cached(key, make) for a forward with these inputs: the value under the key, made by make() the first time.
 
-        A value is a tensor or a tuple of tensors, and must not be written into.
+        A value is a tensor or a tuple of tensors, and must not be written into. Within torch.compile all are made anew.
         """
         entry = next((entry for entry in self.entries if _equal(entry.inputs, inputs)), None)
         if entry is None:
@@ -52,6 +52,8 @@ class StepCache:
             self.entries = [*self.entries[1 - ENTRIES :], entry]
 
         def cached(key: Hashable, make: Callable[[], T]) -> T:
+            if torch.compiler.is_compiling():  # a graph is for every step: what it holds must not differ between them
+                return make()
             if key in entry.values:
                 return entry.values[key]
             value = make()
