@@ -4,8 +4,10 @@ import comfy.model_management
 import torch
 
 from ...skyreels_v3.errors import InputError
+from .foreign import MISFITS, misfit
 
-UNSUPPORTED_PATCHES = {"attn1_patch", "attn2_patch", "attn1_output_patch", "attn2_output_patch", "noise_refiner"}
+# What a Wan network of ComfyUI runs, and what nodes for every network set besides.
+PATCHES, REPLACED = {"double_block", "single_block"}, {"dit"}
 
 
 class BlockHooks:
@@ -19,7 +21,8 @@ class BlockHooks:
         self.text = text
         transformer_options["total_blocks"] = blocks
         transformer_options["block_type"] = "double"
-        ignored = sorted(UNSUPPORTED_PATCHES.intersection(self.patches))
+        replaced = transformer_options.get("patches_replace", {})
+        ignored = sorted({*self.patches} - PATCHES) + sorted({*replaced} - REPLACED)
         if ignored:
             raise InputError(
                 f"A node patched the model with {', '.join(ignored)}, which SkyReels-V3 models do not have: remove "
@@ -33,7 +36,11 @@ class BlockHooks:
             # A hook may keep what it was given, and a block writes into its input.
             original = {"original_block": lambda given: {**given, "img": block(given["img"].clone())}}
             given = {"img": x, "txt": self.text, "vec": None, "pe": None, "transformer_options": self.options}
-            x = self.replace[("double_block", index)](given, original)["img"]
+            replace = self.replace[("double_block", index)]
+            try:
+                x = replace(given, original)["img"]
+            except MISFITS as error:
+                raise misfit(replace, f"block {index}", error) from error
         else:
             x = block(x)
         for patch in self.patches.get("double_block", ()):

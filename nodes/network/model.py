@@ -34,7 +34,9 @@ class Config(comfy.supported_models_base.BASE):
 
     def __init__(self, params: TransformerParams, job: Job):
         # The names are those by which other packs recognise a Wan network.
-        super().__init__({"image_model": "wan2.1", "model_type": "t2v", "dim": params.dim})
+        # FreeU reads the width of a UNet before it sets its patch, which is then refused in a sentence.
+        wan = {"image_model": "wan2.1", "model_type": "t2v", "dim": params.dim}
+        super().__init__({**wan, "model_channels": params.dim})
         self.params = params
         self.job = job
         self.sampling_settings = {"shift": SPECS[job].recipe.shift}

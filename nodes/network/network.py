@@ -26,6 +26,7 @@ from .. import versions
 from .attention import choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
+from .foreign import WanCrossAttention, rope_of
 from .lora_branches import attached
 from .machine import chunking_here
 from .streaming import block_stream
@@ -53,6 +54,7 @@ class Network(SkyReelsTransformer):
         self.in_channels = params.out_dim  # of what is sampled
         self.text_len = TEXT_TOKENS
         self.model_type = "t2v"
+        self.rope_embedder = None  # where nodes put theirs: RIFLEx does
 
     # ComfyUI's call, not the transformer's.
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -84,6 +86,8 @@ class Network(SkyReelsTransformer):
             run_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             step_cache=self.step_cache,
             chunking=self._chunking(segments),
+            rope=rope_of(transformer_options, self.rope_embedder),
+            foreign_options=transformer_options if self._has_foreign_attention() else None,
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
         with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
@@ -102,6 +106,18 @@ class Network(SkyReelsTransformer):
                 "is too narrow: try the precision bf16 without LoRAs, then another file."
             )
         return velocity
+
+    def _has_foreign_attention(self) -> bool:
+        attentions: list[Any] = [block.cross_attn for block in self.blocks]
+        return any(isinstance(attention.forward, WanCrossAttention) for attention in attentions)
+
+    @property
+    def forward_orig(self):
+        """Asked for by nodes that write the forward of ComfyUI's Wan network anew. Raises InputError."""
+        raise InputError(
+            "A node replaces forward_orig of ComfyUI's Wan network (TeaCache and MagCache do), which SkyReels-V3 "
+            "models do not have: remove that node. ComfyUI's EasyCache has the same purpose and works."
+        )
 
     def _chunking(self, segments: Sequence[Segment]) -> Chunking:
         if self.chunking is None:

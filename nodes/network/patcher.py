@@ -12,12 +12,14 @@ from ...formats.linear import PackedLinear
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.lora import BranchParams, module_name
 from .. import versions
+from .foreign import ForeignPatches
 from .lora_branches import attach, attached, lora_patcher
 from .streaming import StreamedBlocks
 
 
 def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
-    """The patcher for a SkyReels-V3 model: host.patcher_class with PackedPatches and StreamedBlocks; the same class at
+    """The patcher for a SkyReels-V3 model: host.patcher_class with PackedPatches, StreamedBlocks and
+    ForeignPatches; the same class at
     every call."""
     if load_device is not None and comfy.model_management.is_device_cpu(load_device):
         dynamic = False  # the dynamic one would make a classic one there, without what is added here
@@ -26,7 +28,7 @@ def patcher_class(dynamic: bool = True, load_device: torch.device | None = None)
 
 @functools.cache
 def _with_packed(base: type) -> type:
-    return type(base.__name__, (PackedPatches, StreamedBlocks, base), {})
+    return type(base.__name__, (PackedPatches, StreamedBlocks, ForeignPatches, base), {})
 
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from ... import kernels
 from .audio_attention import AudioAttention
 from .chunking import USUAL, Chunking
 from .params import TransformerParams
+from .rope import AS_TRAINED, Rope
 from .sequence import Layout
 from .speaker_map import SpeakerMap
 from .step_cache import Cached, StepCache, uncached
@@ -40,6 +41,9 @@ class Runtime:
     run_block: Callable[..., torch.Tensor] = plain_block  # (index, block, x) -> output; block(x) may overwrite x
     step_cache: StepCache | None = None  # of the projections that are the same in every step; None makes them in each
     chunking: Chunking = USUAL  # of a long sequence
+    rope: Rope = AS_TRAINED
+    # The host's options where other code is a cross-attention: it takes the whole prompt and plain tensors. Else None.
+    foreign_options: dict | None = None
 
 
 Modulation = list[tuple[slice, torch.Tensor]]  # (token range, shift, scale and gate of both halves [B or 1, 6, D])
@@ -100,7 +104,7 @@ def norm_modulate(x: torch.Tensor, modulation: Modulation, eps: float, how: kern
     return out
 
 
-def shared_quantisation(device: torch.device, *layers: nn.Module) -> kernels.Quantisation | None:
+def shared_quantisation(device: torch.device, *layers: nn.Module | None) -> kernels.Quantisation | None:
     """How the common input of `layers` is quantised, once for all; None where they take none in 8 bits, or differ."""
     takers = [getattr(layer, "quantised_input", None) for layer in layers]
     wanted = {None if taker is None else taker(device) for taker in takers}
@@ -112,7 +116,9 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, eps: float, operations, **options):
         super().__init__()
-        self.heads = heads
+        self.heads = self.num_heads = heads  # the second is the host's name, as are the next two
+        self.dim = dim
+        self.head_dim = dim // heads
         self.eps = eps
         self.q = operations.Linear(dim, dim, **options)
         self.k = operations.Linear(dim, dim, **options)
@@ -251,7 +257,8 @@ class Block(nn.Module):
             if chunk.stop == x.shape[1]:
                 del attended  # pyright: ignore[reportPossiblyUnboundVariable]
             gates = [(span, row[:, 2]) for span, row in rows]
-            y = self._add_norm(own, y, gates, self.norm3, self.cross_attn.q, runtime)
+            queries = self.cross_attn.q if runtime.foreign_options is None else None
+            y = self._add_norm(own, y, gates, self.norm3, queries, runtime)
             y = self.cross_attn(y, prompt, inputs)
             if speech is not None:
                 ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
@@ -267,8 +274,11 @@ class Block(nn.Module):
                 kernels.add_gated_(own[:, span], h, row[:, 5])
         return stream
 
-    def _add_norm(self, x, y, gates: list, norm: nn.Module, layer: nn.Module, runtime: Runtime):
-        """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y."""
+    def _add_norm(self, x, y, gates: list, norm: nn.Module, layer: nn.Module | None, runtime: Runtime):
+        """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y.
+
+        layer: None for other code, which takes no 8-bit rows.
+        """
         weight, bias = runtime.affine(norm, x.device)
         how = shared_quantisation(x.device, layer)
         shift = torch.zeros_like(weight) if bias is None else bias

@@ -127,12 +127,12 @@ class SkyReelsTransformer(nn.Module):
 
         cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
-        prompt = cached("text", lambda: self._prompt(text))
+        prompt = cached("text", lambda: self._prompt(text, runtime.foreign_options is None))
         inputs = BlockInputs(
             layout=layout,
             noisy=noisy,
             clean=clean,
-            cos_sin=self.rotary.get(layout, x.device),
+            cos_sin=self.rotary.get(layout, x.device, runtime.rope),
             text=prompt[0],
             key_bias=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else cached("image", lambda: self.img_emb(image)),
@@ -148,9 +148,9 @@ class SkyReelsTransformer(nn.Module):
 
         return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
 
-    def _prompt(self, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _prompt(self, text: torch.Tensor, merge: bool) -> tuple[torch.Tensor, ...]:
         """The prompt at the model's width, and the bias of its keys where one stands for many."""
-        text, *key_bias = merge_padding(text) or (text,)
+        text, *key_bias = (merge_padding(text) if merge else None) or (text,)
         return self.text_embedding(text), *key_bias
 
     def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
