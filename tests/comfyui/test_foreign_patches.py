@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from pack.dev.samples.tiny_models import write_transformer
+from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, write_transformer
 from pack.tests.comfyui.test_composition import conditioning, node_output, sample
 from pack.tests.support.golden import relative_error
 
@@ -20,7 +20,9 @@ def load(pack_nodes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
 
     def load(precision="auto", job=Job.REFERENCE):
-        path = write_transformer(folder / f"{job.value}.safetensors", job)
+        path = write_transformer(
+            folder / f"{job.value}.safetensors", job, params=TINY_AVATAR if job is Job.AVATAR else TINY
+        )
         return pack_nodes.module("nodes.models.load").load_patcher(str(path), job.value, precision)
 
     return load
@@ -69,6 +71,33 @@ def test_a_cross_attention_written_for_wan_runs(load, conditioning, precision):
     assert torch.isfinite(other).all()
     assert relative_error(other, expected) > 5e-2
     assert relative_error(sample(model, positive, positive), expected) < 1e-6, "the patch is gone with its model"
+
+
+def test_a_cross_attention_written_for_wan_with_an_image_runs(load, pack_nodes):
+    """The avatar's has CLIP tokens, which in ComfyUI's Wan network stand before the prompt; also in a compiled block."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    Job = pack_nodes.module("skyreels_v3.recipes").Job
+    condition = pack_nodes.module("nodes.network.condition")
+    generator = torch.Generator().manual_seed(0)
+    shapes = (1, 20, 3, 8, 12), (1, 257, 1280), (1, 9, 5, 12, 768), (1, 512, 4096)
+    latents, image, speech, text = (torch.randn(shape, generator=generator) for shape in shapes)
+    given = condition.attach([[text, {}]], condition.JobCondition(Job.AVATAR, latents, image, speech))
+    model = load(job=Job.AVATAR)
+
+    def plain(self, x, context, context_img_len, transformer_options=None):
+        from comfy.ldm.modules.attention import optimized_attention
+
+        tokens, text = context[:, :context_img_len], context[:, context_img_len:]
+        image = self.norm_k_img(self.k_img(tokens)), self.v_img(tokens)
+        looked = optimized_attention(self.norm_q(self.q(x)), *image, heads=self.num_heads)
+        return self.o(attend(self, x, text, transformer_options) + looked)
+
+    expected = sample(model, given, given)
+    patched = with_cross_attention(model, plain)
+    assert relative_error(sample(patched, given, given), expected) < 1e-5
+    set_torch_compile_wrapper(patched, backend="eager", keys=["diffusion_model.blocks.0"])
+    assert relative_error(sample(patched, given, given), expected) < 1e-5
 
 
 def test_a_cross_attention_that_fails_is_named(load, conditioning):
