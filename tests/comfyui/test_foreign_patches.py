@@ -74,7 +74,7 @@ def test_a_cross_attention_written_for_wan_runs(load, conditioning, precision):
 
 
 def test_a_cross_attention_written_for_wan_with_an_image_runs(load, pack_nodes):
-    """The avatar's has CLIP tokens, which in ComfyUI's Wan network stand before the prompt; also in a compiled block."""
+    """The avatar's has CLIP tokens, which in ComfyUI's Wan network stand before the prompt, compiled too."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     Job = pack_nodes.module("skyreels_v3.recipes").Job
