@@ -17,7 +17,7 @@ from .jobs import detect_job
 from .key_maps import KEY_MAPS, KeyMap, find_dialect, unwrapped
 from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
-from .shards import Files, check_index, find_files, read_json, title
+from .shards import Files, check_index, find_files, others_in, read_json, title
 from .stored import BESIDE, Part, StoredWeight, fits, stored_weights, summary
 from .tensor_info import short, some
 
@@ -30,6 +30,7 @@ NO_WEIGHTS = frozenset(
     ("model_type", "_extra_state", "freqs", "freqs_cos", "freqs_sin", "inv_freq", "rope", "num_batches_tracked")
 )
 FOLDERS_READ = 4  # a snapshot of the Hugging Face cache has its model's name four folders up
+AUDIO = "audio_proj."
 LINKS_FOLLOWED = 8
 LONGEST_KEY = 50  # signs of a key in a sentence
 
@@ -93,6 +94,8 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     place = files.paths[0].parent if path.is_dir() else path
     name = title(place)
     headers = {file: read_header(file) for file in files.paths}
+    if path.is_dir():
+        headers |= _audio_layers(files, headers)
     left_out = _no_weights(headers)
     tensors = {key: info for header in headers.values() for key, info in header.tensors.items() if key not in left_out}
     metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
@@ -114,7 +117,24 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     params = params_from_shapes(shapes, _config(files, path, metadata))
     _check_complete(weights, params, name)
     job, why = detect_job(params, _names(place), metadata, job, dialect.name)
-    return Checkpoint(files.paths, params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)))
+    return Checkpoint(tuple(headers), params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)))
+
+
+def _audio_layers(files: Files, headers: Mapping[Path, Header]) -> dict[Path, Header]:
+    """The file with the audio layers that a folder may have beside the shards of the rest, as the official loader
+    reads every file of a folder."""
+    own = {key for header in headers.values() for key in header.tensors}
+    if any(AUDIO in key for key in own):
+        return {}
+    found = {}
+    for file in others_in(files.paths[0].parent, files):
+        try:
+            header = read_header(file)
+        except InputError:  # another file, which may be anything
+            continue
+        if any(AUDIO in key for key in header.tensors) and own.isdisjoint(header.tensors):
+            found[file] = header
+    return found if len(found) == 1 else {}
 
 
 def _no_weights(headers: Mapping[Path, Header]) -> set[str]:

@@ -87,6 +87,12 @@ def _set_of(folder: Path, base: str, total: str) -> Files:
     return Files(tuple(folder / found[number] for number in sorted(found)))
 
 
+def others_in(folder: Path, files: Files) -> list[Path]:
+    """The safetensors files of a folder that are neither among its checkpoint's nor shards of another."""
+    own = {path.name for path in files.paths}
+    return [folder / name for name in _names(folder) if name not in own and not SHARD.match(name)]
+
+
 def read_json(path: Path) -> dict:
     """A JSON file that holds a table. Raises InputError with its name if it cannot be read as one."""
     name = f"{title(path.parent)}/{printable(path.name)}"
@@ -135,7 +141,8 @@ def _from_index(folder: Path, index: str) -> Files:
 
 
 def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
-    """Raise InputError unless every tensor is in one shard only, and in the one that the index names."""
+    """Raise InputError unless every tensor is in one shard only, and in the one that the index names if it does. An
+    index may know less than its shards have: the official loaders read the shards alone."""
     owner: dict[str, str] = {}
     for path, header in headers.items():
         for key in header.tensors:
@@ -145,8 +152,8 @@ def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
     if files.weight_map is None:
         return
     folder = title(files.paths[0].parent)
-    for key in files.weight_map.keys() | owner.keys():
-        listed, found = files.weight_map.get(key, "no shard"), owner.get(key, "no shard")
+    for key, listed in files.weight_map.items():
+        found = owner.get(key, "no shard")
         if listed != found:
             raise InputError(
                 f"In {folder}, the index lists {short(key)} in {short(listed)}, but it is in {printable(found)}: "

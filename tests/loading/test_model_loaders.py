@@ -1,6 +1,7 @@
 """Checkpoints as Skywork and others publish them: names, sizes, weights, and the job that is taken."""
 
 import dataclasses
+import json
 import os
 import struct
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 from pack.formats.int8 import Int8
@@ -123,6 +124,29 @@ def test_a_whole_checkpoint_gives_its_transformer(single):
     whole = {f"model.diffusion_model.{key}": weight for key, weight in weights.items()}
     path = write("whole.safetensors", {**whole, "first_stage_model.decoder.conv1.weight": torch.ones(1)})
     assert load_weights(open_checkpoint(path)).tensors.keys() == weights.keys()
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_audio_layers_in_a_file_beside_the_shards(tmp_path, index):
+    folder = write_transformer(tmp_path / "A2V", Job.AVATAR, shards=3, index=False)
+    audio, keys = {}, {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(path)
+        audio |= {key: tensors.pop(key) for key in list(tensors) if "audio_" in key or ".norm_x." in key}
+        save_file(tensors, path)
+        keys |= dict.fromkeys(tensors, path.name)
+    save_file(audio, folder / "talking.safetensors")
+    save_file({"decoder.conv1.weight": torch.ones(1)}, folder / "wan_vae.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"")
+    if index:
+        text = json.dumps({"weight_map": keys})
+        (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(text)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.job is Job.AVATAR and [path.name for path in checkpoint.paths][3:] == ["talking.safetensors"]
+    check_weights(checkpoint, TINY_AVATAR)
+    save_file(audio, folder / "again.safetensors")  # which of them is meant, nobody can tell
+    with pytest.raises(InputError):
+        open_checkpoint(folder)
 
 
 def hub_cache(root: Path) -> Path:

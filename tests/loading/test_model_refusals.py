@@ -27,6 +27,10 @@ def refusal(path, job=None):
     return message
 
 
+def parts_of(checkpoint):
+    return [part for weight in checkpoint.weights.values() for part in weight.parts.values()]
+
+
 @pytest.fixture
 def single(tmp_path):
     """A Wan-named file and its weights, for changes: single(name, weights, metadata) writes another one."""
@@ -112,9 +116,12 @@ def test_a_tensor_in_the_wrong_shard(shards):
 
 
 def test_a_tensor_that_the_index_forgets(shards):
+    """The official loaders read the shards alone; what the index does name must be there."""
     folder, change = shards
     change(lambda weights: weights.pop("proj_out.bias"))
-    assert "proj_out.bias in no shard" in refusal(folder)
+    assert "proj_out.bias" in {part.key for part in parts_of(open_checkpoint(folder))}
+    change(lambda weights: weights.update({"proj_out.bias.more": SHARD.format(3, 3)}))
+    assert "lists proj_out.bias.more" in refusal(folder)
 
 
 def test_a_tensor_in_two_shards(shards):
