@@ -33,12 +33,15 @@ _LORA = r"[._]lora(?:_linear_layer)?[._]"
 PARTS = {
     "down": re.compile(_LORA + "(?:A|down)" + _END),
     "up": re.compile(_LORA + "(?:B|up)" + _END),
-    "alpha": re.compile(r"\.alpha$"),
+    "alpha": re.compile(r"\.(?:lora_)?alpha$"),
     "diff": re.compile(r"\.(?:diff|w_norm)$"),
     "diff_b": re.compile(r"\.(?:diff_b|b_norm)$"),
     "diff_m": re.compile(r"\.diff_m$"),
     "set": re.compile(r"\.set_weight$"),
 }
+
+# What torch.compile, FSDP and checkpointing put anywhere inside a name.
+WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 # Kinds whose change of a weight is no product of two thin matrices.
 OTHER_KINDS = {
