@@ -1,6 +1,7 @@
 """The clip that an artist connects, VIDEO or IMAGE, as the jobs read it."""
 
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import folder_paths
@@ -11,7 +12,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
 from ...skyreels_v3.jobs.extension.plan import FPS
 from ...skyreels_v3.video.file import FileSource
-from ...skyreels_v3.video.source import FramesSource, Source
+from ...skyreels_v3.video.source import FramesSource, Source, SourceInfo
 
 
 def source_of(clip, frame_rate: float) -> Source:
@@ -25,6 +26,26 @@ def source_of(clip, frame_rate: float) -> Source:
     parts = clip.get_components()
     sound = None if parts.audio is None else (parts.audio["waveform"], parts.audio["sample_rate"])
     return FramesSource(parts.images, parts.frame_rate, sound)
+
+
+def remarks(info: SourceInfo, rate: Fraction | None = None) -> list[str]:
+    """What is done with a clip that is not as the model knows it, in sentences for the artist.
+
+    rate: frames a second of a video that is written at that of the clip.
+    """
+    said, own = [], f"{float(info.frame_rate):.4g}"
+    if rate is not None and rate != info.frame_rate:
+        many = "few" if rate > info.frame_rate else "many"
+        said.append(f"{float(rate):.4g} frames a second are written: the source's {own} are too {many}.")
+    if info.variable:
+        said.append(f"The source's frames are unevenly spaced: they are taken by their times, as {own} a second.")
+    if info.hdr:
+        said.append(f"The source is {info.hdr}: it is brought to SDR, which the model knows.")
+    if info.interlaced:
+        said.append("The source is interlaced: its combs are taken out.")
+    if info.cut_off:
+        said.append("The source's file is cut off: what is there is used.")
+    return said
 
 
 def _file(video):

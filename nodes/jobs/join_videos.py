@@ -10,11 +10,11 @@ from PIL import Image
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
 from ...skyreels_v3.resume.folder import RunFolder
-from ...skyreels_v3.video.concat import concat
+from ...skyreels_v3.video.concat import concat, film_rate
 from ...skyreels_v3.video.preview import PREVIEW_SIDE
 from .. import versions
 from ..inputs.sampling import codec_input
-from ..inputs.source import source_of
+from ..inputs.source import remarks, source_of
 from ..runs.identity import jobs_folder
 from ..runs.results import RESULT, given, lost, prune_runs
 
@@ -66,7 +66,7 @@ class JoinVideos(io.ComfyNode):
         if not connected:
             raise InputError("No video is connected to Join Videos: connect at least video_1.")
         parts = [source_of(video, frame_rate=0) for video in connected]
-        rate = parts[0].info.frame_rate
+        rate = film_rate(parts)
         expected = sum(part.info.frames_at(rate) for part in parts)
         bar = comfy.utils.ProgressBar(expected, node_id=cls.hidden.unique_id)
         done = 0
@@ -86,5 +86,11 @@ class JoinVideos(io.ComfyNode):
             count = concat(parts, path, fit, codec, shown)
             folder.commit(f"{RESULT}{name}", [path.name], {"frames": count})
             folder.finish()
-        versions.tell(cls.hidden.unique_id, f"{len(parts)} videos, {count} frames, {float(count / rate):.2f} s")
+        told = f"{len(parts)} videos, {count} frames, {float(count / rate):.2f} s"
+        notes = [
+            f"video_{number}: {note}"
+            for number, part in enumerate(parts, 1)
+            for note in remarks(part.info, rate if number == 1 else None)
+        ]
+        versions.tell(cls.hidden.unique_id, told, *notes)
         return io.NodeOutput(given(path))

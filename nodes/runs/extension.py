@@ -21,10 +21,12 @@ from ...skyreels_v3.sampling.guidance import text_branches
 from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.video.cuts import last_cut
+from ...skyreels_v3.video.rates import written_rate
 from ...skyreels_v3.video.source import Sound, Source, frames, last_frames
 from .. import versions
 from ..encoders.prompts import Prompts
 from ..encoders.vae import LATENT_FORMAT, decoder, encoder
+from ..inputs.source import remarks
 from ..network.condition import KEY, JobCondition, attach
 from ..network.forecast import ahead
 from ..network.machine import machine_of
@@ -94,7 +96,9 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         }
         self.plan, self.past = self._planned()
         self.windows = self.plan.rolls
-        rate = request.rate or request.source.info.frame_rate
+        info = request.source.info
+        rate = request.rate or written_rate(info.frame_rate, least=FPS)
+        self.notes = remarks(info, None if request.rate else rate)
         self.file = VideoFile(self.plan.width, self.plan.height, FPS, rate, request.codec)
         steps = request.sampling.steps
         self.progress = RunProgress(node.id, self.unit, len(self.windows), steps, self._ahead())
@@ -103,9 +107,9 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         """Makes what is not made yet. Returns the video's path, the tail and a report."""
         finished, rate = self.resume(), self.file.rate
         report = self.report(
-            finished, f"Video: {finished.frames} frames at {float(rate):g} a second, {self.file.codec}."
+            finished, *self.notes, f"Video: {finished.frames} frames at {float(rate):g} a second, {self.file.codec}."
         )
-        versions.tell(self.node.id, f"{finished.frames} frames, {float(finished.frames / rate):.2f} s")
+        versions.tell(self.node.id, f"{finished.frames} frames, {float(finished.frames / rate):.2f} s", *self.notes)
         return finished.path, finished.state, report
 
     def memory(self) -> str:

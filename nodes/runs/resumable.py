@@ -87,6 +87,7 @@ class ResumableRun(ABC, Generic[Window, State]):
     name: ClassVar[str]
     unit: ClassVar[str]
     beside: ClassVar[tuple[str, ...]] = ()  # keys of what is kept in the folder beside the windows
+    notes: Sequence[str] = ()  # on what is given, for the artist
     state_type: type[State]
 
     node: Node
@@ -134,7 +135,7 @@ class ResumableRun(ABC, Generic[Window, State]):
     def resume(self) -> Finished[State]:
         """Makes what is not made yet, and the video of all of it."""
         started = time.perf_counter()
-        versions.tell(self.node.id, self.plan.describe(), self.memory())
+        versions.tell(self.node.id, self.plan.describe(), self.memory(), *self.notes)
         # Pieces of two versions of the encoder cannot be joined.
         base = digest((self.name, LAYOUT, av.__version__), *self.identity())
         keys = [f"{self.unit}-{key}" for key in chain_keys(base, [self.identity_of(one) for one in self.windows])]

@@ -15,11 +15,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..images.resize import DEFAULT_FIT, fit_frame
+from .rates import written_rate
 from .sound import LAYOUTS, Resampler
 from .source import Sound, Source, frames
 from .writer import DEFAULT_CODEC, VideoWriter
 
 STEREO = 2
+SMOOTH = 24  # frames a second: no part that moves as smoothly as a film loses frames to a slower first one
 OnFrame = Callable[[int, np.ndarray], None]  # number of the video, a frame of it
 
 
@@ -32,8 +34,9 @@ def concat(
 ) -> int:
     """Write `out`, all of `videos` in order, and return its count of frames.
 
-    Size and frame rate are those of the first video (a side of odd pixels loses one); the others are brought to them:
-    `fit` as in resize.fit_frame, frames by time. A video without sound is silent; sound takes the highest rate of all.
+    Size and frame rate are those of the first video (a side of odd pixels loses one; see `film_rate`); the others are
+    brought to them: `fit` as in resize.fit_frame, frames by time. A video without sound is silent; sound takes the
+    highest rate of all.
     Streams: memory does not grow with the length.
     on_frame: called for every frame.
     Raises InputError for no videos, what is no video, and a full disk.
@@ -51,11 +54,12 @@ def concat(
         length = lengths[number]
         return (count - before, False) if length is None else (length, True)
 
-    sound = _joined_sound(videos, first.frame_rate, position)
-    with VideoWriter(out, width, height, first.frame_rate, codec, sound) as writer:
+    rate = film_rate(videos)
+    sound = _joined_sound(videos, rate, position)
+    with VideoWriter(out, width, height, rate, codec, sound) as writer:
         for number, video in enumerate(videos):
             start = count
-            for pixels in frames(video, first.frame_rate):
+            for pixels in frames(video, rate):
                 pixels = fit_frame(pixels, width, height, fit)
                 count += 1  # before the frame is written, because its sound is read then
                 writer.write(pixels)
@@ -63,6 +67,12 @@ def concat(
                     on_frame(number, pixels)
             lengths[number] = count - start
     return count
+
+
+def film_rate(videos: Sequence[Source]) -> Fraction:
+    """Frames a second of `videos` in one: those of the first, or a multiple where that is a slide show."""
+    rates = [video.info.frame_rate for video in videos]
+    return written_rate(rates[0], least=min(SMOOTH, max(rates)))
 
 
 def _joined_sound(videos: Sequence[Source], frame_rate: Fraction, position: Callable) -> Sound | None:

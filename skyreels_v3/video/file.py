@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import av
+import av.codec
 import av.container
 import numpy as np
 
 from ..errors import InputError
+from .clocks import RESTARTING, Clocks, Steady
+from .fields import whole_pictures
 from .pixels import Converter
-from .rates import likely_rate
+from .rates import COMMON, likely_rate, nominal_rate
 from .source import Pixels, Sound, Source, SourceInfo
 
 SCAN_BYTES = 256 << 20  # of video packets that are read for an exact count of frames
@@ -33,6 +36,7 @@ TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # FFmpeg draws text files as v
 GAP = 0.02  # seconds without sound that are the file's rounding, no pause
 EARLIER = Fraction(1)  # second: first step back where a seek landed too late
 DEFAULT_RATE = Fraction(25)
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 ADVICE = "give a video such as MP4 (H.264), MOV, WebM or MKV"
 
 S = TypeVar("S", "av.VideoStream", "av.AudioStream")
@@ -48,6 +52,7 @@ class _Scan:
     last_duration: Fraction
     variable: bool  # frames are not evenly spaced
     complete: bool  # all packets were read
+    rate: Fraction  # frames a second; where they are not evenly spaced, the nominal one
 
 
 class FileSource(Source):
@@ -79,7 +84,7 @@ class FileSource(Source):
         _ = self.info
         with closing(self._from(self._first + max(start, Fraction(0)))) as decoded:
             time = None
-            for time, frame in decoded:
+            for time, frame in whole_pictures(decoded):
                 yield time - self._first, lambda frame=frame: self._converter(frame)
         if time is not None:
             self._last = time  # packets promise more than can be decoded where a file is damaged
@@ -110,6 +115,8 @@ class FileSource(Source):
             silent = sound is None  # otherwise the file's length may be that of its sound
             # AVI has no times to show frames at, only an order in which to decode them; av makes up the others.
             self._by_dts = container.format.name == "avi"
+            self._restarts = container.format.name in RESTARTING
+            self._clocks = Clocks()
         self._seeks = False  # until it is known that frames have times
         with closing(self._decoded(None)) as decoded:
             first = next(decoded, None)
@@ -120,17 +127,15 @@ class FileSource(Source):
         if promised is None and silent:
             promised = until - self._first
         self._converter = Converter(frame, aspect)
-        scan = self._scan(clock)
+        scan = self._scan(clock, stated)
         if not scan.complete:
             self._last = scan.last
             scan = replace(scan, last=max(scan.last, self._end_of_packets(self._first + until)))
         self._last = scan.last
         seconds = scan.last - self._first
-        if scan.complete:
-            rate, count = likely_rate(scan.frames, seconds, clock, stated), scan.frames
-        else:
-            rate = self._rate
-            count = counted or round((seconds + 1 / rate) * rate)
+        rate, count = scan.rate, scan.frames
+        if not scan.complete:
+            count = counted or round(seconds * self._rate) + 1
         duration = seconds + (scan.last_duration or 1 / rate) if scan.variable else count / rate
         return SourceInfo(
             self._converter.width,
@@ -142,38 +147,53 @@ class FileSource(Source):
             variable=scan.variable,
             rotation=self._converter.rotation,
             hdr=self._converter.hdr,
+            interlaced=bool(frame.interlaced_frame),
             cut_off=promised is not None and promised > duration + max(1, duration / 50),
             **audio,
         )
 
-    def _scan(self, clock: Fraction) -> _Scan:
-        """Read packets from the start, all of them or SCAN_BYTES."""
-        times, size, last, length, complete = [], 0, None, 0, True
+    def _scan(self, clock: Fraction, stated: tuple[Fraction | None, ...]) -> _Scan:
+        """Read packets from the start, all of them or SCAN_BYTES. stated: rates in the file's header.
+
+        All of a stream whose clock may start again: nothing else tells that it does.
+        """
+        times, doubtful, size, last, length, complete = [], [], 0, None, 0, True
         with self._opened() as (container, stream):
-            for packet in _packets(container, stream):
+            for packet in _packets(container, stream, Steady(self._clocks, learns=self._restarts), damaged=True):
                 size += packet.size
                 time = self._stamp(packet) if self._seeks else len(times)
                 if time is None or (self._seeks and not self._by_dts and time * clock < self._first):
                     continue
+                if packet.is_corrupt:
+                    doubtful.append(time)
+                    continue
                 times.append(time)
                 if last is None or time > last:
                     last, length = time, packet.duration or 0
-                if size > SCAN_BYTES:
+                if size > SCAN_BYTES and not self._restarts:
                     complete = False
                     break
+        if self._clocks.several:
+            times += doubtful  # where one stream ends and the next begins FFmpeg misses what was never there
         if not self._seeks:
             count = max(1, len(times))
-            return _Scan(count, self._first + (count - 1) / self._rate, 1 / self._rate, False, complete)
+            last = self._first + (count - 1) / self._rate
+            rate = likely_rate(count, last - self._first, clock, stated)
+            return _Scan(count, last, 1 / self._rate, False, complete, rate)
         stamps = np.unique(np.array(times, dtype=np.int64))
         if len(stamps) < 2:
-            return _Scan(1, self._first, Fraction(0), False, complete)
+            return _Scan(1, self._first, Fraction(0), False, complete, likely_rate(1, Fraction(0), clock, stated))
         steps = np.diff(stamps)
         average = (stamps[-1] - stamps[0]) / len(steps)
         # A clock of whole milliseconds makes steps of 41 and 42: that is rounding.
-        uneven = bool(np.abs(steps - average).max() > max(average / 10, 1.5))
+        shake, rounding = np.abs(steps - average).max(), 1.5
+        rate = likely_rate(len(stamps), int(stamps[-1] - stamps[0]) * clock, clock, stated)
+        uneven = bool(shake > max(average / 10, rounding) or (shake > rounding and rate not in COMMON))
         # Frames come out of the decoder later than packets go in: only the time between is the same by decoding times.
         end = self._first + int(stamps[-1] - stamps[0]) * clock if self._by_dts else int(stamps[-1]) * clock
-        return _Scan(len(stamps), end, length * clock, uneven, complete)
+        if uneven:
+            rate = nominal_rate(steps * float(clock), float(clock))
+        return _Scan(len(stamps), end, length * clock, uneven, complete, rate)
 
     def _end_of_packets(self, until: Fraction) -> Fraction:
         """The time of the last packet of a large file. until: where its header says that it ends."""
@@ -207,19 +227,23 @@ class FileSource(Source):
     def _decoded(self, position: Fraction | None) -> Timed:
         """(time, frame) in rising order from the key frame before `position` in seconds, or from the start."""
         with self._opened() as (container, stream):
-            if position is not None and not _seek(container, stream, position):
+            clock, before = _clock(stream), None
+            packets = _packets(container, stream, Steady(self._clocks), flush=True)
+            if position is not None and self._clocks.several:
+                packets = _from_key_frame(packets, position / clock)  # a seek would find one of several such times
+            elif position is not None and not _seek(container, stream, position):
                 self._seeks = False
                 return
-            clock, before = _clock(stream), None
-            for packet in _packets(container, stream, flush=True):
+            decoder = _decoder(stream)
+            for packet in packets:
                 try:
-                    decoded = packet.decode()
+                    decoded = decoder.decode(packet if packet.size else None)
                 except EOFError:
                     break
                 except av.FFmpegError:
                     continue  # one broken packet; the frame before stays on screen
                 for frame in decoded:
-                    if frame.is_corrupt:
+                    if frame.is_corrupt and not self._clocks.several:
                         continue
                     stamp = self._stamp(frame)
                     time = None if stamp is None else stamp * Fraction(frame.time_base or clock)
@@ -243,7 +267,7 @@ class FileSource(Source):
                 return
             layout = stream.codec_context.layout
             resampler, shape, made = None, None, 0
-            for packet in _packets(container, stream, flush=True):
+            for packet in _packets(container, stream, Steady(self._clocks), flush=True):
                 try:
                     decoded = packet.decode()
                 except EOFError:
@@ -314,8 +338,17 @@ class FileSource(Source):
 EMPTY = np.zeros((1, 0), dtype=np.float32)
 
 
-def _packets(container: av.container.InputContainer, stream: S, flush: bool = False) -> Iterator[av.Packet[S]]:
-    """The packets of one stream up to the end or to where the file is broken; then, with `flush`, the empty one."""
+def _packets(
+    container: av.container.InputContainer,
+    stream: S,
+    steady: Steady | None = None,
+    flush: bool = False,
+    damaged: bool = False,
+) -> Iterator[av.Packet[S]]:
+    """The packets of one stream up to the end or to where the file is broken; then, with `flush`, the empty one.
+
+    steady: sets their times right.  damaged: those too of which something is missing.
+    """
     packets = cast("Iterator[av.Packet[S]]", container.demux(stream))
     while True:
         try:
@@ -331,7 +364,9 @@ def _packets(container: av.container.InputContainer, stream: S, flush: bool = Fa
             if flush:
                 yield packet
             return
-        if flush or not (packet.is_discard or packet.is_corrupt):
+        if steady is not None:
+            steady(packet)
+        if flush or not (packet.is_discard or (packet.is_corrupt and not damaged)):
             yield packet
 
 
@@ -343,6 +378,30 @@ def _content(path: str, size: int, changed: int) -> str:
         while block := file.read(1 << 22):
             state.update(block)
     return state.hexdigest()
+
+
+def _from_key_frame(packets: Iterator[av.Packet[S]], position: Fraction) -> Iterator[av.Packet[S]]:
+    """The packets from the last key frame on that is shown at or before `position` in ticks."""
+    waiting: list[av.Packet[S]] = []
+    for packet in packets:
+        if packet.is_keyframe and packet.pts is not None and packet.pts <= position:
+            waiting = []
+        waiting.append(packet)
+        if packet.dts is not None and packet.dts > position:
+            break
+    yield from waiting
+    yield from packets
+
+
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    """The stream's own decoder; FFmpeg's for VP8 and VP9 leave out what is transparent, those of libvpx do not."""
+    name = WITH_ALPHA.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) != "1":
+        return stream.codec_context
+    try:
+        return cast("av.VideoCodecContext", av.CodecContext.create(name, "r"))
+    except av.codec.codec.UnknownCodecError:
+        return stream.codec_context
 
 
 def _clock(stream: av.VideoStream) -> Fraction:
@@ -361,7 +420,9 @@ def _seek(container: av.container.InputContainer, stream: av.VideoStream, time: 
 
 def _is_cover(stream: av.VideoStream) -> bool:
     """Whether a video stream is the cover picture of a song."""
-    return "attached_pic" in str(getattr(stream, "disposition", ""))
+    # The enum's text is its number from Python 3.11 on; av 14 has no `disposition` of a stream that was not opened.
+    disposition = getattr(stream, "disposition", None)
+    return disposition is not None and bool(disposition & type(disposition).attached_pic)
 
 
 def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:

@@ -1,8 +1,8 @@
 """Decoded video frames as the artist sees them: 8-bit RGB, upright, with square pixels.
 
 The file's own matrix (BT.601, BT.709, BT.2020) and range (limited, full) are undone. A file that names no matrix is
-taken as Chromium takes it, by its height, so that colours are those of ComfyUI's page. HDR (PQ, HLG) is read as it is
-stored, without tone mapping. Transparency is laid over white, as in images/convert.py. Fields are not separated.
+taken as Chromium takes it, by its height, so that colours are those of ComfyUI's page. HDR (PQ, HLG) becomes SDR, see
+tones.py. Transparency is laid over white, as in images/convert.py.
 """
 
 from fractions import Fraction
@@ -10,6 +10,8 @@ from typing import Any
 
 import av
 import numpy as np
+
+from .tones import NAMES, to_sdr
 
 WHITE = 255
 MAX_ASPECT = 8  # pixels more stretched than this are a mistake in the file
@@ -19,7 +21,6 @@ BT709, BT601 = 1, 5
 MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
 HD_HEIGHT = 720  # from here on an unnamed matrix is BT.709 (Chromium's rule)
 LIMITED, FULL = 1, 2
-HDR_TRANSFERS = (16, 18)  # PQ, HLG
 # BICUBIC | FULL_CHR_H_INT | ACCURATE_RND: without the last two, 4:2:0 is off by up to 2 of 255 and its colours
 # are not interpolated. Given as a number, since older av has no names for them.
 EXACT = 0x4 | 0x2000 | 0x40000
@@ -29,7 +30,7 @@ class Converter:
     """Turns the frames of one stream into pixels of one size: that of the first frame it is made from.
 
     width, height: in pixels as displayed.  rotation: clockwise degrees (0, 90, 180, 270) in the file, undone;
-    mirroring is done too.  hdr: the file is PQ or HLG.
+    mirroring is done too.  hdr: what kind of HDR the file is, empty for SDR.
     """
 
     def __init__(self, first: av.VideoFrame, aspect: Fraction | None):
@@ -47,11 +48,14 @@ class Converter:
             (False, True, True): 180,
             (True, False, True): 270,
         }.get(self._flips, 0)
-        self.hdr = int(first.color_trc) in HDR_TRANSFERS if hasattr(first, "color_trc") else False
+        self._transfer = int(getattr(first, "color_trc", 0) or 0)
+        self.hdr = NAMES.get(self._transfer, "")
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [height, width, 3] of one frame."""
         pixels = self._rgb(frame)
+        if self.hdr:
+            pixels = to_sdr(pixels, self._transfer)
         transposed, mirrored, upside_down = self._flips
         if transposed:
             pixels = pixels.transpose(1, 0, 2)

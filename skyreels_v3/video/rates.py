@@ -3,11 +3,16 @@
 import math
 from fractions import Fraction
 
+import numpy as np
+
 COMMON = tuple(
     Fraction(rate)
     for rate in ("24000/1001", 24, 25, "30000/1001", 30, 48, 50, "60000/1001", 60, 12, 15, 16, 10, 20, 8, 100, 120)
 )
 MAX_DENOMINATOR = 1001
+SLOWEST, FASTEST = 12, 120  # frames a second of a video that is written
+COARSE = (12, 15, 20, 24, 30, 48, 60, 100, 120)  # one of the usual rates is within a tenth of any of these
+FITTING = 0.8  # of the steps between frames
 
 
 def resample_indices(frames: int, from_rate: Fraction | int, to_rate: Fraction | int, start: int = 0) -> list[int]:
@@ -42,6 +47,38 @@ def likely_rate(frames: int, seconds: Fraction, tick: Fraction, stated: tuple[Fr
         if abs((frames - 1) / rate - seconds) <= 2 * tick:
             return rate
     return Fraction((frames - 1) / seconds).limit_denominator(MAX_DENOMINATOR)
+
+
+def nominal_rate(steps: np.ndarray, tick: float) -> Fraction:
+    """The usual rate that a clip of unevenly spaced frames was made at: most steps are whole frames of it.
+
+    steps: seconds between two frames each.  tick: the step of the file's clock.
+    Without such a rate the usual one that is nearest to the average.
+    """
+    average = 1 / float(steps.mean())
+    for rate in COARSE:
+        frames = np.maximum(1, np.round(steps * rate))
+        fits = np.abs(steps - frames / rate) <= np.maximum(1.5 * tick, frames.clip(max=2) * 0.1 / rate)
+        if fits.mean() >= FITTING:
+            average = float(frames[fits].sum() / steps[fits].sum())
+            break
+    return min(COMMON, key=lambda rate: abs(math.log(float(rate) / average)))
+
+
+def written_rate(rate: Fraction | int, least: Fraction | int = SLOWEST) -> Fraction:
+    """The rate to write a video of `rate` at, so that frames made at `least` a second (up to 24) are all in it.
+
+    A rate from there to 120 stays (of 24, 23.976 is near enough). A slower one is multiplied, to a usual rate where
+    one is a multiple, and a faster one divided: every frame stays on screen equally long.
+    """
+    rate, least = Fraction(rate), max(Fraction(least), Fraction(SLOWEST))
+    if rate > FASTEST:
+        return rate / math.ceil(rate / FASTEST)
+    enough = least * Fraction(1000, 1001)
+    if rate >= enough:
+        return rate
+    usual = [one for one in sorted(COMMON) if one >= enough and (one / rate).denominator == 1]
+    return usual[0] if usual else rate * math.ceil(enough / rate)
 
 
 def _first_shown(frame: int, step: Fraction) -> int:

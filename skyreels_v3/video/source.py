@@ -35,7 +35,7 @@ class SourceInfo:
 
     width: int
     height: int
-    frame_rate: Fraction  # the true average
+    frame_rate: Fraction  # where frames are not evenly spaced, the usual rate that they are nearest to
     frames: int  # their count
     duration: Fraction  # until the end of the last frame
     exact: bool = True  # False where the count of frames is an estimate (large files)
@@ -44,7 +44,8 @@ class SourceInfo:
     has_audio: bool = False
     audio_rate: int = 0  # samples a second, 0 without sound
     audio_channels: int = 0
-    hdr: bool = False  # PQ or HLG, which is read without tone mapping
+    hdr: str = ""  # which HDR its frames are stored in; they are given as SDR
+    interlaced: bool = False  # frames are stored as two fields; they are given without combs
     cut_off: bool = False  # the file ends before its header says so; what is there is used
 
     def frames_at(self, rate: Fraction | int) -> int:
@@ -169,7 +170,7 @@ def last_frames(source: Source, count: int, fps: Fraction | int = 24, fit: Fit |
 
 
 def frames(source: Source, fps: Fraction | int | None = None) -> Iterator[np.ndarray]:
-    """uint8 [H, W, 3] after uint8 [H, W, 3]: the whole video at a constant rate, by default its average one.
+    """uint8 [H, W, 3] after uint8 [H, W, 3]: the whole video at a constant rate, by default its own.
 
     Each takes what is on screen at the middle of its own time. Raises InputError where nothing can be decoded.
     """

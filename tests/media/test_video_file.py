@@ -78,7 +78,7 @@ def test_a_variable_rate_is_read_by_time(tmp_path):
     source = FileSource(clip(tmp_path / "a.mp4", times=times, frames=60))
     info = probe(source)
     assert info.variable and info.frames == 60
-    assert abs(info.frame_rate - 59 / (times[-1] - times[0])) < 0.01
+    assert info.frame_rate == 24, "the usual rate that is nearest to 23.9"
     wanted = [
         min(range(60), key=lambda frame: abs(times[frame] - times[-1] + Fraction(back, 24))) for back in range(25)
     ]
@@ -240,7 +240,8 @@ def test_a_large_file_is_estimated_from_both_ends(tmp_path, monkeypatch):
     for ending in ("mp4", "mkv", "ts"):
         source = FileSource(clip(tmp_path / f"a.{ending}", 300, 25))
         info = probe(source)
-        assert not info.exact and info.frame_rate == 25 and abs(info.frames - 300) <= 2
+        assert info.exact == (ending == "ts"), "only a stream read to its end shows whether its clock starts again"
+        assert info.frame_rate == 25 and abs(info.frames - 300) <= 2
         assert numbers_of(last_frames(source, 3, fps=25)) == [297, 298, 299]
 
 

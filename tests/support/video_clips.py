@@ -14,6 +14,7 @@ from pack.skyreels_v3.video.source import Source, SourceInfo
 
 BITS = 10  # of the number in each frame
 WIDTH, HEIGHT = 160, 64
+SOUNDS = {".webm": "libopus", ".vob": "ac3"}
 
 
 def numbered(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -66,7 +67,7 @@ def clip(
         heard = None
         if sound is not None:
             waveform, sound_rate = sound
-            heard = out.add_stream("aac" if "webm" not in str(path) else "libopus", rate=sound_rate)
+            heard = out.add_stream(SOUNDS.get(Path(path).suffix, "aac"), rate=sound_rate)
             heard.layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(waveform)]
         count = frames if isinstance(frames, int) else len(frames)
         for index in range(count):
