@@ -14,7 +14,7 @@ from ..skyreels_v3.model.lora import BranchParams, module_name
 from ..skyreels_v3.model.params import TransformerParams
 from .header import read_header
 from .key_maps import find_dialect
-from .lora_names import WRAPPERS, is_distilled, layer_names, other_kind, split, wan_name
+from .lora_names import is_distilled, layer_names, other_kind, split, wan_name
 from .params import expected_shapes
 from .tensor_info import TensorInfo, short, some
 
@@ -136,7 +136,7 @@ def _layers(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape], name
     strange: dict[str, None] = {}
     is_lora = False
     for key in tensors:
-        layer, part = split(WRAPPERS.sub("", key)) or (key, "")
+        layer, part = split(key) or (key, "")
         is_lora |= bool(part)
         wan = wan_name(layer, names) if part else None
         if part == "diff_m" and wan is None:

@@ -87,6 +87,7 @@ def other_kind(keys: Iterable[str]) -> str | None:
 
 def split(key: str) -> tuple[str, str] | None:
     """(the layer as the file calls it, what the tensor is: a name of PARTS), None if it is nothing of a LoRA."""
+    key = WRAPPERS.sub("", key)
     for part, end in PARTS.items():
         found = end.search(key)
         if found:
