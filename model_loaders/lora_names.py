@@ -7,7 +7,7 @@ Sources: the files of diffusion-pipe, musubi-tuner (kohya), DiffSynth (PEFT), ai
 import re
 from collections.abc import Iterable, Mapping
 
-from .key_maps import KEY_MAPS
+from .key_maps import KEY_MAPS, unwrapped
 
 # What may stand before a layer's name, several of them one after the other.
 PREFIXES = (
@@ -39,9 +39,6 @@ PARTS = {
     "diff_m": re.compile(r"\.diff_m$"),
     "set": re.compile(r"\.set_weight$"),
 }
-
-# What torch.compile, FSDP and checkpointing put anywhere inside a name.
-WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 # Kinds whose change of a weight is no product of two thin matrices.
 OTHER_KINDS = {
@@ -87,7 +84,7 @@ def other_kind(keys: Iterable[str]) -> str | None:
 
 def split(key: str) -> tuple[str, str] | None:
     """(the layer as the file calls it, what the tensor is: a name of PARTS), None if it is nothing of a LoRA."""
-    key = WRAPPERS.sub("", key)
+    key = unwrapped(key)
     for part, end in PARTS.items():
         found = end.search(key)
         if found:

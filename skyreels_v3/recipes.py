@@ -24,7 +24,6 @@ class Recipe:
     shift: float  # of the sigmas, s' = shift s / (1 + (shift - 1) s)
     fps: int  # frames a second
     solver: str  # "unipc" or "euler"
-    guidance: float = 1.0  # by the text; 1 means one forward a step
     integer_timesteps: bool = True  # the network was distilled on sigma x 1000 cut down to a whole number
     companions: tuple[str, ...] = ("text_encoders", "vae")  # ComfyUI's folders of the other models that it needs
     negative: str = ""  # the negative prompt where an artist gives none

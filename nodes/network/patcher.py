@@ -18,9 +18,8 @@ from .streaming import StreamedBlocks
 
 
 def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
-    """The patcher for a SkyReels-V3 model: host.patcher_class with PackedPatches, StreamedBlocks and
-    ForeignPatches; the same class at
-    every call."""
+    """The patcher for a SkyReels-V3 model: versions.patcher_class with PackedPatches, StreamedBlocks and
+    ForeignPatches; the same class at every call."""
     if load_device is not None and comfy.model_management.is_device_cpu(load_device):
         dynamic = False  # the dynamic one would make a classic one there, without what is added here
     return _with_packed(versions.patcher_class(dynamic))

@@ -1,4 +1,4 @@
-"""Where a long job keeps its results, and what makes two queued prompts the same job."""
+"""Where a long run keeps its results, and what makes two queued prompts the same run."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ RESOLVED = {"SkyReelsLoadModel": {"model", "attention"}}
 
 @dataclass(frozen=True)
 class Node:
-    """The node that runs a job."""
+    """The node that is run."""
 
     id: str | None  # in the graph; what is told appears there
     inputs: Mapping[str, str]  # what its models and encoders follow from, see `upstream`
@@ -88,7 +88,7 @@ def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
 
 def model_stamps(models: Iterable) -> list[tuple]:
     """The checkpoints and LoRAs behind MODELs of Load Model, and an attention that rounds: another one of these is
-    another job. Exact attentions are one and the same.
+    another run. Exact attentions are one and the same.
     """
     stamps = []
     for model in models:
@@ -101,13 +101,13 @@ def model_stamps(models: Iterable) -> list[tuple]:
     return stamps
 
 
-def leave_playable(job: LongRun, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:
+def leave_playable(run: LongRun, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:
     """Joins what is done, so that an interrupted night still has something to watch."""
-    if not list(job.pieces(keys)):
+    if not list(run.pieces(keys)):
         return
-    path = job.folder.path("so_far.mp4")
+    path = run.folder.path("so_far.mp4")
     try:
-        job.join(keys, path, sound)
+        run.join(keys, path, sound)
     except InputError as error:
         log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
         return

@@ -1,7 +1,7 @@
-"""One run of a job that takes hours: what an earlier run left in the job's folder is kept, the rest is made.
+"""One run of a job that takes hours: what an earlier run left in the run's folder is kept, the rest is made.
 
 A job of this kind is a class of `ResumableRun` that says what its windows are, what they follow from, and how one of
-them is made; everything between the job's folder and the finished video is here.
+them is made; everything between the run's folder and the finished video is here.
 """
 
 import time
@@ -25,7 +25,7 @@ from .identity import Node, jobs_folder, leave_playable
 from .progress import RunProgress
 from .results import RESULT, keep_used, prune_runs
 
-LAYOUT = 1  # of a job's folder; another number makes every kept job anew
+LAYOUT = 1  # of a run's folder; another number makes every kept run anew
 
 
 class Planned(Protocol):
@@ -49,7 +49,7 @@ State = TypeVar("State", bound=WindowState)
 
 @dataclass(frozen=True)
 class VideoFile:
-    """The video that a job writes."""
+    """The video that a run writes."""
 
     width: int  # pixels
     height: int
@@ -102,7 +102,7 @@ class ResumableRun(ABC, Generic[Window, State]):
 
     @abstractmethod
     def identity(self) -> tuple:
-        """All that every window follows from, see `digest.digest`: what changes here makes the whole job anew."""
+        """All that every window follows from, see `digest.digest`: what changes here makes the whole run anew."""
 
     def identity_of(self, window: Window) -> Any:
         """What a window adds to those before it: a change makes it and those behind it anew."""
@@ -144,24 +144,24 @@ class ResumableRun(ABC, Generic[Window, State]):
         prune_runs()
         with RunFolder(jobs_folder(), f"{self.name}-{base}") as folder:
             file = self.file
-            job = LongRun(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
+            run = LongRun(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
             result = f"{RESULT}{digest(pieces, self.sound_key())}"
             keep_used(folder, [*([lead.key] if lead else []), *self.beside, *keys, result])
-            done = job.finished(keys)
+            done = run.finished(keys)
             if done:
                 versions.tell(self.node.id, f"{done} of {len(keys)} {self.unit}s are kept from before")
             try:
                 if lead and lead.shown and not folder.done(lead.key):
                     versions.tell(self.node.id, lead.said)
-                    job.add_lead(lead.key, lead.frames())
-                state = self._made(job, keys, done)
+                    run.add_lead(lead.key, lead.frames())
+                state = self._made(run, keys, done)
             except BaseException:
-                leave_playable(job, pieces, self.node.id, self.sound(so_far=True))
+                leave_playable(run, pieces, self.node.id, self.sound(so_far=True))
                 raise
             path = folder.path(f"{result}.mp4")
             if not folder.done(result):
                 with folder.writing():
-                    count = job.join(pieces, path, self.sound(so_far=False))
+                    count = run.join(pieces, path, self.sound(so_far=False))
                 folder.commit(result, [path.name], {"frames": count})
             count = folder.info(result)["frames"]
             folder.finish()
@@ -177,20 +177,20 @@ class ResumableRun(ABC, Generic[Window, State]):
             for line in [*self.plan.describe().split("\n"), made, *lines]
         )
 
-    def _made(self, job: LongRun, keys: Sequence[str], done: int) -> State:
+    def _made(self, run: LongRun, keys: Sequence[str], done: int) -> State:
         """Makes the windows from number `done` on, and returns the state after the last one."""
         if done == len(keys):
-            return self.state_type(**job.state(keys[-1]))
-        state = self.prepare(job.folder, done)
+            return self.state_type(**run.state(keys[-1]))
+        state = self.prepare(run.folder, done)
         if done:
-            state = self.state_type(**job.state(keys[done - 1]))
+            state = self.state_type(**run.state(keys[done - 1]))
         before = sum(window.new_frames for window in self.windows[:done])
         for index, window in enumerate(self.windows[done:], start=done):
-            with job.window(keys[index], window.new_frames, before) as video:
-                state = self.make(index, state, job.folder, video.write)
+            with run.window(keys[index], window.new_frames, before) as video:
+                state = self.make(index, state, run.folder, video.write)
                 video.state = state.tensors()
             self.progress.show(video.last)
             before += window.new_frames
             if index and not self.keeps_state(self.windows[index - 1]):
-                job.drop_state(keys[index - 1])
+                run.drop_state(keys[index - 1])
         return state

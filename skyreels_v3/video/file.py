@@ -420,7 +420,7 @@ def _seek(container: av.container.InputContainer, stream: av.VideoStream, time: 
 
 def _is_cover(stream: av.VideoStream) -> bool:
     """Whether a video stream is the cover picture of a song."""
-    # The enum's text is its number from Python 3.11 on; av 14 has no `disposition` of a stream that was not opened.
+    # Asked as a flag: the enum's text is its number from Python 3.11 on.
     disposition = getattr(stream, "disposition", None)
     return disposition is not None and bool(disposition & type(disposition).attached_pic)
 

@@ -237,13 +237,8 @@ def test_a_model_of_real_size_takes_no_time(tmp_path):
 
 @pytest.mark.parametrize("naming", loras.NAMINGS)
 def test_loras(tmp_path, naming):
-    style = {
-        "kohya": "kohya",
-        "musubi": "kohya",
-        "lycoris": "kohya",
-        "onetrainer": "kohya",
-        **dict.fromkeys(("wan", "fastvideo", "compiled", "sharded"), "wan"),
-    }
+    style = dict.fromkeys(("kohya", "musubi", "lycoris", "onetrainer"), "kohya")
+    style |= dict.fromkeys(("wan", "fastvideo", "compiled", "sharded"), "wan")
     style |= dict.fromkeys(("peft", "diffsynth", "nested"), "peft")
     style |= dict.fromkeys(("diffusion-pipe", "extracted", "whole"), "comfyui") | {"lycoris, diffusers": "kohya"}
     tensors = loras.named(loras.lora_pairs(), naming, alpha=loras.ALPHA)
