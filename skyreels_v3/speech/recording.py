@@ -6,6 +6,7 @@ Source: avatar_preprocess.py of the official code.
 import math
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import InputError
 from ..recipes import RECIPES, Job
@@ -62,13 +63,18 @@ def to_mono(waveform: torch.Tensor, rate: int) -> torch.Tensor:
 
 
 def resample(samples: torch.Tensor, rate: int, wanted: int) -> torch.Tensor:
-    """Samples [..., n] at another rate, [..., ceil(n wanted / rate)], by librosa (soxr_hq), as in the official code."""
+    """Samples [..., n] float32 at another rate, [..., ceil(n wanted / rate)].
+
+    The official code asks librosa for it (soxr_hq), which asks soxr and brings numba besides.
+    """
     if rate == wanted:
         return samples
-    import librosa  # takes seconds to import
+    import soxr
 
-    made = librosa.resample(samples.numpy(), orig_sr=rate, target_sr=wanted, res_type="soxr_hq")
-    return torch.from_numpy(made)
+    channels = samples.reshape(-1, samples.shape[-1]).numpy()
+    made = torch.stack([torch.from_numpy(soxr.resample(one, rate, wanted, quality="HQ")) for one in channels])
+    length = math.ceil(samples.shape[-1] * (wanted / rate))  # soxr makes a sample more or less of some lengths
+    return F.pad(made, (0, length - made.shape[-1])).reshape(*samples.shape[:-1], length)
 
 
 def video_frames(samples: int) -> int:

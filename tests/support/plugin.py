@@ -119,13 +119,20 @@ def reference_prompt(pack_nodes: PackNodes) -> list:
     return condition.attach([[text, {}]], condition.JobCondition(job, slots))
 
 
-@pytest.fixture(scope="session")
-def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+@pytest.fixture(scope="module")
+def stocked_server(running_stocked_server) -> Iterator:
     """One running server with this pack and every model and input that the workflows ask for.
 
     All tests share it: leave no state in it that others could meet.
     It sends previews and has the packs small_encoders and tests/data/packs/odd_inputs besides.
     """
+    yield running_stocked_server
+    # It waits while other files compute: their memory is not to hold the models of this one.
+    running_stocked_server.post("/free", {"unload_models": True, "free_memory": True})
+
+
+@pytest.fixture(scope="session")
+def running_stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     from pack.dev.comfyui.server import Server
     from pack.dev.samples import workflow_inputs
 
