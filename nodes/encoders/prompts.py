@@ -1,4 +1,4 @@
-"""The texts of a long job, each encoded once, before anything is sampled."""
+"""The texts of a long run, each encoded once, before anything is sampled."""
 
 import html
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Join Videos: the parts of a film one after the other, each with its sound."""
+"""Join Videos: videos one after the other in one film, each with its sound."""
 
 import uuid
 
@@ -18,7 +18,7 @@ from ..inputs.source import remarks, source_of
 from ..runs.identity import jobs_folder
 from ..runs.results import RESULT, given, lost, prune_runs
 
-PARTS = 6
+MOST = 6
 SHOWN_EVERY = 24  # frames between two previews
 
 
@@ -29,11 +29,11 @@ class JoinVideos(io.ComfyNode):
             io.Video.Input(
                 f"video_{number}",
                 optional=number > 1,
-                tooltip="The first part; the film takes its size and frames a second."
+                tooltip="The first video; the film takes its size and frames a second."
                 if number == 1
-                else "What follows, of any size and rate. Parts that are not connected are left out.",
+                else "What follows, of any size and rate. Inputs that are not connected are left out.",
             )
-            for number in range(1, PARTS + 1)
+            for number in range(1, MOST + 1)
         ]
         return versions.schema(
             node_id="SkyReelsJoinVideos",
@@ -46,7 +46,7 @@ class JoinVideos(io.ComfyNode):
                     "fit",
                     options=list(FITS),
                     default=DEFAULT_FIT,
-                    tooltip="How a part of another shape fills the film: crop cuts its edges, letterbox adds black "
+                    tooltip="How a video of another shape fills the film: crop cuts its edges, letterbox adds black "
                     "bars, stretch distorts it.",
                 ),
                 codec_input(),
@@ -65,9 +65,9 @@ class JoinVideos(io.ComfyNode):
         connected = [videos[name] for name in sorted(videos) if videos[name] is not None]
         if not connected:
             raise InputError("No video is connected to Join Videos: connect at least video_1.")
-        parts = [source_of(video, frame_rate=0) for video in connected]
-        rate = film_rate(parts)
-        expected = sum(part.info.frames_at(rate) for part in parts)
+        sources = [source_of(video, frame_rate=0) for video in connected]
+        rate = film_rate(sources)
+        expected = sum(source.info.frames_at(rate) for source in sources)
         bar = comfy.utils.ProgressBar(expected, node_id=cls.hidden.unique_id)
         done = 0
 
@@ -83,14 +83,14 @@ class JoinVideos(io.ComfyNode):
         with RunFolder(jobs_folder(), f"film-{name}") as folder:
             folder.finish()  # from the start: of a film that is cancelled nothing is worth keeping
             path = folder.path(f"{RESULT}{name}.mp4")
-            count = concat(parts, path, fit, codec, shown)
+            count = concat(sources, path, fit, codec, shown)
             folder.commit(f"{RESULT}{name}", [path.name], {"frames": count})
             folder.finish()
-        told = f"{len(parts)} videos, {count} frames, {float(count / rate):.2f} s"
+        told = f"{len(sources)} videos, {count} frames, {float(count / rate):.2f} s"
         notes = [
             f"video_{number}: {note}"
-            for number, part in enumerate(parts, 1)
-            for note in remarks(part.info, rate if number == 1 else None)
+            for number, source in enumerate(sources, 1)
+            for note in remarks(source.info, rate if number == 1 else None)
         ]
         versions.tell(cls.hidden.unique_id, told, *notes)
         return io.NodeOutput(given(path))

@@ -51,7 +51,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Texts:  # its name is part of a job's keys, as those of Settings and Timing are
+class Texts:  # its name is part of a run's keys, as those of Settings and Timing are
     """What the windows are made with."""
 
     prompt: str  # of the key frames
@@ -187,7 +187,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         return to_come + ([texts.negative] if self.request.sampling.needs_negative else [])
 
     def _key_frames(self, folder: RunFolder, avatar: AvatarPasses) -> Start:
-        """Makes the key frames once a job, one file each; several windows of a long job may end on the same one."""
+        """Makes the key frames once a run, one file each; several of its windows may end on the same one."""
         start = f"{KEY_FRAMES}.safetensors"
         if not folder.done(KEY_FRAMES):
             self.progress.start(0, "key frames")

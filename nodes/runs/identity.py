@@ -36,7 +36,7 @@ class Node:
 
 
 def jobs_folder() -> Path:
-    """Where unfinished and recently finished jobs are kept: visible to the artist, and not cleared at start-up."""
+    """Where unfinished and recently finished runs are kept: visible to the artist, and not cleared at start-up."""
     return Path(folder_paths.get_output_directory()) / ROOT
 
 

@@ -1,4 +1,4 @@
-"""One progress bar, one line of text and live previews for a job of many windows."""
+"""One progress bar, one line of text and live previews for a run of many windows."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .. import versions
 
 
 class RunProgress:
-    """Counts sampling steps over a whole job, and shows what is finished below what is being made.
+    """Counts sampling steps over a whole run, and shows what is finished below what is being made.
 
     unit: what a window is called ("roll", "window").  windows: how many.  steps: sampling steps of each.
     ahead: seconds of each by what this machine measured before, where that is known.

@@ -1,6 +1,6 @@
 """One run of a job that takes hours: what an earlier run left in the run's folder is kept, the rest is made.
 
-A job of this kind is a class of `ResumableRun` that says what its windows are, what they follow from, and how one of
+A run of this kind is a class of `ResumableRun` that says what its windows are, what they follow from, and how one of
 them is made; everything between the run's folder and the finished video is here.
 """
 
@@ -82,7 +82,7 @@ class Finished(Generic[State]):
 
 
 class ResumableRun(ABC, Generic[Window, State]):
-    """A long job. `name` begins its folder's name, `unit` is what a window is called and begins the windows' keys."""
+    """A long run. `name` begins its folder's name, `unit` is what a window is called and begins the windows' keys."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
@@ -91,7 +91,7 @@ class ResumableRun(ABC, Generic[Window, State]):
     state_type: type[State]
 
     node: Node
-    plan: Any  # with `describe()`, to be read before the job starts
+    plan: Any  # with `describe()`, to be read before the run starts
     windows: Sequence[Window]  # of the plan, in order
     file: VideoFile
     progress: RunProgress

@@ -230,7 +230,7 @@ def encode(
     at_once: int = FRAMES_PER_LATENT,
     layout: torch.memory_format = torch.channels_last_3d,
 ) -> Iterator[torch.Tensor]:
-    """Latents of a video, the mean of what the network sees, piece after piece: [1, 16, n, h, w], not in model space.
+    """Latents of a video, the mean of what the network sees: [1, 16, n, h, w] at a time, not in model space.
 
     pixels: (start, stop) -> those frames [1, 3, stop - start, H, W] in [-1, 1], as they are to be computed.
     frames: 4n + 1; what is beyond is left out, as in the official code.  at_once and the others: as in `decode`.

@@ -21,7 +21,7 @@ from .source import Sound, Source, frames
 from .writer import DEFAULT_CODEC, VideoWriter
 
 STEREO = 2
-SMOOTH = 24  # frames a second: no part that moves as smoothly as a film loses frames to a slower first one
+SMOOTH = 24  # frames a second: no video that moves as smoothly as a film loses frames to a slower first one
 OnFrame = Callable[[int, np.ndarray], None]  # number of the video, a frame of it
 
 
