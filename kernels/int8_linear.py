@@ -4,6 +4,7 @@ x W^T = (x H) (W H)^T for an orthogonal H, and a Hadamard matrix makes every num
 numbers: one channel a hundred times as large as the others no longer takes the resolution of the whole row.
 """
 
+import os
 from functools import cache
 
 import torch
@@ -85,6 +86,8 @@ def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 @cache
 def has_int8_matmul(device: torch.device) -> bool:
     """Whether this device multiplies int8 matrices, tried once; MPS, cards before Turing and some of AMD's do not."""
+    if device.type == "cuda" and torch.version.hip is not None and _breaks(torch.cuda.get_device_properties(device)):
+        return False
     a, b = (
         torch.arange(n * 64, device=device).remainder(p).to(torch.int8).view(n, 64) for n, p in ((32, 113), (40, 61))
     )
@@ -92,6 +95,11 @@ def has_int8_matmul(device: torch.device) -> bool:
         return bool((int8_matmul(a, b) == a.float() @ b.float().t()).all())
     except RuntimeError:
         return False
+
+
+def _breaks(card) -> bool:
+    """Whether trying is not safe: on Windows hipBLASLt's int8 takes the process with it, RDNA4's fails in silence."""
+    return os.name == "nt" or str(getattr(card, "gcnArchName", "")).startswith("gfx12")
 
 
 @cache

@@ -1,5 +1,7 @@
 """Triton: the product of int8 rows with an int8 weight; scales, bias and GELU are applied to the sums in registers."""
 
+from itertools import pairwise
+
 import torch
 import triton
 import triton.language as tl
@@ -16,7 +18,12 @@ GROUP = 8
 # GeForce cards have. The others are timed on the first product of a size, because cards differ in what they like.
 # Larger ones spill registers.
 TILES = ((64, 64, 128, 4, 4), (64, 128, 128, 4, 3), (128, 128, 64, 8, 4), (128, 128, 128, 8, 3))
+# For Hopper's instructions alone: it takes 147 KB, and spills registers on others.
+LARGE, HOPPER = (128, 256, 128, 8, 3), (9, 0)
 FEW_ROWS = 1024
+ROUNDS = 3  # in which a tile is timed: the fastest counts
+TURING = (7, 5)
+WITHOUT_TURING = (3, 3)  # from this version on Triton does not compile products of int8 for it
 
 _fastest: dict[tuple, tuple] = {}
 
@@ -61,6 +68,23 @@ def int8_kernel(
     tl.store(place, v.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (column < columns)[None, :])
 
 
+def capability(device: torch.device) -> tuple[int, int] | None:
+    """The compute capability of a card of NVIDIA; None for other devices."""
+    nvidia = device.type == "cuda" and torch.version.hip is None
+    return torch.cuda.get_device_capability(device) if nvidia else None
+
+
+def compiles_for(capability: tuple[int, int] | None) -> bool:
+    """Whether this Triton compiles the product: trying prints pages of its inner language."""
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    return capability is None or capability > TURING or version < WITHOUT_TURING
+
+
+def tiles(capability: tuple[int, int] | None) -> tuple[tuple, ...]:
+    """What is timed on a card."""
+    return (*TILES, LARGE) if capability == HOPPER else TILES
+
+
 def options(tile: tuple) -> dict:
     """The kernel's options for one of TILES."""
     rows, columns, depth, warps, stages = tile
@@ -68,9 +92,9 @@ def options(tile: tuple) -> dict:
 
 
 def int8_linear(x, weight, scale, bias=None, rotation=0, gelu=False):
-    """As the reference; leaves a weight that is not contiguous to it."""
+    """As the reference; leaves a weight that is not contiguous to it, and cards that Triton has no product for."""
     flat = flat_rows(x, rotation)
-    if not weight.is_contiguous():
+    if not weight.is_contiguous() or not compiles_for(capability(x.device)):
         return NotImplemented
     if flat.shape[-1] != weight.shape[1]:
         raise ValueError(f"{tuple(x.shape)} is multiplied with a weight {tuple(weight.shape)}")
@@ -99,19 +123,20 @@ def multiply(rows: QuantisedRows, weight, scale, bias, gelu: bool, out: torch.Te
         tile = TILES[0]
     size = (out.device, columns, depth)
     if tile is None and size not in _fastest:
-        _fastest[size] = min(TILES, key=lambda tile: _seconds(lambda: launch(tile)))
+        _fastest[size] = min(tiles(capability(out.device)), key=lambda tile: _seconds(lambda: launch(tile)))
     launch(tile or _fastest[size])
 
 
 def _seconds(call) -> float:
     """How long the device needs for a call, infinite where it cannot; the first call compiles and does not count."""
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]
     try:
         call()
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
+        marks[0].record()
+        for mark in marks[1:]:
+            call()
+            mark.record()
+        marks[-1].synchronize()
     except triton.runtime.errors.OutOfResources:
         return float("inf")
-    return begin.elapsed_time(end)
+    return min(begin.elapsed_time(end) for begin, end in pairwise(marks))

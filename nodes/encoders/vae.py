@@ -10,7 +10,8 @@ How the video is tiled is decided before, by `vae_memory`; only where its count 
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,8 @@ class TiledVae:
 
     def tilings(self) -> Iterator[Tiling]:
         channels = self.vae.first_stage_model.dim
-        return vae_memory.tilings(self.direction, self.height, self.width, channels, self.dtype.itemsize)
+        unfolds = causal_vae.unfolds(self.vae.device)
+        return vae_memory.tilings(self.direction, self.height, self.width, channels, self.dtype.itemsize, unfolds)
 
     def planned(self) -> Tiling:
         """The tiling where the device holds the VAE and nothing else."""
@@ -130,37 +132,38 @@ class TiledVae:
         return tiling if tiling.bytes <= free else vae_memory.choose(free, self.tilings)
 
     def run(self, work: Callable[[Tiling], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
-        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again once, with a smaller tiling."""
+        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again, in smaller and smaller tilings."""
         tiling, done = self.ready(), 0
-        try:
-            for piece in self.steps(work(tiling)):
-                done += piece.shape[2]
-                yield piece
-            return
-        except Exception as error:
-            less = vae_memory.smaller(tiling, self.tilings)
-            if less is None or not versions.is_out_of_memory(error):
-                raise
-        # Outside of the block above, whose error holds on to the tensors.
-        log.warning(
-            "SkyReels-V3: the memory did not suffice to %s the video%s; it is tried again%s, %d frames at once.",
-            self.direction.value,
-            tiling.describe(),
-            less.describe(),
-            less.at_once,
-        )
-        comfy.model_management.soft_empty_cache()
-        for piece in self.steps(work(less)):
-            new = piece[:, :, max(0, done) :]
-            done -= piece.shape[2] - new.shape[2]
-            if new.shape[2]:
-                yield new
+        while True:
+            behind = done  # frames that were handed out and are made again
+            try:
+                for piece in self.steps(work(tiling)):
+                    new = piece[:, :, max(0, behind) :]
+                    behind -= piece.shape[2]
+                    if new.shape[2]:
+                        done += new.shape[2]
+                        yield new
+                return
+            except Exception as error:
+                less = vae_memory.smaller(tiling, self.tilings)
+                if less is None or not versions.is_out_of_memory(error):
+                    raise
+            # Outside of the block above, whose error holds on to the tensors.
+            log.warning(
+                "SkyReels-V3: the memory did not suffice to %s the video%s; it is tried again%s, %d frames at once.",
+                self.direction.value,
+                tiling.describe(),
+                less.describe(),
+                less.at_once,
+            )
+            tiling = less
+            comfy.model_management.soft_empty_cache()
 
     def steps(self, pieces: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The pieces, each made as ComfyUI makes things: interruptible, without gradients, on the right device."""
         while True:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with versions.on_device(self.vae.device), torch.no_grad():
+            with versions.on_device(self.vae.device), torch.no_grad(), full_float32():
                 piece = next(pieces, None)
             if piece is None:
                 return
@@ -175,6 +178,24 @@ class TiledVae:
 
     def to_device(self, video: torch.Tensor) -> torch.Tensor:
         return video.to(self.vae.device, self.dtype)
+
+
+@contextmanager
+def full_float32() -> Generator[None]:
+    """All digits of float32 in convolutions: cuDNN takes the ten bits of TF32, and counts wrongly with them in some
+    versions.
+    """
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # somebody has set torch's newer switches instead: as they wish
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def _decoded(tiled: TiledVae, tiling: Tiling, latents: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -14,7 +14,7 @@ from ... import kernels
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
-from ...skyreels_v3.model.chunking import SMALL, USUAL, Chunking
+from ...skyreels_v3.model.chunking import USUAL, Chunking, next_smaller
 from ...skyreels_v3.model.lora import applied
 from ...skyreels_v3.model.memory import TEXT_TOKENS, cache_limit
 from ...skyreels_v3.model.params import TransformerParams
@@ -46,6 +46,7 @@ class Network(SkyReelsTransformer):
         self.dtype = dtype
         self.step_cache: StepCache | None = None  # only within a sampling: between two, weights and LoRAs may change
         self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes, within a sampling
+        self.sufficed: dict[int, Chunking] = {}  # by tokens, where the planned one ran out of memory
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
         # What nodes for Wan networks read, by ComfyUI's names, which are those of the sizes too.
@@ -122,22 +123,28 @@ class Network(SkyReelsTransformer):
     def _chunking(self, segments: Sequence[Segment]) -> Chunking:
         if self.chunking is None:
             return USUAL
-        latents = segments[0].latents
-        return self.chunking(len(latents) * layout_of(segments, self.params.patch_size).tokens, latents.itemsize)
+        tokens = self._tokens(segments)
+        return self.sufficed.get(tokens) or self.chunking(tokens, segments[0].latents.itemsize)
+
+    def _tokens(self, segments: Sequence[Segment]) -> int:
+        return len(segments[0].latents) * layout_of(segments, self.params.patch_size).tokens
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
-        """The network's velocity; out of memory, it is computed once more in smaller chunks."""
-        try:
-            return self._streamed(runtime, segments, timestep, context, **given)
-        except Exception as error:
-            if not versions.is_out_of_memory(error):
-                raise
-            log.warning("SkyReels-V3: out of memory (%s); this step again in smaller parts.", error)
-        # Outside of the handler, whose error holds on to every tensor of the first try.
-        self.step_cache = None
-        comfy.model_management.soft_empty_cache(True)
-        runtime = dataclasses.replace(runtime, step_cache=None, chunking=SMALL)
-        return self._streamed(runtime, segments, timestep, context, **given)
+        """The network's velocity; out of memory, it is computed again in smaller chunks, as are the steps after it."""
+        while True:
+            try:
+                return self._streamed(runtime, segments, timestep, context, **given)
+            except Exception as error:
+                smaller = next_smaller(runtime.chunking)
+                if not versions.is_out_of_memory(error) or (smaller is None and runtime.step_cache is None):
+                    raise
+                log.warning("SkyReels-V3: out of memory (%s); from this step on in smaller parts.", error)
+            # Outside of the handler, whose error holds on to every tensor of the try.
+            self.step_cache = None
+            chunking = smaller or runtime.chunking
+            self.sufficed[self._tokens(segments)] = chunking
+            runtime = dataclasses.replace(runtime, step_cache=None, chunking=chunking)
+            comfy.model_management.soft_empty_cache(True)
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""

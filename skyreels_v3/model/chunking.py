@@ -16,3 +16,8 @@ USUAL = Chunking()
 TIGHT = Chunking(long=4096, tokens=2048, head_groups=10)
 SMALL = Chunking(long=0, tokens=1024, head_groups=40)  # a head at a time: some per cent slower
 LEVELS = (USUAL, TIGHT, SMALL)  # each needs less memory than the one before
+
+
+def next_smaller(than: Chunking) -> Chunking | None:
+    """The next level that needs less memory; None below the smallest."""
+    return next((level for level in LEVELS if level.tokens < than.tokens), None)

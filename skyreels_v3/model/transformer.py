@@ -26,8 +26,8 @@ from .step_cache import uncached
 
 def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
     """cos and sin of timestep [B] at `dim` / 2 rates, [B, dim] float32; source: arXiv 1706.03762."""
-    # Apple GPUs have no float64; float32 is right to 1e-4 of a turn at timestep 1000.
-    precise = torch.float32 if timestep.device.type == "mps" else torch.float64
+    # Apple GPUs and some of Intel's have no float64; float32 is right to 1e-4 of a turn at timestep 1000.
+    precise = torch.float64 if timestep.device.type in ("cpu", "cuda") else torch.float32
     exponents = torch.arange(dim // 2, device=timestep.device, dtype=precise) / (dim // 2)
     angles = torch.outer(timestep.to(precise), 10000.0**-exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=-1).to(torch.float32)

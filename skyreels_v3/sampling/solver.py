@@ -108,7 +108,7 @@ def _log_signal_to_noise(sigma: float) -> float:
 
 def _checked(sigmas: torch.Tensor) -> list[float]:
     """The sigmas as Python numbers. Raises InputError where they are no schedule."""
-    values = sigmas.detach().double().cpu().flatten().tolist()
+    values = sigmas.detach().cpu().double().flatten().tolist()  # Apple GPUs have no float64
     if len(values) < 2:
         raise InputError(f"The schedule has {len(values)} sigmas, but needs at least 2: ask for 1 step or more.")
     if not all(s > t for s, t in pairwise(values)) or values[-1] < 0:

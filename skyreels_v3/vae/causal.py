@@ -37,13 +37,23 @@ def convolved(x, weight, bias, stride, padding) -> torch.Tensor:
     if x.ndim == 4:
         return F.conv2d(x, weight, bias, stride, padding)
     weight = weight[:, :, -x.shape[2] :]
-    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] * x.shape[2] * x.shape[3] <= SMALL:
+    small = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] * x.shape[2] * x.shape[3] <= SMALL
+    if small or unfolds(x.device):
         return _frame_by_frame(x, weight, bias, stride, padding)
     return F.conv3d(x, weight, bias, stride, padding)
 
 
+def unfolds(device: torch.device) -> bool:
+    """Whether torch copies a convolution's input there, once for each number of the kernel: without MIOpen, which
+    ComfyUI switches off on AMD's newer cards.
+    """
+    return device.type == "cuda" and torch.version.hip is not None and not torch.backends.cudnn.enabled
+
+
 def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
-    """The same as convolutions in 2 dimensions: a quarter of the time where torch has no fast one in 3."""
+    """The same as convolutions in 2 dimensions: a quarter of the time where torch has no fast one in 3, and a third of
+    the copies where it unfolds.
+    """
     taps, made = weight.unbind(2), x.new_empty(0)
     frames = range(0, x.shape[2] - len(taps) + 1, stride[0])
     for index, frame in enumerate(frames):

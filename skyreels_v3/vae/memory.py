@@ -17,6 +17,10 @@ STAGES = (64, 16, 4, 1)  # areas of the stages, in latent pixels, from the full 
 OVERLAP = 8  # latent pixels that neighbouring tiles share: 64 pixels, in which one fades into the other
 SMALLEST = 24  # latent pixels of a tile's side
 MOST = 12  # tiles along a side
+# Copies that a convolution makes where it unfolds its input, in frames of full size and `channels`: for each number of
+# its kernel one of the widest input there. Decoding, that is the upsampled frame with twice the channels; encoding, a
+# residual's, beside two results.
+UNFOLDED = 9 * 2, 9 + 2
 # What a convolution takes for itself, and what allocators lose between blocks. Not measured on a card yet.
 WORKSPACE, MARGIN = 256 * 2**20, 1.1
 
@@ -59,12 +63,18 @@ def tile_side(length: int, count: int) -> int:
 
 
 def vae_bytes(
-    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = FRAMES_PER_LATENT
+    direction: Direction,
+    height: int,
+    width: int,
+    channels: int,
+    itemsize: int,
+    at_once: int = FRAMES_PER_LATENT,
+    unfolds: bool = False,
 ) -> int:
     """Peak of all tensors on the device while a video of any length is encoded or decoded.
 
     height, width: latent pixels.  channels: of the network's widest pictures (96 in Wan 2.1).  itemsize: bytes of a
-    number.  at_once: frames of full size in a layer at a time.
+    number.  at_once: frames of full size in a layer at a time.  unfolds: see `causal.unfolds`.
     """
     # Channels over all convolutions with a cache, by stage: of the picture itself, then in units of `channels`.
     if direction is Direction.DECODE:
@@ -79,18 +89,28 @@ def vae_bytes(
     frame = area * STAGES[0] * channels
     # A residual block: its input, what the convolution reads with its past, and the result.
     working = frame * (3 * at_once + PAST + waiting)
+    if unfolds:
+        working += frame * UNFOLDED[direction is Direction.ENCODE]
     attention = area**2  # where no kernel does without the whole matrix; full frames wait then
     return int((past + max(working, attention)) * itemsize)
 
 
 def needed(
-    direction: Direction, height: int, width: int, channels: int, itemsize: int, at_once: int = FRAMES_PER_LATENT
+    direction: Direction,
+    height: int,
+    width: int,
+    channels: int,
+    itemsize: int,
+    at_once: int = FRAMES_PER_LATENT,
+    unfolds: bool = False,
 ) -> int:
     """`vae_bytes` with what comes on top of the tensors."""
-    return int(MARGIN * vae_bytes(direction, height, width, channels, itemsize, at_once)) + WORKSPACE
+    return int(MARGIN * vae_bytes(direction, height, width, channels, itemsize, at_once, unfolds)) + WORKSPACE
 
 
-def tilings(direction: Direction, height: int, width: int, channels: int, itemsize: int) -> Iterator[Tiling]:
+def tilings(
+    direction: Direction, height: int, width: int, channels: int, itemsize: int, unfolds: bool = False
+) -> Iterator[Tiling]:
     """Every tiling of a video, the best first: whole, then as few and as large tiles as possible; more frames at once
     before fewer."""
     grids = [
@@ -107,7 +127,8 @@ def tilings(direction: Direction, height: int, width: int, channels: int, itemsi
     for rows, columns in sorted(grids, key=lambda grid: (work(grid), grid)):
         tile = tile_side(height, rows), tile_side(width, columns)
         for at_once in (4, 2, 1):
-            yield Tiling(height, width, rows, columns, at_once, needed(direction, *tile, channels, itemsize, at_once))
+            size = needed(direction, *tile, channels, itemsize, at_once, unfolds)
+            yield Tiling(height, width, rows, columns, at_once, size)
 
 
 def choose(budget: int, tilings: Callable[[], Iterator[Tiling]]) -> Tiling:

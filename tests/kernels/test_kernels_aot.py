@@ -19,9 +19,9 @@ from pack.kernels import triton_int8_linear, triton_modulation, triton_norm_rope
 pytestmark = pytest.mark.workshop
 
 DIM, FFN, HEADS = 5120, 13824, 40
-# Compute capability -> bytes of shared memory a program may have: A100, 3090, 4090, H100, 5090. Source: the CUDA C++
-# programming guide, "Technical Specifications per Compute Capability".
-CARDS = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+# Compute capability -> bytes of shared memory a program may have: 2080, A100, 3090, 4090, H100, 5090. Source: the CUDA
+# C++ programming guide, "Technical Specifications per Compute Capability".
+CARDS = {75: 64 * 1024, 80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 # Bytes of a thread's stack, where registers go that do not fit: 8 with Triton 3.9, 32 with 3.6.
 SPILLED = 32
 FIRST_WITH_FP8 = 89
@@ -59,13 +59,14 @@ def variants() -> dict:
         found[f"quantise {width}"] = (quantise, {"FP8": False, "DIGITS": 4, **options}, {})
         fp8 = {"FP8": True, "DIGITS": 0, **options}
         found[f"quantise {width}, fp8"] = (quantise, fp8, {"codes": "*fp8e4nv"})
-    for size in triton_int8_linear.TILES:
+    for size in (*triton_int8_linear.TILES, triton_int8_linear.LARGE):
         options = {"ONE_SCALE": False, "BIAS": True, "GELU": True, **triton_int8_linear.options(size)}
         found[f"product {size}"] = (product, options, {})
     return found
 
 
 VARIANTS = variants()
+LARGE = f"product {triton_int8_linear.LARGE}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,11 +100,15 @@ def stack_bytes(cubin: bytes, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("capability", CARDS)
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != LARGE])
 def test_a_kernel_fits_the_card(name, capability, tmp_path):
     kernel, options, types = VARIANTS[name]
     if "fp8e4nv" in str(types) and capability < FIRST_WITH_FP8:
         with pytest.raises(Exception, match="fp8e4nv"):
+            compiled(kernel, options, types, capability)
+        return
+    if kernel is triton_int8_linear.int8_kernel and not triton_int8_linear.compiles_for(divmod(capability, 10)):
+        with pytest.raises(RuntimeError, match="PassManager"):  # why the pack does not try
             compiled(kernel, options, types, capability)
         return
     binary = compiled(kernel, options, types, capability)
@@ -111,7 +116,11 @@ def test_a_kernel_fits_the_card(name, capability, tmp_path):
     assert stack_bytes(binary.asm["cubin"], tmp_path) <= SPILLED
 
 
-@pytest.mark.parametrize("capability", CARDS)
+def test_the_largest_tile_fits_hopper(tmp_path):
+    test_a_kernel_fits_the_card(LARGE, 90, tmp_path)
+
+
+@pytest.mark.parametrize("capability", [capability for capability in CARDS if capability > 75])
 def test_products_are_made_by_the_cards_int8_units(capability):
     """mma of signed 8-bit numbers, and data that is fetched ahead."""
     kernel, options, types = VARIANTS[f"product {triton_int8_linear.TILES[-1]}"]

@@ -139,7 +139,7 @@ def test_no_seam_between_tiles(own, vae, monkeypatch):
     assert psnr(own.encoder(vae)(video), latents) > 40
 
 
-def test_out_of_memory_takes_smaller_parts_once(own, vae, pack_nodes, monkeypatch, caplog):
+def test_out_of_memory_takes_smaller_parts(own, vae, pack_nodes, monkeypatch, caplog):
     host = pack_nodes.module("nodes.versions")
     whole, clean = torch.cat(list(own.decoder(vae)(noise(3))), dim=2), own.encoder(vae)(picture())
     convolve, calls = host.convolve, []
@@ -164,9 +164,16 @@ def test_out_of_memory_takes_smaller_parts_once(own, vae, pack_nodes, monkeypatc
     scarce({30})
     assert error(own.encoder(vae)(picture()), clean) < 1e-5
     assert len(caplog.records) == 1 and "did not suffice to encode" in caplog.text
-    scarce({30, 60})
+    caplog.clear()
+    scarce(range(10**6))  # until nothing smaller is left
     with pytest.raises(RuntimeError, match="WORKSPACE"):
         list(own.decoder(vae)(noise(3)))
+    caplog.clear()
+    sizes = [own.Tiling(SIZE[0] // 8, SIZE[1] // 8, 1, 1, at_once, size) for at_once, size in ((4, 9), (2, 6), (1, 4))]
+    monkeypatch.setattr(own.TiledVae, "tilings", lambda self: iter(sizes))
+    scarce({60, 110})
+    assert error(torch.cat(list(own.decoder(vae)(noise(3))), dim=2), whole) < 1e-5
+    assert [record.args[-1] for record in caplog.records] == [2, 1]
 
 
 def test_other_errors_are_not_tried_again(own, vae, pack_nodes, monkeypatch):
@@ -208,3 +215,14 @@ def use(monkeypatch, own, rows=1, columns=1, at_once=4):
     monkeypatch.setattr(
         own.TiledVae, "ready", lambda self: own.Tiling(self.height, self.width, rows, columns, at_once, 0)
     )
+
+
+def test_what_is_computed_in_float32_has_all_its_digits(own, vae, pack_nodes, monkeypatch):
+    host, flags = pack_nodes.module("nodes.versions"), []
+    convolve = host.convolve
+    monkeypatch.setattr(
+        host, "convolve", lambda *args: flags.append(torch.backends.cudnn.allow_tf32) or convolve(*args)
+    )
+    before = torch.backends.cudnn.allow_tf32
+    own.encoder(vae)(picture())
+    assert before and not any(flags) and torch.backends.cudnn.allow_tf32 == before
