@@ -6,10 +6,12 @@ comfy-kitchen 0.2.31.
 
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Callable
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attention import attention
 from .dispatch import Operation, normal
@@ -79,12 +81,23 @@ def _kitchen(q, k, v):
     return out.transpose(1, 2).flatten(2)
 
 
+def _cudnn(q, k, v):
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        return attention(q, k, v)
+
+
 def _nvidia(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None
 
 
 def _ampere_or_amd(device: torch.device) -> bool:
     return not _nvidia(device) or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _has_cudnn(device: torch.device) -> bool:
+    ordered = "set_priority" in inspect.signature(sdpa_kernel).parameters  # since torch 2.6
+    return ordered and _nvidia(device) and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _hopper(device: torch.device) -> bool:
@@ -101,7 +114,8 @@ SAGE = Backend("sage", "SageAttention", "sageattention", "sageattention", False,
 INT8 = Backend(
     "int8", "comfy-kitchen's int8 attention", "comfy_kitchen", "comfy-kitchen", False, _turing_or_amd, _kitchen
 )
-BACKENDS = {backend.key: backend for backend in (FLASH_3, FLASH_2, SAGE, INT8)}
+CUDNN = Backend("cudnn", "PyTorch's attention by cuDNN", "torch", "torch", True, _has_cudnn, _cudnn)
+BACKENDS = {backend.key: backend for backend in (FLASH_3, FLASH_2, SAGE, INT8, CUDNN)}
 
 
 def fastest_exact(device: torch.device) -> Backend | None:
@@ -110,9 +124,14 @@ def fastest_exact(device: torch.device) -> Backend | None:
         return None
     if FLASH_3.runs_on(device) and FLASH_3.installed():
         return FLASH_3
-    # PyTorch has FlashAttention 2 built in, but not on every system.
+    # PyTorch has FlashAttention 2 built in, but not on Windows, where it is half as fast without and takes cuDNN's only
+    # if asked.
     built_in = getattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)()
-    return FLASH_2 if not built_in and FLASH_2.runs_on(device) and FLASH_2.installed() else None
+    if not built_in and FLASH_2.runs_on(device) and FLASH_2.installed():
+        return FLASH_2
+    # FlashAttention 2 makes half of what these cards can; from 2.11 on PyTorch knows.
+    half = torch.__version__ < (2, 11) and torch.cuda.get_device_capability(device) in ((9, 0), (10, 0))
+    return CUDNN if (half or not built_in) and CUDNN.runs_on(device) else None
 
 
 def _registered():

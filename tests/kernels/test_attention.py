@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from pack import kernels
 from pack.kernels import attention_backends as backends
@@ -230,10 +231,19 @@ def test_the_exact_ones_that_auto_takes(stand_in, monkeypatch):
     for card in ((7, 5), (8, 0), (8, 6), (8, 9), (10, 0), (12, 0)):
         assert taken(card, *everything) is None, "PyTorch's own is as fast there"
     assert taken((8, 9), *everything, flash=False) == "flash2"
-    assert taken((8, 9), "sage", "int8", flash=False) is None
+    assert taken((8, 9), "sage", "int8", flash=False) == "cudnn"
     assert taken((7, 5), *everything, flash=False) is None
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
+    assert taken((9, 0), "flash2") == taken((10, 0)) == "cudnn" and taken((8, 9)) is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert taken((9, 4), *everything) is None
+
+
+def test_cudnns_is_pytorchs_attention():
+    """Where it is asked for first and cannot, the next one computes: here PyTorch's on the processor."""
+    q, k, v = parts()
+    assert relative_error(backends.CUDNN.run(q, k, v), kernels.attention(q, k, v)) < 1e-5
+    assert backends.CUDNN.installed() and backends.CUDNN.exact
 
 
 def test_nothing_is_imported_before_it_is_needed():
