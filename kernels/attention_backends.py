@@ -130,7 +130,7 @@ def fastest_exact(device: torch.device) -> Backend | None:
     if not built_in and FLASH_2.runs_on(device) and FLASH_2.installed():
         return FLASH_2
     # FlashAttention 2 makes half of what these cards can; from 2.11 on PyTorch knows.
-    half = torch.__version__ < (2, 11) and torch.cuda.get_device_capability(device) in ((9, 0), (10, 0))
+    half = torch.__version__ < "2.11" and torch.cuda.get_device_capability(device) in ((9, 0), (10, 0))
     return CUDNN if (half or not built_in) and CUDNN.runs_on(device) else None
 
 
