@@ -27,7 +27,7 @@ def weight_changes(model) -> dict[str, Change]:
             changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_replaced, value=value))
     for key, patches in model.patches.items():
         changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_patched, patches=patches, key=key))
-    for one in attached(model.model_options["transformer_options"]):
+    for one in attached(model):
         for layer, branch in one.lora.branches.items() if one.strength else ():
             if branch.up is not None:
                 add = partial(_added, branch=branch, strength=one.strength)
@@ -42,7 +42,7 @@ def changes_in_words(model, changes: Mapping[str, Change]) -> str:
     """One sentence: what is merged into how many weights; empty for none."""
     if not changes:
         return ""
-    loras = attached(model.model_options["transformer_options"])
+    loras = attached(model)
     merged = [f"{one.stamp[0]} at strength {one.strength:g}" for one in loras if one.stamp is not None]
     if len(merged) < len(loras) or model.patches or not loras:
         merged.append("the patches on the model")

@@ -10,20 +10,16 @@ import torch
 from ...skyreels_v3.model.lora import BranchParams, Lora
 from .. import versions
 
-KEY = "skyreels_loras"  # in transformer_options, and of the additional models
+KEY = "skyreels_loras"  # of the attachment that lists them, and of the additional models
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class AppliedLora:
     """A LoRA on a model. stamp: (name, size, time of change) of its file, None if it came from another node."""
 
     lora: Lora
     strength: float
     stamp: tuple[str, int, int] | None = None
-
-    def __deepcopy__(self, memo) -> "AppliedLora":
-        # ComfyUI copies a model's options with every clone; the weights are the same.
-        return self
 
 
 @contextmanager
@@ -43,13 +39,13 @@ def lora_patcher(layers: Mapping[str, BranchParams], weights: Mapping[str, torch
 
 def attach(model, patcher, strength: float, stamp: tuple[str, int, int] | None = None) -> None:
     """Put a LoRA on a MODEL (a clone that may be changed), after those that it has."""
-    options = model.model_options["transformer_options"]
-    options[KEY] = [*options.get(KEY, ()), AppliedLora(patcher.model, strength, stamp)]
+    # Not in transformer_options: a guider of two models gives those of the first to both.
+    model.set_attachments(KEY, (*attached(model), AppliedLora(patcher.model, strength, stamp)))
     held = model.get_additional_models_with_key(KEY)
     if not any(patcher.is_clone(other) for other in held):
         model.set_additional_models(KEY, [*held, patcher])
 
 
-def attached(options: Mapping) -> list[AppliedLora]:
-    """The LoRAs in a model's transformer_options, in order."""
-    return list(options.get(KEY, ()))
+def attached(model) -> tuple[AppliedLora, ...]:
+    """The LoRAs on a MODEL, in order."""
+    return model.get_attachment(KEY) or ()

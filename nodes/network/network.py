@@ -27,7 +27,7 @@ from .attention import choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .foreign import WanCrossAttention, rope_of
-from .lora_branches import attached
+from .lora_branches import AppliedLora, attached
 from .machine import chunking_here
 from .streaming import block_stream
 
@@ -44,9 +44,11 @@ class Network(SkyReelsTransformer):
         super().__init__(params, operations=operations, device=device, dtype=dtype)
         self.job = job
         self.dtype = dtype
-        self.step_cache: StepCache | None = None  # only within a sampling: between two, weights and LoRAs may change
-        self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes, within a sampling
-        self.sufficed: dict[int, Chunking] = {}  # by tokens, where the planned one ran out of memory
+        self.changes: tuple | None = None  # of its weights, within a sampling: see begin_sampling
+        self.loras: Sequence[AppliedLora] = ()  # within a sampling, as is what follows
+        self.step_cache: StepCache | None = None  # between two samplings weights and LoRAs may change
+        self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes
+        self.sufficed: dict[int, Chunking] = {}  # by tokens, where the planned one ran out of memory; stays
         self.forwards: list[Forward] = []  # of this sampling
         self.requires_grad_(False)
         # What nodes for Wan networks read, by ComfyUI's names, which are those of the sizes too.
@@ -91,7 +93,7 @@ class Network(SkyReelsTransformer):
             foreign_options=transformer_options if self._has_foreign_attention() else None,
         )
         given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
-        with applied(self, ((one.lora, one.strength) for one in attached(transformer_options))):
+        with applied(self, ((one.lora, one.strength) for one in self.loras)):
             velocity = self._in_memory(runtime, segments, timestep, context, **given)
             # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
             finite = bool(torch.isfinite(velocity).all())
@@ -157,8 +159,20 @@ class Network(SkyReelsTransformer):
 
 
 def begin_sampling(patcher) -> None:
-    """Lets the network keep what is the same in every step, unless hooks change its weights between steps."""
+    """Gives the network the patcher's LoRAs, and lets it keep what is the same in every step, unless hooks change its
+    weights between steps.
+
+    Raises InputError where another patcher of the same network is sampling with other weights.
+    """
     network, device = patcher.model.diffusion_model, patcher.load_device
+    network.loras, changes = attached(patcher), (attached(patcher), patcher.patches_uuid)
+    if network.changes not in (None, changes):
+        end_sampling(patcher)
+        raise InputError(
+            "Two models with different LoRAs in one guider come from the same Load Model, whose weights can be changed "
+            "in one way at a time: load the checkpoint of one of them by a second SkyReels-V3 Load Model."
+        )
+    network.changes = changes
     memory = comfy.model_management.get_total_memory(device)
     network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
     # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last bits.
@@ -166,5 +180,6 @@ def begin_sampling(patcher) -> None:
 
 
 def end_sampling(patcher) -> None:
-    patcher.model.diffusion_model.step_cache = None
-    patcher.model.diffusion_model.chunking = None
+    network = patcher.model.diffusion_model
+    network.changes, network.loras = None, ()
+    network.step_cache = network.chunking = None

@@ -99,7 +99,7 @@ class PackedPatches(Mixed):
         packed = next((layer.format.name for layer in layers if isinstance(layer, PackedLinear)), None)
         if packed is not None:
             what, else_ = f"its weights are stored as {packed}", ", or load it in bf16"
-        elif attached(self.model_options["transformer_options"]):
+        elif attached(self):
             what, else_ = "a SkyReels-V3 LoRA runs beside its weights", ", or apply the LoRA by LoraLoaderModelOnly"
         else:
             return

@@ -94,7 +94,7 @@ def model_stamps(models: Iterable) -> list[tuple]:
     for model in models:
         stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))
         options = model.model_options["transformer_options"]
-        stamps += [lora.stamp for lora in attached(options) if lora.stamp is not None]
+        stamps += [lora.stamp for lora in attached(model) if lora.stamp is not None]
         attending = attention.choose(options, model.load_device)
         if not attending.exact:
             stamps.append(("attention", attending.name))

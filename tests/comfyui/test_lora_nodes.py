@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("computes_in_float32")
 SHAPE = (1, 16, 3, 8, 12)
 Q, GONE = "blocks.0.self_attn.q", "blocks.0.cross_attn.k_img"
 EXACT = 1e-5
+GUIDANCE = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +61,16 @@ def put(pack_nodes, folder):
 
 
 @pytest.fixture(scope="module")
-def velocity(pack_nodes):
+def velocity(reference_prompt):
     """velocity(model): what one step of sampling makes of fixed inputs."""
     import comfy.sample
-
-    condition = pack_nodes.module("nodes.network.condition")
-    Job = pack_nodes.module("skyreels_v3.recipes").Job
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randn(1, 512, 4096, generator=generator)
-    latents = torch.randn(1, 16, 4, 8, 12, generator=generator)
-    positive = condition.attach([[text, {}]], condition.JobCondition(Job.REFERENCE, latents))
 
     def velocity(model):
         latent = torch.zeros(SHAPE)
         noise = comfy.sample.prepare_noise(latent, 5)
-        return comfy.sample.sample(model, noise, 1, 1.0, "euler", "simple", positive, positive, latent, seed=5)
+        return comfy.sample.sample(
+            model, noise, 1, 1.0, "euler", "simple", reference_prompt, reference_prompt, latent, seed=5
+        )
 
     return velocity
 
@@ -91,7 +87,7 @@ def layer_outputs(pack_nodes):
 
     def layer_outputs(model, loras=True):
         network = model.model.diffusion_model
-        given = attached(model.model_options["transformer_options"]) if loras else ()
+        given = attached(model) if loras else ()
         with torch.no_grad(), applied(network, [(one.lora, one.strength) for one in given]):
             return {
                 name: network.get_submodule(name)(random_weight(f"{name}.x", (2, 3, columns)))
@@ -302,3 +298,85 @@ def test_the_patcher_is_one_class(pack_nodes, load):
     assert issubclass(patcher_class(False), comfy.model_patcher.ModelPatcher)
     assert type(load().clone()) is type(load())
     assert patcher_class(True, cpu).__name__ == "ModelPatcher"
+
+
+@pytest.fixture
+def guided(reference_prompt):
+    """guided(model, other): one step with the guidance of one model away from the other, called as ComfyUI 0.33's
+    DualModelGuider calls them. The other is unloaded on the way where `crowded`, as on a card that cannot hold both.
+    """
+    import comfy.sample
+    import comfy.sampler_helpers as helpers
+    import comfy.samplers
+
+    class TwoModels(comfy.samplers.CFGGuider):
+        def outer_sample(self, noise, *args, **kwargs):
+            given = {"negative": [one.copy() for one in self.conds["negative"]]}
+            options = self.other.model_options
+            self.away, given, loaded = helpers.prepare_sampling(self.other, noise.shape, given, options)
+            self.given = given
+            self.other.pre_run()
+            try:
+                return super().outer_sample(noise, *args, **kwargs)
+            finally:
+                self.other.cleanup()
+                helpers.cleanup_models(given, loaded)
+
+        def inner_sample(self, noise, latent, device, sampler, sigmas, mask, callback, quiet, seed, **shapes):
+            if self.crowded:
+                self.other.detach()
+            self.given = comfy.samplers.process_conds(self.away, noise, self.given, device, latent, mask, seed)
+            return super().inner_sample(noise, latent, device, sampler, sigmas, mask, callback, quiet, seed, **shapes)
+
+        def predict_noise(self, x, timestep, model_options=None, seed=None):
+            options = model_options or {}
+            runs = (self.inner_model, self.conds["positive"]), (self.away, self.given["negative"])
+            toward, away = (comfy.samplers.calc_cond_batch(run, [one], x, timestep, options)[0] for run, one in runs)
+            return comfy.samplers.cfg_function(self.inner_model, toward, away, self.cfg, x, timestep, options)
+
+    def guided(model, other, crowded=False):
+        guider = TwoModels(model)
+        guider.other, guider.crowded = other, crowded
+        guider.set_conds(reference_prompt, reference_prompt)
+        guider.set_cfg(GUIDANCE)
+        latent = torch.zeros(SHAPE)
+        noise, sampler = comfy.sample.prepare_noise(latent, 5), comfy.samplers.sampler_object("euler")
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 1)
+        return guider.sample(noise, latent, sampler, sigmas, seed=5)
+
+    return guided
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_each_model_of_a_guider_has_its_own(load, put, stock, velocity, guided, precision):
+    """On the first, on the second, one on each; by our node and by ComfyUI's; with room for both models and without."""
+    one, other = load(precision=precision), load({"another": 0}, precision)
+    assert one.model is not other.model
+    first, second = named(lora_pairs(), alpha=ALPHA), named(lora_pairs(seed=1))
+    pairs = [
+        (put(one, first), other),
+        (one, put(other, first)),
+        (put(one, first), put(other, second, -0.5, "second.safetensors")),
+        (stock(one, first), stock(other, second)),
+    ]
+    for toward, away in pairs:
+        near, far = velocity(toward), velocity(away)
+        assert relative_error(near, far) > 1e-3
+        wanted = far + GUIDANCE * (near - far)
+        assert relative_error(guided(toward, away), wanted) < EXACT
+        if toward.patches or away.patches:
+            continue  # merged by ComfyUI, which leaves them out where it unloads
+        assert relative_error(guided(toward, away, crowded=True), wanted) < EXACT
+    assert relative_error(velocity(one), velocity(other)) == 0
+
+
+def test_two_models_that_share_their_weights(load, put, stock, velocity, guided):
+    style = named(lora_pairs())
+    model = load()
+    strong, weak = put(model, style), put(model, None, 0.5)
+    for two in ((strong, model), (model, strong), (strong, weak), (stock(model, style), model)):
+        with pytest.raises(ValueError, match="come from the same Load Model"):
+            guided(*two)
+    plain = velocity(model)
+    assert relative_error(guided(model, model.clone()), plain) < EXACT
+    assert relative_error(guided(strong, put(model, None)), velocity(strong)) < EXACT
