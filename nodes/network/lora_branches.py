@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.ops
 import torch
@@ -34,18 +34,31 @@ def lora_patcher(layers: Mapping[str, BranchParams], weights: Mapping[str, torch
     lora = Lora(layers, comfy.ops.manual_cast, placed)
     lora.load_state_dict(weights, assign=True)
     lora.requires_grad_(False)
-    return versions.patcher_class()(lora, load_device=load_device, offload_device=offload_device)
+    patcher = versions.patcher_class()(lora, load_device=load_device, offload_device=offload_device)
+    # By these ComfyUI (0.33) makes the copy of it that goes to another device with a copy of the model.
+    patcher.set_attachments(KEY, lora)
+    patcher.cached_patcher_init = (_copied, (layers, lora, load_device, offload_device))
+    return patcher
+
+
+def _copied(layers: Mapping[str, BranchParams], lora: Lora, *devices: torch.device, **_):
+    return lora_patcher(layers, lora.state_dict(), *devices)
 
 
 def attach(model, patcher, strength: float, stamp: tuple[str, int, int] | None = None) -> None:
     """Put a LoRA on a MODEL (a clone that may be changed), after those that it has."""
     # Not in transformer_options: a guider of two models gives those of the first to both.
-    model.set_attachments(KEY, (*attached(model), AppliedLora(patcher.model, strength, stamp)))
+    model.set_attachments(KEY, (*_listed(model), AppliedLora(patcher.model, strength, stamp)))
     held = model.get_additional_models_with_key(KEY)
     if not any(patcher.is_clone(other) for other in held):
         model.set_additional_models(KEY, [*held, patcher])
 
 
 def attached(model) -> tuple[AppliedLora, ...]:
-    """The LoRAs on a MODEL, in order."""
+    """The LoRAs on a MODEL, in order, each in the copy that is on the model's device."""
+    copies = {patcher.get_attachment(KEY): patcher.model for patcher in model.get_additional_models_with_key(KEY)}
+    return tuple(replace(one, lora=copies.get(one.lora, one.lora)) for one in _listed(model))
+
+
+def _listed(model) -> tuple[AppliedLora, ...]:
     return model.get_attachment(KEY) or ()

@@ -380,3 +380,30 @@ def test_two_models_that_share_their_weights(load, put, stock, velocity, guided)
     plain = velocity(model)
     assert relative_error(guided(model, model.clone()), plain) < EXACT
     assert relative_error(guided(strong, put(model, None)), velocity(strong)) < EXACT
+
+
+def on_another_card(model):
+    """The model with networks of its own, as ComfyUI copies one to another device."""
+    if hasattr(model, "deepclone_multigpu"):  # 0.33
+        return model.deepclone_multigpu(torch.device("cpu"))
+    copy, source = model.clone(), model
+    while not hasattr(source, "cached_patcher_init"):
+        source = source.parent
+    make, given = source.cached_patcher_init
+    copy.model, copy.backup, copy.object_patches_backup = make(*given).model, {}, {}
+    for key, others in model.additional_models.items():
+        copy.set_additional_models(key, [on_another_card(other) for other in others])
+    return copy
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_a_copy_on_another_card_has_copies_of_them(pack_nodes, load, put, stock, velocity, precision):
+    attached = pack_nodes.module("nodes.network.lora_branches").attached
+    style, other = named(lora_pairs(), alpha=ALPHA), named(lora_pairs(seed=1))
+    model = stock(put(put(load(precision=precision), style), other, -0.5, "other.safetensors"), style, 0.3)
+    wanted, copy = velocity(model), on_another_card(model)
+    assert copy.model is not model.model
+    assert not {one.lora for one in attached(copy)} & {one.lora for one in attached(model)}
+    assert relative_error(velocity(copy), wanted) < EXACT
+    assert relative_error(velocity(put(copy, None)), velocity(put(model, None))) < EXACT, "and one more"
+    assert relative_error(velocity(model), wanted) == 0
