@@ -14,7 +14,8 @@ from ..skyreels_v3.model.lora import BranchParams, module_name
 from ..skyreels_v3.model.params import TransformerParams
 from .header import read_header
 from .key_maps import find_dialect
-from .lora_names import is_distilled, layer_names, other_kind, split, wan_name
+from .lora_names import PARTS, is_distilled, layer_names, other_kind, split, wan_name
+from .lora_scale import ScaleRule, scale_rule
 from .params import expected_shapes
 from .tensor_info import TensorInfo, short, some
 
@@ -23,11 +24,12 @@ Get = Callable[[str], torch.Tensor]
 Reader = Callable[[Path], Mapping[str, torch.Tensor]]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
+SAME = {"diff_m": "diff", "up_b": "diff_b"}  # parts that change the same weight as another
 
 
 @dataclass(frozen=True)
 class WeightDelta:
-    """A change of a weight that is no linear layer's: `diff`, or scale * up @ down, keys of the file."""
+    """A change of a weight that is no linear layer's: scale * diff, or scale * up @ down, keys of the file."""
 
     shape: Shape
     diff: str = ""
@@ -38,7 +40,7 @@ class WeightDelta:
     def tensor(self, get: Get) -> torch.Tensor:
         """The change, in the weight's shape."""
         if self.diff:
-            return get(self.diff).reshape(self.shape)
+            return _scaled(get(self.diff).reshape(self.shape), self.scale)
         return (get(self.up).float().flatten(1) @ get(self.down).float().flatten(1)).reshape(self.shape) * self.scale
 
 
@@ -47,17 +49,20 @@ class LoraFile:
     """A checked LoRA; of its tensors only the alphas have been read.
 
     layers: Wan name of a linear layer -> what the file has for it.  branches: name in the state dict of a Lora of
-    these layers -> key in the file.  deltas: Wan name of any other weight -> its change.
-    left_out: layers of the file that this network does not have.  replacing: weights that it would set, not change.
+    these layers -> key in the file.  factors: name in it -> what the file's tensor is multiplied by.
+    deltas: Wan name of any other weight -> its change.  left_out: layers of the file that this network does not have.
+    replacing: weights that it would set, not change.  about_scale: sentences on what tells its scale.
     count: layers in the file.  is_distilled: whether it is one that saves steps.
     """
 
     path: Path
     layers: dict[str, BranchParams] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
     deltas: dict[str, WeightDelta] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     replacing: list[str] = field(default_factory=list)
+    about_scale: list[str] = field(default_factory=list)
     count: int = 0
     is_distilled: bool = False
 
@@ -80,6 +85,7 @@ class LoraFile:
                 f"{name} replaces {len(self.replacing)} weights instead of changing them, which is not supported: "
                 f"they are left out ({some(self.replacing)})."
             )
+        notes += self.about_scale
         if self.is_distilled:
             notes.append(
                 f"{name} is made to save steps, but SkyReels-V3 models are distilled already: on top of that the "
@@ -94,7 +100,9 @@ class LoraFile:
         {key: tensor}; safetensors' own where None. Raises InputError if the file has changed.
         """
         with _opened(self.path, reader) as get:
-            state = {name: _as_matrix(get(key)) for name, key in self.branches.items()}
+            state = {
+                name: _scaled(_as_matrix(get(key)), self.factors.get(name, 1.0)) for name, key in self.branches.items()
+            }
             return state, {name: delta.tensor(get) for name, delta in self.deltas.items()}
 
 
@@ -117,15 +125,22 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
         )
     shapes = expected_shapes(params)
     found, strange = _layers(header.tensors, shapes, name)
+    pairs = {
+        parts["down"]: header.tensors[parts["down"]].shape[0]
+        for parts in found.values()
+        if "down" in parts and "alpha" not in parts and header.tensors[parts["down"]].shape
+    }
+    rule, about_scale = scale_rule(path, header.metadata, pairs)
     lora = LoraFile(
         path,
         left_out=strange,
+        about_scale=about_scale,
         count=len(found) + len(strange),
         is_distilled=is_distilled(path.stem, header.metadata),
     )
     with _opened(path) as get:
         for layer, parts in found.items():
-            _add(lora, layer, parts, header.tensors, shapes, get)
+            _add(lora, layer, parts, header.tensors, shapes, get, rule)
     return lora
 
 
@@ -145,7 +160,7 @@ def _layers(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape], name
             strange[layer] = None
             continue
         parts = found.setdefault(wan, {})
-        other = parts.setdefault("diff" if part == "diff_m" else part, key)
+        other = parts.setdefault(SAME.get(part, part), key)
         if other != key:
             raise InputError(
                 f"{name} has {wan} twice, as {short(other)} and as {short(key)}: it is two LoRAs in one file, use "
@@ -165,8 +180,16 @@ def _layers(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape], name
     return found, list(strange)
 
 
-def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Mapping[str, Shape], get: Get) -> None:
-    """Check what a file has for one layer and sort it into `lora`."""
+def _add(
+    lora: LoraFile,
+    layer: str,
+    parts: dict[str, str],
+    tensors,
+    shapes: Mapping[str, Shape],
+    get: Get,
+    rule: ScaleRule | None,
+) -> None:
+    """Check what a file has for one layer and sort it into `lora`. rule: tells the scale of pairs without an alpha."""
     name = lora.path.name
     given = {part: tensors[key] for part, key in parts.items() if part != "alpha"}
     for tensor in given.values():
@@ -177,6 +200,11 @@ def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Map
     if "set" in given:
         lora.replacing.append(layer)
     rank = _rank({part: tensor.shape for part, tensor in given.items()}, parts, layer, name)
+    if "alpha" in parts:
+        scale = _scale(name, layer, rank, get(parts["alpha"]))
+    else:
+        scale = rule.scale(parts["down"], rank) if rule and rank else 1.0
+    bias_scale = scale if _is_of_pair(parts) else 1.0
     made, needed = None, ()
     if rank:
         made, needed = (given["up"].shape[0], prod(given["down"].shape[1:])), (shape[0], prod(shape[1:]))
@@ -195,7 +223,6 @@ def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Map
             f"In {name}, {layer} changes a bias of {_times(given['diff_b'].shape)}, but this model's has "
             f"{_times(bias or (0,))}: {MODEL}."
         )
-    scale = _scale(name, layer, rank, get(parts["alpha"]) if "alpha" in parts else None)
     if rank is None and "diff_b" not in given:
         return
     if len(shape) == 2:
@@ -203,13 +230,15 @@ def _add(lora: LoraFile, layer: str, parts: dict[str, str], tensors, shapes: Map
         kinds = {"diff": "up", "diff_b": "bias"}
         for part in given.keys() - {"set"}:
             lora.branches[f"{module_name(layer)}.{kinds.get(part, part)}.weight"] = parts[part]
+        if bias_scale != 1:
+            lora.factors[f"{module_name(layer)}.bias.weight"] = bias_scale
         return
     if rank is not None:
         lora.deltas[weight] = WeightDelta(
             shape, parts.get("diff", ""), parts.get("up", ""), parts.get("down", ""), scale
         )
     if "diff_b" in given and bias is not None:  # else refused above
-        lora.deltas[f"{layer}.bias"] = WeightDelta(bias, parts["diff_b"])
+        lora.deltas[f"{layer}.bias"] = WeightDelta(bias, parts["diff_b"], scale=bias_scale)
 
 
 def _rank(shapes: Mapping[str, Shape], parts: Mapping[str, str], layer: str, name: str) -> int | None:
@@ -225,7 +254,7 @@ def _rank(shapes: Mapping[str, Shape], parts: Mapping[str, str], layer: str, nam
         return down[0]
     if has == {"diff"}:
         return 0
-    if has or "alpha" in parts:
+    if has or "alpha" in parts or _is_of_pair(parts):
         raise InputError(
             f"{name} has {some([parts[part] for part in parts])} for {layer}, but a LoRA has two halves, down and up, "
             "or one difference: it is damaged, download it again."
@@ -233,9 +262,14 @@ def _rank(shapes: Mapping[str, Shape], parts: Mapping[str, str], layer: str, nam
     return None
 
 
-def _scale(name: str, layer: str, rank: int | None, alpha: torch.Tensor | None) -> float:
-    """alpha / rank; 1 without an alpha."""
-    if not rank or alpha is None:
+def _is_of_pair(parts: Mapping[str, str]) -> bool:
+    """Whether the change of the bias belongs to a pair's upper half, so that the pair's scale is its own too."""
+    return bool(PARTS["up_b"].search(parts.get("diff_b", "")))
+
+
+def _scale(name: str, layer: str, rank: int | None, alpha: torch.Tensor) -> float:
+    """alpha / rank; 1 for what is no pair."""
+    if not rank:
         return 1.0
     if alpha.numel() != 1 or not isfinite(alpha.item()):
         raise InputError(f"In {name}, the alpha of {layer} is no number: it is damaged, download it again.")
@@ -248,6 +282,10 @@ def _without_ones(shape: Shape) -> Shape:
 
 def _times(shape: Sequence[int]) -> str:
     return " x ".join(str(size) for size in shape) or "1"
+
+
+def _scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    return tensor if factor == 1 else tensor.float() * factor
 
 
 def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ Sources: the files of diffusion-pipe, musubi-tuner (kohya), DiffSynth (PEFT), ai
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .key_maps import KEY_MAPS, unwrapped
 
@@ -33,6 +33,7 @@ _LORA = r"[._]lora(?:_linear_layer)?[._]"
 PARTS = {
     "down": re.compile(_LORA + "(?:A|down)" + _END),
     "up": re.compile(_LORA + "(?:B|up)" + _END),
+    "up_b": re.compile(_LORA + r"(?:B|up)(?:\.\w+)?\.bias$"),
     "alpha": re.compile(r"\.(?:lora_)?alpha$"),
     "diff": re.compile(r"\.(?:diff|w_norm)$"),
     "diff_b": re.compile(r"\.(?:diff_b|b_norm)$"),
@@ -94,10 +95,15 @@ def split(key: str) -> tuple[str, str] | None:
 
 def wan_name(layer: str, names: dict[str, str]) -> str | None:
     """The Wan name of a layer as a file calls it, None if the network has no such layer. names: of `layer_names`."""
+    return next((names[shorter] for shorter in shorter_names(layer) if shorter in names), None)
+
+
+def shorter_names(layer: str) -> Iterator[str]:
+    """A layer's name as a file calls it, and without one after the other of what stands before it."""
     layer = layer.replace(".processor.", ".")
-    while layer not in names:
+    while True:
+        yield layer
         prefix = next((prefix for prefix in PREFIXES if layer.startswith(prefix)), None)
         if prefix is None:
-            return None
+            return
         layer = layer.removeprefix(prefix)
-    return names[layer]

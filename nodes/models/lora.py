@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ...model_loaders.lora import LoraFile, open_lora
+from ...model_loaders.lora_scale import config_beside
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.params import TransformerParams
 from .. import versions
@@ -17,22 +18,23 @@ from ..network.model import skyreels_model
 FOLDER = "loras"
 KEPT = 4  # files whose weights stay at hand, so that a changed strength reads nothing
 
-Stamp = tuple[str, int, int]
+Stamp = tuple[int, ...]
 
 
 def file_stamp(path: Path) -> Stamp:
-    """(path, size, time of change): the same as long as the file is."""
-    stat = path.stat()
-    return str(path), stat.st_size, stat.st_mtime_ns
+    """Size and time of change, and those of a configuration beside it: the same as long as the LoRA is."""
+    config = config_beside(path)
+    stats = [file.stat() for file in (path, config) if file is not None]
+    return tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=KEPT)
-def read_lora(stamp: Stamp, params: TransformerParams, load_device: torch.device, offload_device: torch.device):
+def read_lora(path: Path, stamp: Stamp, params: TransformerParams, load_device, offload_device):
     """(the file's description, its patcher, changes of weights that are no linear layer's) for a transformer.
 
-    Raises InputError for whatever is wrong with the file.
+    stamp: of the path, so that a changed file is read again.  Raises InputError for whatever is wrong with the file.
     """
-    file = open_lora(Path(stamp[0]), params)
+    file = open_lora(path, params)
     weights, deltas = file.read(versions.file_reader())
     patcher = lora_patcher(file.layers, weights, load_device, offload_device)
     return file, patcher, deltas
@@ -41,9 +43,10 @@ def read_lora(stamp: Stamp, params: TransformerParams, load_device: torch.device
 def with_lora(model, path: Path, strength: float) -> tuple[object, LoraFile]:
     """A clone of a SkyReels-V3 MODEL with a LoRA on it, and what the file is."""
     stamp = file_stamp(path)
-    file, patcher, deltas = read_lora(stamp, skyreels_model(model).params, model.load_device, model.offload_device)
+    params = skyreels_model(model).params
+    file, patcher, deltas = read_lora(path, stamp, params, model.load_device, model.offload_device)
     model = model.clone()
-    attach(model, patcher, strength, (path.name, *stamp[1:]))
+    attach(model, patcher, strength, (path.name, *stamp))
     patch_weights(model, deltas, strength)
     return model, file
 
@@ -97,7 +100,8 @@ class LoraNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora: str, strength: float, **_):
-        return file_stamp(lora_path(lora)), strength
+        path = lora_path(lora)
+        return str(path), file_stamp(path), strength
 
     @classmethod
     def execute(cls, model, lora: str, strength: float) -> io.NodeOutput:

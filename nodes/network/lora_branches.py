@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.ops
 import torch
@@ -15,11 +16,11 @@ KEY = "skyreels_loras"  # of the attachment that lists them, and of the addition
 
 @dataclass(frozen=True)
 class AppliedLora:
-    """A LoRA on a model. stamp: (name, size, time of change) of its file, None if it came from another node."""
+    """A LoRA on a model. stamp: the name of its file and what changes with it, None if it came from another node."""
 
     lora: Lora
     strength: float
-    stamp: tuple[str, int, int] | None = None
+    stamp: tuple[Any, ...] | None = None
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def _copied(layers: Mapping[str, BranchParams], lora: Lora, *devices: torch.devi
     return lora_patcher(layers, lora.state_dict(), *devices)
 
 
-def attach(model, patcher, strength: float, stamp: tuple[str, int, int] | None = None) -> None:
+def attach(model, patcher, strength: float, stamp: tuple[Any, ...] | None = None) -> None:
     """Put a LoRA on a MODEL (a clone that may be changed), after those that it has."""
     # Not in transformer_options: a guider of two models gives those of the first to both.
     model.set_attachments(KEY, (*_listed(model), AppliedLora(patcher.model, strength, stamp)))

@@ -1,5 +1,7 @@
 """LoRAs on real models in ComfyUI: the node and the stock loaders, on plain and on packed weights."""
 
+import json
+
 import pytest
 import torch
 
@@ -202,6 +204,30 @@ def test_what_the_node_refuses(pack_nodes, comfyui, load, put):
     other = comfy.model_patcher.ModelPatcher(torch.nn.Linear(1, 1), torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match="needs a SkyReels-V3 model"):
         put(other, None, 0.0)
+
+
+def test_a_scale_and_biases_outside_the_pairs(pack_nodes, load, put, velocity, layer_outputs, folder):
+    pairs, path = lora_pairs(), folder / "peft" / "adapter_model.safetensors"
+    shapes = expected_shapes(TINY)
+    biases = {name: random_weight(f"{name}.b", shapes[f"{name}.bias"]) for name in pairs if f"{name}.bias" in shapes}
+    tensors = named(pairs, "nested") | {f"base_model.model.{name}.lora_B.bias": bias for name, bias in biases.items()}
+    write_lora(path, tensors)
+    config, name = path.with_name("adapter_config.json"), "peft/adapter_model.safetensors"
+    stamps, node = pack_nodes.module("nodes.runs.identity").model_stamps, pack_nodes["SkyReelsLora"]
+    seen = set()
+    for alpha in (2.0, 6.0):
+        config.write_text(json.dumps({"r": RANK, "lora_alpha": alpha, "use_rslora": True}))
+        seen.add((*stamps([put(load(), None, 1.0, name)]), node.fingerprint_inputs(lora=name, strength=1.0)))
+        scale = alpha / RANK**0.5
+        changes = changed_weights(pairs, 0.5 * scale) | {f"{name}.bias": 0.5 * scale * biases[name] for name in biases}
+        assert relative_error(velocity(put(load(), None, 0.5, name)), velocity(load(changes))) < EXACT
+    assert len(seen) == 2, "another configuration is another job"
+    model = put(load(precision="int8"), None, 0.5, name)
+    velocity(model)
+    alone, together = layer_outputs(model, loras=False), layer_outputs(model)
+    for name, (down, up) in pairs.items():
+        wanted = random_weight(f"{name}.x", (2, 3, down.shape[1])) @ down.T @ up.T + biases.get(name, 0)
+        assert relative_error(together[name] - alone[name], 0.5 * scale * wanted) < 0.01
 
 
 def test_a_changed_file_is_another_job(pack_nodes, load, put, folder):
