@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, prod
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..skyreels_v3.model.lora import BranchParams, module_name
 from ..skyreels_v3.model.params import TransformerParams
 from .header import read_header
 from .key_maps import find_dialect
-from .lora_names import PARTS, is_distilled, layer_names, other_kind, split, wan_name
+from .lora_names import PARTS, is_distilled, layer_names, of_second, other_kind, split, wan_names
 from .lora_scale import ScaleRule, scale_rule
 from .params import expected_shapes
 from .tensor_info import TensorInfo, short, some
@@ -25,6 +25,7 @@ Reader = Callable[[Path], Mapping[str, torch.Tensor]]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
 SAME = {"diff_m": "diff", "up_b": "diff_b"}  # parts that change the same weight as another
+BY_ROWS = ("up", "diff", "diff_b")  # parts of which each of several fused layers has its own rows
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class LoraFile:
     layers: Wan name of a linear layer -> what the file has for it.  branches: name in the state dict of a Lora of
     these layers -> key in the file.  factors: name in it -> what the file's tensor is multiplied by.
     deltas: Wan name of any other weight -> its change.  left_out: layers of the file that this network does not have.
-    replacing: weights that it would set, not change.  about_scale: sentences on what tells its scale.
+    replacing: weights that it would set, not change.  shares: Wan name of a layer -> (place, count): which of so many
+    parts of the rows in the file is its own.  second: layer of a second transformer, which is left out -> what that is
+    called.  about_scale: sentences on what tells its scale.
     count: layers in the file.  is_distilled: whether it is one that saves steps.
     """
 
@@ -62,6 +65,8 @@ class LoraFile:
     deltas: dict[str, WeightDelta] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     replacing: list[str] = field(default_factory=list)
+    shares: dict[str, tuple[int, int]] = field(default_factory=dict)
+    second: dict[str, str] = field(default_factory=dict)
     about_scale: list[str] = field(default_factory=list)
     count: int = 0
     is_distilled: bool = False
@@ -79,6 +84,11 @@ class LoraFile:
             notes.append(
                 f"{len(self.left_out)} of {self.count} layers of {name} fit nothing in this model and are left out "
                 f"({some(self.left_out)})."
+            )
+        if self.second:
+            notes.append(
+                f"{name} has LoRAs for the two transformers of Wan 2.2: that for high noise is used, that for low "
+                f"noise ({next(iter(self.second.values()))}, {len(self.second)} layers) is left out."
             )
         if self.replacing:
             notes.append(
@@ -100,9 +110,13 @@ class LoraFile:
         {key: tensor}; safetensors' own where None. Raises InputError if the file has changed.
         """
         with _opened(self.path, reader) as get:
-            state = {
-                name: _scaled(_as_matrix(get(key)), self.factors.get(name, 1.0)) for name, key in self.branches.items()
-            }
+            state = {name: _as_matrix(get(key)) for name, key in self.branches.items()}
+            for layer, (place, count) in self.shares.items():
+                for name in (f"{module_name(layer)}.up.weight", f"{module_name(layer)}.bias.weight"):
+                    if count > 1 and name in state:
+                        state[name] = state[name].chunk(count)[place]
+            for name, factor in self.factors.items():
+                state[name] = _scaled(state[name], factor)
             return state, {name: delta.tensor(get) for name, delta in self.deltas.items()}
 
 
@@ -124,48 +138,47 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
             "LoraLoaderModelOnly, or use the plain LoRA."
         )
     shapes = expected_shapes(params)
-    found, strange = _layers(header.tensors, shapes, name)
+    lora = LoraFile(path, is_distilled=is_distilled(path.stem, header.metadata))
+    found = _layers(lora, header.tensors, shapes)
     pairs = {
         parts["down"]: header.tensors[parts["down"]].shape[0]
         for parts in found.values()
         if "down" in parts and "alpha" not in parts and header.tensors[parts["down"]].shape
     }
-    rule, about_scale = scale_rule(path, header.metadata, pairs)
-    lora = LoraFile(
-        path,
-        left_out=strange,
-        about_scale=about_scale,
-        count=len(found) + len(strange),
-        is_distilled=is_distilled(path.stem, header.metadata),
-    )
+    rule, lora.about_scale = scale_rule(path, header.metadata, pairs)
     with _opened(path) as get:
         for layer, parts in found.items():
             _add(lora, layer, parts, header.tensors, shapes, get, rule)
     return lora
 
 
-def _layers(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape], name: str):
-    """(Wan name of a layer -> {part: key}, names in the file that are no layer of this network)."""
-    names = layer_names(shapes)
+def _layers(lora: LoraFile, tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape]):
+    """Wan name of a layer -> {part: key}. Puts into `lora` what is left out, and where layers are fused."""
+    name, names = lora.path.name, layer_names(shapes)
+    second = of_second(tensors, names)
     found: dict[str, dict[str, str]] = {}
     strange: dict[str, None] = {}
     is_lora = False
     for key in tensors:
         layer, part = split(key) or (key, "")
         is_lora |= bool(part)
-        wan = wan_name(layer, names) if part else None
-        if part == "diff_m" and wan is None:
-            wan = wan_name(f"{layer}.modulation", names)
-        if wan is None:
-            strange[layer] = None
+        if key in second:
+            lora.second[layer] = second[key]
             continue
-        parts = found.setdefault(wan, {})
-        other = parts.setdefault(SAME.get(part, part), key)
-        if other != key:
-            raise InputError(
-                f"{name} has {wan} twice, as {short(other)} and as {short(key)}: it is two LoRAs in one file, use "
-                "each by itself."
-            )
+        wans = wan_names(layer, names) if part else ()
+        if part == "diff_m" and not wans:
+            wans = wan_names(f"{layer}.modulation", names)
+        if not wans:
+            strange[layer] = None
+        for place, wan in enumerate(wans):
+            parts = found.setdefault(wan, {})
+            share = lora.shares.setdefault(wan, (place, len(wans)))
+            other = parts.setdefault(SAME.get(part, part), key)
+            if other != key or share != (place, len(wans)):
+                raise InputError(
+                    f"{name} has {wan} twice, as {short(next(iter(parts.values())))} and as {short(key)}: it is two "
+                    "LoRAs in one file, use each by itself."
+                )
     if not is_lora:
         what = "a whole model: load it with SkyReels-V3 Load Model" if find_dialect(tensors) else f"no LoRA: {MODEL}"
         called = f" (its tensors are called {some(list(tensors))})" if tensors else " (it is empty)"
@@ -177,7 +190,8 @@ def _layers(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape], name
             f"{name} is a LoRA for {whose}: none of its {len(strange)} layers ({some(list(strange))}) is in this "
             f"model, so {MODEL}."
         )
-    return found, list(strange)
+    lora.left_out, lora.count = list(strange), len(found) + len(strange)
+    return found
 
 
 def _add(
@@ -195,6 +209,8 @@ def _add(
     for tensor in given.values():
         if tensor.dtype not in FLOATS:
             raise InputError(f"{name} is stored as {tensor.dtype}, which is not read for LoRAs: use the bf16 file.")
+    count = lora.shares[layer][1]
+    given = {part: _share(tensor, count) if part in BY_ROWS else tensor for part, tensor in given.items()}
     weight = f"{layer}.weight" if f"{layer}.weight" in shapes else layer
     shape, bias = shapes[weight], shapes.get(f"{layer}.bias")
     if "set" in given:
@@ -203,7 +219,7 @@ def _add(
     if "alpha" in parts:
         scale = _scale(name, layer, rank, get(parts["alpha"]))
     else:
-        scale = rule.scale(parts["down"], rank) if rule and rank else 1.0
+        scale = rule.scale(parts["down"], rank) if rule and rank and "down" in parts else 1.0
     bias_scale = scale if _is_of_pair(parts) else 1.0
     made, needed = None, ()
     if rank:
@@ -274,6 +290,12 @@ def _scale(name: str, layer: str, rank: int | None, alpha: torch.Tensor) -> floa
     if alpha.numel() != 1 or not isfinite(alpha.item()):
         raise InputError(f"In {name}, the alpha of {layer} is no number: it is damaged, download it again.")
     return alpha.item() / rank
+
+
+def _share(tensor: TensorInfo, count: int) -> TensorInfo:
+    """What of a fused layer's tensor belongs to one of so many layers."""
+    rows = tensor.shape[0] if tensor.shape else 0
+    return tensor if rows % count else replace(tensor, shape=(rows // count, *tensor.shape[1:]))
 
 
 def _without_ones(shape: Shape) -> Shape:

@@ -9,36 +9,48 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from .key_maps import KEY_MAPS, unwrapped
 
-# What may stand before a layer's name, several of them one after the other.
+# What may stand before a layer's name, several of them one after the other, each with a dot or an underscore behind it.
 PREFIXES = (
-    "base_model.model.",
-    "model.",
-    "diffusion_model.",
-    "transformer.",
-    "pipe.dit.",
-    "dit.",
-    "unet.",
-    "module.",
-    "lora_unet__",
+    "base_model.model",
+    "model",
+    "diffusion_model",
+    "transformer",
+    "pipe.dit",
+    "dit",
+    "unet",
+    "module",
     "lora_unet_",
-    "lora_transformer_",
-    "lycoris_",
-    "diffusion_model_",
-    "transformer_",
+    "lora_unet",
+    "lora_transformer",
+    "lycoris",
+    "high_noise_model",
+    "low_noise_model",
 )
+_PREFIX = re.compile(rf"(?:{'|'.join(map(re.escape, PREFIXES)).replace(re.escape('.'), '[._]')})(?:_?[12])?[._]")
+# Wan 2.2 has two transformers. This stands before layers of the second, which goes on where little noise is left.
+_SECOND = re.compile(r"(?:^|[._])((?:transformer|diffusion_model|model|dit|unet)_?2|low_noise_model)[._]")
 
-# After a layer's name. PEFT puts the name of its adapter ("default") before `weight`.
-_END = r"(?:\.(?!(?:weight|bias)$)\w+)?(?:\.weight)?$"
+# After a layer's name. PEFT puts the names of its adapters ("default") before `weight`.
+_END = r"(?:\.(?!(?:weight|bias)$)[\w-]+)*(?:\.weight)?$"
 _LORA = r"[._]lora(?:_linear_layer)?[._]"
 PARTS = {
     "down": re.compile(_LORA + "(?:A|down)" + _END),
     "up": re.compile(_LORA + "(?:B|up)" + _END),
-    "up_b": re.compile(_LORA + r"(?:B|up)(?:\.\w+)?\.bias$"),
+    "up_b": re.compile(_LORA + r"(?:B|up)(?:\.[\w-]+)*\.bias$"),
     "alpha": re.compile(r"\.(?:lora_)?alpha$"),
     "diff": re.compile(r"\.(?:diff|w_norm)$"),
     "diff_b": re.compile(r"\.(?:diff_b|b_norm)$"),
     "diff_m": re.compile(r"\.diff_m$"),
     "set": re.compile(r"\.set_weight$"),
+}
+
+# Layers that some make one of, in the names of either dialect -> Wan names of their rows' owners, all of one height.
+FUSED = {
+    "self_attn.qkv": ("self_attn.q", "self_attn.k", "self_attn.v"),
+    "attn1.to_qkv": ("self_attn.q", "self_attn.k", "self_attn.v"),
+    "cross_attn.kv": ("cross_attn.k", "cross_attn.v"),
+    "attn2.to_kv": ("cross_attn.k", "cross_attn.v"),
+    "attn2.to_added_kv": ("cross_attn.k_img", "cross_attn.v_img"),
 }
 
 # Kinds whose change of a weight is no product of two thin matrices.
@@ -64,17 +76,21 @@ def is_distilled(name: str, metadata: Mapping[str, str]) -> bool:
     return any(DISTILLED.search(title) for title in (name, *(metadata.get(key, "") for key in TITLES)))
 
 
-def layer_names(weights: Iterable[str]) -> dict[str, str]:
-    """What a network's layers may be called -> Wan name, in every dialect, with dots and flattened to underscores.
+def layer_names(weights: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """What a network's layers may be called -> Wan names, in every dialect, with underscores for dots.
 
-    weights: Wan names of all weights. A parameter that is no layer's weight or bias counts as a layer of its own.
+    There are several behind the name of a fused layer, whose rows are theirs one after the other. weights: Wan names
+    of all weights. A parameter that is no layer's weight or bias counts as a layer of its own.
     """
     layers = {re.sub(r"\.(?:weight|bias)$", "", weight) for weight in weights}
-    names = {}
-    for dialect in KEY_MAPS:
-        for wan, name in dialect.inverted().rename(layers).items():
-            names[name] = names[name.replace(".", "_")] = wan
-    return names
+    names: dict[str, tuple[str, ...]] = {
+        name: (wan,) for dialect in KEY_MAPS for wan, name in dialect.inverted().rename(layers).items()
+    }
+    for fused, parts in FUSED.items():
+        first = f".{parts[0]}"
+        for block in [layer.removesuffix(first) for layer in layers if layer.endswith(first)]:
+            names[f"{block}.{fused}"] = tuple(f"{block}.{part}" for part in parts)
+    return {name.replace(".", "_"): wans for name, wans in names.items()}
 
 
 def other_kind(keys: Iterable[str]) -> str | None:
@@ -93,9 +109,18 @@ def split(key: str) -> tuple[str, str] | None:
     return None
 
 
-def wan_name(layer: str, names: dict[str, str]) -> str | None:
-    """The Wan name of a layer as a file calls it, None if the network has no such layer. names: of `layer_names`."""
-    return next((names[shorter] for shorter in shorter_names(layer) if shorter in names), None)
+def wan_names(layer: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The Wan names of a layer as a file calls it, none if the network has no such layer. names: of `layer_names`."""
+    flat = (shorter.replace(".", "_") for shorter in shorter_names(layer))
+    return next((names[name] for name in flat if name in names), ())
+
+
+def of_second(keys: Iterable[str], names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Key -> what it calls the second transformer, of a file that has LoRAs for two of them; otherwise empty."""
+    keys = list(keys)
+    second = {key: found[1] for key in keys if (found := _SECOND.search(key))}
+    first = (split(key) for key in keys if key not in second)
+    return second if any(wan_names(found[0], names) for found in first if found) else {}
 
 
 def shorter_names(layer: str) -> Iterator[str]:
@@ -103,7 +128,7 @@ def shorter_names(layer: str) -> Iterator[str]:
     layer = layer.replace(".processor.", ".")
     while True:
         yield layer
-        prefix = next((prefix for prefix in PREFIXES if layer.startswith(prefix)), None)
+        prefix = _PREFIX.match(layer)
         if prefix is None:
             return
-        layer = layer.removeprefix(prefix)
+        layer = layer[prefix.end() :]

@@ -146,7 +146,7 @@ def _rule(source: str, fields: Any) -> ScaleRule:
 
 def _of_network(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields without the component's name before them, as diffusers has it: those of the transformer."""
-    components = ("", *(prefix for prefix in PREFIXES if prefix.endswith(".")))
+    components = ("", *(f"{prefix}{number}." for number in ("", "_1", "_2") for prefix in PREFIXES))
     found = next((name for name in components if f"{name}r" in fields or f"{name}lora_alpha" in fields), "")
     return {key.removeprefix(found): value for key, value in fields.items() if key.startswith(found)}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..skyreels_v3.model.params import AudioParams, TransformerParams
-from .lora_names import OTHER_KINDS, layer_names, other_kind, split, wan_name
+from .lora_names import OTHER_KINDS, layer_names, of_second, other_kind, split, wan_names
 from .params import expected_shapes
 from .tensor_info import TensorInfo
 
@@ -17,7 +17,7 @@ KIND = re.compile("|".join(f"[._]?(?:{mark.pattern})" for mark in OTHER_KINDS.va
 
 # The first that fits a layer's tensor is its style; the last fits all.
 STYLES = (
-    ("peft", re.compile(r"^base_model\.|^pipe\.dit\.|lora_[AB]\.(?!weight$)\w+(?:\.weight)?$")),
+    ("peft", re.compile(r"^base_model\.|^pipe\.dit\.|lora_[AB]\.(?!weight$)[\w.-]+$")),
     ("kohya", re.compile(r"^(?:lora_|lycoris_)|^[^.]+\.(?:lora|alpha$|dora|lokr|hada|diff$|diff_)")),
     ("diffusers", re.compile(r"^(?:transformer|unet)\.|\.attn[12]\.")),
     ("comfyui", re.compile(r"^(?:model\.)?diffusion_model\.")),
@@ -43,12 +43,12 @@ class LoraStyle:
 def lora_style(tensors: Mapping[str, TensorInfo]) -> LoraStyle:
     """What kind of LoRA has these tensors."""
     names = layer_names(expected_shapes(EVERYTHING))
-    layers: dict[str, str | None] = {}
-    width = 0
+    layers: dict[str, tuple[str, ...]] = {}
+    width, second = 0, of_second(tensors, names)
     for key, info in tensors.items():
         layer, part = split(key) or (KIND.split(key)[0], "")
-        wan = layers[layer] = wan_name(layer, names)
-        if part == "down" and wan and AS_WIDE.search(wan) and len(info.shape) == 2:
+        wans = layers[layer] = wan_names(layer, names) if key not in second else ()
+        if part == "down" and wans and AS_WIDE.search(wans[0]) and len(info.shape) == 2:
             width = info.shape[1]
     counts = dict.fromkeys((name for name, _ in STYLES), 0)
     for key in tensors:

@@ -238,8 +238,8 @@ def test_a_model_of_real_size_takes_no_time(tmp_path):
 @pytest.mark.parametrize("naming", loras.NAMINGS)
 def test_loras(tmp_path, naming):
     style = dict.fromkeys(("kohya", "musubi", "lycoris", "onetrainer"), "kohya")
-    style |= dict.fromkeys(("wan", "fastvideo", "compiled", "sharded"), "wan")
-    style |= dict.fromkeys(("peft", "diffsynth", "nested"), "peft")
+    style |= dict.fromkeys(("wan", "fastvideo", "compiled", "sharded", "second of two", "low noise"), "wan")
+    style |= dict.fromkeys(("peft", "diffsynth", "nested", "adapters", "own adapter"), "peft")
     style |= dict.fromkeys(("diffusion-pipe", "extracted", "whole"), "comfyui") | {"lycoris, diffusers": "kohya"}
     tensors = loras.named(loras.lora_pairs(), naming, alpha=loras.ALPHA)
     line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))

@@ -1,6 +1,7 @@
 """LoRA files: every trainer's names lead to the same layers, and what is wrong with a file is told in one sentence."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from pack.skyreels_v3.recipes import Job
 from pack.tests.support.loras import ALPHA, NAMINGS, RANK, linear_layers, lora_pairs, named, write_lora
 
 Q = "blocks.0.self_attn.q"
+PAIRS = lora_pairs(layers=[Q, "blocks.1.cross_attn.o", "blocks.1.ffn.2"])
 
 
 def opened(tmp_path, tensors, params=TINY, name="style.safetensors", metadata=None):
@@ -51,7 +53,96 @@ def test_no_name_means_two_layers():
                 for form in (name, name.replace(".", "_")):
                     means.setdefault(form, set()).add(wan)
         assert not {name: wans for name, wans in means.items() if len(wans) > 1}
-        assert set(layer_names(weights).values()) == layers
+        names = layer_names(weights)
+        assert {wans[0] for wans in names.values() if len(wans) == 1} == layers
+        assert {wan for wans in names.values() for wan in wans} == layers
+
+
+@pytest.mark.parametrize("naming", ["musubi", "kohya", "lycoris", "onetrainer"])
+@pytest.mark.parametrize("flat", [1, 2, 3])
+def test_dots_and_underscores_in_one_name(tmp_path, naming, flat):
+    # lora_unet_blocks_0.self_attn.q, and lora_unet.blocks.0_self_attn_q
+    prefix, dialect, *_ = NAMINGS[naming]
+    dotted = named(PAIRS, "wan" if dialect == "wan" else "diffusers, older", ALPHA)
+    tensors = {}
+    for key, tensor in dotted.items():
+        layer, part = (split := re.match(r"(.+?)([._]lora.*|\.alpha)$", key))[1], split[2]
+        *before, after = layer.split(".", flat)
+        tensors[prefix + "_".join([*before, after]) + part] = tensor
+        tensors[prefix + ".".join([*before, after.replace(".", "_")]) + part] = tensor
+    halves = [dict(list(tensors.items())[first::2]) for first in (0, 1)]
+    for half in halves:
+        lora = opened(tmp_path, half)
+        assert set(lora.layers) == set(PAIRS) and not lora.left_out
+
+
+FUSED = {
+    "attn1.to_qkv": ("self_attn.q", "self_attn.k", "self_attn.v"),
+    "self_attn.qkv": ("self_attn.q", "self_attn.k", "self_attn.v"),
+    "attn2.to_kv": ("cross_attn.k", "cross_attn.v"),
+    "attn2.to_added_kv": ("cross_attn.k_img", "cross_attn.v_img"),
+}
+
+
+@pytest.mark.parametrize("fused", FUSED)
+@pytest.mark.parametrize(("prefix", "dot"), [("transformer.", "."), ("lora_unet_", "_")])
+def test_fused_layers(tmp_path, fused, prefix, dot):
+    parts = [f"blocks.1.{part}" for part in FUSED[fused]]
+    name = prefix + f"blocks.1.{fused}".replace(".", dot)
+    up, bias, down = torch.randn(len(parts) * 128, RANK), torch.arange(len(parts) * 128.0), torch.randn(RANK, 128)
+    tensors = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.lora_B.bias": bias}
+    tensors |= {f"{name}.alpha": torch.tensor(ALPHA)} | named(lora_pairs(layers=["blocks.0.ffn.0"]))
+    lora = opened(tmp_path, tensors, TINY_AVATAR)
+    assert set(lora.layers) == {*parts, "blocks.0.ffn.0"} and not lora.left_out
+    assert {lora.layers[part].scale for part in parts} == {ALPHA / RANK}
+    state, _ = lora.read()
+    for number, part in enumerate(parts):
+        rows, key = slice(128 * number, 128 * number + 128), part.replace(".", "/")
+        assert torch.equal(state[f"{key}.down.weight"], down)
+        assert torch.equal(state[f"{key}.up.weight"], up[rows])
+        assert torch.equal(state[f"{key}.bias.weight"][:, 0], bias[rows] * ALPHA / RANK)
+    whole = {f"{name}.diff": torch.randn(len(parts) * 128, 128), f"{name}.diff_b": bias}
+    state, _ = opened(tmp_path, whole, TINY_AVATAR).read()
+    key = parts[-1].replace(".", "/")
+    assert torch.equal(state[f"{key}.up.weight"], whole[f"{name}.diff"][-128:])
+    assert torch.equal(state[f"{key}.bias.weight"][:, 0], bias[-128:])
+    with pytest.raises(InputError, match=r"is for a weight of (100|50) x 128"):
+        opened(tmp_path, {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up[:100]}, TINY_AVATAR)
+    own = named(lora_pairs(TINY_AVATAR, layers=[parts[0]]))
+    for twice in (own, {f"diffusion_model.{parts[0]}.diff_b": torch.ones(128)}):
+        with pytest.raises(InputError, match=f"has {parts[0]} twice"):
+            opened(tmp_path, tensors | twice, TINY_AVATAR)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("transformer.", "transformer_2."),
+        ("", "transformer_2."),
+        ("transformer_1.", "transformer_2."),
+        ("diffusion_model.", "diffusion_model_2."),
+        ("base_model.model.transformer.", "base_model.model.transformer_2."),
+        ("high_noise_model.", "low_noise_model."),
+        ("pipe.dit.", "pipe.dit2."),
+        ("lora_transformer_", "lora_transformer_2_"),
+    ],
+)
+def test_of_two_transformers_the_first_is_used(tmp_path, first, second):
+    one, other = named(PAIRS, "wan"), named(lora_pairs(seed=1, layers=[Q]), "wan")
+    tensors = {first + key: tensor for key, tensor in one.items()}
+    tensors = {second + key: tensor for key, tensor in other.items()} | tensors
+    lora = opened(tmp_path, tensors)
+    assert set(lora.layers) == set(PAIRS) and lora.summary() == f"style.safetensors: {len(PAIRS)} layers, rank {RANK}"
+    assert torch.equal(lora.read()[0]["blocks/0/self_attn/q.down.weight"], PAIRS[Q][0])
+    called = second.removeprefix("base_model.model.").removeprefix("pipe.").removeprefix("lora_").strip("._")
+    assert lora.notes()[:1] == [
+        "style.safetensors has LoRAs for the two transformers of Wan 2.2: that for high noise is used, that for low "
+        f"noise ({called}, 1 layers) is left out."
+    ]
+    # the second alone, beside what is no transformer's
+    alone = {second + key: tensor for key, tensor in other.items()} | {"text_encoder.x.lora_A.weight": torch.ones(1, 1)}
+    lora = opened(tmp_path, alone)
+    assert list(lora.layers) == [Q] and lora.left_out == ["text_encoder.x"] and not lora.second
 
 
 def test_without_an_alpha_the_scale_is_one(tmp_path):
