@@ -1,8 +1,8 @@
 """How strong a LoRA's pairs are where no alpha stands beside them: by the file's header or by PEFT's configuration.
 
-Sources: PEFT (adapter_config.json; rsLoRA, arXiv 2312.03732, divides by the root of the rank), diffusers
-(`lora_adapter_metadata`, the same behind the component's name), kohya (`ss_network_alpha`), lone trainers
-(`lora_alpha` in the header).
+Sources: PEFT (adapter_config.json; rsLoRA, arXiv 2312.03732, divides by the root of the rank), the same in a header by
+diffusers (`lora_adapter_metadata`, behind the component's name) and finetrainers (`lora_config`), kohya
+(`ss_network_alpha`) and trainers of one model (`lora_alpha`, `network_alpha`).
 """
 
 import json
@@ -20,6 +20,9 @@ from .tensor_info import opened, short
 CONFIG, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
 MAX_CONFIG = 1_000_000  # bytes
 PEFT_NAMES = "base_model.model."
+TABLES = ("lora_adapter_metadata", "lora_config")  # in a header
+NUMBERS = {"lora_alpha": ("lora_rank", "r", "rank"), "network_alpha": ("network_dim",)}  # and where the rank stands
+KOHYA = {"ss_network_alpha": ("ss_network_dim",)}
 # Expressions that may take for ever on a name; no trainer writes them.
 ENDLESS = re.compile(r"\)[*+{?]|(?:[*+{].*){4}")
 
@@ -103,15 +106,14 @@ def _is_alone(path: Path) -> bool:
 
 def _sources(path: Path, metadata: Mapping[str, str], pairs: Mapping[str, int]) -> Iterator[tuple[str, Any]]:
     """(where it stands, a configuration in PEFT's words or what should be one), the nearest first."""
-    if "lora_adapter_metadata" in metadata:
-        yield "lora_adapter_metadata in the header", metadata["lora_adapter_metadata"]
-    if "lora_alpha" in metadata:
-        rank = metadata.get("lora_rank", metadata.get("r"))
-        yield "lora_alpha in the header", {"r": _parsed(rank), "lora_alpha": _parsed(metadata["lora_alpha"])}
-    # A converted file has other names; there the header stayed as it was, but the scale is in the weights.
-    if "ss_network_alpha" in metadata and all("lora_down" in key for key in pairs):
-        rank, alpha = metadata.get("ss_network_dim"), metadata["ss_network_alpha"]
-        yield "ss_network_alpha in the header", {"r": _parsed(rank), "lora_alpha": _parsed(alpha)}
+    for name in TABLES:
+        if name in metadata:
+            yield f"{name} in the header", metadata[name]
+    # A converted file has other names than kohya's: its header stayed as it was, but the scale went into the weights.
+    for name, ranks in (NUMBERS | KOHYA if all("lora_down" in key for key in pairs) else NUMBERS).items():
+        if name in metadata:
+            rank = next((metadata[rank] for rank in ranks if rank in metadata), None)
+            yield f"{name} in the header", {"r": _parsed(rank), "lora_alpha": _parsed(metadata[name])}
     config = config_beside(path)
     if config is not None:
         with opened(config) as (file, _):
@@ -133,7 +135,7 @@ def _rule(source: str, fields: Any) -> ScaleRule:
         raise TypeError("it is no table")
     fields = _of_network(fields)
     alpha = fields.get("lora_alpha", fields.get("alpha"))
-    rank = fields.get("r")
+    rank = fields.get("r", fields.get("rank"))
     return ScaleRule(
         source,
         None if alpha is None else _number(alpha),
