@@ -39,6 +39,12 @@ def schema(**fields) -> io.Schema:
     return io.Schema(**{"category": CATEGORY, **{name: value for name, value in fields.items() if name in known}})
 
 
+def advanced(input: io.Input) -> io.Input:
+    """The input, among the advanced ones on pages that fold these away. Newer versions have a field for it."""
+    input.extra_dict["advanced"] = True
+    return input
+
+
 def patcher_class(dynamic: bool = True) -> type[comfy.model_patcher.ModelPatcher]:
     """The patcher that manages a model's memory: dynamic VRAM where it is on (0.12 and later), else the classic one.
 

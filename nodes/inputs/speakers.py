@@ -2,9 +2,16 @@
 
 from comfy_api.latest import io
 
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.model.speaker_map import PositionMap
+from .. import versions
+
+MAPS = [one.value for one in PositionMap]
+DEFAULT_MAP = PositionMap.OWN_FRAME.value
+
 
 def place_inputs() -> list[io.Input]:
-    """Where each of two people is: a mask or a box."""
+    """Where each of two people is: a mask or a box, and how the model follows them from there."""
     masks = [
         io.Mask.Input(
             name,
@@ -24,4 +31,20 @@ def place_inputs() -> list[io.Input]:
         )
         for name, side in (("box_1", "left"), ("box_2", "right"))
     ]
-    return [*masks, *boxes]
+    position_map = io.Combo.Input(
+        "position_map",
+        options=MAPS,
+        default=DEFAULT_MAP,
+        optional=True,
+        tooltip="How two speakers are followed when they move. own frame looks for them in every frame, as MultiTalk "
+        "and InfiniteTalk do, whose network this is. official does as the released code, which by a slip looks for "
+        "them in other frames: the same only while nobody moves.",
+    )
+    return [*masks, *boxes, versions.advanced(position_map)]
+
+
+def chosen_map(value: str) -> PositionMap:
+    """The choice of `position_map`. Raises InputError for another word."""
+    if value not in MAPS:
+        raise InputError(f"The position_map is {value!r}, but it must be one of {', '.join(MAPS)}.")
+    return PositionMap(value)

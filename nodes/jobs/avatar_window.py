@@ -18,7 +18,7 @@ from ..encoders.clip_vision import image_tokens
 from ..encoders.speech import SpeechType
 from ..encoders.vae import encoder
 from ..inputs.size import chosen_size, size_inputs
-from ..inputs.speakers import place_inputs
+from ..inputs.speakers import DEFAULT_MAP, chosen_map, place_inputs
 from ..network.condition import JobCondition, attach_pair
 
 
@@ -80,11 +80,11 @@ class AvatarWindow(io.ComfyNode):
         )
         tokens = image_tokens(clip_vision)(clip_pixels(image))
         heard = speech.features.windows(around_frames(window.start, window.stop, speech.frames, AROUND))
-        speakers = None
+        speakers, position_map = None, chosen_map(rest.get("position_map", DEFAULT_MAP))
         if speech.people > 1:
             masks, boxes = places
             speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes, speech.silent)
-        condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers)
+        condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers, position_map)
         versions.tell(
             cls.hidden.unique_id,
             f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s",

@@ -17,7 +17,7 @@ from ..inputs.sampling import (
     steps_input,
 )
 from ..inputs.size import chosen_size, size_inputs
-from ..inputs.speakers import place_inputs
+from ..inputs.speakers import DEFAULT_MAP, chosen_map, place_inputs
 from ..network.model import skyreels_model
 from ..runs.avatar import AvatarModels, AvatarRequest, AvatarRun, Sampling, Texts
 from ..runs.identity import Node, upstream
@@ -131,6 +131,7 @@ class TalkingAvatar(io.ComfyNode):
             texts=Texts(prompt, connection_prompt, negative),
             masks=[rest.get("mask_1"), rest.get("mask_2")],
             boxes=[rest.get("box_1", ""), rest.get("box_2", "")],
+            position_map=chosen_map(rest.get("position_map", DEFAULT_MAP)),
             size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
             timing=Timing(rest["window"], rest["motion"], rest["drop"]),
             settings=Settings(rest["seed"], rest["colour_match"]),

@@ -9,6 +9,7 @@ import torch
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.condition import silent
 from ...skyreels_v3.jobs.spec import SPECS
+from ...skyreels_v3.model.speaker_map import PositionMap
 from ...skyreels_v3.recipes import Job
 
 KEY = "skyreels_condition"
@@ -44,7 +45,8 @@ class JobCondition:
 
     latents: [1, C, frames, height, width]: reference slots, prefix, or the avatar's mask and image channels.
     image: CLIP tokens [1, 257, width].  speech: windows [people, video frames, around, layers, width].
-    speakers: masks [people + 1, h, w], the last one the background.  These three for the avatar alone.
+    speakers: masks [people + 1, h, w], the last one the background.  position_map: how their tokens are told which
+    of them they are.  These four for the avatar alone.
     """
 
     job: Job
@@ -52,6 +54,7 @@ class JobCondition:
     image: torch.Tensor | None = None
     speech: torch.Tensor | None = None
     speakers: torch.Tensor | None = None
+    position_map: PositionMap = PositionMap.OWN_FRAME
 
     def emptied(self) -> "JobCondition":
         """For the forwards of guidance without references, or, for the avatar, without speech."""

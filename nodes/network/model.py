@@ -72,6 +72,8 @@ class Model(comfy.model_base.BaseModel):
             for keyword, tensor in (("audio", condition.speech), ("speaker_masks", condition.speakers)):
                 if tensor is not None:
                     out[AVATAR_INPUTS[keyword]] = SharedCondition(tensor.to(device))
+            if condition.speakers is not None:
+                out[AVATAR_INPUTS["position_map"]] = comfy.conds.CONDConstant(condition.position_map)
         return out
 
     def extra_conds_shapes(self, **kwargs):

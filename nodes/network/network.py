@@ -34,7 +34,12 @@ from .streaming import block_stream
 log = logging.getLogger(__name__)
 
 # What the avatar is given beside its latents: keyword of the transformer -> name among the conditions.
-AVATAR_INPUTS = {"image": "skyreels_image", "audio": "skyreels_speech", "speaker_masks": "skyreels_speakers"}
+AVATAR_INPUTS = {
+    "image": "skyreels_image",
+    "audio": "skyreels_speech",
+    "speaker_masks": "skyreels_speakers",
+    "position_map": "skyreels_position_map",
+}
 
 
 class Network(SkyReelsTransformer):
@@ -92,7 +97,7 @@ class Network(SkyReelsTransformer):
             rope=rope_of(transformer_options, self.rope_embedder),
             foreign_options=transformer_options if self._has_foreign_attention() else None,
         )
-        given = {keyword: conditions.get(name) for keyword, name in AVATAR_INPUTS.items()}
+        given = {keyword: conditions[name] for keyword, name in AVATAR_INPUTS.items() if name in conditions}
         with applied(self, ((one.lora, one.strength) for one in self.loras)):
             velocity = self._in_memory(runtime, segments, timestep, context, **given)
             # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.

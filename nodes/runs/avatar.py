@@ -11,6 +11,7 @@ from PIL import Image
 
 from ...skyreels_v3.jobs.avatar.passes import AvatarPasses, Pass, Portrait, Settings, Start, Tools, finish
 from ...skyreels_v3.jobs.avatar.plan import AvatarPlan, Timing, WindowPlan, plan_avatar
+from ...skyreels_v3.model.speaker_map import PositionMap
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.sampling.guidance import avatar_branches
@@ -78,6 +79,7 @@ class AvatarRequest:
     texts: Texts
     masks: Sequence[torch.Tensor | None]  # of two people, see `speaker_masks`
     boxes: Sequence[str]
+    position_map: PositionMap
     size: dict[str, Any]  # see `inputs.size.chosen_size`
     timing: Timing
     settings: Settings
@@ -151,8 +153,11 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         if plan.single:  # nothing comes between key frames
             texts, timing = replace(texts, connection=""), replace(timing, drop=0)
         settings = texts, asked.settings, asked.sampling.values
+        # Runs from before there was a choice went by the official map.
+        by_frame = self.speakers is not None and asked.position_map is not PositionMap.OFFICIAL
+        speakers = (self.speakers, asked.position_map.value) if by_frame else self.speakers
         return (
-            (dict(self.node.inputs), models, asked.portrait[:1], asked.speech.features.key, self.speakers),
+            (dict(self.node.inputs), models, asked.portrait[:1], asked.speech.features.key, speakers),
             (plan.width, plan.height, timing, *settings, asked.codec),
         )
 
@@ -211,7 +216,8 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
 
     def _denoise(self, one: Pass, noise: torch.Tensor) -> torch.Tensor:
         prompts, texts, sampling = self.prompts, self.request.texts, self.request.sampling
-        condition = JobCondition(Job.AVATAR, one.condition, one.tokens, one.speech, self.speakers)
+        given = one.condition, one.tokens, one.speech, self.speakers, self.request.position_map
+        condition = JobCondition(Job.AVATAR, *given)
         positive = prompts[texts.prompt if one.plan.is_key_pass else texts.connection]
         negative = attach(prompts[texts.negative], condition) if sampling.needs_negative else None
         guider = BranchGuider(self.model)

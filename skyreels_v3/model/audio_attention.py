@@ -57,7 +57,7 @@ class AudioKeys:
     k: torch.Tensor  # [frames, M, heads, d], of each latent frame's audio tokens
     v: torch.Tensor  # as k
     tokens: int  # of the video in a latent frame
-    positions: torch.Tensor | None  # rotary, of every video token and head [B, L, heads]; None for one speaker
+    positions: torch.Tensor | None  # rotary, of every video token [B, L, heads or 1]; None for one speaker
 
 
 class AudioAttention(nn.Module):
@@ -75,12 +75,10 @@ class AudioAttention(nn.Module):
     ) -> AudioKeys:
         """audio [1, frames, M, audio_dim] as this block's keys and values.
 
-        positions: rotary position of every video token [B, L] where two people speak, else None.  cached: for what
-        follows from the audio alone.
+        positions: rotary position of every video token [B, L, heads or 1] where two people speak, else None.
+        cached: for what follows from the audio alone.
         """
         k, v = cached(self, lambda: self._keys(audio[0], rotated=positions is not None))
-        if positions is not None:
-            positions = self._query_positions(positions, audio.shape[1])
         return AudioKeys(k, v, layout.height * layout.width, positions)
 
     def forward(
@@ -104,17 +102,6 @@ class AudioAttention(nn.Module):
         if rotated:
             k = kernels.rotate_(k, position_table(self._person_positions(k), k.shape[-1]))
         return k, v
-
-    def _query_positions(self, positions: torch.Tensor, frames: int) -> torch.Tensor:
-        """Rotary positions per head [B, L, heads] from those of the video tokens [B, L].
-
-        The official code takes, for head h of frame t, the map of frame (t * heads + h) mod frames: an effect of a
-        reshape where InfiniteTalk permutes. Kept, because the goldens of two people are made that way.
-        """
-        frame, head = torch.arange(frames, device=positions.device), torch.arange(self.heads, device=positions.device)
-        source = (frame[:, None] * self.heads + head) % frames
-        maps = rearrange(positions, "b (t n) -> b t n", t=frames)[:, source]
-        return rearrange(maps, "b t h n -> b (t n) h")
 
     @staticmethod
     def _person_positions(k: torch.Tensor) -> torch.Tensor:

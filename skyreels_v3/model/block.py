@@ -132,7 +132,7 @@ class SelfAttention(Attention):
     """Attention among all tokens of the sequence, without its output projection `o`."""
 
     def forward(self, x: torch.Tensor, modulation: Modulation, inputs: BlockInputs, wanted: slice):
-        """x [B, L, D] -> (output of the tokens `wanted` [B, n, D], their speaker positions [B, n] or None)."""
+        """x [B, L, D] -> (output of the tokens `wanted` [B, n, D], their `SpeakerMap.positions` or None)."""
         q, k, v = self._qkv(x, modulation, inputs.runtime.chunking, wanted)
         q = self._norm_rope(q, self.norm_q, inputs.cos_sin[wanted], inputs.runtime)
         k = self._norm_rope(k, self.norm_k, inputs.cos_sin, inputs.runtime)

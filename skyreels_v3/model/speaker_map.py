@@ -5,9 +5,11 @@ Sources: MultiTalk (arXiv 2505.22647); the official transformer_a2v.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 from ..errors import InputError
 from .sequence import Layout
@@ -16,12 +18,26 @@ PERSON_POSITIONS = ((0.0, 4.0), (20.0, 24.0))  # range of rotary positions of ea
 BACKGROUND_POSITION = 12.0
 
 
+class PositionMap(str, Enum):
+    """Which frame's map a head of the attention to speech goes by. The value is what artists choose.
+
+    MultiTalk and InfiniteTalk, whose network this is, let every head go by its own frame. The official code reshapes
+    its queries where those permute them, and it still permutes the keys: head h of frame t goes by frame
+    (t * heads + h) mod frames, so that of 40 heads in 21 frames two go by their own. Its pipeline refuses two people,
+    so that nothing is known to have been trained or made with that.
+    """
+
+    OWN_FRAME = "own frame"
+    OFFICIAL = "official"
+
+
 @dataclass(frozen=True)
 class SpeakerMap:
     """Which video tokens belong to whom, found from how they attend to each person in the first frame."""
 
     weights: torch.Tensor  # [classes, tokens per frame], each person's mask (and the background's) over its size
     attention: Callable[..., torch.Tensor]  # see kernels.attention
+    position_map: PositionMap = PositionMap.OWN_FRAME
 
     @classmethod
     def of(
@@ -30,6 +46,7 @@ class SpeakerMap:
         audio: torch.Tensor | None,
         masks: torch.Tensor | None,
         attention: Callable[..., torch.Tensor],
+        position_map: PositionMap = PositionMap.OWN_FRAME,
     ) -> "SpeakerMap | None":
         """The map for the people in `audio` [people, ...]; None where one person or none speaks.
 
@@ -50,10 +67,13 @@ class SpeakerMap:
         masks = F.interpolate(masks[None].float(), size=(layout.height, layout.width), mode="nearest")[0]
         masks = (masks > 0).float().flatten(1)
         # A mask may cover no token: its weights are zero, not zero over zero.
-        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention)
+        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map)
 
     def positions(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """Rotary position of every video token [B, L] float32, from q and k [B, L, heads, d] after rotary."""
+        """Rotary position of every video token [B, L, heads or 1] float32, from q and k [B, L, heads, d] after rotary.
+
+        The tokens of q are whole frames.
+        """
         classes, tokens = self.weights.shape
         # The official code averages two halves of the heads, so that an odd head out is left out.
         heads, dim = q.shape[2] // 2 * 2 or q.shape[2], q.shape[3]
@@ -69,7 +89,17 @@ class SpeakerMap:
             + [torch.full_like(shares[..., 0], BACKGROUND_POSITION)],
             dim=-1,
         )
-        return people.gather(-1, shares.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        positions = people.gather(-1, shares.argmax(dim=-1, keepdim=True))
+        return _reshaped(positions, tokens, q.shape[2]) if self.position_map is PositionMap.OFFICIAL else positions
+
+
+def _reshaped(positions: torch.Tensor, tokens: int, heads: int) -> torch.Tensor:
+    """Positions [B, L, 1] of frames of so many tokens, as PositionMap.OFFICIAL gives them to heads: [B, L, heads]."""
+    maps = rearrange(positions, "b (t n) 1 -> b t n", n=tokens)
+    frames = maps.shape[1]
+    frame, head = torch.arange(frames, device=maps.device), torch.arange(heads, device=maps.device)
+    source = (frame[:, None] * heads + head) % frames
+    return rearrange(maps[:, source], "b t h n -> b (t n) h")
 
 
 def spread(x: torch.Tensor, low: float, high: float) -> torch.Tensor:

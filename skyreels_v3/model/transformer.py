@@ -20,7 +20,7 @@ from .params import TransformerParams
 from .prompt_padding import merge_padding
 from .rope import RotaryTables
 from .sequence import Layout, Segment, layout_of
-from .speaker_map import SpeakerMap
+from .speaker_map import PositionMap, SpeakerMap
 from .step_cache import uncached
 
 
@@ -109,6 +109,7 @@ class SkyReelsTransformer(nn.Module):
         image: torch.Tensor | None = None,
         audio: torch.Tensor | None = None,
         speaker_masks: torch.Tensor | None = None,
+        position_map: PositionMap = PositionMap.OWN_FRAME,
         runtime: Runtime | None = None,
     ) -> torch.Tensor:
         """Network output for the predicted segment, [B, out_dim, T, H, W] in the latents' dtype.
@@ -116,6 +117,7 @@ class SkyReelsTransformer(nn.Module):
         segments: latents [B, in_dim, frames, H, W] each.  timestep: [B], 0 to 1000.  text: [B, 512, text_dim].
         image: CLIP tokens [B, 257, image_dim].  audio: windows [people, video frames, window, layers, width].
         speaker_masks: [people + 1, h, w], the last one the background; needed for two people.
+        position_map: how heads go by them.
         The output is the flow's velocity, noise minus clean, of every job.
         Raises InputError where inputs do not belong together or to this network.
         """
@@ -137,7 +139,7 @@ class SkyReelsTransformer(nn.Module):
             key_bias=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else cached("image", lambda: self.img_emb(image)),
             audio=None if audio is None else cached("audio", lambda: self.audio_proj(audio)),
-            speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention),
+            speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention, position_map),
             runtime=runtime,
             cached=cached,
         )

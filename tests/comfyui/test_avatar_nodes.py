@@ -185,6 +185,7 @@ def test_keys_of_kept_jobs_stay(talk, models, pack_nodes, tmp_path, monkeypatch)
     features = pack_nodes.module("skyreels_v3.speech.features").SpeechFeatures.of(torch.ones(2, 23, 12, 768))
     speech = pack_nodes.module("nodes.encoders.speech").Speech(features, torch.zeros(1, 1, 20286), 22050, 200.0)
     given = {"portrait": torch.full((1, 64, 96, 3), 0.5), "negative": "dark", "text_guidance": 2.0}
+    given["position_map"] = "official"  # all that there was then
     talk(speech, **given, model=of_file(models["model"], tmp_path / "model.safetensors"), steps=1, colour_match=0.5)
     assert kept_parts(tmp_path / "output") == KEPT
 
@@ -202,6 +203,26 @@ def test_two_people_with_masks_and_halves(talk, speak):
         talk(speech, mask_2=torch.zeros(1, 40, 48))
     with pytest.raises(ValueError, match="left, top, right, bottom are needed"):
         talk(speech, box_1="0.5, 0, 0.2, 1")
+
+
+def test_the_map_that_two_people_go_by_reaches_the_network(talk, speak, models, tmp_path):
+    """The tiny network has one head, for which both are the same; tests/model/test_speaker_map.py tells them apart."""
+    seen, network = [], models["model"].model.diffusion_model
+    hook = network.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
+    try:
+        for choice in ("own frame", "official"):
+            talk(speak(0.4, people=2), position_map=choice)
+            assert [given["skyreels_position_map"] for given in seen] == [choice] * 2
+            seen.clear()
+        for choice in ("own frame", "official"):
+            talk(speak(0.4), position_map=choice)
+    finally:
+        hook.remove()
+    # With one speaker it is one and the same run.
+    assert len(seen) == 2 and len(kept_parts(tmp_path / "output")) == 3
+    assert not any("skyreels_position_map" in given for given in seen)
+    with pytest.raises(ValueError, match="position_map is 'nearest', but it must be one of own frame, official"):
+        talk(speak(0.4), position_map="nearest")
 
 
 def test_one_recording_belongs_to_the_person_whose_place_is_given(talk, pack_nodes, models, monkeypatch):

@@ -33,6 +33,7 @@ from pack.skyreels_v3.jobs.extension.script import CONTINUE, CUT
 from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments, shot_segments
+from pack.skyreels_v3.model.speaker_map import PositionMap
 from pack.skyreels_v3.model.transformer import SkyReelsTransformer
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
 from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, reference_branches
@@ -181,6 +182,7 @@ def dit_avatar(golden: Golden) -> Iterable[Check]:
         image=golden.input("clip"),
         audio=audio_windows(features, around_frames(0, frames, frames, model.params.audio.window)),
         speaker_masks=thirds(*latents.shape[-2:]) if golden.note["people"] > 1 else None,
+        position_map=PositionMap.OFFICIAL,
     )
     yield Check("model_output", relative_error(output, golden.tensors["model_output"]), NETWORK)
 

@@ -218,7 +218,7 @@ def _read(cross: Attention, x: Tensor, step: _Step) -> tuple[Tensor, Tensor]:
 
 @torch.compiler.disable
 def _speaker_positions(q: Tensor, k: Tensor, avatar: _Avatar) -> Tensor | None:
-    """Rotary positions [B, L] of the video's tokens where two people speak, None for one."""
+    """Rotary positions [B, L, 1] of the video's tokens where two people speak, None for one."""
     speech = avatar.speech
     if speech.people == 1:
         return None
@@ -237,8 +237,7 @@ def _heard(attention: AudioAttention, x: Tensor, positions: Tensor | None, audio
     q = attention.q_linear(x).unflatten(-1, (heads, -1))
     k, v = attention.kv_linear(audio.flatten(0, 1)).unflatten(-1, (2, heads, -1)).unbind(2)
     if positions is not None:
-        wanted = attention._query_positions(positions, frames)
-        q = _turned(q, position_table(wanted, q.shape[-1]))
+        q = _turned(q, position_table(positions, q.shape[-1]))
         k = _turned(k, position_table(attention._person_positions(k), k.shape[-1]))
     q = q.unflatten(1, (frames, -1)).flatten(0, 1)
     return attention.proj(_attended(q, k, v).unflatten(0, (batch, frames)).flatten(1, 2))
