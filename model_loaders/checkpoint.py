@@ -18,7 +18,7 @@ from .key_maps import KEY_MAPS, KeyMap, find_dialect, unwrapped
 from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .shards import Files, check_index, find_files, others_in, read_json, title
-from .stored import BESIDE, Part, StoredWeight, fits, stored_weights, summary
+from .stored import BESIDE, Part, StoredWeight, fits, part_of, stored_weights, summary
 from .tensor_info import short, some
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
@@ -150,9 +150,9 @@ def _no_weights(headers: Mapping[Path, Header]) -> set[str]:
 def _parts(headers: Mapping[Path, Header], names: Mapping[str, str]) -> dict[str, Part]:
     """Wan name -> where it lies. names: key in the file -> Wan name."""
     parts = {
-        names[key]: Part(path, key, info.dtype, info.shape, header.data_start + info.start, info.end - info.start)
+        names[key]: part_of(path, key, header)
         for path, header in headers.items()
-        for key, info in header.tensors.items()
+        for key in header.tensors
         if key in names
     }
     return as_in_torch(parts) if any(header.file_format == "gguf" for header in headers.values()) else parts

@@ -7,21 +7,21 @@ from math import isfinite, prod
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.lora import BranchParams, module_name
 from ..skyreels_v3.model.params import TransformerParams
+from .file_tensors import Reader, map_file, mapped, read_from
 from .header import read_header
 from .key_maps import find_dialect
 from .lora_names import PARTS, is_distilled, layer_names, of_second, other_kind, split, wan_names
 from .lora_scale import ScaleRule, scale_rule
 from .params import expected_shapes
+from .stored import Part, part_of
 from .tensor_info import TensorInfo, short, some
 
 Shape = tuple[int, ...]
 Get = Callable[[str], torch.Tensor]
-Reader = Callable[[Path], Mapping[str, torch.Tensor]]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
 SAME = {"diff_m": "diff", "up_b": "diff_b"}  # parts that change the same weight as another
@@ -49,16 +49,17 @@ class WeightDelta:
 class LoraFile:
     """A checked LoRA; of its tensors only the alphas have been read.
 
-    layers: Wan name of a linear layer -> what the file has for it.  branches: name in the state dict of a Lora of
-    these layers -> key in the file.  factors: name in it -> what the file's tensor is multiplied by.
-    deltas: Wan name of any other weight -> its change.  left_out: layers of the file that this network does not have.
-    replacing: weights that it would set, not change.  shares: Wan name of a layer -> (place, count): which of so many
-    parts of the rows in the file is its own.  second: layer of a second transformer, which is left out -> what that is
-    called.  about_scale: sentences on what tells its scale.
+    parts: key in the file -> where it lies.  layers: Wan name of a linear layer -> what the file has for it.
+    branches: name in the state dict of a Lora of these layers -> key in the file.  factors: name in it -> what the
+    file's tensor is multiplied by.  deltas: Wan name of any other weight -> its change.  left_out: layers of the file
+    that this network does not have.  replacing: weights that it would set, not change.  shares: Wan name of a layer ->
+    (place, count): which of so many parts of the rows in the file is its own.  second: layer of a second transformer,
+    which is left out -> what that is called.  about_scale: sentences on what tells its scale.
     count: layers in the file.  is_distilled: whether it is one that saves steps.
     """
 
     path: Path
+    parts: dict[str, Part]
     layers: dict[str, BranchParams] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     factors: dict[str, float] = field(default_factory=dict)
@@ -103,13 +104,15 @@ class LoraFile:
             )
         return notes
 
-    def read(self, reader: Reader | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def read(
+        self, reader: Reader | None = None, maps: bool = True
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """(state dict of the Lora, Wan name -> change of a weight that is no linear layer's).
 
-        The first is mapped: memory is used when it is needed, and the file must stay. reader: maps a file, path ->
-        {key: tensor}; safetensors' own where None. Raises InputError if the file has changed.
+        reader: maps the file; the pack's own mapping where None.  maps: whether the first may lie on the file's pages.
+        Then memory is used when it is needed, and the file must stay as it is. Raises InputError if it has changed.
         """
-        with _opened(self.path, reader) as get:
+        with _opened(self.path, self.parts, reader, maps) as get:
             state = {name: _as_matrix(get(key)) for name, key in self.branches.items()}
             for layer, (place, count) in self.shares.items():
                 for name in (f"{module_name(layer)}.up.weight", f"{module_name(layer)}.bias.weight"):
@@ -138,7 +141,11 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
             "LoraLoaderModelOnly, or use the plain LoRA."
         )
     shapes = expected_shapes(params)
-    lora = LoraFile(path, is_distilled=is_distilled(path.stem, header.metadata))
+    lora = LoraFile(
+        path,
+        {key: part_of(path, key, header) for key in header.tensors},
+        is_distilled=is_distilled(path.stem, header.metadata),
+    )
     found = _layers(lora, header.tensors, shapes)
     pairs = {
         parts["down"]: header.tensors[parts["down"]].shape[0]
@@ -146,7 +153,7 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
         if "down" in parts and "alpha" not in parts and header.tensors[parts["down"]].shape
     }
     rule, lora.about_scale = scale_rule(path, header.metadata, pairs)
-    with _opened(path) as get:
+    with _opened(path, lora.parts, None, maps=False) as get:
         for layer, parts in found.items():
             _add(lora, layer, parts, header.tensors, shapes, get, rule)
     return lora
@@ -318,13 +325,16 @@ def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _opened(path: Path, reader: Reader | None = None) -> Generator[Get]:
-    """A function key -> tensor for a file. Raises InputError if it is no longer what its header said."""
+def _opened(path: Path, parts: Mapping[str, Part], reader: Reader | None, maps: bool) -> Generator[Get]:
+    """A function key -> tensor for a file, mapped or read. Raises InputError if it is no longer what it was."""
     try:
         if reader is not None:
             yield reader(path).__getitem__
+        elif maps:
+            content = map_file(path)
+            yield lambda key: mapped(content, parts[key])
         else:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                yield file.get_tensor
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+            with path.open("rb") as file:
+                yield lambda key: read_from(file, parts[key])
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read any more ({error}): queue it again.") from error

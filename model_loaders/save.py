@@ -22,14 +22,15 @@ from ..skyreels_v3.model.params import HEAD_DIM, TransformerParams
 from ..skyreels_v3.recipes import Job
 from ..skyreels_v3.units import gb
 from .checkpoint import Checkpoint
+from .file_tensors import DTYPES, read_bytes
 from .header import read_header
 from .jobs import METADATA_JOB
 from .key_maps import PREFIXES
 from .params import expected_shapes
 from .precision import encoding_of
 from .safetensors_writer import SafetensorsFile, Spec
-from .stored import MARKER, METADATA, Part, StoredWeight
-from .weights import DTYPES, unpacked_weight
+from .stored import MARKER, METADATA, Part, StoredWeight, part_of
+from .weights import unpacked_weight
 
 # float32 [any shape] -> the same, changed; may write into its argument.
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -209,11 +210,7 @@ class _Beside:
 
     def __init__(self, checkpoint: Checkpoint):
         headers = {path: read_header(path) for path in checkpoint.paths}
-        self.parts = {
-            key: Part(path, key, info.dtype, info.shape, header.data_start + info.start, info.end - info.start)
-            for path, header in headers.items()
-            for key, info in header.tensors.items()
-        }
+        self.parts = {key: part_of(path, key, header) for path, header in headers.items() for key in header.tensors}
         self.table = {
             layer: config
             for header in headers.values()
@@ -276,16 +273,11 @@ def metadata_of(params: TransformerParams, job: Job, layers: Mapping[str, dict])
 
 def _bytes_of(part: Part) -> torch.Tensor:
     """A tensor's bytes, uint8, read into memory of its own."""
-    content = torch.empty(part.size, dtype=torch.uint8)
     try:
         with part.path.open("rb") as file:
-            file.seek(part.offset)
-            count = file.readinto(content.numpy().data)
+            return read_bytes(file, part.offset, part.size)
     except OSError as error:
         raise InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.") from error
-    if count != part.size:
-        raise InputError(f"{part.path.name} has become shorter: load the model again.")
-    return content
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..formats.encoding import Encoding, rectangle
 from ..formats.kinds import BY_NAME_IN_FILES, KINDS, PLAIN, Kind
 from ..skyreels_v3.errors import InputError
-from .tensor_info import short, some
+from .tensor_info import Header, short, some
 
 # Tensors beside a layer's weight, by every name in use; None: of no use here (scales of inputs are taken as they come).
 BESIDE = {part: part for kind in KINDS.values() for part in (*kind.needed, *kind.optional)} | {
@@ -42,6 +42,12 @@ class Part:
     shape: tuple[int, ...]
     offset: int
     size: int
+
+
+def part_of(path: Path, key: str, header: Header) -> Part:
+    """The tensor `key` of the file with this header."""
+    info = header.tensors[key]
+    return Part(path, key, info.dtype, info.shape, header.data_start + info.start, info.end - info.start)
 
 
 @dataclass(frozen=True)

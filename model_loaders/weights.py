@@ -1,6 +1,5 @@
 """Weights out of a checkpoint's files: mapped where they stay as stored, else read and packed one by one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -14,21 +13,12 @@ from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
+from .file_tensors import DTYPES, Reader, map_file, mapped, read, shaped
 from .params import expected_shapes
 from .precision import encoding_of
 from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 
-Reader = Callable[[Path], dict[str, torch.Tensor]]
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I8": torch.int8,
-}  # all others are bytes to their format
 SAMPLED = 8  # rows of a large matrix that are looked at
 
 
@@ -49,16 +39,17 @@ def load_weights(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     reader: Reader | None = None,
+    maps: bool = True,
 ) -> Weights:
     """All weights of a checkpoint on the CPU.
 
     dtype: of the plain ones, None for the file's own.  device: where weights are packed.  reader: maps a safetensors
-    file, path -> {key: tensor}; the pack's own mapping where None. Memory is used only for what is packed or cast:
-    the rest is read from the files when it is needed, so they must stay where they are.
+    file; the pack's own mapping where None.  maps: whether weights may lie on the pages of the files. Then memory is
+    used only for what is packed or cast: the rest is read when it is needed, so the files must stay as they are.
     Raises InputError for files that have changed since they were opened and for numbers that are none.
     """
     weights = Weights()
-    files = _Files(checkpoint, reader)
+    files = _Files(checkpoint, reader, maps)
     shapes = expected_shapes(checkpoint.params)
     only_zeros = True
     by_place = sorted(checkpoint.weights.items(), key=lambda item: _place(item[1]))
@@ -70,7 +61,7 @@ def load_weights(
         elif wanted == stored.encoding:
             layer = name.removesuffix(".weight")
             weights.formats[layer] = format_of(wanted)
-            weights.tensors.update({f"{layer}.{part}": files.mapped(place) for part, place in stored.parts.items()})
+            weights.tensors.update({f"{layer}.{part}": files.tensor(place) for part, place in stored.parts.items()})
         else:
             layer = name.removesuffix(".weight")
             weights.formats[layer] = format_of(wanted)
@@ -104,7 +95,7 @@ def unpacked_weight(checkpoint: Checkpoint, name: str, device: torch.device | st
     """One weight as plain numbers, in the file's own dtype where it is stored plainly, else float32."""
     stored = checkpoint.weights[name]
     shape = expected_shapes(checkpoint.params)[name]
-    return _unpacked(stored, shape, _Files(checkpoint, None), device)
+    return _unpacked(stored, shape, _Files(checkpoint), device)
 
 
 def _place(stored: StoredWeight) -> tuple[str, int]:
@@ -116,7 +107,7 @@ def _plain(stored: StoredWeight, shape: tuple[int, ...], dtype: torch.dtype | No
     own = DTYPES.get(stored.parts["weight"].dtype) if stored.encoding is None else torch.bfloat16
     dtype = dtype or (torch.float32 if own == torch.float64 else own)
     if stored.encoding is None and dtype == own and len(stored.parts) == 1:
-        return files.mapped(stored.parts["weight"]).reshape(shape)
+        return files.tensor(stored.parts["weight"]).reshape(shape)
     return _unpacked(stored, shape, files, "cpu").to(dtype)
 
 
@@ -136,53 +127,37 @@ def _unpacked(stored: StoredWeight, shape: tuple[int, ...], files: "_Files", dev
 class _Files:
     """The files of a checkpoint, mapped at most once each."""
 
-    def __init__(self, checkpoint: Checkpoint, reader: Reader | None):
+    def __init__(self, checkpoint: Checkpoint, reader: Reader | None = None, maps: bool = True):
         self.name = _title(checkpoint)
         self.reader = reader
+        self.maps = maps
         self.tensors: dict[Path, dict[str, torch.Tensor]] = {}
         self.bytes: dict[Path, torch.Tensor] = {}
 
-    def mapped(self, part: Part) -> torch.Tensor:
-        """The tensor over the file's own pages: memory is used when it is read, and can be given back."""
+    def tensor(self, part: Part) -> torch.Tensor:
+        """The tensor over the file's own pages, or in memory of its own where nothing may be mapped."""
         try:
             if self.reader and part.path.suffix.lower() in SUFFIXES:
                 if part.path not in self.tensors:
                     self.tensors[part.path] = self.reader(part.path)
-                return _shaped(self.tensors[part.path][part.key], part)
+                return shaped(self.tensors[part.path][part.key], part)
+            if not self.maps:
+                return read(part)
             if part.path not in self.bytes:
-                size = part.path.stat().st_size
-                self.bytes[part.path] = torch.from_file(str(part.path), size=size, dtype=torch.uint8)
-            return _shaped(self.bytes[part.path][part.offset : part.offset + part.size], part)
+                self.bytes[part.path] = map_file(part.path)
+            return mapped(self.bytes[part.path], part)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise self._changed(part, error) from error
 
     def read(self, part: Part) -> torch.Tensor:
         """The tensor in memory of its own."""
-        content = bytearray(part.size)
         try:
-            with part.path.open("rb") as file:
-                file.seek(part.offset)
-                count = file.readinto(content)
+            return read(part)
         except OSError as error:
             raise self._changed(part, error) from error
-        if count != part.size:
-            raise self._changed(part, "it has become shorter")
-        return _shaped(torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0).byte(), part)
 
     def _changed(self, part: Part, error: object) -> InputError:
         return InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.")
-
-
-def _shaped(tensor: torch.Tensor, part: Part) -> torch.Tensor:
-    """A part's bytes as its dtype and shape; types without one in torch stay rows of bytes."""
-    if part.dtype in DTYPES:
-        dtype = DTYPES[part.dtype]
-        # A tensor at an odd place in the file: kernels may fail on it. The official files are aligned.
-        if tensor.dtype == torch.uint8 and tensor.data_ptr() % dtype.itemsize:
-            tensor = tensor.clone()
-        return tensor.view(dtype).reshape(part.shape) if tensor.dtype != dtype else tensor.reshape(part.shape)
-    tensor = tensor if tensor.dtype == torch.uint8 else tensor.view(torch.uint8)
-    return tensor.reshape(*part.shape[:-1], -1) if part.shape else tensor.reshape(-1)
 
 
 def _check(name: str, weights: Weights, checkpoint: Checkpoint) -> bool:

@@ -65,6 +65,17 @@ def file_reader():
     return None
 
 
+def maps_files() -> bool:
+    """Whether the pack may map model files where it reads them itself; not with --disable-mmap."""
+    return not getattr(comfy.cli_args.args, "disable_mmap", False)
+
+
+def model_dtype_flag() -> str | None:
+    """The flag by which ComfyUI was started with a dtype for its diffusion models; each version has others."""
+    names = [name for name, value in vars(comfy.cli_args.args).items() if value and name.endswith("_unet")]
+    return f"--{names[0].removesuffix('_unet')}-unet" if names else None
+
+
 def attention_flag() -> str | None:
     """The flag by which ComfyUI was started with an attention of the user's choice; each version has others."""
     for name, value in vars(comfy.cli_args.args).items():

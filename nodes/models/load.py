@@ -14,10 +14,11 @@ from ...formats.float8_bits import portable
 from ...formats.kinds import Precision
 from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
+from ...model_loaders.file_tensors import DTYPES
 from ...model_loaders.folders import checkpoint_files
 from ...model_loaders.precision import automatic
 from ...model_loaders.tensor_info import some
-from ...model_loaders.weights import DTYPES, Weights, load_weights
+from ...model_loaders.weights import Weights, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
 from .. import versions
@@ -36,6 +37,7 @@ AUTO = "auto"
 JOBS = [AUTO, *(job.value for job in Job)]
 PRECISIONS = [precision.value for precision in Precision]
 PLAIN_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+DTYPES_OF_FLAGS = {"--fp32-unet": torch.float32, "--bf16-unet": torch.bfloat16, "--fp16-unet": torch.float16}
 
 
 def load_patcher(
@@ -64,7 +66,7 @@ def load_patcher(
     model = Model(config, notes=(checkpoint.why, *why, attending.sentence()))
     # Packing is matrix work: for a graphics card where there is one.
     packing = load_device if load_device.type == "cuda" else "cpu"
-    weights = load_weights(checkpoint, chosen, dtype, packing, versions.file_reader())
+    weights = load_weights(checkpoint, chosen, dtype, packing, versions.file_reader(), versions.maps_files())
     fill(model.diffusion_model, weights, load_device)
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
@@ -81,18 +83,25 @@ def resolve(precision: Precision, checkpoint: Checkpoint, device: torch.device) 
     """What `precision` means for a checkpoint on this machine, and sentences that say why."""
     if precision is not Precision.AUTO:
         return precision, [f"Precision {precision.value}, as chosen; the file is {checkpoint.precision}."]
+    flag = versions.model_dtype_flag()
+    numbers = [f"Numbers that are not packed follow ComfyUI's {flag}."] if flag in DTYPES_OF_FLAGS else []
     if checkpoint.is_packed:
-        return precision, [f"Precision {checkpoint.precision}, as in the file."]
+        return precision, [f"Precision {checkpoint.precision}, as in the file.", *numbers]
+    if flag is not None and flag.startswith("--fp8"):
+        return Precision.FP8, [f"Precision fp8, by ComfyUI's {flag}; the file is {checkpoint.precision}."]
     vram = comfy.model_management.get_total_memory(device)
     ram = comfy.model_management.get_total_memory(torch.device("cpu"))
-    chosen, why = automatic(checkpoint.parameters, device.type, vram, ram)
-    return chosen, [why]
+    chosen, room = automatic(checkpoint.parameters, device.type, vram, ram)
+    return chosen, [room, *numbers]
 
 
 def plain_dtype(precision: Precision, checkpoint: Checkpoint, config: Config, device: torch.device) -> torch.dtype:
-    """The dtype of weights that are plain numbers: the chosen or the file's own; float32 follows the device."""
+    """The dtype of weights that are plain numbers: the chosen one, ComfyUI's flag's or the file's own; float32 follows
+    the device."""
     if precision in PLAIN_DTYPES:
         return PLAIN_DTYPES[precision]
+    if (flag := versions.model_dtype_flag()) in DTYPES_OF_FLAGS:
+        return DTYPES_OF_FLAGS[flag]
     own = DTYPES[checkpoint.plain_dtype]
     if own in (torch.bfloat16, torch.float16):
         return own

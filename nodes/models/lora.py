@@ -35,7 +35,7 @@ def read_lora(path: Path, stamp: Stamp, params: TransformerParams, load_device, 
     stamp: of the path, so that a changed file is read again.  Raises InputError for whatever is wrong with the file.
     """
     file = open_lora(path, params)
-    weights, deltas = file.read(versions.file_reader())
+    weights, deltas = file.read(versions.file_reader(), versions.maps_files())
     patcher = lora_patcher(file.layers, weights, load_device, offload_device)
     return file, patcher, deltas
 

@@ -10,6 +10,7 @@ from pack.formats.kinds import PACKED
 from pack.model_loaders.params import expected_shapes
 from pack.tests.support.golden import relative_error
 from pack.tests.support.loras import ALPHA, RANK, changed_weights, linear_layers, lora_pairs, named, write_lora
+from pack.tests.support.mapped import mapped_files
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -240,6 +241,18 @@ def test_a_changed_file_is_another_job(pack_nodes, load, put, folder):
     model = put(load(), named(lora_pairs(rank=2)))
     assert stamps([model]) != first
     assert node.fingerprint_inputs(lora="style.safetensors", strength=1.0) != fingerprint
+
+
+def test_a_lora_is_not_mapped_where_comfyui_maps_none(load, put, velocity, folder, monkeypatch):
+    import comfy.cli_args
+
+    tensors = named(lora_pairs(), alpha=ALPHA)
+    mapped = velocity(put(load(), tensors, name="mapped.safetensors"))
+    assert str(folder / "mapped.safetensors") in mapped_files()
+    monkeypatch.setattr(comfy.cli_args.args, "disable_mmap", True)
+    read = velocity(put(load(), tensors, name="read.safetensors"))
+    assert str(folder / "read.safetensors") not in mapped_files()
+    assert relative_error(read, mapped) < EXACT
 
 
 def test_with_other_nodes_on_the_model(load, put, velocity):

@@ -1,6 +1,7 @@
 """Load Model's precisions in a real ComfyUI: what comes out, and what moving, offloading and reloading leave intact."""
 
 import copy
+import gc
 from math import prod
 
 import pytest
@@ -13,6 +14,7 @@ from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
+from pack.tests.support.mapped import mapped_files
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -81,13 +83,58 @@ def test_files_sample_as_they_are_stored(load, forward, tmp_path, exact, dialect
     assert relative_error(forward(load(str(path), "reference", "bf16")), exact) <= 0.3
 
 
+@pytest.mark.parametrize("dialect", ["bf16", "fp8 old", "Q8_0"])
+@pytest.mark.parametrize("precision", ["auto", "int8", "bf16"])
+def test_no_file_is_mapped_where_comfyui_maps_none(load, forward, tmp_path, monkeypatch, dialect, precision):
+    import comfy.cli_args
+
+    dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    (path,) = tmp_path.iterdir()
+    mapped = load(str(path), "reference", precision)
+    monkeypatch.setattr(comfy.cli_args.args, "disable_mmap", True)
+    read = load(str(path), "reference", precision)
+    assert same(state(read), state(mapped))
+    del mapped
+    gc.collect()
+    assert str(path) not in mapped_files()
+    assert torch.isfinite(forward(read)).all()
+
+
+@pytest.mark.parametrize("dialect", ["bf16", "Q8_0"])
+@pytest.mark.parametrize(
+    ("flag", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]
+)
+def test_auto_follows_the_dtype_that_comfyui_was_started_with(load, tmp_path, monkeypatch, dialect, flag, dtype):
+    import comfy.cli_args
+
+    dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    (path,) = tmp_path.iterdir()
+    monkeypatch.setattr(comfy.cli_args.args, f"{flag}_unet", True)
+    patcher = load(str(path), "reference")
+    assert patcher.model.diffusion_model.head.head.weight.dtype == dtype
+    assert any(f"--{flag}-unet" in note for note in patcher.model.notes)
+    chosen = load(str(path), "reference", "fp16")
+    assert chosen.model.diffusion_model.head.head.weight.dtype == torch.float16
+
+
+@pytest.mark.parametrize("flag", ["fp8_e4m3fn", "fp8_e5m2"])
+def test_auto_packs_to_fp8_where_comfyui_was_told_to(load, file, monkeypatch, flag):
+    import comfy.cli_args
+
+    monkeypatch.setattr(comfy.cli_args.args, f"{flag}_unet", True)
+    patcher = load(str(file))
+    assert patcher.model.diffusion_model.blocks[0].ffn[0].format.name == "fp8"
+    assert any(f"--{flag}-unet" in note for note in patcher.model.notes)
+
+
 def state(patcher):
     return {name: tensor.clone() for name, tensor in patcher.model.diffusion_model.state_dict().items()}
 
 
 def same(first, second):
     return first.keys() == second.keys() and all(
-        torch.equal(first[name].view(torch.uint8), second[name].view(torch.uint8)) for name in first
+        torch.equal(first[name].reshape(-1).view(torch.uint8), second[name].reshape(-1).view(torch.uint8))
+        for name in first
     )
 
 

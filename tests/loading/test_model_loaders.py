@@ -23,6 +23,7 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import golden
+from pack.tests.support.mapped import mapped_files
 from pack.tests.support.out_of_memory import OUT_OF_MEMORY
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
@@ -234,13 +235,11 @@ def test_a_repository_with_one_transformer_needs_no_more(tmp_path):
 def test_weights_are_mapped_not_copied(tmp_path):
     path = write_transformer(tmp_path / "x.safetensors", Job.SHOT)
     weights = load_weights(open_checkpoint(path)).tensors
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
+    maps = mapped_files()
+    if not maps:
         pytest.skip("the system does not tell what is mapped")
-    ranges = [line.split("-", 1) for line in maps.read_text().splitlines() if line.endswith(str(path))]
-    ranges = [(int(start, 16), int(rest.split(" ", 1)[0], 16)) for start, rest in ranges]
     for key, weight in weights.items():
-        assert any(start <= weight.data_ptr() < end for start, end in ranges), key
+        assert any(start <= weight.data_ptr() < end for start, end in maps[str(path)]), key
 
 
 @pytest.mark.parametrize("shift", range(8))

@@ -283,7 +283,7 @@ def test_a_file_that_shrank_since_it_was_loaded(tmp_path):
     source = tmp_path / "r2v.safetensors"
     plan = SavePlan(open_checkpoint(source), Precision.AUTO, torch.bfloat16)
     source.write_bytes(source.read_bytes()[:-2000])
-    with pytest.raises(InputError, match="has become shorter: load the model again"):
+    with pytest.raises(InputError, match=r"has become shorter.*load the model again"):
         plan.write(tmp_path / "saved.safetensors")
     assert list(tmp_path.iterdir()) == [source]
 
