@@ -11,7 +11,7 @@ from comfy_api.latest import InputImpl, io
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
 from ...skyreels_v3.jobs.extension.plan import FPS
-from ...skyreels_v3.video.file import FileSource
+from ...skyreels_v3.video.animation import file_source
 from ...skyreels_v3.video.source import FramesSource, Source, SourceInfo
 
 
@@ -22,7 +22,7 @@ def source_of(clip, frame_rate: float) -> Source:
             raise InputError("The source has no frames, but at least one is needed: connect a video or an image.")
         return FramesSource(clip, frame_rate)
     if isinstance(clip, InputImpl.VideoFromFile):
-        return FileSource(_file(clip))
+        return file_source(_file(clip))
     parts = clip.get_components()
     sound = None if parts.audio is None else (parts.audio["waveform"], parts.audio["sample_rate"])
     return FramesSource(parts.images, parts.frame_rate, sound)

@@ -26,7 +26,7 @@ from ..errors import InputError
 from .clocks import RESTARTING, Clocks, Steady
 from .fields import whole_pictures
 from .pixels import Converter
-from .rates import COMMON, likely_rate, nominal_rate
+from .rates import likely_rate, spacing
 from .source import Pixels, Sound, Source, SourceInfo
 
 SCAN_BYTES = 256 << 20  # of video packets that are read for an exact count of frames
@@ -183,16 +183,9 @@ class FileSource(Source):
         stamps = np.unique(np.array(times, dtype=np.int64))
         if len(stamps) < 2:
             return _Scan(1, self._first, Fraction(0), False, complete, likely_rate(1, Fraction(0), clock, stated))
-        steps = np.diff(stamps)
-        average = (stamps[-1] - stamps[0]) / len(steps)
-        # A clock of whole milliseconds makes steps of 41 and 42: that is rounding.
-        shake, rounding = np.abs(steps - average).max(), 1.5
-        rate = likely_rate(len(stamps), int(stamps[-1] - stamps[0]) * clock, clock, stated)
-        uneven = bool(shake > max(average / 10, rounding) or (shake > rounding and rate not in COMMON))
+        rate, uneven = spacing(stamps, clock, stated)
         # Frames come out of the decoder later than packets go in: only the time between is the same by decoding times.
         end = self._first + int(stamps[-1] - stamps[0]) * clock if self._by_dts else int(stamps[-1]) * clock
-        if uneven:
-            rate = nominal_rate(steps * float(clock), float(clock))
         return _Scan(len(stamps), end, length * clock, uneven, complete, rate)
 
     def _end_of_packets(self, until: Fraction) -> Fraction:
@@ -318,7 +311,8 @@ class FileSource(Source):
             if not videos:
                 what = "has sound but no picture" if container.streams.audio else "has no picture"
                 raise InputError(f"{self.name} {what}: {ADVICE}.")
-            stream = usable[0]
+            # A still before what moves is its poster, as in an animated AVIF.
+            stream = next((stream for stream in usable if stream.frames != 1), usable[0])
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = min(THREADS, os.cpu_count() or 1)
             yield container, stream

@@ -49,6 +49,21 @@ def likely_rate(frames: int, seconds: Fraction, tick: Fraction, stated: tuple[Fr
     return Fraction((frames - 1) / seconds).limit_denominator(MAX_DENOMINATOR)
 
 
+def spacing(stamps: np.ndarray, tick: Fraction, stated: tuple[Fraction | None, ...]) -> tuple[Fraction, bool]:
+    """(frames a second, whether frames are unevenly spaced) of a clip: then the rate is the nominal one.
+
+    stamps: when its frames start, at least two, rising, in ticks of `tick` seconds.  stated: see `likely_rate`.
+    """
+    steps, span = np.diff(stamps), int(stamps[-1] - stamps[0])
+    # A clock of whole milliseconds makes steps of 41 and 42: that is rounding.
+    average, rounding = span / len(steps), 1.5
+    shake = np.abs(steps - average).max()
+    rate = likely_rate(len(stamps), span * tick, tick, stated)
+    if shake > max(average / 10, rounding) or (shake > rounding and rate not in COMMON):
+        return nominal_rate(steps * float(tick), float(tick)), True
+    return rate, False
+
+
 def nominal_rate(steps: np.ndarray, tick: float) -> Fraction:
     """The usual rate that a clip of unevenly spaced frames was made at: most steps are whole frames of it.
 

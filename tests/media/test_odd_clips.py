@@ -1,5 +1,6 @@
 """Clips whose clock, rate, colours or fields are not as a model knows them, as phones, screens and DVDs make them."""
 
+import io
 from fractions import Fraction
 
 import av
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.video.animation import Animation, file_source
 from pack.skyreels_v3.video.concat import concat
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.rates import resample_indices, written_rate
@@ -229,3 +231,49 @@ def test_an_hdr_file_is_read_as_sdr(tmp_path, transfer, code):
     source = FileSource(tmp_path / "a.mkv")
     assert probe(source).hdr in ("HDR (HLG)", "HDR (PQ)")
     assert np.abs(next(frames(source)).astype(int) - 127.5).max() < 3
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rate"),
+    [([41] * 20, 24), ([33, 33, 34] * 8, 30), ([40] * 20, 25), ([0] * 20, 10), ([70] * 20, Fraction(100, 7))],
+)
+def test_animated_webp_is_read_at_the_rate_it_was_made_at(tmp_path, lengths, rate):
+    pictures = [Image.fromarray(numbered(number)) for number in range(len(lengths))]
+    path = tmp_path / "named.mp4"
+    pictures[0].save(path, "WEBP", save_all=True, append_images=pictures[1:], duration=lengths, lossless=True)
+    for source in (file_source(path), file_source(io.BytesIO(path.read_bytes()))):
+        info = probe(source)
+        assert (info.width, info.height, info.frame_rate, info.frames) == (160, 64, rate, len(lengths))
+        assert not info.variable and info.duration == len(lengths) / Fraction(rate) and source.sound() is None
+        assert numbers_of(frames(source)) == list(range(len(lengths)))
+        assert numbers_of(last_frames(source, 5, fps=rate)) == list(range(len(lengths) - 5, len(lengths)))
+
+
+def test_uneven_transparent_still_and_damaged_webp(tmp_path):
+    pictures = [Image.fromarray(numbered(number)) for number in range(6)]
+    lengths = [40, 500, 40, 40, 90, 1000]
+    path = tmp_path / "a.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=lengths, lossless=True)
+    assert probe(file_source(path)).variable
+    shown = numbers_of(frames(file_source(path), 100))
+    assert [shown.count(number) for number in range(6)] == [length // 10 for length in lengths]
+
+    (tmp_path / "cut.webp").write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(InputError, match=r"The video cut\.webp can't be opened as a video"):
+        probe(file_source(tmp_path / "cut.webp"))
+    with pytest.raises(InputError, match="is not there"):
+        probe(file_source(tmp_path / "none.webp"))
+
+    clear = np.zeros((64, 160, 4), np.uint8)
+    clear[:, 80:, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "still.webp", lossless=True)
+    still = file_source(tmp_path / "still.webp")
+    assert isinstance(still, Animation) and (probe(still).frames, probe(still).frame_rate) == (1, 25)
+    seen = last_frames(still, 9)
+    assert len(seen) == 1 and (seen[:, :, :80] == 255).all() and (seen[:, :, 80:] == 0).all()
+
+
+def test_an_animated_avif_is_more_than_its_poster(tmp_path):
+    pictures = [Image.fromarray(numbered(number)) for number in range(12)]
+    pictures[0].save(tmp_path / "a.avif", save_all=True, append_images=pictures[1:], duration=40)
+    assert numbers_of(frames(file_source(tmp_path / "a.avif"))) == list(range(12))
