@@ -22,7 +22,7 @@ from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.video.cuts import last_cut
 from ...skyreels_v3.video.rates import written_rate
-from ...skyreels_v3.video.source import Sound, Source, frames, last_frames
+from ...skyreels_v3.video.source import Sound, Source, last_frames
 from .. import versions
 from ..encoders.prompts import Prompts
 from ..encoders.vae import LATENT_FORMAT, decoder, encoder
@@ -34,8 +34,9 @@ from ..network.model import skyreels_model
 from ..sampling.guider import BranchGuider
 from ..sampling.samplers import unipc_sampler
 from .identity import Node, model_stamps
+from .lead import Lead
 from .progress import RunProgress
-from .resumable import Lead, ResumableRun, VideoFile
+from .resumable import ResumableRun, VideoFile
 
 UNIPC = "unipc (official)"
 ENTRIES = {Job.EXTENSION: "model", Job.SHOT: "shot_model"}
@@ -133,17 +134,12 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         lengths = window.prefix_frames, window.latent_frames, window.new_frames
         return [window.kind, window.prompt, lengths, self.model_keys[window.job]]
 
-    def lead(self, base: str) -> Lead:
+    def lead(self) -> Lead | None:
         """The source."""
-        source, rate = self.request.source, self.file.rate
-
-        def fitted():
-            for frame in frames(source, rate):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                yield fit_frame(frame, self.plan.width, self.plan.height, self.request.fit)
-
-        key = f"source-{digest(base, source.content(), self.request.fit)}"
-        return Lead(key, fitted, self.request.joined, "Writing the source")
+        asked, file = self.request, self.file
+        if not asked.joined:
+            return None
+        return Lead(asked.source, file.width, file.height, asked.fit, Fraction(file.rate), file.codec)
 
     def sound(self, so_far: bool) -> Sound | None:
         """The source's; without the source's frames, which may be missing so far, it would be out of step."""

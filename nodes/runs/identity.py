@@ -22,7 +22,7 @@ from ..network.lora_branches import attached
 
 log = logging.getLogger(__name__)
 
-ROOT = "skyreels_v3_jobs"
+ROOT, SOURCES = "skyreels_v3_jobs", "sources"
 # Inputs by whose names two results do not differ: model_stamps has what they come to.
 RESOLVED = {"SkyReelsLoadModel": {"model", "attention"}}
 
@@ -38,6 +38,11 @@ class Node:
 def jobs_folder() -> Path:
     """Where unfinished and recently finished runs are kept: visible to the artist, and not cleared at start-up."""
     return Path(folder_paths.get_output_directory()) / ROOT
+
+
+def sources_folder() -> Path:
+    """Where the sources of jobs are kept as they are written, each once for all jobs."""
+    return jobs_folder() / SOURCES
 
 
 def upstream(prompt: dict | None, node_id: str | None, names: Iterable[str]) -> dict[str, str]:
@@ -101,13 +106,15 @@ def model_stamps(models: Iterable) -> list[tuple]:
     return stamps
 
 
-def leave_playable(run: LongRun, keys: Sequence[str], node_id: str | None, sound: Sound | None = None) -> None:
+def leave_playable(
+    run: LongRun, lead: Sequence[Path], keys: Sequence[str], node_id: str | None, sound: Sound | None = None
+) -> None:
     """Joins what is done, so that an interrupted night still has something to watch."""
     if not list(run.pieces(keys)):
         return
     path = run.folder.path("so_far.mp4")
     try:
-        run.join(keys, path, sound)
+        run.join(lead, keys, path, sound)
     except InputError as error:
         log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import InputImpl
 
 from ...skyreels_v3.resume.folder import RunFolder, prune
-from .identity import jobs_folder
+from .identity import jobs_folder, sources_folder
 
 RESULT = "video-"  # begins the part that is the whole video
 UNUSED_DAYS = 7.0  # for which parts stay that a run does not need: of another script, in the same folder
@@ -33,6 +33,7 @@ def lost() -> int:
 def prune_runs() -> None:
     """Makes room: see `prune`. What nodes of this process have put out stays."""
     prune(jobs_folder(), keep_names={path.parent.name for path in _given})
+    prune(sources_folder())
 
 
 def keep_used(folder: RunFolder, used: Iterable[str]) -> None:

@@ -6,14 +6,13 @@ them is made; everything between the run's folder and the finished video is here
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import av
-import numpy as np
 import torch
 
 from ...skyreels_v3.digest import chain_keys, digest
@@ -22,6 +21,7 @@ from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
 from .identity import Node, jobs_folder, leave_playable
+from .lead import Lead, LeadWriting
 from .progress import RunProgress
 from .results import RESULT, keep_used, prune_runs
 
@@ -56,16 +56,6 @@ class VideoFile:
     made_rate: int  # frames a second of what windows make
     rate: Fraction | int  # frames a second of the file
     codec: str
-
-
-@dataclass(frozen=True)
-class Lead:
-    """Video before the windows, at the file's rate."""
-
-    key: str
-    frames: Callable[[], Iterable[np.ndarray]]  # uint8 [H, W, 3], one after another
-    shown: bool  # whether it is part of the video; if not, it is kept where it is there
-    said: str  # to the artist, while it is written
 
 
 @dataclass(frozen=True)
@@ -120,8 +110,8 @@ class ResumableRun(ABC, Generic[Window, State]):
         """Whether a window's state stays after the next one is made, because another may be made from it."""
         return False
 
-    def lead(self, base: str) -> Lead | None:
-        """What is to be written before the windows. base: the key of all that every window follows from."""
+    def lead(self) -> Lead | None:
+        """What comes before the windows in the video."""
         return None
 
     @abstractmethod
@@ -139,29 +129,28 @@ class ResumableRun(ABC, Generic[Window, State]):
         # Pieces of two versions of the encoder cannot be joined.
         base = digest((self.name, LAYOUT, av.__version__), *self.identity())
         keys = [f"{self.unit}-{key}" for key in chain_keys(base, [self.identity_of(one) for one in self.windows])]
-        lead = self.lead(base)
-        pieces = [lead.key, *keys] if lead and lead.shown else keys
+        lead = self.lead()
+        order = [lead.key(), *keys] if lead else keys
         prune_runs()
         with RunFolder(jobs_folder(), f"{self.name}-{base}") as folder:
             file = self.file
             run = LongRun(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
-            result = f"{RESULT}{digest(pieces, self.sound_key())}"
-            keep_used(folder, [*([lead.key] if lead else []), *self.beside, *keys, result])
+            result = f"{RESULT}{digest(order, self.sound_key())}"
+            keep_used(folder, [*self.beside, *keys, result])
             done = run.finished(keys)
             if done:
                 versions.tell(self.node.id, f"{done} of {len(keys)} {self.unit}s are kept from before")
-            try:
-                if lead and lead.shown and not folder.done(lead.key):
-                    versions.tell(self.node.id, lead.said)
-                    run.add_lead(lead.key, lead.frames())
-                state = self._made(run, keys, done)
-            except BaseException:
-                leave_playable(run, pieces, self.node.id, self.sound(so_far=True))
-                raise
             path = folder.path(f"{result}.mp4")
+            with LeadWriting(None if folder.done(result) else lead, self.node.id) as writing:
+                try:
+                    state = self._made(run, keys, done)
+                    before = writing.pieces()
+                except BaseException:
+                    leave_playable(run, writing.so_far(), keys, self.node.id, self.sound(so_far=True))
+                    raise
             if not folder.done(result):
                 with folder.writing():
-                    count = run.join(pieces, path, self.sound(so_far=False))
+                    count = run.join(before, keys, path, self.sound(so_far=False))
                 folder.commit(result, [path.name], {"frames": count})
             count = folder.info(result)["frames"]
             folder.finish()

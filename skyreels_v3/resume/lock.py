@@ -24,6 +24,10 @@ LOCKED_BYTE = 1 << 30
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
+class FolderInUse(InputError):
+    """Another process has the folder locked, or this one."""
+
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -44,7 +48,7 @@ def lock_folder(folder: Path) -> int:
     """The handle of a folder's open lock file, locked; closing it ends the lock.
 
     The folder is made where it is missing.
-    Raises InputError where another process, or this one, has it locked, and OSError where it cannot be written.
+    Raises FolderInUse where another process, or this one, has it locked, and OSError where it cannot be written.
     """
     path = folder / LOCK
     while True:
@@ -77,7 +81,7 @@ def _lock_handle(handle: int, folder: Path) -> None:
         elif sys.platform != "win32" and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
         who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}" if owner else "another process"
-        raise InputError(
+        raise FolderInUse(
             f"The job folder {folder} is in use by {who}: wait until that job is done, or stop it."
         ) from error
 

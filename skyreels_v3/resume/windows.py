@@ -6,12 +6,11 @@ the window that is being made.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..cpu_memory import trim
@@ -61,15 +60,6 @@ class LongRun:
         # Copies: a mapped file cannot be deleted on Windows.
         return {name: tensor.clone() for name, tensor in self.folder.get_tensors(_state_name(key)).items()}
 
-    def add_lead(self, key: str, frames: Iterable[np.ndarray]) -> None:
-        """A piece of video before the windows, uint8 [H, W, 3] after uint8 [H, W, 3] at the file's rate."""
-        if self.folder.done(key):
-            return
-        with self._writer(key) as writer:
-            for pixels in frames:
-                writer.write(pixels)
-        self.folder.commit(key, [_piece_name(key)], {"frames": writer.frames, "state": False})
-
     @contextmanager
     def window(self, key: str, frames: int, before: int) -> Generator["WindowWriter"]:
         """Keeps the window that the block makes: its frames are written as they come, its state at the end.
@@ -103,9 +93,12 @@ class LongRun:
             if self.folder.done(key) and self.folder.info(key)["frames"]:
                 yield self.folder.path(_piece_name(key))
 
-    def join(self, keys: Sequence[str], out: Path, sound: Sound | None = None) -> int:
-        """Writes what is done of `keys` to `out` and returns its frames. Raises InputError where nothing is."""
-        return join(list(self.pieces(keys)), out, self.file_rate, sound)
+    def join(self, lead: Sequence[Path], keys: Sequence[str], out: Path, sound: Sound | None = None) -> int:
+        """Writes `lead` and what is done of `keys` to `out` and returns its frames. Raises InputError where nothing is.
+
+        lead: pieces of video to come before the windows, at the file's rate.
+        """
+        return join([*lead, *self.pieces(keys)], out, self.file_rate, sound)
 
     def _writer(self, key: str) -> VideoWriter:
         return VideoWriter(self.folder.path(_piece_name(key)), *self.size, self.file_rate, self.codec)

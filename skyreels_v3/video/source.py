@@ -169,14 +169,15 @@ def last_frames(source: Source, count: int, fps: Fraction | int = 24, fit: Fit |
     return taken
 
 
-def frames(source: Source, fps: Fraction | int | None = None) -> Iterator[np.ndarray]:
-    """uint8 [H, W, 3] after uint8 [H, W, 3]: the whole video at a constant rate, by default its own.
+def frames(source: Source, fps: Fraction | int | None = None, first: int = 0) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3] after uint8 [H, W, 3]: the video at a constant rate, by default its own.
 
+    first: number of the frame to begin with; behind the last one there is none.
     Each takes what is on screen at the middle of its own time. Raises InputError where nothing can be decoded.
     """
     rate = Fraction(fps or source.info.frame_rate)
-    shown, before, pixels, made = 0, Fraction(0), None, None
-    for time, later in source.timed(Fraction(0)):
+    shown, before, pixels, made = first, Fraction(0), None, None
+    for time, later in source.timed((first + Fraction(1, 2)) / rate if first else Fraction(0)):
         while pixels is not None and (shown + Fraction(1, 2)) / rate < time:
             made = pixels() if made is None else made
             yield made

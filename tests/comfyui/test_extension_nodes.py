@@ -2,6 +2,8 @@
 
 import os
 import re
+import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,9 +38,9 @@ KEPT = {
     "extension-edaea3310b29c0d5bbf839ed87befe65": [
         "roll-e42e4c29e6b7892ba5d4983f94b88927",
         "roll-e5ee02fecf52c58bc9d952e8b73633ec",
-        "source-154e999f3f9c9b16f13b36f00e62a714",
-        "video-ec05273334583db6e252640398264442",
-    ]
+        "video-55532760edd65149a0fbbf77eee9fd26",
+    ],
+    "source-1278251d9fa79444eac85923c2161039": [],
 }
 STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.5s: She smiles."
 
@@ -92,6 +94,11 @@ def extend(pack_nodes, models):
     return run
 
 
+def stored(images):
+    """IMAGE as uint8."""
+    return (images * 255).round().to(torch.uint8)
+
+
 def decoded(path):
     """uint8 [F, H, W, 3] and the video's rate."""
     with av.open(str(path)) as container:
@@ -104,10 +111,9 @@ def test_a_story_becomes_one_video(extend, models):
     frames, rate = decoded(path)
     assert len(frames) == 30 + 24 + 48 + 12 and rate == 24
     assert frames.shape[1:] == (64, 96, 3)
-    source = (picture(30) * 255).round().to(torch.uint8)
-    assert torch.equal(frames[:30], source), "lossless keeps the source to the bit"
+    assert torch.equal(frames[:30], stored(picture(30))), "lossless keeps the source to the bit"
     assert last.shape == (25, 64, 96, 3)
-    assert torch.equal((last * 255).round().to(torch.uint8)[-12:], frames[-12:])
+    assert torch.equal(stored(last)[-12:], frames[-12:])
     assert "3 rolls" in report
     assert "0 of 3 rolls were made before" in report
 
@@ -332,6 +338,58 @@ def test_what_decides_no_frame_makes_nothing_anew(extend, models, comfyui, tmp_p
         assert report(**same) == ("1", path), same
     for other in ({"guidance": 2.0}, {"seed": 8}, {"width": 64}, {"codec": "h264"}):
         assert report(**other)[0] == "0", other
+
+
+def sources(output: Path) -> dict[Path, int]:
+    """All pieces of written sources, with when they were written."""
+    return {path: path.stat().st_mtime_ns for path in output.rglob("piece-*.mp4")}
+
+
+def test_a_source_is_written_once_for_all_seeds_and_scripts(extend, pack_nodes, tmp_path):
+    path, *_ = extend("continue 0.5s: On.", steps=1)
+    written = sources(tmp_path / "output")
+    assert len(written) == 1 and torch.equal(decoded(next(iter(written)))[0], decoded(path)[0][:30])
+    extend("continue 0.6s: Off.", steps=2, seed=8, guidance=2.0)
+    extend("continue 0.5s: On.", picture(31, "other"), steps=1, output="new only")
+    assert sources(tmp_path / "output") == written, "taken over, and not written where it is not shown"
+
+    FramesSource = pack_nodes.module("skyreels_v3.video.source").FramesSource
+    one = pack_nodes.module("nodes.runs.lead").Lead(FramesSource(picture(30), 24), 96, 64, "crop", Fraction(24), "h264")
+    others = {"codec": "lossless", "width": 64, "fit": "stretch", "rate": Fraction(25)}
+    others["source"] = FramesSource(picture(31), 24)
+    keys = {one.key(), *(replace(one, **{name: value}).key() for name, value in others.items())}
+    assert len(keys) == 1 + len(others), "by all that decides its frames"
+
+
+def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_path, monkeypatch):
+    import comfy.model_management as management
+    import comfy.utils
+
+    lead = pack_nodes.module("nodes.runs.lead")
+    source = pack_nodes.module("skyreels_v3.video.source").FramesSource(picture(100), 24)
+    one = lead.Lead(source, 96, 64, "crop", Fraction(24), "lossless")
+    fit_frame, fitted, bar = lead.fit_frame, [], []
+
+    def interrupting(*args):
+        fitted.append(args)
+        time.sleep(0.01)
+        if len(fitted) == 40:
+            management.interrupt_current_processing()
+        return fit_frame(*args)
+
+    monkeypatch.setattr(lead, "fit_frame", interrupting)
+    monkeypatch.setattr(lead, "PIECE_SECONDS", 1)
+    monkeypatch.setattr(lead, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: bar.append((value, total)))
+    with pytest.raises(management.InterruptProcessingException), lead.LeadWriting(one, "1") as writing:
+        writing.pieces()
+    kept = len(sources(tmp_path / "output"))
+    assert kept >= 1 and writing.so_far() == [] and len(fitted) < 100
+    assert {total for _, total in bar} == {100} and 0 < bar[-1][0] < 100
+    monkeypatch.setattr(lead, "fit_frame", fit_frame)
+    with lead.LeadWriting(one, "1") as writing:
+        assert torch.equal(torch.cat([decoded(path)[0] for path in writing.pieces()]), stored(picture(100)))
+    assert sum(len(decoded(path)[0]) for path in sources(tmp_path / "output")) == 100
 
 
 def test_results_stay_where_a_second_server_empties_temp(extend, comfyui, pack_nodes, tmp_path):

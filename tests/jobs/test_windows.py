@@ -2,6 +2,7 @@
 
 import os
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ import torch
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.resume.folder import RunFolder
+from pack.skyreels_v3.resume.lead import write_pieces
 from pack.skyreels_v3.resume.windows import LongRun
 from pack.skyreels_v3.video.file import FileSource
+from pack.skyreels_v3.video.join import join
 from pack.skyreels_v3.video.source import frames
-from pack.tests.support.video_clips import numbered, numbers_of
+from pack.skyreels_v3.video.writer import VideoWriter
+from pack.tests.support.video_clips import clip, numbered, numbers_of
 
 WIDTH, HEIGHT = 160, 64
 KEYS = ["one", "two", "three", "four"]
@@ -114,7 +118,7 @@ def test_windows_that_are_made_again_replace_the_old_ones(folder):
         assert job.finished(KEYS) == 3
         assert job.state("three")["anchor"].item() == 9
         out = again.folder.parent / "out.mp4"
-        assert job.join(KEYS, out) == 9
+        assert job.join([], KEYS, out) == 9
         assert shown(out) == list(range(9))
 
 
@@ -139,9 +143,9 @@ def test_windows_at_other_rates_are_the_whole_at_that_rate(folder, tmp_path, rat
     for key, count in zip(KEYS, counts):
         add(job, key, count, before)
         before += count
-    total = job.join(KEYS, tmp_path / "parts.mp4")
+    total = job.join([], KEYS, tmp_path / "parts.mp4")
     add_window(whole, "whole", window(before), state(0.0), 0)
-    assert whole.join(["whole"], tmp_path / "whole.mp4") == total
+    assert whole.join([], ["whole"], tmp_path / "whole.mp4") == total
     assert shown(tmp_path / "parts.mp4") == shown(tmp_path / "whole.mp4")
 
 
@@ -152,40 +156,76 @@ def test_a_window_without_a_frame_is_done_and_has_no_piece(folder, tmp_path):
     assert job.finished(["one"]) == 1
     assert list(job.pieces(["one"])) == []
     with pytest.raises(InputError, match="no pieces"):
-        job.join(["one"], tmp_path / "out.mp4")
+        job.join([], ["one"], tmp_path / "out.mp4")
     add(job, "two", 24, before=6)
     job.drop_state("one")
     assert job.finished(["one", "two"]) == 2
     assert list(job.pieces(["one", "two"])) == [folder.path("two.mp4")]
-    assert job.join(["one", "two"], tmp_path / "out.mp4") == 1
+    assert job.join([], ["one", "two"], tmp_path / "out.mp4") == 1
 
 
 def test_the_lead_and_the_windows_become_one_video_to_the_bit(folder, tmp_path):
     job = job_of(folder)
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, HEIGHT, WIDTH, 3), dtype=np.uint8))
-    job.add_lead("lead", (frame.numpy() for frame in noise[:4]))
+    with VideoWriter(tmp_path / "lead.mp4", WIDTH, HEIGHT, 24, "lossless") as writer:
+        writer.write(noise[:4])
     add_window(job, "one", noise[4:6], state(0.0), 0)
     add_window(job, "two", noise[6:], state(1.0), 2)
-    assert job.join(["lead", "one", "two"], tmp_path / "out.mp4") == 9
+    assert job.join([tmp_path / "lead.mp4"], ["one", "two"], tmp_path / "out.mp4") == 9
     source = FileSource(tmp_path / "out.mp4")
     assert source.info.frame_rate == 24
     assert torch.equal(torch.stack([torch.from_numpy(frame) for frame in frames(source)]), noise)
-    assert job.join(["one", "missing"], tmp_path / "new.mp4") == 2, "what is done, without the lead"
+    assert job.join([], ["one", "missing"], tmp_path / "new.mp4") == 2, "what is done, without the lead"
 
 
-def test_a_lead_is_written_once_and_whole(folder):
-    job = job_of(folder)
+class Stop(Exception):
+    pass
 
-    def broken():
-        yield numbered(0)
-        raise OSError("the source is gone")
 
-    with pytest.raises(OSError, match="the source is gone"):
-        job.add_lead("lead", broken())
-    assert not folder.done("lead") and not folder.path("lead.mp4").exists()
-    job.add_lead("lead", iter([numbered(0), numbered(1)]))
-    job.add_lead("lead", broken())  # done: not read again
-    assert folder.info("lead")["frames"] == 2
+def test_a_lead_is_written_in_pieces_that_a_stop_keeps(tmp_path):
+    """52 frames in pieces of 20; read anew from where it stopped."""
+    source, read = FileSource(clip(tmp_path / "a.mp4", 52)), []
+
+    def pieces(folder, stop_at=99):
+        def fitted(first):
+            for number, pixels in enumerate(frames(source, 24, first), first):
+                read.append(number)
+                yield pixels
+
+        def counted(count):
+            if count == stop_at:
+                raise Stop
+
+        return write_pieces(folder, 20, fitted, lambda path: VideoWriter(path, WIDTH, HEIGHT, 24), counted)
+
+    with RunFolder(tmp_path / "sources", "source") as folder, pytest.raises(Stop):
+        pieces(folder, 47)
+    with RunFolder(tmp_path / "sources", "source") as folder:
+        assert len(folder.parts) == 2 and not folder.finished
+        read.clear()
+        paths = pieces(folder)
+        assert read == list(range(40, 52)) and [len(shown(path)) for path in paths] == [20, 20, 12]
+        assert join(paths, tmp_path / "out.mp4", 24) == 52
+        assert shown(tmp_path / "out.mp4") == list(range(52))
+        read.clear()
+        assert pieces(folder) == paths and read == [], "taken over"
+    paths[1].write_bytes(b"damaged")
+    with RunFolder(tmp_path / "sources", "source") as folder:
+        assert pieces(folder) == paths and read == list(range(20, 52))
+        assert shown(paths[1]) == list(range(20, 40))
+
+
+def test_a_stop_at_the_very_end_of_a_lead_adds_nothing(tmp_path):
+    def pieces(folder):
+        return write_pieces(folder, 20, fitted, lambda path: VideoWriter(path, WIDTH, HEIGHT, 24), lambda _: None)
+
+    source = FileSource(clip(tmp_path / "a.mp4", 40))
+    with RunFolder(tmp_path / "sources", "source") as folder:
+        fitted = partial(frames, source, 24)
+        paths = pieces(folder)
+        folder.commit("piece-00001", ["piece-00001.mp4"], folder.info("piece-00001"))  # and killed before the note
+        assert not folder.finished
+        assert pieces(folder) == paths and len(paths) == 2 and folder.finished
 
 
 LINK = {

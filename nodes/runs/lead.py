@@ -1,0 +1,124 @@
+"""The source at the head of a run's video: written once for all seeds and scripts, while the windows are made."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+
+from ...skyreels_v3.digest import digest
+from ...skyreels_v3.images.resize import fit_frame
+from ...skyreels_v3.resume.folder import RunFolder
+from ...skyreels_v3.resume.lead import write_pieces
+from ...skyreels_v3.resume.lock import FolderInUse
+from ...skyreels_v3.video.source import Source, frames
+from ...skyreels_v3.video.writer import VideoWriter
+from .. import versions
+from .identity import sources_folder
+
+LAYOUT = 1  # of a source's folder; another number makes every one anew
+PIECE_SECONDS = 20  # what a stop loses at most
+LOOK_AGAIN = 0.5  # seconds
+
+
+class Stopped(Exception):
+    """The run that a lead is written for is over."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A source as it is written. width, height: pixels.  rate: frames a second."""
+
+    source: Source
+    width: int
+    height: int
+    fit: str
+    rate: Fraction
+    codec: str
+
+    def key(self) -> str:
+        """Of all that its frames and their encoding follow from."""
+        made = self.width, self.height, self.fit, self.rate, self.codec
+        return f"source-{digest(LAYOUT, av.__version__, self.source.content(), *made)}"
+
+    @property
+    def piece(self) -> int:
+        """Frames of a piece of it."""
+        return round(PIECE_SECONDS * self.rate)
+
+    def fitted(self, first: int) -> Iterator[np.ndarray]:
+        """uint8 [height, width, 3] of each frame from number `first` on."""
+        for pixels in frames(self.source, self.rate, first):
+            yield fit_frame(pixels, self.width, self.height, self.fit)
+
+    def writer(self, path: Path) -> VideoWriter:
+        """Of a piece."""
+        return VideoWriter(path, self.width, self.height, self.rate, self.codec)
+
+
+class LeadWriting:
+    """A context in which a lead is written beside everything else; left before it is whole, its pieces are kept."""
+
+    def __init__(self, lead: Lead | None, node_id: str | None):
+        self.lead, self.node_id = lead, node_id
+        self._count = 0  # frames that are there
+        self._stop = threading.Event()
+        self._written: Future[list[Path]] = Future()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "LeadWriting":
+        if self.lead is None:
+            self._written.set_result([])
+        else:
+            self._thread = threading.Thread(target=self._run, args=[self.lead], name="SkyReels-V3 source", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def so_far(self) -> list[Path]:
+        """Its pieces if it is whole, else none."""
+        return self._written.result() if self._written.done() and not self._written.exception() else []
+
+    def pieces(self) -> list[Path]:
+        """Its pieces of video in order; what is still missing is waited for, with a progress bar."""
+        if self.lead is not None and not self._written.done():
+            versions.tell(self.node_id, "Writing the source")
+            total = self.lead.source.info.frames_at(self.lead.rate)
+            bar = comfy.utils.ProgressBar(total, node_id=self.node_id)
+            while not self._written.done():
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                bar.update_absolute(min(self._count, total))
+                wait([self._written], LOOK_AGAIN)
+        return self._written.result()
+
+    def _run(self, lead: Lead) -> None:
+        try:
+            with torch.inference_mode(), self._folder(lead.key()) as folder:
+                self._written.set_result(write_pieces(folder, lead.piece, lead.fitted, lead.writer, self._counted))
+        except BaseException as error:
+            self._written.set_exception(error)
+
+    def _folder(self, key: str) -> RunFolder:
+        """The source's own folder, as soon as no other ComfyUI writes the same source."""
+        while True:
+            try:
+                return RunFolder(sources_folder(), key)
+            except FolderInUse:
+                if self._stop.wait(LOOK_AGAIN):
+                    raise
+
+    def _counted(self, count: int) -> None:
+        self._count = count
+        if self._stop.is_set():
+            raise Stopped
