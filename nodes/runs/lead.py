@@ -1,5 +1,6 @@
 """The source at the head of a run's video: written once for all seeds and scripts, while the windows are made."""
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
@@ -18,6 +19,7 @@ from ...skyreels_v3.images.resize import fit_frame
 from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.resume.lead import write_pieces
 from ...skyreels_v3.resume.lock import FolderInUse
+from ...skyreels_v3.video.join import fits
 from ...skyreels_v3.video.source import Source, frames
 from ...skyreels_v3.video.writer import VideoWriter
 from .. import versions
@@ -47,6 +49,17 @@ class Lead:
         """Of all that its frames and their encoding follow from."""
         made = self.width, self.height, self.fit, self.rate, self.codec
         return f"source-{digest(LAYOUT, av.__version__, self.source.content(), *made)}"
+
+    def as_it_is(self) -> Path | None:
+        """The source's own file, where the video goes on from it without a frame encoded anew."""
+        path = self.source.plain
+        if path is None:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            own = Path(folder) / "own.mp4"
+            with self.writer(own) as writer:
+                writer.write(np.zeros((self.height, self.width, 3), dtype=np.uint8))
+            return path if fits(path, own, self.rate) else None
 
     @property
     def piece(self) -> int:
@@ -104,6 +117,10 @@ class LeadWriting:
 
     def _run(self, lead: Lead) -> None:
         try:
+            path = lead.as_it_is()
+            if path is not None:
+                self._written.set_result([path])
+                return
             with torch.inference_mode(), self._folder(lead.key()) as folder:
                 self._written.set_result(write_pieces(folder, lead.piece, lead.fitted, lead.writer, self._counted))
         except BaseException as error:

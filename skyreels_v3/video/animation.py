@@ -26,6 +26,10 @@ SIGNATURE = slice(0, 4), slice(8, 12)  # of the file's first bytes
 class Animation(FileSource):
     """A WebP of one picture or many: a path, or its bytes in a BytesIO."""
 
+    @property
+    def plain(self) -> Path | None:
+        return None
+
     def sound(self) -> Sound | None:
         return None
 

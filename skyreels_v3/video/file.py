@@ -77,6 +77,12 @@ class FileSource(Source):
             self._info = self._probe()
         return self._info
 
+    @property
+    def plain(self) -> Path | None:
+        info = self.info
+        changed = info.interlaced or info.cut_off or not self._converter.plain or self._clocks.several
+        return None if changed else self.path
+
     def last_time(self) -> Fraction:
         return self.info and self._last - self._first
 

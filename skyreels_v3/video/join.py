@@ -56,6 +56,30 @@ def join(pieces: Sequence[Path], out: Path, frame_rate: Fraction | int, audio: S
     return frames
 
 
+def fits(path: Path, piece: Path, frame_rate: Fraction | int) -> bool:
+    """Whether any file can be joined to `piece` as it is: encoded alike, and from a key frame on at one rate.
+
+    Reads its packets, of which none is decoded.
+    """
+    rate, times = Fraction(frame_rate), []
+    with _opened(piece) as like:
+        wanted = _settings(like.streams.video[0])
+    try:
+        with _opened(path) as given:
+            source = given.streams.video[0]
+            if _settings(source) != wanted:
+                return False
+            for packet in _guarded(given, source):
+                if packet.is_discard or (not times and (packet.dts is None or not packet.is_keyframe)):
+                    return False
+                times.append(packet.pts)
+            ticks = 1 / (rate * Fraction(source.time_base or 1))  # of a frame
+    except InputError:
+        return False
+    even = all(abs(time - times[0] - number * ticks) <= 1 for number, time in enumerate(sorted(times)))
+    return bool(times) and even
+
+
 def _numbered(given: av.container.InputContainer, source: av.VideoStream) -> Iterator[tuple[av.Packet, int]]:
     """The packets in the order of decoding, each with the number of its frame in the order of showing.
 

@@ -30,7 +30,7 @@ class Converter:
     """Turns the frames of one stream into pixels of one size: that of the first frame it is made from.
 
     width, height: in pixels as displayed.  rotation: clockwise degrees (0, 90, 180, 270) in the file, undone;
-    mirroring is done too.  hdr: what kind of HDR the file is, empty for SDR.
+    mirroring is done too.  hdr: what kind of HDR the file is, empty for SDR.  plain: frames are shown as they are.
     """
 
     def __init__(self, first: av.VideoFrame, aspect: Fraction | None):
@@ -50,6 +50,7 @@ class Converter:
         }.get(self._flips, 0)
         self._transfer = int(getattr(first, "color_trc", 0) or 0)
         self.hdr = NAMES.get(self._transfer, "")
+        self.plain = not (any(self._flips) or self.hdr) and self._coded == (first.width, first.height)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [height, width, 3] of one frame."""

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,11 @@ class Source(ABC):
     @abstractmethod
     def timed(self, start: Fraction) -> Iterator[tuple[Fraction, Pixels]]:
         """(time, pixels) in rising order from a frame at or before `start` to the end."""
+
+    @property
+    def plain(self) -> Path | None:
+        """The file, where its packets hold the frames just as they are shown; how they are spaced is not looked at."""
+        return None
 
     @abstractmethod
     def content(self) -> str:

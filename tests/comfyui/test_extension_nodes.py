@@ -361,6 +361,24 @@ def test_a_source_is_written_once_for_all_seeds_and_scripts(extend, pack_nodes, 
     assert len(keys) == 1 + len(others), "by all that decides its frames"
 
 
+def test_an_earlier_result_goes_on_without_a_frame_encoded_anew(extend, tmp_path):
+    from comfy_api.latest import InputImpl
+
+    def packets(path, count):
+        with av.open(str(path)) as container:
+            return [bytes(packet) for packet, _ in zip(container.demux(video=0), range(count))]
+
+    path, *_ = extend("continue 0.5s: On.", steps=1, codec="h264")
+    before = sources(tmp_path / "output")
+    InputImpl.VideoFromFile(str(path)).save_to(str(tmp_path / "saved.mp4"))  # as Save Video does
+    saved = InputImpl.VideoFromFile(str(tmp_path / "saved.mp4"))
+    longer, *_ = extend("continue 0.5s: Off.", saved, steps=1, codec="h264")
+    assert packets(longer, 42) == packets(path, 42) and len(decoded(longer)[0]) == 30 + 12 + 12
+    assert sources(tmp_path / "output") == before
+    other, *_ = extend("continue 0.5s: Off.", saved, steps=1, codec="h264", width=64)
+    assert len(sources(tmp_path / "output")) == 2 and len(decoded(other)[0]) == 30 + 12 + 12
+
+
 def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_path, monkeypatch):
     import comfy.model_management as management
     import comfy.utils

@@ -1,6 +1,8 @@
 """Frames into files and files into one: exact pixels, exact times, sound in sync, nothing half-written."""
 
+import io
 import os
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,11 +15,11 @@ import torch
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.video.file import FileSource
-from pack.skyreels_v3.video.join import join
+from pack.skyreels_v3.video.join import fits, join
 from pack.skyreels_v3.video.rates import frames_at, resample_indices
 from pack.skyreels_v3.video.source import Sound, frames
 from pack.skyreels_v3.video.writer import VideoWriter
-from pack.tests.support.video_clips import numbered, numbers_of, probe
+from pack.tests.support.video_clips import clip, numbered, numbers_of, probe, turn
 
 RATE = Fraction(30000, 1001)
 
@@ -189,6 +191,64 @@ def test_pieces_that_do_not_fit_are_told(tmp_path, noise):
     with pytest.raises(InputError, match=r"piece1.mp4 is damaged"):
         join([first, second], tmp_path / "all.mp4", RATE)
     assert not (tmp_path / "all.mp4").exists() and not (tmp_path / "all.mp4.part").exists()
+
+
+def rewritten(path: Path, out: Path, change) -> Path:
+    """A copy of a video without encoding; change(number, packet): False leaves a packet out."""
+    with av.open(str(path)) as given, av.open(str(out), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0], opaque=True)
+        for number, packet in enumerate(given.demux(given.streams.video[0])):
+            if packet.size and change(number, packet) is not False:
+                packet.stream = stream
+                made.mux(packet)
+    return out
+
+
+def hide_first(path: Path) -> None:
+    """Move the start of an MP4's edit list by some frames, as cutting without encoding does."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 16
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + 2000).to_bytes(4, "big")
+    path.write_bytes(data)
+
+
+def later(number, packet):
+    if number > 30:
+        packet.pts, packet.dts = packet.pts + 4000, packet.dts + 4000
+
+
+@pytest.mark.parametrize("codec", ["h264", "lossless"])
+def test_what_can_be_joined_without_encoding_is_known(tmp_path, noise, codec):
+    paths = pieces(tmp_path, codec=codec)
+    whole = tmp_path / "whole.mp4"
+    join(paths, whole, RATE, Sound(48000, 1, [np.zeros((1, 48000), np.float32)]))
+    same = rewritten(whole, tmp_path / "same.mov", lambda *_: None)
+    for path in (whole, same):
+        assert FileSource(path).plain == path and fits(path, paths[0], RATE)
+    assert join([same, paths[0]], tmp_path / "more.mp4", RATE) == 53 + (count := probe(FileSource(paths[0])).frames)
+    assert numbers_of(decoded(tmp_path / "more.mp4")) == [*range(53), *range(count)]
+
+    others = {
+        "uneven.mp4": rewritten(whole, tmp_path / "uneven.mp4", later),
+        "no key.mp4": rewritten(whole, tmp_path / "no key.mp4", lambda number, _: number > 10),
+        "x264.mp4": clip(tmp_path / "x264.mp4", rate=RATE, options={"crf": "30"}),
+        "hidden.mp4": tmp_path / "hidden.mp4",
+        "missing.mp4": tmp_path / "missing.mp4",
+    }
+    shutil.copy(whole, others["hidden.mp4"])
+    hide_first(others["hidden.mp4"])
+    for name, path in others.items():
+        assert not fits(path, paths[0], RATE), name
+    assert not fits(whole, paths[0], 25)
+    with VideoWriter(tmp_path / "25.mp4", 160, 64, 25, codec) as writer:
+        writer.write(numbered(0))
+    assert not fits(tmp_path / "25.mp4", paths[0], RATE)
+
+    for how in (90, "mirrored"):
+        turned = shutil.copy(whole, tmp_path / f"{how}.mp4")
+        turn(turned, how)
+        assert FileSource(turned).plain is None
+    assert FileSource(io.BytesIO(whole.read_bytes())).plain is None
 
 
 @pytest.mark.parametrize(
