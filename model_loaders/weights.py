@@ -27,10 +27,12 @@ class Weights:
     """What a network is filled with.
 
     tensors: Wan name -> tensor, of packed weights also what lies beside them.  formats: layer -> its weight's format.
+    in_files: names of the tensors that lie on pages of files.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+    in_files: set[str] = field(default_factory=set)
 
 
 def load_weights(
@@ -56,14 +58,13 @@ def load_weights(
     for name, stored in by_place:
         wanted = encoding_of(name, stored, precision)
         shape = shapes[name]
+        layer = name.removesuffix(".weight")
         if wanted is None:
-            weights.tensors[name] = _plain(stored, shape, dtype, files)
+            tensors = {name: _plain(stored, shape, dtype, files)}
         elif wanted == stored.encoding:
-            layer = name.removesuffix(".weight")
             weights.formats[layer] = format_of(wanted)
-            weights.tensors.update({f"{layer}.{part}": files.tensor(place) for part, place in stored.parts.items()})
+            tensors = {f"{layer}.{part}": files.tensor(place) for part, place in stored.parts.items()}
         else:
-            layer = name.removesuffix(".weight")
             weights.formats[layer] = format_of(wanted)
             try:
                 parts = _packed(weights.formats[layer], stored, shape, files, device)
@@ -75,8 +76,12 @@ def load_weights(
             if parts is None:
                 parts = _packed(weights.formats[layer], stored, shape, files, "cpu")
             trim()
-            weights.tensors.update({f"{layer}.{part}": tensor for part, tensor in parts.items()})
+            tensors = {f"{layer}.{part}": tensor for part, tensor in parts.items()}
+        weights.tensors.update(tensors)
         only_zeros &= _check(name, weights, checkpoint)
+        for key, tensor in tensors.items():
+            if files.hold(tensor):
+                weights.in_files.add(key)
     if only_zeros:
         raise InputError(
             f"{_title(checkpoint)} holds nothing but zeros: the download is incomplete, download it again."
@@ -133,6 +138,7 @@ class _Files:
         self.maps = maps
         self.tensors: dict[Path, dict[str, torch.Tensor]] = {}
         self.bytes: dict[Path, torch.Tensor] = {}
+        self.places: set[int] = set()  # addresses of their pages
 
     def tensor(self, part: Part) -> torch.Tensor:
         """The tensor over the file's own pages, or in memory of its own where nothing may be mapped."""
@@ -140,14 +146,21 @@ class _Files:
             if self.reader and part.path.suffix.lower() in SUFFIXES:
                 if part.path not in self.tensors:
                     self.tensors[part.path] = self.reader(part.path)
-                return shaped(self.tensors[part.path][part.key], part)
-            if not self.maps:
+                tensor = shaped(self.tensors[part.path][part.key], part)
+            elif not self.maps:
                 return read(part)
-            if part.path not in self.bytes:
-                self.bytes[part.path] = map_file(part.path)
-            return mapped(self.bytes[part.path], part)
+            else:
+                if part.path not in self.bytes:
+                    self.bytes[part.path] = map_file(part.path)
+                tensor = mapped(self.bytes[part.path], part)
+            self.places.add(tensor.untyped_storage().data_ptr())
+            return tensor
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise self._changed(part, error) from error
+
+    def hold(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor lies on the pages of these files."""
+        return tensor.untyped_storage().data_ptr() in self.places
 
     def read(self, part: Part) -> torch.Tensor:
         """The tensor in memory of its own."""

@@ -24,6 +24,7 @@ from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..network import attention as attentions
 from ..network.forecast import remember
+from ..network.in_files import remember_files
 from ..network.layers import Packed
 from ..network.model import Config, Model
 from ..network.network import begin_sampling, end_sampling
@@ -131,6 +132,7 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
     left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
     if left:
         raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
+    remember_files(network, weights.in_files)
 
 
 def entry_path(entry: str) -> Path:

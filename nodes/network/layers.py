@@ -11,6 +11,7 @@ from ...formats.linear import PackedLinear
 from ...kernels.quantised_rows import Quantisation
 from ...skyreels_v3.errors import InputError
 from .. import versions
+from .in_files import InFiles
 
 if TYPE_CHECKING:
     from comfy.ops import CastWeightBiasOp as Mixed
@@ -47,7 +48,7 @@ class Branching(Mixed):
 
 
 # Branching hands on whatever is fused, by keyword; PackedLinear names it.
-class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):  # pyright: ignore[reportIncompatibleMethodOverride]
+class Packed(Branching, InFiles, PackedLinear, comfy.ops.CastWeightBiasOp):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A PackedLinear whose parts ComfyUI keeps, offloads and streams as it does with any weight."""
 
     @contextmanager
@@ -76,7 +77,7 @@ class Packed(Branching, PackedLinear, comfy.ops.CastWeightBiasOp):  # pyright: i
 def branching(operations: Any) -> type:
     """ComfyUI's `operations` with LoRA branches on their linear layers."""
 
-    class Linear(Branching, operations.Linear):
+    class Linear(Branching, InFiles, operations.Linear):
         pass
 
     return type(f"Branching{operations.__name__}", (operations,), {"Linear": Linear})

@@ -228,3 +228,61 @@ def test_only_a_patched_weight_is_refused(load, forward, file, precision, pack_n
         patcher.patches[key] = [(1.0, ("diff", (torch.ones(layer.weight.shape),)), 1.0, None, None)]
     with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match=f"stored as {precision}"):
         patcher.patch_weight_to_device(key, torch.device("cpu"))
+
+
+CPU = torch.device("cpu")
+CARD = torch.device("meta")  # a device that is not the CPU, from which no number comes back
+
+
+def move(layer, device):
+    """What `layer.to` does, also from the card; a weight that is copied from there is garbage."""
+    layer._apply(lambda tensor: torch.full_like(tensor, 77, device=device) if tensor.is_meta else tensor.to(device))
+
+
+@pytest.mark.parametrize("dialect", ["bf16", "fp8 mixed", "Q8_0", "int8 rotated"])
+def test_what_comes_back_from_the_card_lies_in_its_file_again(load, forward, tmp_path, dialect):
+    dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    (path,) = tmp_path.iterdir()
+    patcher = load(str(path), "reference")
+    picture, codes = forward(patcher), state(patcher)
+    layers = [layer for layer in patcher.model.diffusion_model.blocks.modules() if hasattr(layer, "file_weights")]
+    assert len(layers) == 10 * PARAMS.num_layers
+    for layer in layers:
+        before = {name: one.data_ptr() for name, one in layer.named_parameters()}
+        for there in (CARD, CARD, CPU, CPU, CARD, CPU):
+            move(layer, there)
+            assert {one.device for one in layer.parameters()} == {there}
+        assert {name: one.data_ptr() for name, one in layer.named_parameters()} == before
+        assert all(map(layer.lies_in_file, before))
+    assert same(state(patcher), codes) and torch.equal(forward(patcher), picture)
+
+
+def test_a_patched_weight_is_not_taken_for_the_one_in_the_file(load, file):
+    import comfy.utils
+
+    network = load(str(file)).model.diffusion_model
+    key, layer = "blocks.1.ffn.0.weight", network.blocks[1].ffn[0]
+    original, patched = layer.weight, torch.ones(layer.weight.shape)
+    for places in ([], [CPU], [CARD, CPU]):
+        move(layer, CARD)
+        comfy.utils.set_attr_param(network, key, patched.to(CARD if len(places) == 2 else CPU))
+        for place in places:
+            move(layer, place)
+            assert layer.weight.device == place and not layer.lies_in_file("weight")
+        comfy.utils.set_attr_param(network, key, original)  # from ComfyUI's backup
+        move(layer, CPU)
+        assert layer.lies_in_file("weight") and layer.lies_in_file("bias")
+
+
+def test_weights_in_files_are_never_pinned(load, file, monkeypatch):
+    """ComfyUI would count and keep a copy of each."""
+    import comfy.model_management
+
+    monkeypatch.setattr(comfy.model_management, "pin_memory", lambda weight: asked.append(weight.data_ptr()) or False)
+    for precision, wanted in {"auto": False, "int8": True}.items():
+        asked, patcher = [], load(str(file), precision=precision)
+        layer = patcher.model.diffusion_model.blocks[0].ffn[0]
+        patcher.pin_weight_to_device("diffusion_model.blocks.0.ffn.0.weight")
+        assert (layer.weight.data_ptr() in asked) is wanted
+        patcher.pin_weight_to_device("diffusion_model.blocks.0.norm3.weight")
+        assert asked
