@@ -14,6 +14,7 @@ import comfy.ops
 import comfy.utils
 import torch
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 
 from ..kernels import out_of_memory
 from ..skyreels_v3.model.block_streaming import OneQueue, TwoQueues
@@ -189,6 +190,12 @@ def _prefetched(queue: list, blocks: Sequence[torch.nn.Module], device: torch.de
         yield opened
     finally:
         opened.close()
+
+
+def running_node() -> str | None:
+    """The id of the node that is executed, of whatever pack; None outside of one."""
+    context = get_executing_context()
+    return None if context is None else context.node_id
 
 
 def tell(node_id: str | None, *sentences: str) -> None:

@@ -17,6 +17,12 @@ from .in_files import UnpinnedFiles
 from .lora_branches import attach, attached, lora_patcher
 from .streaming import StreamedBlocks
 
+# ComfyUI's loaders look names up in a list that ComfyUI makes; a model outside of ComfyUI can add none to it.
+NOTHING_FITS = (
+    "A node changes nothing in the SkyReels-V3 model: its LoRA is for another model, or in names that ComfyUI's "
+    "loaders do not know. SkyReels-V3 LoRA reads the names of all trainers and says what fits."
+)
+
 
 def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
     """The patcher for a SkyReels-V3 model: versions.patcher_class with PackedPatches, StreamedBlocks,
@@ -64,13 +70,19 @@ class PackedPatches(Mixed):
                 layers[layer], parts = _branch(patches[key], layer, module)
                 weights.update({f"{module_name(layer)}.{name}.weight": part for name, part in parts.items()})
             attach(self, lora_patcher(layers, weights, self.load_device, self.offload_device), strength_patch)
-        return [*done, *packed]
+        done = [*done, *packed]
+        if not done:
+            versions.tell(versions.running_node(), NOTHING_FITS)
+        return done
 
     def add_hook_patches(self, hook, patches, *args, **kwargs):
         """As ComfyUI's. Raises InputError for packed weights, which no hook can switch."""
         for layer, module in self._packed_weights(patches).values():
             raise _refused(layer, module)
-        return super().add_hook_patches(hook, patches, *args, **kwargs)
+        done = super().add_hook_patches(hook, patches, *args, **kwargs)
+        if not done:
+            versions.tell(versions.running_node(), NOTHING_FITS)
+        return done
 
     def partially_load(self, device_to, extra_memory=0, force_patch_weights=False):
         """As ComfyUI's, whose saving nodes force the patches into the weights before they write them."""

@@ -285,6 +285,20 @@ def test_the_stock_loader_on_plain_weights(load, stock, velocity):
     assert relative_error(velocity(model), merged) < EXACT
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_the_stock_loader_says_where_it_changes_nothing(load, stock, caplog, precision):
+    caplog.set_level("INFO")
+    told = "A node changes nothing in the SkyReels-V3 model"
+    pairs = lora_pairs(layers=[Q])
+    for naming in ("diffusion-pipe", "musubi"):
+        stock(load(precision=precision), named(pairs, naming))
+    assert told not in caplog.text
+    for naming in ("onetrainer", "lycoris, diffusers", "diffusers", "peft", "wan"):
+        caplog.clear()
+        stock(load(precision=precision), named(pairs, naming))
+        assert told in caplog.text and "SkyReels-V3 LoRA reads the names of all trainers" in caplog.text, naming
+
+
 @pytest.mark.parametrize("precision", [precision.value for precision in PACKED])
 def test_the_stock_loader_on_packed_weights(load, put, stock, velocity, layer_outputs, precision):
     tensors = named(lora_pairs(), alpha=ALPHA) | {"diffusion_model.blocks.0.ffn.0.diff_b": torch.ones(256)}
