@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..kernels.quantised_rows import Quantisation
@@ -11,7 +12,7 @@ from .float8_bits import has_float8, is_float8, portable
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with its weight in a Format; unpacked, at most, for the length of one call.
+    """A linear layer with its weight in a Format; unpacked, at most, for one call or while `prepared` is open.
 
     takes_gelu: that forward can make GELU (tanh form) of its output, which some formats do in the same pass.
     Parameters are the format's parts under their names in files ("weight", "weight_scale" ...) and `bias`.
@@ -19,6 +20,7 @@ class PackedLinear(nn.Module):
 
     takes_gelu = True
     bias: nn.Parameter | None
+    _ready: tuple | None = None  # while `prepared` is open
 
     def __init__(self, columns: int, rows: int, format: Format, parts: dict[str, torch.Tensor], bias=None):
         super().__init__()
@@ -31,8 +33,30 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         """x [..., columns], or its rows as `quantised_input` says -> [..., rows] in x's dtype, or GELU of them."""
-        with self.placed(x) as (parts, bias):
+        if self._ready is None:
+            with self.placed(x) as (parts, bias):
+                return self.format.linear(x, parts, self.out_features, bias, gelu)
+        parts, bias, unpacked = self._ready
+        if unpacked is None:
             return self.format.linear(x, parts, self.out_features, bias, gelu)
+        y = F.linear(x, unpacked, bias)
+        return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
+
+    def unpacks(self, device: torch.device) -> bool:
+        """Whether each call unpacks the weight on this device, instead of multiplying it as it is stored."""
+        return self.format.quantised_input(device, self.part_names) is None
+
+    @contextmanager
+    def prepared(self, x: torch.Tensor):
+        """While the context is open the weight is placed, and unpacked where it is, for all inputs like x at once."""
+        with self.placed(x) as (parts, bias):
+            shape = self.out_features, self.in_features
+            unpacked = self.format.unpack(parts, *shape, x.dtype) if self.unpacks(x.device) else None
+            self._ready = parts, bias, unpacked
+            try:
+                yield
+            finally:
+                self._ready = None
 
     def quantised_input(self, device: torch.device) -> Quantisation | None:
         """How this layer takes an input that is already quantised; None where it does not."""

@@ -102,10 +102,19 @@ def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.d
         comfy.ops.uncast_bias_weight(module, weight, bias, stream)
 
 
-def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
-    """`vae.causal.convolve` for a layer that ComfyUI manages: its weights come to x for this call."""
+@contextmanager
+def cast(layer: Any, x: torch.Tensor):
+    """(weight, bias) of a layer that ComfyUI manages, as x is, as long as the context is open."""
     weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
     try:
+        yield weight, bias
+    finally:
+        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+    """`vae.causal.convolve` for a layer that ComfyUI manages: its weights come to x for this call."""
+    with cast(layer, x) as (weight, bias):
         if comfy.ops.NVIDIA_MEMORY_CONV_BUG_WORKAROUND and x.ndim == 5 and x.dtype in (torch.float16, torch.bfloat16):
             # torch's own way around cuDNN takes many times the memory in these versions.
             weight = weight[:, :, -x.shape[2] :]
@@ -113,8 +122,6 @@ def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Ten
             y = torch.cudnn_convolution(x, weight, padding, layer.stride, once, 1, False, False, True)
             return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
         return convolved(x, weight, bias, layer.stride, padding)
-    finally:
-        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
 
 
 def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device) -> int:

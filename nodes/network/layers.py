@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.ops
 import torch
+import torch.nn.functional as F
 
 from ...formats.linear import PackedLinear
 from ...kernels.quantised_rows import Quantisation
@@ -73,11 +74,36 @@ class Packed(Branching, InFiles, PackedLinear, comfy.ops.CastWeightBiasOp):  # p
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
+class Prepared(Mixed):
+    """A linear layer of ComfyUI's whose weight, where it waits elsewhere or is patched at each call, can be cast once
+    for several.
+    """
+
+    _ready: tuple | None = None
+
+    @contextmanager
+    def prepared(self, x: torch.Tensor):
+        """While it is open, the weight lies beside x, in its dtype."""
+        layer: Any = self
+        here = layer.weight.device == x.device and layer.weight.dtype == x.dtype
+        if here and not (layer.weight_function or layer.bias_function):
+            yield
+            return
+        with versions.cast(self, x) as self._ready:
+            try:
+                yield
+            finally:
+                self._ready = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if self._ready is None else F.linear(x, *self._ready)
+
+
 @functools.cache
 def branching(operations: Any) -> type:
     """ComfyUI's `operations` with LoRA branches on their linear layers."""
 
-    class Linear(Branching, InFiles, operations.Linear):
+    class Linear(Branching, Prepared, InFiles, operations.Linear):
         pass
 
     return type(f"Branching{operations.__name__}", (operations,), {"Linear": Linear})

@@ -4,6 +4,7 @@ Sources: those of transformer.py. What runs between the matrix products is in ke
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,34 @@ def shared_quantisation(device: torch.device, *layers: nn.Module | None) -> kern
     return wanted.pop() if len(wanted) == 1 else None
 
 
+def unpacks(layer: nn.Module, device: torch.device) -> bool:
+    """Whether a layer makes a copy of its weight at each call."""
+    own = getattr(layer, "unpacks", None)
+    return own is not None and own(device)
+
+
+@contextmanager
+def prepared(x: torch.Tensor, *layers: nn.Module):
+    """While it is open, layers do once what they do with their weights at each call: unpack, copy to the device."""
+    with ExitStack() as opened:
+        for layer in () if torch.compiler.is_compiling() else layers:
+            own = getattr(layer, "prepared", None)
+            if own is not None:
+                opened.enter_context(own(x))
+        yield
+
+
+def that_fit(numbers: int, layers: list) -> list:
+    """Those of the layers, the first first, whose weights have together at most so many numbers."""
+    fit = []
+    for layer in layers:
+        numbers -= layer.in_features * layer.out_features
+        if numbers < 0:
+            break
+        fit.append(layer)
+    return fit
+
+
 class Attention(nn.Module):
     """Projections of an attention and the norms of its queries and keys."""
 
@@ -148,14 +177,20 @@ class SelfAttention(Attention):
         if x.shape[1] <= chunking.long:
             normed = norm_modulate(x, modulation, self.eps, how)
             return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
-        # The normed stream of a long sequence never exists as a whole: it would be one tensor in five.
+        # The normed stream of a long sequence never exists as a whole: it would be one tensor in five. Nor do several
+        # unpacked weights at once, which costs little more than norming the stream again.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
-        for chunk in chunks_of(x.shape[1], chunking.tokens):
-            normed = norm_modulate(x[:, chunk], within(modulation, chunk), self.eps, how)
-            k[:, chunk], v[:, chunk] = self.k(normed), self.v(normed)
-            queries = overlap(wanted, chunk)
-            if queries.start < queries.stop:
-                q[:, overlap(chunk, wanted)] = self.q(normed[:, queries])
+        projections = [(self.q, q), (self.k, k), (self.v, v)]
+        alone = any(unpacks(layer, x.device) for layer, _ in projections)
+        for together in [[one] for one in projections] if alone else [projections]:
+            with prepared(x, *(layer for layer, _ in together)):
+                for chunk in chunks_of(x.shape[1], chunking.tokens):
+                    normed = norm_modulate(x[:, chunk], within(modulation, chunk), self.eps, how)
+                    for layer, made in together:
+                        own = wanted if made is q else slice(0, x.shape[1])
+                        tokens = overlap(own, chunk)
+                        if tokens.start < tokens.stop:
+                            made[:, overlap(chunk, own)] = layer(normed[:, tokens])
         return q, k, v
 
     def _norm_rope(self, x: torch.Tensor, norm: nn.Module, cos_sin: torch.Tensor, runtime: Runtime) -> torch.Tensor:
@@ -250,29 +285,44 @@ class Block(nn.Module):
 
         # From here on tokens do not depend on each other: a long sequence passes in chunks.
         x, modulation = x[:, wanted], within(modulation, wanted)
-        for chunk in chunks_of(x.shape[1], runtime.chunking.tokens):
-            own, rows = x[:, chunk], within(modulation, chunk)
-            # Unbound only behind the last chunk, which pyright does not see.
-            y = self.self_attn.o(attended[:, chunk])  # pyright: ignore[reportPossiblyUnboundVariable]
-            if chunk.stop == x.shape[1]:
-                del attended  # pyright: ignore[reportPossiblyUnboundVariable]
-            gates = [(span, row[:, 2]) for span, row in rows]
-            queries = self.cross_attn.q if runtime.foreign_options is None else None
-            y = self._add_norm(own, y, gates, self.norm3, queries, runtime)
-            y = self.cross_attn(y, prompt, inputs)
-            if speech is not None:
-                ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
-                y = self._add_norm(own, y, ungated, self.norm_x, layer, runtime)
-                y = self.audio_cross_attn(y, speech, chunk, runtime.attention)
+        chunks = chunks_of(x.shape[1], runtime.chunking.tokens)
+        with prepared(x, *self._met_again(stream.numel() + attended.numel(), chunks, len(modulation))):
+            for chunk in chunks:
+                own, rows = x[:, chunk], within(modulation, chunk)
+                # Unbound only behind the last chunk, which pyright does not see.
+                y = self.self_attn.o(attended[:, chunk])  # pyright: ignore[reportPossiblyUnboundVariable]
+                if chunk.stop == x.shape[1]:
+                    del attended  # pyright: ignore[reportPossiblyUnboundVariable]
+                gates = [(span, row[:, 2]) for span, row in rows]
+                queries = self.cross_attn.q if runtime.foreign_options is None else None
+                y = self._add_norm(own, y, gates, self.norm3, queries, runtime)
+                y = self.cross_attn(y, prompt, inputs)
+                if speech is not None:
+                    ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
+                    y = self._add_norm(own, y, ungated, self.norm_x, layer, runtime)
+                    y = self.audio_cross_attn(y, speech, chunk, runtime.attention)
 
-            how, addends = shared_quantisation(x.device, self.ffn[0]), [y[:, span] for span, _ in rows]
-            del y
-            for span, row in rows:
-                affine = row[:, 3], row[:, 4], self.eps, how
-                h = self._ffn_hidden(kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *affine))
-                h = self.ffn[2](h)
-                kernels.add_gated_(own[:, span], h, row[:, 5])
+                how, addends = shared_quantisation(x.device, self.ffn[0]), [y[:, span] for span, _ in rows]
+                del y
+                for span, row in rows:
+                    affine = row[:, 3], row[:, 4], self.eps, how
+                    h = self._ffn_hidden(kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *affine))
+                    h = self.ffn[2](h)
+                    kernels.add_gated_(own[:, span], h, row[:, 5])
         return stream
+
+    def _met_again(self, room: int, chunks: list, spans: int) -> list:
+        """Layers that are called several times for a sequence: for each chunk of it, the feed-forward for each range of
+        tokens with a modulation of its own.
+
+        room: numbers that are free beside it, where keys and values were: memory is the most while those are there.
+        """
+        layers = [self.ffn[0], self.ffn[2]] if len(chunks) > 1 or spans > 1 else []
+        if len(chunks) > 1:
+            layers += [self.self_attn.o, self.cross_attn.q, self.cross_attn.o]
+            if hasattr(self, "audio_cross_attn"):
+                layers += [self.audio_cross_attn.q_linear, self.audio_cross_attn.proj]
+        return that_fit(room, layers)
 
     def _add_norm(self, x, y, gates: list, norm: nn.Module, layer: nn.Module | None, runtime: Runtime):
         """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y.

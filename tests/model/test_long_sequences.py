@@ -125,6 +125,46 @@ def test_queries_keys_and_values_share_one_quantised_input(monkeypatch):
         torch.testing.assert_close(output, together, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["nf4", "Q4_K"])
+def test_a_weight_is_unpacked_once_for_all_parts_of_a_sequence(monkeypatch, kind):
+    """As far as it fits beside the rest: what a layer does at each call costs a small card a third of its time."""
+    torch.manual_seed(0)
+    params = TransformerParams(dim=256, ffn_dim=512, num_heads=4, num_layers=2, text_dim=32)
+    network = transformer.SkyReelsTransformer(params)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    format = format_of(Encoding(kind))
+    for block in network.blocks:
+        for parent, name in [(block.self_attn, n) for n in "qkvo"] + [(block.ffn, "0"), (block.ffn, "2")]:
+            old, parts = getattr(parent, name), {}
+            if kind == "nf4":
+                parts = format.pack(old.weight.detach())
+            else:
+                codes = torch.randint(0, 256, (old.out_features, old.in_features // 256 * 144), dtype=torch.uint8)
+                codes.unflatten(-1, (-1, 144))[..., :4] = torch.tensor([0.01, 0.01]).half().view(torch.uint8)
+                parts = {"weight": codes}
+            packed = PackedLinear(old.in_features, old.out_features, format, parts, old.bias.detach())
+            setattr(parent, name, packed)
+    video, text = torch.randn(1, 16, 3, 24, 32), torch.randn(1, 512, 32)
+    made, unpack = [], type(format).unpack
+    monkeypatch.setattr(type(format), "unpack", lambda *given: made.append(None) or unpack(*given))
+
+    def forward(chunking, video=video):
+        made.clear()
+        with torch.inference_mode():
+            segments = extension_segments(video, video)
+            return network(segments, torch.tensor([500.0]), text, runtime=Runtime(chunking=chunking))
+
+    whole, once = forward(USUAL), len(made)
+    in_parts = forward(Chunking(long=1, tokens=100))
+    torch.testing.assert_close(in_parts, whole, rtol=1e-4, atol=1e-4)
+    assert len(made) == once == 12
+    assert not any(layer._ready for layer in network.modules() if isinstance(layer, PackedLinear))
+    # 32 tokens in two parts take less memory than the feed-forward's weights.
+    forward(Chunking(long=1, tokens=16), video[..., :8, :8])
+    assert len(made) > 12
+
+
 @pytest.mark.parametrize("how", OUT_OF_MEMORY)
 def test_out_of_memory_steps_down(pack_nodes, tmp_path, how):
     """A step that does not fit is made again in smaller parts, as are all after it: same numbers, no second failure."""
