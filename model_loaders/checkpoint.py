@@ -12,7 +12,7 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.params import TransformerParams
 from ..skyreels_v3.recipes import Job
 from .gguf_layout import as_in_torch, check_architecture
-from .header import Header, TensorInfo, read_header
+from .header import Header, Read, TensorInfo, read_header
 from .jobs import detect_job
 from .key_maps import KEY_MAPS, KeyMap, find_dialect, unwrapped
 from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
@@ -83,19 +83,20 @@ class Checkpoint:
         return any(weight.encoding for weight in self.weights.values())
 
 
-def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
+def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header) -> Checkpoint:
     """Open a transformer: one safetensors file, any shard of a set, or a folder with shards or one file.
 
-    job: what the artist chose, None for auto. Only headers are read. Raises InputError, in one sentence, for files that
-    are damaged, incomplete or of another model, and for a job that the weights rule out.
+    job: what the artist chose, None for auto.  read: how a header is read; of a model file nothing else is. Raises
+    InputError, in one sentence, for files that are damaged, incomplete or of another model, and for a job that the
+    weights rule out.
     """
     path = Path(path)
     files = find_files(path)
     place = files.paths[0].parent if path.is_dir() else path
     name = title(place)
-    headers = {file: read_header(file) for file in files.paths}
+    headers = {file: read(file) for file in files.paths}
     if path.is_dir():
-        headers |= _audio_layers(files, headers)
+        headers |= _audio_layers(files, headers, read)
     left_out = _no_weights(headers)
     tensors = {key: info for header in headers.values() for key, info in header.tensors.items() if key not in left_out}
     metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
@@ -120,7 +121,7 @@ def open_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
     return Checkpoint(tuple(headers), params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)))
 
 
-def _audio_layers(files: Files, headers: Mapping[Path, Header]) -> dict[Path, Header]:
+def _audio_layers(files: Files, headers: Mapping[Path, Header], read: Read) -> dict[Path, Header]:
     """The file with the audio layers that a folder may have beside the shards of the rest, as the official loader
     reads every file of a folder."""
     own = {key for header in headers.values() for key in header.tensors}
@@ -129,7 +130,7 @@ def _audio_layers(files: Files, headers: Mapping[Path, Header]) -> dict[Path, He
     found = {}
     for file in others_in(files.paths[0].parent, files):
         try:
-            header = read_header(file)
+            header = read(file)
         except InputError:  # another file, which may be anything
             continue
         if any(AUDIO in key for key in header.tensors) and own.isdisjoint(header.tensors):

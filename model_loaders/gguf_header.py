@@ -7,13 +7,12 @@ leaves room, what llama.cpp's gguf.cpp accepts is accepted.
 
 import json
 from math import prod
-from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
 from ..formats.gguf_types import BY_ID
 from ..skyreels_v3.errors import InputError
-from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, printable, short
+from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, short
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # 3 only adds big-endian files
@@ -35,22 +34,19 @@ DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 2**20  # bytes
 SHAPE = "comfy.gguf.orig_shape."
 
 
-def read_gguf(path: Path) -> Header:
-    """Read and check the header of a GGUF file, version 2 or 3, little endian.
+def read_gguf(file: BinaryIO, size: int, name: str) -> Header:
+    """Read and check the header of a GGUF file, version 2 or 3, little endian, open at its start; size: its bytes.
 
     The dtypes are ggml's names ("Q4_K", "F16"). The shapes are the model's own: GGUF's sizes from the last to the
     first, or what `comfy.gguf.orig_shape.NAME` says. Lists of texts, long lists of numbers and texts of more than a
     megabyte are left out of the metadata. Everything the file claims is held against its size before memory is taken
-    for it. Raises InputError with one sentence for a path that is no readable file and for damaged files.
+    for it. Raises InputError with one sentence, in which the file is called `name`, for damaged files.
     """
-    path = Path(path)
-    name = printable(path.name)
-    with opened(path) as (file, size):
-        reader = _Reader(file, size, name)
-        tensor_count, entry_count = _counts(reader)
-        metadata = _metadata(reader, entry_count)
-        alignment = _alignment(metadata, name)
-        tensors = _tensors(reader, tensor_count, metadata)
+    reader = _Reader(file, size, name)
+    tensor_count, entry_count = _counts(reader)
+    metadata = _metadata(reader, entry_count)
+    alignment = _alignment(metadata, name)
+    tensors = _tensors(reader, tensor_count, metadata)
     data_start = _padded(reader.at, alignment)
     _check_places(tensors, alignment, data_start, size, name)
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -12,13 +12,13 @@ from pathlib import Path
 from ..formats.kinds import KINDS, PLAIN, Precision
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.recipes import RECIPES, Job
-from ..skyreels_v3.units import GB
+from ..skyreels_v3.units import GB, gb
 from . import dialects
 from .checkpoint import Checkpoint, open_checkpoint
 from .companions import companions
 from .folders import files_below, models_below
 from .gguf_layout import WAN
-from .header import Header, read_header
+from .header import Header, Read, read_header
 from .jobs import ASSUMED
 from .lora_names import is_distilled
 from .lora_styles import EVERYTHING, lora_style
@@ -61,6 +61,7 @@ class Inspection:
     "lora, STYLE", "companion, WHAT", "other model, WHAT" or "unknown".  job: a Job's value or "unknown".  why: a
     sentence on the job.  precision: as artists call it, empty where unknown.  parameters: numbers in the model, 0 where
     unknown.  problems: why Load Model does not take it, empty if it does.  advice: what to do with it.
+    here: what Load Model will do with it on this machine; empty where it does not take it.
     """
 
     file: str
@@ -71,23 +72,40 @@ class Inspection:
     parameters: int = 0
     problems: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    here: tuple[str, ...] = ()
 
 
-def inspect(given: str) -> Iterator[Inspection]:
+@dataclass(frozen=True)
+class Source:
+    """Where models lie.
+
+    read: how their headers are read.  is_here: on this machine, not to be downloaded yet.  plan: what Load Model will
+    do with one on this machine, in sentences.
+    """
+
+    read: Read = read_header
+    is_here: bool = True
+    plan: Callable[[Checkpoint], tuple[str, ...]] = lambda _: ()
+
+
+HERE = Source()
+
+
+def inspect(given: str, source: Source = HERE) -> Iterator[Inspection]:
     """What is at a path: one Inspection, or one for each model in a folder with several. Raises no Exception."""
     try:
         problem = _unreachable(given)
-        models = [] if problem or not os.path.isdir(given) else _models_in(given)
+        models = [] if problem or not os.path.isdir(given) else _models_in(given, source)
     except Exception as error:
         yield _unforeseen(given, error)
         return
     if problem:
         yield Inspection(given, problems=(problem,), advice=(GIVE,))
     elif len(models) < 2:
-        yield _inspect_model(given, *models)
+        yield _inspect_model(given, source, *models)
     else:
         for model in models:
-            yield _inspect_model(os.path.join(given, model))
+            yield _inspect_model(os.path.join(given, model), source)
 
 
 def _unreachable(given: str) -> str:
@@ -103,13 +121,13 @@ def _unreachable(given: str) -> str:
     return ""
 
 
-def _models_in(folder: str) -> list[str]:
+def _models_in(folder: str, source: Source) -> list[str]:
     """The models below a folder, relative to it; none where it is to be opened as a whole."""
     models = models_below(folder)
     if len(models) == 1:
         return models if not _has_files(folder) else []
     try:
-        whole = open_checkpoint(_path(folder))
+        whole = open_checkpoint(_path(folder), read=source.read)
     except InputError:
         return models
     # shards may have names of their own
@@ -120,15 +138,15 @@ def _has_files(folder: str) -> bool:
     return any(name.lower().endswith(SUFFIXES) for name in os.listdir(folder))
 
 
-def _inspect_model(given: str, inner: str = "") -> Inspection:
+def _inspect_model(given: str, source: Source, inner: str = "") -> Inspection:
     """inner: the only model in the folder that was given."""
     try:
         path = _path(given) / inner
         try:
-            checkpoint = open_checkpoint(path)
-            return _good(given, path, checkpoint, _headers(checkpoint.paths))
+            checkpoint = open_checkpoint(path, read=source.read)
+            return _good(given, path, checkpoint, source)
         except InputError as error:
-            return _refused(given, path, error)
+            return _refused(given, path, error, source)
     except Exception as error:
         return _unforeseen(given, error)
 
@@ -148,18 +166,19 @@ def _unforeseen(given: str, error: Exception) -> Inspection:
     )  # fmt: skip
 
 
-def _headers(paths: Iterable[Path]) -> dict[Path, Header]:
+def _headers(paths: Iterable[Path], read: Read) -> dict[Path, Header]:
     """The headers that can be read."""
     headers = {}
     for path in paths:
         try:
-            headers[path] = read_header(path)
+            headers[path] = read(path)
         except InputError:
             continue
     return headers
 
 
-def _good(given: str, path: Path, checkpoint: Checkpoint, headers: Mapping[Path, Header]) -> Inspection:
+def _good(given: str, path: Path, checkpoint: Checkpoint, source: Source) -> Inspection:
+    headers = _headers(checkpoint.paths, source.read)
     return Inspection(
         given,
         dialects.dialect_of(headers, _packing(checkpoint)) or checkpoint.dialect,
@@ -168,12 +187,13 @@ def _good(given: str, path: Path, checkpoint: Checkpoint, headers: Mapping[Path,
         checkpoint.precision,
         checkpoint.parameters,
         advice=(
-            *_what_to_do(path, checkpoint),
+            *_what_to_do(path, checkpoint, source.is_here),
             _about_precision(checkpoint),
             *(f"It also needs {one.kind}: {one.place}." for one in companions(checkpoint.job)),
             f"It is distilled to {RECIPES[checkpoint.job].steps} steps already, so it needs no lightx2v, CausVid or "
             "other LoRA that saves steps.",
         ),
+        here=source.plan(checkpoint),
     )
 
 
@@ -184,10 +204,12 @@ def _packing(checkpoint: Checkpoint) -> str:
     return word if word in dialects.OTHERS else ""
 
 
-def _what_to_do(path: Path, checkpoint: Checkpoint) -> Iterator[str]:
+def _what_to_do(path: Path, checkpoint: Checkpoint, is_here: bool) -> Iterator[str]:
     is_there = any(folder.name.lower() in ("diffusion_models", "unet") for folder in path.absolute().parents)
     what = "the folder with all its files" if len(checkpoint.paths) > 1 else "it"
-    if not is_there:
+    if not is_here:
+        yield f"Download {what} ({gb(checkpoint.size)}) into {FOLDER}."
+    elif not is_there:
         yield f"Put {what} into {FOLDER}."
     yield "Choose it in SkyReels-V3 Load Model."
     if ASSUMED in checkpoint.why:
@@ -219,9 +241,9 @@ def _has_room(card: int, parameters: int) -> bool:
     return automatic(parameters, "cuda", card * GB, 1000 * GB)[0] is Precision.AUTO
 
 
-def _refused(given: str, path: Path, error: InputError) -> Inspection:
+def _refused(given: str, path: Path, error: InputError, source: Source) -> Inspection:
     """What Load Model does not take: another model by its name, else what is wrong with this one."""
-    headers = _headers(_paths(path))
+    headers = _headers(_paths(path), source.read)
     tensors = dialects.merged(headers)
     metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
     if is_lora(tensors):
@@ -257,7 +279,12 @@ def _action(problem: str, path: Path) -> str:
     # A file's name may have a colon too.
     start = max((problem.rfind(name) + len(name) for name in (title(path), str(path)) if name in problem), default=0)
     _, colon, action = problem[start:].rpartition(": ")
-    return action[:1].upper() + action[1:] if colon else ""
+    return sentence_of(action) if colon else ""
+
+
+def sentence_of(text: str) -> str:
+    """With a capital letter in front."""
+    return text[:1].upper() + text[1:]
 
 
 def _lora(given: str, path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Inspection:
@@ -304,7 +331,7 @@ def _other(given: str, path: Path, other: OtherModel, tensors: Mapping[str, Tens
             use = other.use or f"load it with {companion.loader}"
             advice = [f"Put it into models/{companion.folder} and {use}."]
     elif other.use:
-        advice = [f"{other.use[:1].upper()}{other.use[1:]} and inspect that folder.", PUBLISHED]
+        advice = [f"{sentence_of(other.use)} and inspect that folder.", PUBLISHED]
     else:
         advice = ["SkyReels-V3 has no use for it: load it with the nodes that are made for it.", PUBLISHED]
     return Inspection(

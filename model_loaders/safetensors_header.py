@@ -6,11 +6,10 @@ endian), then comes JSON (name -> dtype, shape, data_offsets), then the tensors,
 
 import json
 from math import prod
-from pathlib import Path
-from typing import TypeGuard
+from typing import BinaryIO, TypeGuard
 
 from ..skyreels_v3.errors import InputError
-from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, opened, printable, short
+from .tensor_info import AGAIN, INCOMPLETE, MAX_HEADER, Header, TensorInfo, short
 
 BITS = {
     "BOOL": 8,
@@ -44,23 +43,20 @@ def begins_like_safetensors(start: bytes) -> bool:
     return len(start) >= 8 and int.from_bytes(start[:8], "little") <= MAX_HEADER and start[8:9] in (b"{", b"")
 
 
-def read_safetensors(path: Path) -> Header:
-    """Read and check the header of a safetensors file.
+def read_safetensors(file: BinaryIO, size: int, name: str) -> Header:
+    """Read and check the header of a safetensors file, open at its start; size: its bytes.
 
     Everything the file claims is held against its size before memory is taken for it. Raises InputError with one
-    sentence for a path that is no readable file and for damaged files.
+    sentence, in which it is called `name`, for damaged files.
     """
-    path = Path(path)
-    name = printable(path.name)
-    with opened(path) as (file, size):
-        start = file.read(9)
-        if not begins_like_safetensors(start):
-            raise InputError(f"{name} is not a safetensors file: download it again.")
-        length = int.from_bytes(start[:8], "little")
-        if 8 + length > size:
-            raise InputError(f"{name} has {size} bytes, but its header alone needs {8 + length}: {INCOMPLETE}.")
-        file.seek(8)
-        text = file.read(length)
+    start = file.read(9)
+    if not begins_like_safetensors(start):
+        raise InputError(f"{name} is not a safetensors file: download it again.")
+    length = int.from_bytes(start[:8], "little")
+    if 8 + length > size:
+        raise InputError(f"{name} has {size} bytes, but its header alone needs {8 + length}: {INCOMPLETE}.")
+    file.seek(8)
+    text = file.read(length)
     return _checked(_parsed(text, name), 8 + length, size, name)
 
 

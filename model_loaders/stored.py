@@ -13,7 +13,7 @@ from pathlib import Path
 from ..formats.encoding import Encoding, rectangle
 from ..formats.kinds import BY_NAME_IN_FILES, KINDS, PLAIN, Kind
 from ..skyreels_v3.errors import InputError
-from .tensor_info import Header, short, some
+from .tensor_info import DESCRIPTION, Header, short, some
 
 # Tensors beside a layer's weight, by every name in use; None: of no use here (scales of inputs are taken as they come).
 BESIDE = {part: part for kind in KINDS.values() for part in (*kind.needed, *kind.optional)} | {
@@ -22,19 +22,21 @@ BESIDE = {part: part for kind in KINDS.values() for part in (*kind.needed, *kind
     "weight_scalar": None,
     "scale_input": None,
     "input_scale": None,
-    "comfy_quant": None,
+    DESCRIPTION: None,
 }
 MARKER = "scaled_fp8"
 METADATA = "_quantization_metadata"
 ROTATED = "convrot"  # in names and texts of files whose int8 columns are mixed
-MAX_CONFIG = 4096  # bytes of one layer's comfy_quant
 INSTEAD = "use the bf16, fp8 or GGUF file of the model"
 FOR_ALL = "weight_scale"  # what plain numbers may have beside them too
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor in a file. offset: of its first byte in the file.  dtype: the header's name ("BF16", "Q4_K")."""
+    """A tensor in a file. offset: of its first byte in the file.  dtype: the header's name ("BF16", "Q4_K").
+
+    description: its bytes, where it says how a layer is stored.
+    """
 
     path: Path
     key: str
@@ -42,12 +44,14 @@ class Part:
     shape: tuple[int, ...]
     offset: int
     size: int
+    description: bytes | None = None
 
 
 def part_of(path: Path, key: str, header: Header) -> Part:
     """The tensor `key` of the file with this header."""
     info = header.tensors[key]
-    return Part(path, key, info.dtype, info.shape, header.data_start + info.start, info.end - info.start)
+    place = header.data_start + info.start, info.end - info.start
+    return Part(path, key, info.dtype, info.shape, *place, header.descriptions.get(key))
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def stored_weights(
     for key, part in parts.items():
         layer, _, last = key.rpartition(".")
         if last in BESIDE and f"{layer}.weight" in parts:
-            if last == "comfy_quant":
+            if last == DESCRIPTION:
                 known[layer] = _read_config(part, name)
             elif role := BESIDE[last]:
                 beside.setdefault(layer, {})[role] = part
@@ -139,15 +143,13 @@ def _layer_formats(metadata: Mapping[str, str], name: str) -> dict[str, dict]:
 
 
 def _read_config(part: Part, name: str) -> dict:
-    if part.size > MAX_CONFIG:
+    if part.description is None:
         raise InputError(
             f"In {name}, {short(part.key)} has {part.size} bytes, too many for a format's name: {INSTEAD}."
         )
     try:
-        with part.path.open("rb") as file:
-            file.seek(part.offset)
-            config = json.loads(file.read(part.size).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = json.loads(part.description.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"In {name}, {short(part.key)} is not readable as JSON: {INSTEAD}.") from error
     if not isinstance(config, dict):
         raise InputError(f"In {name}, {short(part.key)} holds no table: {INSTEAD}.")

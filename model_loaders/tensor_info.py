@@ -2,13 +2,15 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from ..skyreels_v3.errors import InputError
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+DESCRIPTION = "comfy_quant"  # last part of the names of tensors that say how a layer is stored
+MAX_DESCRIPTION = 4096  # bytes
 AGAIN = "it is damaged, download it again"
 INCOMPLETE = "the download is incomplete, download it again"
 NAMED = 3  # names in a sentence
@@ -33,13 +35,15 @@ class Header:
     """A checked header.
 
     tensors: name -> TensorInfo.  metadata: what the file says about itself; what is no text in it stands as JSON.
-    data_start: where the tensors begin, in bytes.  file_format: "safetensors" or "gguf".
+    data_start: where the tensors begin, in bytes.  file_format: "safetensors" or "gguf".  descriptions: tensor ->
+    its bytes, of those that say how a layer is stored.
     """
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
     data_start: int
     file_format: str = "safetensors"
+    descriptions: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:

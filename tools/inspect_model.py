@@ -1,8 +1,9 @@
 """Says what model files are: which model, for which job, in which precision, what is wrong with them and where they go.
 
     python tools/inspect_model.py FILE...
+    python tools/inspect_model.py https://huggingface.co/OWNER/NAME
 
-Needs neither ComfyUI nor torch, any Python from 3.10 on, and reads only the headers of files.
+Needs neither ComfyUI nor torch, any Python from 3.10 on, and reads only the headers of files, also of those on the web.
 """
 
 import argparse
@@ -16,15 +17,20 @@ from pathlib import Path
 # The Python that comes with ComfyUI for Windows does not look beside a script for its modules.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from pack.model_loaders.inspection import inspect
+from pack.model_loaders.inspection import HERE, inspect
+from pack.tools.inspecting.addresses import is_address
+from pack.tools.inspecting.far import inspect_far
 
 DESCRIPTION = """\
 Says what model files are: which model, for which job, in which precision, what is wrong with them and where they go.
 Nothing is loaded or changed, and neither ComfyUI nor a graphics card is needed.
 
 For every file or model folder there is one line of JSON. In a folder with several models there is one for each.
+A web address tells what a file is before it is downloaded: of a repository or a file at Hugging Face or ModelScope, or
+of a .safetensors, .gguf or .index.json anywhere. For what not everybody may read, the variable HF_TOKEN is sent to
+Hugging Face, and to no other host.
 
-  file        the path
+  file        the path or the address
   dialect     how it is written: "wan", "diffusers, 3 shards", "wan, gguf", "lora, kohya", "companion, VAE of Wan 2.1"
   job         reference, extension, shot or avatar; unknown where it is none of these
   why         what tells the job
@@ -43,14 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, epilog=AFTER, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a model file, a folder with a model, or with several")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a model file, a folder with a model or several, or a web address")
     # People see every letter of a name; what reads the lines gets ASCII, whichever encoding it expects.
     as_ascii = not sys.stdout.isatty()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     has_problems = False
     for file in parser.parse_args(arguments).files:
-        for found in inspect(file):
+        for found in (inspect_far if is_address(file) else inspect)(file, HERE):
             has_problems |= bool(found.problems)
             print(json.dumps(dataclasses.asdict(found), ensure_ascii=as_ascii), flush=True)
     return int(has_problems)

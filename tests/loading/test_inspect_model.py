@@ -36,7 +36,7 @@ from pack.tests.loading.test_model_refusals import OTHER_MODELS, UNREADABLE
 from pack.tests.support import dialects, loras
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "inspect_model.py"
-KEYS = ["file", "dialect", "job", "why", "precision", "parameters", "problems", "advice"]
+KEYS = ["file", "dialect", "job", "why", "precision", "parameters", "problems", "advice", "here"]
 STEMS = {Job.REFERENCE: "r2v", Job.EXTENSION: "v2v", Job.SHOT: "v2v_shot", Job.AVATAR: "a2v"}
 # Dialect of tests/support/dialects.py -> what the tool calls it, and a part of the precision.
 WRITTEN = {
@@ -428,7 +428,7 @@ def test_files_that_may_not_be_read(tmp_path, monkeypatch):
 def test_what_nobody_foresaw_is_told_too(tmp_path, monkeypatch, error):
     (tmp_path / "x.safetensors").write_bytes(b"x")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("pack.model_loaders.inspection.open_checkpoint", fail)

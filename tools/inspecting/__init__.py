@@ -1,0 +1,1 @@
+"""What tools/inspect_model.py is made of: models that lie on the web, and this machine."""
