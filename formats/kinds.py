@@ -216,3 +216,5 @@ KINDS = {kind.name: kind for kind in _ROWS}
 BY_NAME_IN_FILES = {name: kind for kind in _ROWS for name in (kind.comfy_name, *kind.other_names) if name}
 # Precision of Load Model -> the kind that it packs weights into.
 PACKED = {kind.precision: kind for kind in _ROWS if kind.precision and kind.is_packed}
+# Precision that is advised where memory is short -> bytes of a number.
+SMALLER = {precision.value: kind.bytes_per_number for precision, kind in PACKED.items() if kind.is_advised}

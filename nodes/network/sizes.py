@@ -2,13 +2,12 @@
 
 import torch
 
-from ...formats.kinds import PACKED
+from ...formats.kinds import SMALLER
 from ...skyreels_v3.jobs.budget import Network
 from .layers import Packed
 from .model import skyreels_model
 
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-SMALLER = {precision.value: kind.bytes_per_number for precision, kind in PACKED.items() if kind.is_advised}
 
 
 def network_of(patcher) -> Network:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from pack.dev.samples.tiny_models import write_transformer
-from pack.formats.kinds import PACKED
+from pack.formats.kinds import SMALLER
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
@@ -25,7 +25,6 @@ from pack.skyreels_v3.units import GB, gb
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
 SIZES = ((832, 480), (960, 544), (1280, 720), (1920, 1088))
-SMALLER = {precision.value: kind.bytes_per_number for precision, kind in PACKED.items() if kind.is_advised}
 BYTES = {"bf16": 2, **SMALLER}
 VIDEO = TransformerParams()
 AVATAR = TransformerParams(in_dim=36, image_dim=1280, audio=AudioParams())

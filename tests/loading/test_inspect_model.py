@@ -77,7 +77,7 @@ def check(line: dict) -> None:
     assert line["job"] in {"unknown", *(job.value for job in Job)}
     assert type(line["parameters"]) is int and line["parameters"] >= 0
     assert (line["job"] == "unknown") == bool(line["problems"]) and line["advice"] and line["dialect"]
-    for sentence in (line["why"], *line["problems"], *line["advice"]):
+    for sentence in (line["why"], *line["problems"], *line["advice"], *line["here"]):
         assert sentence[0] != " " and sentence.endswith(".") and "\n" not in sentence and len(sentence) < 500
     for sentence in line["advice"]:
         assert sentence[0] == sentence[0].upper()
