@@ -29,8 +29,9 @@ class SafetensorsFile:
         header: dict = {"__metadata__": dict(metadata)}
         self.places: dict[str, tuple[int, int]] = {}
         end = 0
-        # Wide numbers first, as safetensors does it: then every tensor begins at a multiple of its numbers' size.
-        for key, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-BITS[item[1][0]], item[0])):
+        # Wide numbers first, as safetensors does it: then every tensor begins at a multiple of its numbers' size. Those
+        # of one dtype lie together: a reader on the web finds what describes the layers in one piece.
+        for key, (dtype, shape) in sorted(tensors.items(), key=_order):
             start, end = end, end + prod(shape) * BITS[dtype] // 8
             header[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
             self.places[key] = start, end
@@ -71,3 +72,8 @@ class SafetensorsFile:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _order(item: tuple[str, Spec]) -> tuple[int, str, str]:
+    key, (dtype, _) = item
+    return -BITS[dtype], dtype, key

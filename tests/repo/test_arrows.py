@@ -28,7 +28,7 @@ dev/samples dev/locales
 dev/comfyui
 dev/setup dev/drawing dev/charts
 tools
-tools/batching
+tools/batching tools/inspecting
 __init__
 nodes/registry nodes/routes
 nodes/jobs

@@ -13,7 +13,7 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 PAGE = 3  # files in a page of a list
 BLOCK = 2**16
@@ -94,7 +94,7 @@ class Hub:
                 elif path.endswith(".json"):  # as what is not in LFS
                     self.file(hub.folder / path)
                 else:
-                    self.reply(302, {"Location": f"{hub.cdn}/plain/{path.replace(' ', '%20')}?signature=secret"})
+                    self.reply(302, {"Location": f"{hub.cdn}/plain/{quote(path)}?signature=secret"})
 
             def file(self, path: Path):
                 if not path.is_file():

@@ -25,6 +25,7 @@ MODELSCOPE = re.compile(
 )
 MODELS = (*SUFFIXES, GGUF)  # ends of names
 INDEX = ".index.json"
+QUOTED = "/%:@!$&'()*+,;=~?[]"  # signs that stay as they are in an address that people give
 MOST_FILES = 10_000  # of a repository
 LONGEST_LIST = 20_000_000  # bytes of a page of a listing
 # Addresses where hubs list the files of a repository.
@@ -85,7 +86,7 @@ def place_of(address: str, hub: str) -> Place:
             f"{shown(address)} is no address of a model: copy the one of a file or of a repository, such as "
             f"{HUB}/Skywork/SkyReels-V3-R2V-14B."
         )
-    root, path = origin(parts.geturl()), parts.path.rstrip("/")
+    root, path = origin(parts.geturl()), quote(parts.path.rstrip("/"), QUOTED)
     if root in (HUB, "https://www.huggingface.co", "https://hf.co"):
         root = hub
     for pattern, main in ((MODELSCOPE, "master"), (HUGGING_FACE, "main")):
@@ -97,7 +98,7 @@ def place_of(address: str, hub: str) -> Place:
             return Place(base, unquote(found["path"] or ""), tuple(unquote(name).split("/")), listing=listing)
     folder, _, file = path.rpartition("/")
     folders = tuple(unquote(folder).strip("/").split("/"))
-    base, query = f"{parts.scheme}://{parts.netloc}{folder}", f"?{parts.query}" if parts.query else ""
+    base, query = f"{parts.scheme}://{parts.netloc}{folder}", f"?{quote(parts.query, QUOTED)}" if parts.query else ""
     return Place(base, unquote(file), folders, query)
 
 

@@ -47,6 +47,7 @@ class Web:
         self.hubs = {HUB, origin(self.hub)}
         self._token = os.environ.get(TOKEN, "").strip()
         self._open = urllib.request.build_opener(_Token(self._token, self.hubs)).open
+        self._moved: dict[str, str] = {}  # address -> where its redirects led
         self.received = 0
 
     @contextmanager
@@ -59,7 +60,8 @@ class Web:
 
     def piece(self, url: str, name: str, start: int, length: int) -> tuple[bytes, int]:
         """(so many bytes of a file, fewer at its end; the size of the whole file). Raises InputError."""
-        with self._answer(url, {"Range": f"bytes={start}-{start + length - 1}"}) as answer:
+        there = self._moved.get(url, url)
+        with self._answer(there, {"Range": f"bytes={start}-{start + length - 1}"}) as answer:
             said = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
             if answer.status == NO_SUCH_RANGE:
                 return b"", int(said[2]) if said else 0  # an empty file
@@ -68,6 +70,7 @@ class Web:
             else:
                 size = _size_of_whole(answer, url, name, length if start == 0 else 0)
             data = answer.read(length)
+        self._moved[url] = answer.url
         self.received += len(data)
         if len(data) < min(length, size - start):
             raise InputError(f"{_host(url)} broke off while {name} was read: try again.")
