@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -198,6 +200,32 @@ def test_a_repository_of_single_files(hub):
     assert not list(hub.folder.parent.glob("*.safetensors"))
 
 
+LISTS = (
+    b"<html>",
+    b"null",
+    b'{"Data": []}',
+    b'{"Data": {"Files": 1}}',
+    b'[1, {"type": "file"}, {"type": [], "path": 3}]',
+)
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_lists_that_are_none(hub, text):
+    hub.list = (200, {"Link": f'<{hub.url}/api/models/a/b/tree/main?page=2>; rel="next"'}, text)  # without an end
+    said = only(f"{HF}/a/b").problems[0]
+    assert "is no list of files" in said or "There is nothing in" in said
+    assert len(hub.asked) <= 20
+
+
+def test_names_of_any_length(hub):
+    (hub.folder / "x").mkdir(parents=True)
+    header_only(hub.folder / "x" / "r2v.safetensors", {"x.weight": (1,)})
+    hub.listed = [f"{'文' * 300}/{'r2v' * 200}.gguf"]
+    (hub.folder / "a" / "b").mkdir(parents=True)
+    assert "There is nothing at" in only(f"{HF}/a/b").problems[0]
+    assert "There is nothing at" in only(f"{hub.url}/{'y' * 500}/{'z' * 999}.safetensors").problems[0]
+
+
 def test_servers_that_send_no_ranges(hub):
     folder = hub.folder / "a" / "b"
     real = TransformerParams(in_dim=36, image_dim=1280, audio=AudioParams())
@@ -229,6 +257,10 @@ def test_the_token_goes_to_the_hub_alone(hub, monkeypatch):
         for host in ("hub", "cdn")
     }
     assert given == {"hub": {None, "Bearer hf_wrong", "Bearer hf_right"}, "cdn": {None}}
+    monkeypatch.setenv("HF_TOKEN", "hf_se\ncret")
+    said = only(address).problems[0]
+    assert "holds signs that no token has" in said and "cret" not in said
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
     # The same server, but not as the hub: it gets nothing, and is told so.
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     hub.asked.clear()
@@ -295,11 +327,11 @@ def test_connections_that_break(hub, monkeypatch):
     assert "cannot be read" in only("http://127.0.0.1:1/x.gguf").problems[0]
     assert "cannot be read" in only("http://no-such-host.invalid/x.gguf").problems[0]
     monkeypatch.setattr(web, "TIMEOUT", 0.2)
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        found = only(f"http://127.0.0.1:{silent.getsockname()[1]}/x.gguf")
+        start = time.monotonic()
+        found = only(f"http://127.0.0.1:{silent.getsockname()[1]}/x-00001-of-00100.safetensors")
     assert "sent nothing for 0.2 s: try again later" in found.problems[0]
+    assert time.monotonic() - start < 5  # it is waited for once, not for every shard
 
 
 def test_proxies_of_the_environment(hub, monkeypatch):

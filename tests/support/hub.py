@@ -9,6 +9,7 @@ Hugging Face's and ModelScope's lists and addresses both work, and /plain/PATH g
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,8 +23,8 @@ LIST = re.compile(r"/api/(?:v1/)?models/(?P<name>[^/]+/[^/]+)/(?:tree/main|repo/
 
 
 class Hub:
-    """ranges: whether parts of files are sent.  token: which alone opens files; empty for everybody.  answer: what
-    files are answered with instead, (status, headers, text).
+    """ranges: whether parts of files are sent.  token: which alone opens files; empty for everybody.  answer, list:
+    what files and lists are answered with instead, (status, headers, text).
 
     asked: (host, path, headers) of each request; host: "hub" or "cdn".  sent: bytes of files.  listed: names that its
     lists have besides.
@@ -32,6 +33,7 @@ class Hub:
     def __init__(self, folder: Path, ranges: bool = True, token: str = ""):
         self.folder, self.ranges, self.token = folder, ranges, token
         self.answer: tuple[int, dict[str, str], bytes] | None = None
+        self.list: tuple[int, dict[str, str], bytes] | None = None
         self.listed: list[str] = []
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.sent = 0
@@ -69,6 +71,8 @@ class Hub:
                     self.reply(404)
 
             def list(self, name: str, is_modelscope: bool, query: dict):
+                if hub.list:
+                    return self.reply(*hub.list)
                 home = hub.folder / name
                 if not home.is_dir():
                     return self.reply(404)
@@ -89,7 +93,7 @@ class Hub:
                     self.reply(*hub.answer)
                 elif hub.token and given != f"Bearer {hub.token}":
                     self.reply(403 if given else 401)
-                elif not (hub.folder / path).is_file():
+                elif not os.path.isfile(hub.folder / path):
                     self.reply(404)
                 elif path.endswith(".json"):  # as what is not in LFS
                     self.file(hub.folder / path)
@@ -97,7 +101,7 @@ class Hub:
                     self.reply(302, {"Location": f"{hub.cdn}/plain/{quote(path)}?signature=secret"})
 
             def file(self, path: Path):
-                if not path.is_file():
+                if not os.path.isfile(path):
                     return self.reply(404)
                 size = path.stat().st_size
                 asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))

@@ -26,7 +26,7 @@ MODELSCOPE = re.compile(
 MODELS = (*SUFFIXES, GGUF)  # ends of names
 INDEX = ".index.json"
 QUOTED = "/%:@!$&'()*+,;=~?[]"  # signs that stay as they are in an address that people give
-MOST_FILES = 10_000  # of a repository
+MOST_PAGES = 20  # of a listing; Hugging Face's have 1000 files each
 LONGEST_LIST = 20_000_000  # bytes of a page of a listing
 # Addresses where hubs list the files of a repository.
 LISTINGS = {
@@ -65,10 +65,11 @@ class Place:
     def files(self, web: Web) -> list[str]:
         """The paths of all files that are there. Raises InputError."""
         found, page = [], self.listing
-        while page and len(found) < MOST_FILES:
-            data, page = web.small(page, f"the list of {'/'.join(self.folders)}", LONGEST_LIST)
-            found += _paths(data, shown(self.listing))
-        return found[:MOST_FILES]
+        for _ in range(MOST_PAGES):
+            if page:
+                data, page = web.small(page, f"the list of {'/'.join(self.folders)}", LONGEST_LIST)
+                found += _paths(data, shown(self.listing))
+        return found
 
 
 def is_address(given: str) -> bool:
@@ -117,9 +118,10 @@ def _paths(data: bytes, place: str) -> list[str]:
         found = json.loads(data)
     except (ValueError, RecursionError):
         found = None
-    if isinstance(found, dict):  # ModelScope's
-        found = found.get("Data") and found["Data"].get("Files")
+    for key in ("Data", "Files"):  # ModelScope's lists lie in these
+        found = found.get(key) if isinstance(found, dict) else found
     if not isinstance(found, list):
         raise InputError(f"{place} is no list of files: copy the address from the page of the model.")
     files = [{key.lower(): value for key, value in entry.items()} for entry in found if isinstance(entry, dict)]
-    return [file["path"] for file in files if file.get("type") in ("file", "blob") and isinstance(file["path"], str)]
+    paths = [file.get("path") for file in files if file.get("type") in ("file", "blob")]
+    return [path for path in paths if isinstance(path, str)]

@@ -25,6 +25,7 @@ DIFFUSERS = "diffusion_pytorch_model"  # names of files whose config.json counts
 FOLDERS_KEPT = 3  # around a file: more do not say its job
 LARGEST_JSON = 20_000_000  # bytes; of an index it has some hundred thousand
 MOST_SHARDS = 1000
+LONGEST_NAME = 240  # bytes
 NO_NAMES = re.compile(r'[\x00-\x1f<>:"|?*\\]')  # signs that a name may not have on every system
 # What is said of a local file -> what helps with one on the web.
 WORDS = (
@@ -182,5 +183,5 @@ def _of_the_web(sentence: str) -> str:
 
 
 def _name(part: str) -> str:
-    """A name that every system takes; empty for what is none."""
-    return "" if part in (".", "..") else NO_NAMES.sub("_", part)
+    """A name that every system takes, of a long one the end; empty for what is none."""
+    return "" if part in (".", "..") else NO_NAMES.sub("_", part).encode()[-LONGEST_NAME:].decode(errors="ignore")

@@ -46,8 +46,11 @@ class Web:
         self.hub = (os.environ.get(ENDPOINT) or HUB).rstrip("/")
         self.hubs = {HUB, origin(self.hub)}
         self._token = os.environ.get(TOKEN, "").strip()
+        if self._token and not re.fullmatch("[!-~]+", self._token):
+            raise InputError(f"{TOKEN} holds signs that no token has: set it to one from {HUB}/settings/tokens.")
         self._open = urllib.request.build_opener(_Token(self._token, self.hubs)).open
         self._moved: dict[str, str] = {}  # address -> where its redirects led
+        self._away: dict[str, InputError] = {}  # origin -> why nothing comes from there; it is not waited for again
         self.received = 0
 
     @contextmanager
@@ -88,6 +91,8 @@ class Web:
 
     @contextmanager
     def _answer(self, url: str, headers: dict[str, str]) -> Generator[Answer]:
+        if away := self._away.get(origin(url)):
+            raise away
         try:
             with self._opened(url, headers) as answer:
                 yield answer
@@ -96,7 +101,9 @@ class Web:
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, TimeoutError):
-                raise InputError(f"{_host(url)} sent nothing for {TIMEOUT} s: try again later.") from error
+                away = InputError(f"{_host(url)} sent nothing for {TIMEOUT} s: try again later.")
+                self._away[origin(url)] = away
+                raise away from error
             words = " ".join(str(reason).split()) or type(reason).__name__
             raise InputError(
                 f"{shown(url)} cannot be read ({printable(words)}): check the address, the connection and, where there "
