@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header) -> Checkpoint:
-    """Open a transformer: one safetensors file, any shard of a set, or a folder with shards or one file.
+    """Open a transformer: one safetensors file, any shard of a set or its index, or a folder with shards or one file.
 
     job: what the artist chose, None for auto.  read: how a header is read; of a model file nothing else is. Raises
     InputError, in one sentence, for files that are damaged, incomplete or of another model, and for a job that the

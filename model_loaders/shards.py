@@ -11,6 +11,7 @@ from .tensor_info import Header, printable, short
 
 SUFFIXES = (".safetensors", ".sft")
 SHARD = re.compile(r"^(?P<base>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.(?:safetensors|sft)$", re.IGNORECASE)
+INDEX = ".index.json"
 TRANSFORMER_FOLDERS = ("transformer", "shot_transformer")  # of Skywork's repositories
 MAX_JSON = 100_000_000  # bytes
 AGAIN = "download the folder again"
@@ -31,13 +32,15 @@ def title(place: Path) -> str:
 
 
 def find_files(path: Path) -> Files:
-    """The files of the checkpoint at a path: a single file, any shard of a set, or a folder.
+    """The files of the checkpoint at a path: a single file, any shard of a set, their index, or a folder.
 
     Raises InputError for a folder without a checkpoint or with several, an incomplete set of shards and an index that
     is malformed, points out of its folder or names a file that is not there.
     """
     if path.is_dir():
         return _in_folder(path)
+    if path.name.lower().endswith(INDEX):
+        return _from_index(path.parent, path.name)
     shard = SHARD.match(path.name)
     return _set_of(path.parent, shard["base"], shard["total"]) if shard else Files((path,))
 
@@ -45,7 +48,7 @@ def find_files(path: Path) -> Files:
 def _in_folder(folder: Path) -> Files:
     names = _names(folder)
     sets = sorted({(match["base"], match["total"]) for match in map(SHARD.match, names) if match})
-    indexes = [name for name in _names(folder, (".index.json",))]
+    indexes = _names(folder, (INDEX,))
     if len(sets) > 1 or len(indexes) > 1:
         raise InputError(f"{title(folder)} holds more than one checkpoint in shards: choose one of its files instead.")
     if indexes:

@@ -169,7 +169,7 @@ def test_parts_of_repositories(hub, published):
         for address in (*addresses, f"{plain}/{index}", f"{plain}/{shard}?token=x"):
             found = only(address)
             assert (found.file, found.dialect, found.job) == (address, dialect, job)
-            same_as_here(found, published / place / (shard if shard in address else ""))
+            same_as_here(found, published / place / next((name for name in (shard, index) if name in address), ""))
     for index in published.rglob("*.index.json"):
         index.unlink()
     assert only(f"{hub.url}/plain/Skywork/{place}/{shard}").dialect == dialect  # by the numbers in its name

@@ -202,6 +202,9 @@ def test_the_folders_that_skywork_publishes(tmp_path, folder, job, dialect, para
     check_weights(checkpoint, params)
     any_shard = open_checkpoint(path / SHARD.format(2, 3))
     assert any_shard.job is job and any_shard.paths == checkpoint.paths
+    for file in path.glob("*.index.json"):
+        listed = open_checkpoint(file)
+        assert listed.job is job and listed.paths == checkpoint.paths and listed.params == params
 
 
 def test_the_config_beside_a_folder_tells_the_heads(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ...model_loaders.folders import GGUF
-from ...model_loaders.shards import SUFFIXES
+from ...model_loaders.shards import INDEX, SUFFIXES
 from ...skyreels_v3.errors import InputError
 from .web import HUB, Web, origin, shown
 
@@ -24,7 +24,6 @@ MODELSCOPE = re.compile(
     r"(?:/(?:file/view|resolve|tree)/(?P<revision>[^/]+)(?:/(?P<path>.+))?|/(?:summary|files))?"
 )
 MODELS = (*SUFFIXES, GGUF)  # ends of names
-INDEX = ".index.json"
 QUOTED = "/%:@!$&'()*+,;=~?[]"  # signs that stay as they are in an address that people give
 MOST_PAGES = 20  # of a listing; Hugging Face's have 1000 files each
 LONGEST_LIST = 20_000_000  # bytes of a page of a listing

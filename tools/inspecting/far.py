@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ...model_loaders.header import Header, header_in
 from ...model_loaders.inspection import Inspection, Source, inspect, sentence_of
-from ...model_loaders.shards import SHARD, read_json
+from ...model_loaders.shards import INDEX, SHARD, read_json
 from ...model_loaders.tensor_info import printable
 from ...skyreels_v3.errors import InputError
-from .addresses import INDEX, MODELS, place_of
+from .addresses import MODELS, place_of
 from .web import Missing, Web
 
 CONFIG = "config.json"
@@ -125,8 +125,8 @@ class _Twin:
     def _file(self, path: str) -> Path:
         """A model file or an index, with what belongs to it."""
         folder, name = posixpath.split(path)
-        shard = SHARD.match(name)
-        if name.lower().endswith(INDEX):
+        shard, is_index = SHARD.match(name), name.lower().endswith(INDEX)
+        if is_index:
             self._shards(folder, self._json(path))
         elif shard:
             kind = posixpath.splitext(name)[1]
@@ -134,9 +134,10 @@ class _Twin:
             count = min(int(shard["total"]), MOST_SHARDS)
             numbered = {str(n): f"{shard['base']}-{n:05}-of-{shard['total']}{kind}" for n in range(1, count + 1)}
             self._shards(folder, index or {"weight_map": numbered})
-        if name.lower().endswith(INDEX) or shard or name.startswith(DIFFUSERS):
+        if is_index or shard or name.startswith(DIFFUSERS):
             self._json_if_there(posixpath.join(folder, CONFIG))
-        return (self._local(folder) or self._root) if name.lower().endswith(INDEX) else self._empty(path)
+        local = self._local(path)
+        return local if is_index and local else self._empty(path)
 
     def _shards(self, folder: str, index: dict) -> None:
         names = index.get("weight_map")
