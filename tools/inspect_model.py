@@ -30,7 +30,7 @@ ComfyUI's Python.
 For every file or model folder there is one line of JSON. In a folder with several models there is one for each.
 A web address tells what a file is before it is downloaded: of a repository or a file at Hugging Face or ModelScope, or
 of a .safetensors, .gguf or .index.json anywhere. For what not everybody may read, the variable HF_TOKEN is sent to
-Hugging Face, and to no other host.
+Hugging Face, or to the host that HF_ENDPOINT names, and to no other.
 
   file        the path or the address
   dialect     how it is written: "wan", "diffusers, 3 shards", "wan, gguf", "lora, kohya", "companion, VAE of Wan 2.1"
