@@ -147,6 +147,12 @@ def server():
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
+def trim_of(video: Any) -> tuple[float, float]:
+    """(start, seconds) of a VIDEO that is part of a file (0.14 and later); 0 where it is not cut there."""
+    start, seconds = (getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
+    return start, seconds
+
+
 def queues(device: torch.device) -> OneQueue:
     """How this ComfyUI lets a device copy: beside the computation, or in line with it where that is not wanted."""
     non_blocking = comfy.model_management.device_supports_non_blocking(device)

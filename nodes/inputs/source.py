@@ -1,10 +1,7 @@
 """The clip that an artist connects, VIDEO or IMAGE, as the jobs read it."""
 
-import tempfile
 from fractions import Fraction
-from pathlib import Path
 
-import folder_paths
 import torch
 from comfy_api.latest import InputImpl, io
 
@@ -13,6 +10,8 @@ from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
 from ...skyreels_v3.jobs.extension.plan import FPS
 from ...skyreels_v3.video.animation import file_source
 from ...skyreels_v3.video.source import FramesSource, Source, SourceInfo
+from ...skyreels_v3.video.trimmed import TrimmedSource
+from .. import versions
 
 
 def source_of(clip, frame_rate: float) -> Source:
@@ -22,7 +21,9 @@ def source_of(clip, frame_rate: float) -> Source:
             raise InputError("The source has no frames, but at least one is needed: connect a video or an image.")
         return FramesSource(clip, frame_rate)
     if isinstance(clip, InputImpl.VideoFromFile):
-        return file_source(_file(clip))
+        source = file_source(clip.get_stream_source())
+        start, seconds = versions.trim_of(clip)
+        return TrimmedSource(source, start, seconds) if start or seconds else source
     parts = clip.get_components()
     sound = None if parts.audio is None else (parts.audio["waveform"], parts.audio["sample_rate"])
     return FramesSource(parts.images, parts.frame_rate, sound)
@@ -46,17 +47,6 @@ def remarks(info: SourceInfo, rate: Fraction | None = None) -> list[str]:
     if info.cut_off:
         said.append("The source's file is cut off: what is there is used.")
     return said
-
-
-def _file(video):
-    """The path or bytes behind a VIDEO; of a trimmed one (0.14 and later), those of its own part."""
-    trimmed = any(getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
-    if not trimmed:
-        return video.get_stream_source()
-    with tempfile.NamedTemporaryFile(dir=folder_paths.get_temp_directory(), suffix=".mp4", delete=False) as file:
-        path = Path(file.name)
-    video.save_to(str(path))
-    return path
 
 
 def fit_input() -> io.Input:

@@ -13,6 +13,7 @@ import torch
 
 from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
 from pack.tests.support.golden import normal
+from pack.tests.support.video_clips import clip, numbers_of
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -231,6 +232,19 @@ def test_a_video_file_with_sound(extend, comfyui, tmp_path):
             assert (stream.rate, stream.channels) == (44100, 2)
             assert abs(float(stream.duration * stream.time_base) - 2) < 0.05
             assert container.streams.video[0].frames == 50
+
+
+def test_a_trimmed_video_is_read_from_its_own_file(pack_nodes, comfyui, tmp_path):
+    from comfy_api.latest import InputImpl
+
+    video = InputImpl.VideoFromFile(str(clip(tmp_path / "clip.mp4")))
+    if hasattr(video, "as_trimmed"):  # 0.14 and later
+        video = video.as_trimmed(0.5, 1)
+    else:
+        vars(video).update(_VideoFromFile__start_time=0.5, _VideoFromFile__duration=1)
+    source = pack_nodes.module("nodes.inputs.source").source_of(video, 0)
+    assert numbers_of(pack_nodes.module("skyreels_v3.video.source").frames(source)) == list(range(12, 36))
+    assert not (tmp_path / "temp").exists()
 
 
 def test_short_sources_and_official_counts(extend):

