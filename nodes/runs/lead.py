@@ -62,6 +62,11 @@ class Lead:
             return path if fits(path, own, self.rate) else None
 
     @property
+    def count(self) -> int:
+        """Of its frames; of a large file an estimate."""
+        return self.source.info.frames_at(self.rate)
+
+    @property
     def piece(self) -> int:
         """Frames of a piece of it."""
         return round(PIECE_SECONDS * self.rate)
@@ -107,7 +112,7 @@ class LeadWriting:
         """Its pieces of video in order; what is still missing is waited for, with a progress bar."""
         if self.lead is not None and not self._written.done():
             versions.tell(self.node_id, "Writing the source")
-            total = self.lead.source.info.frames_at(self.lead.rate)
+            total = self.lead.count
             bar = comfy.utils.ProgressBar(total, node_id=self.node_id)
             while not self._written.done():
                 comfy.model_management.throw_exception_if_processing_interrupted()

@@ -1,8 +1,9 @@
 """One progress bar, one line of text and live previews for a run of many windows."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import comfy.model_management
 import comfy.utils
 import latent_preview
 from PIL import Image
@@ -10,6 +11,8 @@ from PIL import Image
 from ...skyreels_v3.jobs.forecast import TimeLeft, duration
 from ...skyreels_v3.video.preview import Filmstrip
 from .. import versions
+
+JOINED_UNSEEN = 500  # frames
 
 
 class RunProgress:
@@ -58,6 +61,20 @@ class RunProgress:
             self.bar.update_absolute(done, preview=preview and self._preview(preview[1]))
 
         return callback
+
+    def joining(self, frames: int) -> Callable[[int], None]:
+        """To be told how many of the video's frames are put together. A video of seconds is there at once."""
+        bar = comfy.utils.ProgressBar(frames, node_id=self.node_id)
+
+        def joined(count: int) -> None:
+            if count % JOINED_UNSEEN:
+                return
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if count == JOINED_UNSEEN:
+                versions.tell(self.node_id, "Putting the video together")
+            bar.update_absolute(min(count, frames))
+
+        return joined
 
     def _preview(self, picture: Image.Image) -> tuple[str, Image.Image, int]:
         """The picture with the finished windows, as ComfyUI's progress bar takes it."""

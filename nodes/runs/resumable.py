@@ -150,7 +150,9 @@ class ResumableRun(ABC, Generic[Window, State]):
                     raise
             if not folder.done(result):
                 with folder.writing():
-                    count = run.join(before, keys, path, self.sound(so_far=False))
+                    frames = lead.count if lead else 0
+                    frames += sum(folder.info(key)["frames"] for key in keys)
+                    count = run.join(before, keys, path, self.sound(so_far=False), self.progress.joining(frames))
                 folder.commit(result, [path.name], {"frames": count})
             count = folder.info(result)["frames"]
             folder.finish()

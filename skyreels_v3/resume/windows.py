@@ -93,12 +93,19 @@ class LongRun:
             if self.folder.done(key) and self.folder.info(key)["frames"]:
                 yield self.folder.path(_piece_name(key))
 
-    def join(self, lead: Sequence[Path], keys: Sequence[str], out: Path, sound: Sound | None = None) -> int:
+    def join(
+        self,
+        lead: Sequence[Path],
+        keys: Sequence[str],
+        out: Path,
+        sound: Sound | None = None,
+        on_frame: Callable[[int], object] | None = None,
+    ) -> int:
         """Writes `lead` and what is done of `keys` to `out` and returns its frames. Raises InputError where nothing is.
 
-        lead: pieces of video to come before the windows, at the file's rate.
+        lead: pieces of video to come before the windows, at the file's rate.  on_frame: see `video.join.join`.
         """
-        return join([*lead, *self.pieces(keys)], out, self.file_rate, sound)
+        return join([*lead, *self.pieces(keys)], out, self.file_rate, sound, on_frame)
 
     def _writer(self, key: str) -> VideoWriter:
         return VideoWriter(self.folder.path(_piece_name(key)), *self.size, self.file_rate, self.codec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,11 +18,18 @@ from .source import Sound
 from .writer import new_file
 
 
-def join(pieces: Sequence[Path], out: Path, frame_rate: Fraction | int, audio: Sound | None = None) -> int:
+def join(
+    pieces: Sequence[Path],
+    out: Path,
+    frame_rate: Fraction | int,
+    audio: Sound | None = None,
+    on_frame: Callable[[int], object] | None = None,
+) -> int:
     """Write `out`, the frames of all `pieces` in order, and return their count.
 
     pieces: files of VideoWriter with the same size, codec and frame rate.  frame_rate: of the result, constant.
     audio: from the first frame on; padded with silence or cut to the video's length, to the sample.
+    on_frame: told how many frames are written, after each one; may raise to stop.
     Streams: memory does not grow with the length. `out` appears when it is complete.
     Raises InputError for no pieces, pieces that do not fit together or are damaged, and a full disk.
     """
@@ -51,6 +58,8 @@ def join(pieces: Sequence[Path], out: Path, frame_rate: Fraction | int, audio: S
                         track.write_until(max(0, frames - delay) / rate)
                     container.mux(packet)
                     frames += 1
+                    if on_frame is not None:
+                        on_frame(frames)
         if track is not None:
             track.finish(frames / rate)
     return frames

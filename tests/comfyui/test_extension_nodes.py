@@ -424,6 +424,21 @@ def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_p
     assert sum(len(decoded(path)[0]) for path in sources(tmp_path / "output")) == 100
 
 
+def test_a_long_video_shows_how_it_is_put_together(pack_nodes, monkeypatch):
+    import comfy.model_management as management
+    import comfy.utils
+
+    bar = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: bar.append((value, total)))
+    joined = pack_nodes.module("nodes.runs.progress").RunProgress("1", "roll", 1, 1).joining(1200)
+    for count in range(1, 1201):
+        joined(count)
+    assert bar == [(500, 1200), (1000, 1200)]
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        joined(1500)
+
+
 def test_results_stay_where_a_second_server_empties_temp(extend, comfyui, pack_nodes, tmp_path):
     node = pack_nodes["SkyReelsExtendVideo"]
     path, *_ = extend("continue 0.5s: On.", steps=1)

@@ -91,7 +91,9 @@ def test_colours_do_not_walk_over_generations(tmp_path):
 @pytest.mark.parametrize("rate", [Fraction(24), Fraction(24000, 1001), Fraction(2731, 100)])
 def test_pieces_of_any_length_become_one(tmp_path, codec, rate):
     paths = pieces(tmp_path, rate=rate, codec=codec)
-    assert join(paths, tmp_path / "all.mp4", rate) == 53
+    told = []
+    assert join(paths, tmp_path / "all.mp4", rate, on_frame=told.append) == 53
+    assert told == list(range(1, 54))
     info = probe(FileSource(tmp_path / "all.mp4"))
     assert (info.frames, info.frame_rate, info.variable, info.has_audio) == (53, rate, False, False)
     assert numbers_of(decoded(tmp_path / "all.mp4")) == list(range(53))
