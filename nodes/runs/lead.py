@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -45,6 +46,7 @@ class Lead:
     rate: Fraction
     codec: str
 
+    @cached_property
     def key(self) -> str:
         """Of all that its frames and their encoding follow from."""
         made = self.width, self.height, self.fit, self.rate, self.codec
@@ -126,7 +128,7 @@ class LeadWriting:
             if path is not None:
                 self._written.set_result([path])
                 return
-            with torch.inference_mode(), self._folder(lead.key()) as folder:
+            with torch.inference_mode(), self._folder(lead.key) as folder:
                 self._written.set_result(write_pieces(folder, lead.piece, lead.fitted, lead.writer, self._counted))
         except BaseException as error:
             self._written.set_exception(error)

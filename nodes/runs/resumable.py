@@ -130,7 +130,7 @@ class ResumableRun(ABC, Generic[Window, State]):
         base = digest((self.name, LAYOUT, av.__version__), *self.identity())
         keys = [f"{self.unit}-{key}" for key in chain_keys(base, [self.identity_of(one) for one in self.windows])]
         lead = self.lead()
-        order = [lead.key(), *keys] if lead else keys
+        order = [lead.key, *keys] if lead else keys
         prune_runs()
         with RunFolder(jobs_folder(), f"{self.name}-{base}") as folder:
             file = self.file

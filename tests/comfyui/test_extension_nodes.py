@@ -371,7 +371,7 @@ def test_a_source_is_written_once_for_all_seeds_and_scripts(extend, pack_nodes, 
     one = pack_nodes.module("nodes.runs.lead").Lead(FramesSource(picture(30), 24), 96, 64, "crop", Fraction(24), "h264")
     others = {"codec": "lossless", "width": 64, "fit": "stretch", "rate": Fraction(25)}
     others["source"] = FramesSource(picture(31), 24)
-    keys = {one.key(), *(replace(one, **{name: value}).key() for name, value in others.items())}
+    keys = {one.key, *(replace(one, **{name: value}).key for name, value in others.items())}
     assert len(keys) == 1 + len(others), "by all that decides its frames"
 
 
