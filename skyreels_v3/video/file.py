@@ -96,6 +96,7 @@ class FileSource(Source):
             self._last = time  # packets promise more than can be decoded where a file is damaged
 
     def content(self) -> str:
+        self._check()
         if isinstance(self._file, io.BytesIO):
             return hashlib.blake2b(self._file.getbuffer(), digest_size=16).hexdigest()
         state = os.stat(self._file)

@@ -424,6 +424,24 @@ def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_p
     assert sum(len(decoded(path)[0]) for path in sources(tmp_path / "output")) == 100
 
 
+def test_a_source_that_another_comfyui_writes_is_waited_for_and_one_that_is_gone_is_told(pack_nodes, tmp_path):
+    lead = pack_nodes.module("nodes.runs.lead")
+    path = clip(tmp_path / "clip.mp4", 12)
+    source = pack_nodes.module("skyreels_v3.video.file").FileSource(path)
+    one = lead.Lead(source, 96, 64, "crop", source.info.frame_rate, "h264")
+    other = pack_nodes.module("skyreels_v3.resume.folder").RunFolder(lead.sources_folder(), one.key)
+    with lead.LeadWriting(one, None) as writing:
+        time.sleep(0.2)
+        assert writing.so_far() == []
+        other.close()
+        assert len(writing.pieces()) == 1
+    path.unlink()
+    with lead.LeadWriting(replace(one, width=64), None) as writing, pytest.raises(ValueError, match="is not there"):
+        writing.pieces()
+    with lead.LeadWriting(None, None) as writing:
+        assert writing.pieces() == writing.so_far() == []
+
+
 def test_a_long_video_shows_how_it_is_put_together(pack_nodes, monkeypatch):
     import comfy.model_management as management
     import comfy.utils
