@@ -170,6 +170,11 @@ def clip_1_frame(path: Path) -> None:
     video_clips.clip(path, 1)
 
 
+def clip_animated_webp(path: Path) -> None:
+    pictures = [Image.fromarray(video_clips.numbered(number)) for number in range(20)]
+    pictures[0].save(path, "WEBP", save_all=True, append_images=pictures[1:], duration=41)
+
+
 def clip_truncated(path: Path) -> None:
     whole = video_clips.clip(path, 60).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -188,6 +193,7 @@ def clip_sound_only(path: Path) -> None:
     ("make", "video"),
     [
         (clip_97x55, workflow_inputs.Video(80, 32, Fraction(60000, 1001), 70 + 5)),
+        (clip_animated_webp, workflow_inputs.Video(80, 32, Fraction(24), 20 + 2)),
         (clip_1_frame, workflow_inputs.Video(80, 32, Fraction(24), 1 + 2)),
     ],
 )
