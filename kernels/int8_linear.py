@@ -18,7 +18,7 @@ from .rotation import is_power_of_4, rotate
 __all__ = ["has_int8_matmul", "int8_linear", "int8_matmul", "is_power_of_4", "quantise_rows", "rotate"]
 
 # Rows of x that are worked on at a time: bounds their float32 copies and the int32 result.
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 2048
 EXACT_COLUMNS = 1024  # products of int8 that float32 sums without rounding: 1024 x 128 x 128 = 2^24
 
 

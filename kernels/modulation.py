@@ -14,7 +14,7 @@ from .quantise import quantised
 from .quantised_rows import Quantisation, QuantisedRows, rows_like
 
 # Tokens whose float32 copy exists at a time where x is of half precision: bounds what an eager pass needs.
-CHUNK_TOKENS = 8192
+CHUNK_TOKENS = 2048
 
 
 def _sample_norm(x, shift, scale, eps, quantise=None, out=None):

@@ -7,7 +7,7 @@ from .quantised_rows import Quantisation, QuantisedRows, quantise_rows, rows_lik
 from .rotation import rotate
 
 # Rows of x that are worked on at a time: bounds their float32 copies.
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 2048
 
 
 def _sample(x, how):

@@ -14,6 +14,7 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from pack.dev.setup.downloads import ROOT, SetupError
 from pack.dev.setup.environment import comfyui_path
@@ -21,8 +22,8 @@ from pack.dev.setup.environment import comfyui_path
 FOLDERS = ("models", "input", "output", "temp", "user", "custom_nodes")
 
 
-def open_comfyui(base: Path) -> SimpleNamespace:
-    """ComfyUI imported into this process, without this pack's nodes.
+def open_comfyui(base: Path, cpu: bool = True, **flags: Any) -> SimpleNamespace:
+    """ComfyUI imported into this process, without this pack's nodes. flags: of its command line, with underscores.
 
     Has `path`; `base`, the folder given, with models, input, output, temp, custom_nodes; and ComfyUI's modules
     `folder_paths` and `nodes`. Other modules can be imported as inside ComfyUI (`import comfy.sample`).
@@ -36,7 +37,8 @@ def open_comfyui(base: Path) -> SimpleNamespace:
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
     args.base_directory = str(base)
-    args.cpu = True  # before comfy.model_management is imported, which looks for a GPU at once
+    # Before comfy.model_management is imported, which looks for a GPU at once.
+    vars(args).update(cpu=cpu, **flags)
 
     # First the package utils/: `nodes` puts the folder comfy/ in front of it, which has a utils.py.
     importlib.import_module("utils.extra_config")

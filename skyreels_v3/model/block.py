@@ -14,6 +14,7 @@ from torch import nn
 from ... import kernels
 from .audio_attention import AudioAttention
 from .chunking import USUAL, Chunking
+from .memory import attention_numbers, by_token_numbers
 from .params import TransformerParams
 from .rope import AS_TRAINED, Rope
 from .sequence import Layout
@@ -88,9 +89,15 @@ def within(modulation: Modulation, wanted: slice) -> Modulation:
     return [(span, row) for span, row in inner if span.start < span.stop]
 
 
-def chunks_of(tokens: int, most: int) -> list[slice]:
-    """A sequence as ranges of at most `most` tokens."""
-    return [slice(start, min(start + most, tokens)) for start in range(0, tokens, most)]
+def chunks_of(x: torch.Tensor, chunking: Chunking) -> list[slice]:
+    """The sequences of a batch [B, L, D] as ranges of tokens, in all of them together at most `chunking.tokens`."""
+    step, tokens = max(1, chunking.tokens // len(x)), x.shape[1]
+    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
+
+
+def is_long(x: torch.Tensor, chunking: Chunking) -> bool:
+    """Whether the sequences of a batch [B, L, ...] pass the attention in chunks, too."""
+    return x.shape[0] * x.shape[1] > chunking.long
 
 
 def norm_modulate(x: torch.Tensor, modulation: Modulation, eps: float, how: kernels.Quantisation | None):
@@ -166,7 +173,9 @@ class SelfAttention(Attention):
         q = self._norm_rope(q, self.norm_q, inputs.cos_sin[wanted], inputs.runtime)
         k = self._norm_rope(k, self.norm_k, inputs.cos_sin, inputs.runtime)
         v = v.unflatten(-1, (self.heads, -1))
-        positions = None if inputs.speakers is None else inputs.speakers.positions(q, k)
+        chunking = inputs.runtime.chunking
+        groups = chunking.head_groups if is_long(k, chunking) else 1
+        positions = None if inputs.speakers is None else inputs.speakers.positions(q, k, groups)
         return self._attention(q, k, v, inputs.runtime), positions
 
     def _qkv(
@@ -174,7 +183,7 @@ class SelfAttention(Attention):
     ) -> tuple[torch.Tensor, ...]:
         """x [B, L, D] normed, modulated and projected to q [B, n, D] of the tokens `wanted`, k and v [B, L, D]."""
         how = shared_quantisation(x.device, self.q, self.k, self.v)
-        if x.shape[1] <= chunking.long:
+        if not is_long(x, chunking):
             normed = norm_modulate(x, modulation, self.eps, how)
             return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
         # The normed stream of a long sequence never exists as a whole: it would be one tensor in five. Nor do several
@@ -184,7 +193,7 @@ class SelfAttention(Attention):
         alone = any(unpacks(layer, x.device) for layer, _ in projections)
         for together in [[one] for one in projections] if alone else [projections]:
             with prepared(x, *(layer for layer, _ in together)):
-                for chunk in chunks_of(x.shape[1], chunking.tokens):
+                for chunk in chunks_of(x, chunking):
                     normed = norm_modulate(x[:, chunk], within(modulation, chunk), self.eps, how)
                     for layer, made in together:
                         own = wanted if made is q else slice(0, x.shape[1])
@@ -200,7 +209,7 @@ class SelfAttention(Attention):
 
     def _attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runtime: Runtime) -> torch.Tensor:
         """Attention of all heads [B, L, D]; of a long sequence by groups of heads, written over their queries."""
-        if k.shape[1] <= runtime.chunking.long:
+        if not is_long(k, runtime.chunking):
             return runtime.attention(q, k, v)
         for heads in torch.arange(self.heads).chunk(runtime.chunking.head_groups):
             group = slice(int(heads[0]), int(heads[-1]) + 1)
@@ -254,7 +263,7 @@ class Block(nn.Module):
     def __init__(self, params: TransformerParams, operations, **options):
         super().__init__()
         dim, eps = params.dim, params.eps
-        self.eps = eps
+        self.dim, self.ffn_dim, self.eps = dim, params.ffn_dim, eps
         self.self_attn = SelfAttention(dim, params.num_heads, eps, operations, **options)
         self.norm3 = operations.LayerNorm(dim, eps=eps, **options)
         image = params.image_dim is not None
@@ -285,8 +294,8 @@ class Block(nn.Module):
 
         # From here on tokens do not depend on each other: a long sequence passes in chunks.
         x, modulation = x[:, wanted], within(modulation, wanted)
-        chunks = chunks_of(x.shape[1], runtime.chunking.tokens)
-        with prepared(x, *self._met_again(stream.numel() + attended.numel(), chunks, len(modulation))):
+        chunks = chunks_of(x, runtime.chunking)
+        with prepared(x, *self._met_again(stream, runtime.chunking, chunks, len(modulation))):
             for chunk in chunks:
                 own, rows = x[:, chunk], within(modulation, chunk)
                 # Unbound only behind the last chunk, which pyright does not see.
@@ -311,12 +320,12 @@ class Block(nn.Module):
                     kernels.add_gated_(own[:, span], h, row[:, 5])
         return stream
 
-    def _met_again(self, room: int, chunks: list, spans: int) -> list:
+    def _met_again(self, stream: torch.Tensor, chunking: Chunking, chunks: list, spans: int) -> list:
         """Layers that are called several times for a sequence: for each chunk of it, the feed-forward for each range of
-        tokens with a modulation of its own.
-
-        room: numbers that are free beside it, where keys and values were: memory is the most while those are there.
+        tokens with a modulation of its own. As many as fit where keys and values were, so that the peak stays theirs.
         """
+        sizes = self.dim, self.ffn_dim, stream.shape[0] * stream.shape[1], chunking
+        room = attention_numbers(*sizes) - by_token_numbers(*sizes)
         layers = [self.ffn[0], self.ffn[2]] if len(chunks) > 1 or spans > 1 else []
         if len(chunks) > 1:
             layers += [self.self_attn.o, self.cross_attn.q, self.cross_attn.o]

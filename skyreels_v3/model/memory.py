@@ -6,19 +6,36 @@ from .params import TransformerParams
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
+FLOAT32 = 4
+BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
 CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
 def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, chunking: Chunking = USUAL) -> int:
     """Peak of the activations of one forward.
 
-    tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream. The peak is either at the
-    attention (the stream, q, k, v and its output, of a long sequence for a group of heads only) or in a chunk of the
-    feed-forward; a chunk is added to the attention's.
+    tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream.
     """
-    tensors = 5 if tokens <= chunking.long else 4 + 1 / chunking.head_groups
-    wide = min(tokens, chunking.tokens) * (params.ffn_dim + 4 * params.dim)
-    return (int(tokens * params.dim * tensors) + wide) * itemsize
+    sizes = params.dim, params.ffn_dim, tokens, chunking
+    beside = BYTES_BESIDE * tokens + FLOAT32 * tokens * params.dim // params.num_heads
+    return max(attention_numbers(*sizes), by_token_numbers(*sizes)) * itemsize + beside
+
+
+def attention_numbers(dim: int, ffn_dim: int, tokens: int, chunking: Chunking) -> int:
+    """Numbers that live at once until the attention is done: the stream, q, k, v and its output; of a long sequence the
+    output of a group of heads only, or a chunk that is normed, what is made of it, and an unpacked weight.
+    """
+    stream = tokens * dim
+    if tokens <= chunking.long:
+        return 5 * stream
+    if tokens <= chunking.tokens:
+        return 4 * stream + max(-(-stream // chunking.head_groups), 2 * stream)
+    return 4 * stream + max(-(-stream // chunking.head_groups), 2 * chunking.tokens * dim + dim**2)
+
+
+def by_token_numbers(dim: int, ffn_dim: int, tokens: int, chunking: Chunking) -> int:
+    """Numbers that live at once after it: the stream, the attention's output and what a chunk passes through."""
+    return 2 * tokens * dim + min(tokens, chunking.tokens) * (ffn_dim + 4 * dim)
 
 
 def cache_bytes(params: TransformerParams, itemsize: int) -> int:

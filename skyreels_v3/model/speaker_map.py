@@ -69,10 +69,10 @@ class SpeakerMap:
         # A mask may cover no token: its weights are zero, not zero over zero.
         return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map)
 
-    def positions(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    def positions(self, q: torch.Tensor, k: torch.Tensor, groups: int = 1) -> torch.Tensor:
         """Rotary position of every video token [B, L, heads or 1] float32, from q and k [B, L, heads, d] after rotary.
 
-        The tokens of q are whole frames.
+        The tokens of q are whole frames.  groups: of heads, one after the other.
         """
         classes, tokens = self.weights.shape
         # The official code averages two halves of the heads, so that an odd head out is left out.
@@ -80,10 +80,13 @@ class SpeakerMap:
         # How much a token attends to each mask is an attention whose values are the masks.
         values = F.pad(self.weights.T, (0, dim - classes)).to(q)
         values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)
-        shares = self.attention(q[:, :, :heads], k[:, :tokens, :heads], values, precise=True).unflatten(
-            -1, (heads, dim)
-        )[..., :classes]
-        shares = shares.float().mean(dim=2)
+        shares = q.new_zeros(*q.shape[:2], classes, dtype=torch.float32)
+        for some in torch.arange(heads).chunk(groups):
+            group = slice(int(some[0]), int(some[-1]) + 1)
+            out = self.attention(q[:, :, group], k[:, :tokens, group], values[:, :, group], precise=True)
+            shares += out.unflatten(-1, (len(some), dim))[..., :classes].float().sum(dim=2)
+            del out
+        shares /= heads
         people = torch.stack(
             [spread(shares[..., i], low, high) for i, (low, high) in enumerate(PERSON_POSITIONS)]
             + [torch.full_like(shares[..., 0], BACKGROUND_POSITION)],

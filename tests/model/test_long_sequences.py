@@ -158,7 +158,7 @@ def test_a_weight_is_unpacked_once_for_all_parts_of_a_sequence(monkeypatch, kind
     whole, once = forward(USUAL), len(made)
     in_parts = forward(Chunking(long=1, tokens=100))
     torch.testing.assert_close(in_parts, whole, rtol=1e-4, atol=1e-4)
-    assert len(made) == once == 12
+    assert len(made) == 12 <= once  # whole, there is no room to keep the feed-forward for both ranges of modulation
     assert not any(layer._ready for layer in network.modules() if isinstance(layer, PackedLinear))
     # 32 tokens in two parts take less memory than the feed-forward's weights.
     forward(Chunking(long=1, tokens=16), video[..., :8, :8])

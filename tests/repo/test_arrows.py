@@ -24,6 +24,7 @@ training/methods
 training/data
 training/models
 training/world
+dev/fake_card
 dev/samples dev/locales
 dev/comfyui
 dev/setup dev/drawing dev/charts
