@@ -5,12 +5,12 @@ numbers: one channel a hundred times as large as the others no longer takes the 
 """
 
 import os
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 
 from .dispatch import normal, operation
+from .probes import probe
 from .quantise import quantised
 from .quantised_rows import Quantisation, QuantisedRows, quantise_rows
 from .rotation import is_power_of_4, rotate
@@ -83,7 +83,7 @@ def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch._int_mm(a, b.t())  # pyright: ignore[reportPrivateUsage]: torch has no public one
 
 
-@cache
+@probe
 def has_int8_matmul(device: torch.device) -> bool:
     """Whether this device multiplies int8 matrices, tried once; MPS, cards before Turing and some of AMD's do not."""
     if device.type == "cuda" and torch.version.hip is not None and _breaks(torch.cuda.get_device_properties(device)):
@@ -102,7 +102,7 @@ def _breaks(card) -> bool:
     return os.name == "nt" or str(getattr(card, "gcnArchName", "")).startswith("gfx12")
 
 
-@cache
+@probe
 def _has_int8_units() -> bool:
     """Whether this processor multiplies int8 (AVX-512 VNNI), and oneDNN makes use of it.
 

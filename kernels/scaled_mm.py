@@ -1,10 +1,9 @@
 """fp8_linear by PyTorch's own 8-bit product (NVIDIA cards from compute capability 8.9 on, AMD's MI300)."""
 
-from functools import cache
-
 import torch
 
 from .fp8_linear import FP8, checked
+from .probes import probe
 from .quantise import quantised
 from .quantised_rows import QuantisedRows
 
@@ -36,7 +35,7 @@ def fp8_linear(x: torch.Tensor | QuantisedRows, weight, scale, bias=None):
     return out.reshape(*x.shape[:-1], len(weight))
 
 
-@cache
+@probe
 def has_fp8_matmul(device: torch.device) -> bool:
     """Whether this device multiplies fp8 matrices with a scale per row, tried once; cards before Ada do not."""
     ones = torch.ones(32, 32, device=device).to(torch.float8_e4m3fn)

@@ -29,17 +29,8 @@ class Branching(Mixed):
     def is_alone(self) -> bool:
         """Whether nothing but the layer sees its input and output: no LoRA here, and no other node's (ComfyUI's bypass
         LoRA puts its own forward in place) or hook."""
-        return not (self.branches or "forward" in vars(self) or self._forward_hooks or self._forward_pre_hooks)
-
-    def quantised_input(self, device: torch.device) -> Quantisation | None:
-        # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
-        inner = getattr(super(), "quantised_input", None)
-        return inner(device) if inner is not None and self.is_alone else None
-
-    @property
-    def takes_gelu(self) -> bool:
-        # A LoRA is added to the product, before anything is made of it.
-        return self.is_alone and getattr(super(), "takes_gelu", False)
+        hooks = len(self._forward_hooks) + len(self._forward_pre_hooks)
+        return len(self.branches) + hooks == 0 and "forward" not in vars(self)
 
     def forward(self, x: torch.Tensor, **fused) -> torch.Tensor:
         y = super().forward(x, **fused)
@@ -51,6 +42,15 @@ class Branching(Mixed):
 # Branching hands on whatever is fused, by keyword; PackedLinear names it.
 class Packed(Branching, InFiles, PackedLinear, comfy.ops.CastWeightBiasOp):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A PackedLinear whose parts ComfyUI keeps, offloads and streams as it does with any weight."""
+
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
+        return super().quantised_input(device) if self.is_alone else None
+
+    @property
+    def takes_gelu(self) -> bool:
+        # A LoRA is added to the product, before anything is made of it.
+        return self.is_alone
 
     @contextmanager
     def placed(self, x: torch.Tensor):

@@ -4,7 +4,7 @@ Sources: those of transformer.py. What runs between the matrix products is in ke
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,11 @@ def norm_modulate(x: torch.Tensor, modulation: Modulation, eps: float, how: kern
     return out
 
 
+def _ranges(x: torch.Tensor, modulation: Modulation) -> list[torch.Tensor]:
+    """Views of x [B, n, D], one for each token range."""
+    return [x[:, span] for span, _ in modulation]
+
+
 def shared_quantisation(device: torch.device, *layers: nn.Module | None) -> kernels.Quantisation | None:
     """How the common input of `layers` is quantised, once for all; None where they take none in 8 bits, or differ."""
     takers = [getattr(layer, "quantised_input", None) for layer in layers]
@@ -125,11 +130,18 @@ def unpacks(layer: nn.Module, device: torch.device) -> bool:
     return own is not None and own(device)
 
 
+def prepared(x: torch.Tensor, *layers: nn.Module) -> AbstractContextManager[None]:
+    """While it is open, layers do once what they do with their weights at each call: unpack, copy to the device.
+
+    Nothing in a graph of torch.compile, which would break there.
+    """
+    return nullcontext() if torch.compiler.is_compiling() else _prepared(x, layers)
+
+
 @contextmanager
-def prepared(x: torch.Tensor, *layers: nn.Module):
-    """While it is open, layers do once what they do with their weights at each call: unpack, copy to the device."""
+def _prepared(x: torch.Tensor, layers: tuple[nn.Module, ...]):
     with ExitStack() as opened:
-        for layer in () if torch.compiler.is_compiling() else layers:
+        for layer in layers:
             own = getattr(layer, "prepared", None)
             if own is not None:
                 opened.enter_context(own(x))
@@ -311,7 +323,7 @@ class Block(nn.Module):
                     y = self._add_norm(own, y, ungated, self.norm_x, layer, runtime)
                     y = self.audio_cross_attn(y, speech, chunk, runtime.attention)
 
-                how, addends = shared_quantisation(x.device, self.ffn[0]), [y[:, span] for span, _ in rows]
+                how, addends = shared_quantisation(x.device, self.ffn[0]), _ranges(y, rows)
                 del y
                 for span, row in rows:
                     affine = row[:, 3], row[:, 4], self.eps, how

@@ -219,7 +219,8 @@ def test_torch_compile_gives_the_same_video(pack_nodes, comfyui, conditioning, t
     plain = sample(model, conditioning(), conditioning(), steps=3)
     blocks = [f"diffusion_model.blocks.{index}" for index in range(len(model.model.diffusion_model.blocks))]
     # This backend runs the graph that inductor would be given, without the minutes of C++.
-    set_torch_compile_wrapper(model, backend="eager", keys=blocks if scope == "blocks" else None)
+    alone = scope == "blocks"
+    set_torch_compile_wrapper(model, backend="eager", keys=blocks if alone else None, fullgraph=alone)
     frames = []
 
     def traced(*_):
@@ -227,7 +228,7 @@ def test_torch_compile_gives_the_same_video(pack_nodes, comfyui, conditioning, t
 
     out = sample(model, conditioning(), conditioning(), steps=3, callback=traced)
     assert relative_error(out, plain) < (1e-4 if precision == "auto" else 1e-2), "int8 rounds what differs by 1e-7"
-    if scope == "blocks":
+    if alone:
         assert frames[1] == frames[-1], "later steps trace nothing"
 
 
