@@ -41,14 +41,25 @@ class WanCrossAttention:
         self.forward = forward
 
     def __call__(self, x: torch.Tensor, keys: list, inputs: BlockInputs) -> torch.Tensor:
-        """x [B, n, D] -> [B, n, D]; the node makes keys and values itself."""
-        context, image = inputs.text, inputs.image
+        """x [B, n, D] -> [B, n, D]; the node makes keys and values itself.
+
+        Row by row: of a batch such code guesses which rows are the positive ones, and NAG takes it for one pair.
+        """
+        rows = [self._row(x, inputs, row) for row in range(len(x))]
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def _row(self, x: torch.Tensor, inputs: BlockInputs, row: int) -> torch.Tensor:
+        own = slice(row, row + 1)
+        context, image = inputs.text[own], inputs.image
         if image is not None:
-            context = torch.cat([image, context], dim=1)
+            context = torch.cat([image[own], context], dim=1)
         image_tokens = None if image is None else image.shape[1]
-        options = inputs.runtime.foreign_options
+        options = dict(inputs.runtime.foreign_options or {})
+        for of_row in ("cond_or_uncond", "uuids"):  # ComfyUI's, one for the rows of each conditioning
+            if of_row in options:
+                options[of_row] = [options[of_row][row * len(options[of_row]) // len(x)]]
         try:
-            return self.forward(x, context, context_img_len=image_tokens, transformer_options=options)
+            return self.forward(x[own], context, context_img_len=image_tokens, transformer_options=options)
         except MISFITS as error:
             raise misfit(self.forward, "a cross-attention", error) from error
 

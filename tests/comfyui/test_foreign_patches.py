@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, write_transformer
-from pack.tests.comfyui.test_composition import conditioning, node_output, sample
+from pack.tests.comfyui.test_composition import SHAPE, conditioning, node_output, sample
 from pack.tests.support.golden import relative_error
 
 __all__ = ["conditioning"]
@@ -98,6 +98,37 @@ def test_a_cross_attention_written_for_wan_with_an_image_runs(load, pack_nodes):
     assert relative_error(sample(patched, given, given), expected) < 1e-5
     set_torch_compile_wrapper(patched, backend="eager", keys=["diffusion_model.blocks.0"])
     assert relative_error(sample(patched, given, given), expected) < 1e-5
+
+
+def test_nag_does_not_depend_on_what_is_batched(load, pack_nodes, conditioning, monkeypatch):
+    """KJNodes' takes a batch for one pair of positive and negative rows. Three forwards a step, and two latents."""
+    import comfy.samplers
+
+    model = load()
+    embedded = model.model.diffusion_model.text_embedding(conditioning(1)[0][0].to(torch.float32))
+    seen = []
+
+    def guided(self, x, context, transformer_options=None, **rest):
+        seen.append((len(x), transformer_options["cond_or_uncond"]))
+        toward, *plain = x.chunk(2) if len(context) > 1 else [x]
+        texts = context.chunk(2) if len(context) > 1 else [context]
+        near, far = (attend(self, toward, text, transformer_options) for text in (texts[0], embedded))
+        rows = [near + 2.0 * (near - far), *(attend(self, *one, transformer_options) for one in zip(plain, texts[1:]))]
+        return self.o(torch.cat(rows))
+
+    def run(batch):
+        node = pack_nodes["SkyReelsGuider"]
+        guider = node.execute(with_cross_attention(model, guided), conditioning(), 2.0, 3.0, conditioning(1)).args[0]
+        latent = torch.zeros(batch, *SHAPE[1:])
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+        sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor([0.9, 0.0])
+        return guider.sample(noise, latent, sampler, sigmas, seed=5)
+
+    together = {batch: run(batch) for batch in (1, 2)}
+    assert sorted(map(str, seen[:3])) == [str((1, [one])) for one in range(3)], "one row at a time"
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
+    for batch, out in together.items():
+        assert relative_error(run(batch), out) < 1e-5
 
 
 def test_a_cross_attention_that_fails_is_named(load, conditioning):
