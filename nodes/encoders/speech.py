@@ -13,6 +13,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.speech.encoder import ENCODER, SpeechEncoder, speech_features
 from ...skyreels_v3.speech.features import SpeechFeatures
 from ...skyreels_v3.speech.masks import only_listens
+from ...skyreels_v3.speech.recording import silence
 from ...skyreels_v3.speech.speakers import Recording, speech_of
 
 SpeechType = io.Custom("SKYREELS_SPEECH")
@@ -38,9 +39,11 @@ class Speech:
         silent = only_listens(masks, boxes) if self.people == 1 else None
         if silent is None:
             return self
-        voice, silence = (Recording(sound, self.rate) for sound in (self.waveform, torch.zeros_like(self.waveform)))
-        pair = [voice, silence] if silent else [silence, voice]
-        return replace(self, features=encode_speech(self.audio_encoder, pair, self.max_seconds), silent=silent)
+        encoder = _loaded(self.audio_encoder)
+        nobody = speech_features(silence(self.frames).to(self.audio_encoder.load_device), encoder)
+        pair = [nobody, self.features.of_person(0)]
+        features = SpeechFeatures(reversed(pair) if silent else pair, folder_paths.get_temp_directory())
+        return replace(self, features=features, silent=silent)
 
     @property
     def notes(self) -> list[str]:
@@ -60,11 +63,17 @@ class Speech:
 
 def encode_speech(audio_encoder, recordings: list[Recording], max_seconds: float) -> SpeechFeatures:
     """Features by ComfyUI's wav2vec2, in ComfyUI's folder of temporary files. Raises InputError for another encoder."""
+    encoder = _loaded(audio_encoder)
+    speech = speech_of(recordings, max_seconds)
+    people = (speech_features(samples.to(audio_encoder.load_device), encoder) for samples in speech)
+    return SpeechFeatures(people, folder_paths.get_temp_directory())
+
+
+def _loaded(audio_encoder) -> SpeechEncoder:
+    """ComfyUI's wav2vec2, on its device. Raises InputError for another encoder."""
     model = getattr(audio_encoder, "model", None)
     if model is None:
         raise InputError(f"The audio encoder is {type(audio_encoder).__name__}, but the avatar needs {ENCODER}.")
     encoder = SpeechEncoder.of(model)
-    speech = speech_of(recordings, max_seconds)
     comfy.model_management.load_model_gpu(audio_encoder.patcher)
-    people = (speech_features(samples.to(audio_encoder.load_device), encoder) for samples in speech)
-    return SpeechFeatures(people, folder_paths.get_temp_directory())
+    return encoder

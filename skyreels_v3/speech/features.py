@@ -5,7 +5,7 @@ Also which frames of speech condition a frame of video.
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +56,23 @@ class SpeechFeatures:
         """From features [people, frames, layers, width] that are there already."""
         return cls(person.unbind(1) for person in features)
 
+    def of_person(self, person: int) -> Iterator[torch.Tensor]:
+        """The features of one of them, layer by layer, [frames, width] float32."""
+        for layer in range(self.layers):
+            yield torch.from_numpy(self._stored()[person, layer].copy())
+
     def windows(self, indices: torch.Tensor) -> torch.Tensor:
         """The frames `indices` [n, around] of the features: [people, n, around, layers, width] float32.
 
         They lie close together: all from the first to the last of them are read.
         """
         first, last = indices.min().item(), indices.max().item()
-        # Mapped for this moment alone: the pages of a file that stays mapped count as the process's memory.
-        stored = np.memmap(self._file, np.float32, "r", shape=(self.people, self.layers, self.frames, self.width))
-        part = np.array(stored[:, :, first : last + 1].swapaxes(1, 2), order="C")
+        part = np.array(self._stored()[:, :, first : last + 1].swapaxes(1, 2), order="C")
         return audio_windows(torch.from_numpy(part), indices - first)
+
+    def _stored(self) -> np.ndarray:
+        # Mapped for a moment alone: the pages of a file that stays mapped count as the process's memory.
+        return np.memmap(self._file, np.float32, "r", shape=(self.people, self.layers, self.frames, self.width))
 
 
 def around_frames(start: int, stop: int, frames: int, around: int = AROUND) -> torch.Tensor:

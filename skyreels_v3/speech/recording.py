@@ -83,6 +83,12 @@ def video_frames(samples: int) -> int:
     return math.ceil(samples / SAMPLE_RATE * FPS)
 
 
+def silence(frames: int) -> torch.Tensor:
+    """Samples [n] at 16 kHz of nobody, as long as so many frames of video."""
+    each = SAMPLE_RATE // FPS
+    return torch.zeros(frames * each - each // 2)  # up to the middle of the last one, far from where one begins
+
+
 def too_long(seconds: float, max_seconds: float) -> str:
     """The sentence for speech beyond the limit."""
     return (

@@ -244,6 +244,9 @@ def test_one_recording_belongs_to_the_person_whose_place_is_given(talk, pack_nod
     assert "The recording is that of speaker 2, whose place is given; everyone else is silent." in told
     assert torch.equal(first, decoded(talk(hear(nobody), mask_1=left, mask_2=1 - left)[0])[0])
     assert not torch.equal(first, second)
+    with torch.inference_mode():
+        unheard = replace(speech, waveform=None).placed((left, None), ("", ""))
+    assert unheard.features.key == hear(nobody).features.key, "the voice is not encoded again"
     voice, nobody = nobody, voice
     assert torch.equal(second, decoded(talk(hear(nobody), mask_1=1 - left, mask_2=left)[0])[0])
     text = models["clip"].encode_from_tokens_scheduled(models["clip"].tokenize("She talks."))

@@ -10,6 +10,7 @@ import torch
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
 from pack.skyreels_v3.speech.features import SpeechFeatures, around_frames, audio_windows
+from pack.skyreels_v3.speech.recording import silence, video_frames
 
 PEOPLE, FRAMES, LAYERS, WIDTH = 2, 30, 3, 8
 
@@ -27,6 +28,17 @@ def test_a_window_hears_what_it_would_in_memory(features):
     for indices in [*around, around_frames(0, 10, FRAMES), around_frames(25, 60, FRAMES)]:
         heard = stored.windows(indices)
         assert heard.is_contiguous() and torch.equal(heard, audio_windows(features, indices))
+
+
+def test_one_person_is_read_as_written(features):
+    stored = SpeechFeatures.of(features)
+    for person in range(PEOPLE):
+        assert torch.equal(torch.stack([*stored.of_person(person)], dim=1), features[person])
+    assert SpeechFeatures(map(stored.of_person, (0, 1))).key == stored.key
+
+
+def test_silence_is_as_long_as_asked():
+    assert [video_frames(len(silence(frames))) for frames in range(1, 5001)] == [*range(1, 5001)]
 
 
 def test_the_key_follows_from_the_numbers(features):
