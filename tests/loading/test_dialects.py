@@ -15,6 +15,7 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 
+SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
 NAMES = {
     "bf16": "bf16",
     "fp16": "fp16",
@@ -134,6 +135,45 @@ def test_a_table_that_fits_no_layer_is_refused(tmp_path, dialect):
 def test_a_table_of_more_than_the_file_has_is_harmless(tmp_path):
     more = {"blocks.99.ffn.0": {"format": "int8_tensorwise"}, "vae.decoder.conv_in": {"format": "float8_e4m3fn"}}
     check_numbers(*changed(tmp_path, "int8 rotated", lambda tensors, layers: (tensors, layers | more)))
+
+
+SHARED = {
+    "of its own layers": lambda layers, own, number: {name: config for name, config in layers.items() if name in own},
+    "of the other's layers": lambda layers, own, number: {k: v for k, v in layers.items() if k not in own},
+    "of all": lambda layers, own, number: layers,
+    "of all in the first": lambda layers, own, number: layers if number == 1 else None,
+    "of all in the last": lambda layers, own, number: layers if number == 3 else None,
+}
+
+
+@pytest.mark.parametrize("dialect", ["int8 rotated", "fp8 mixed"])
+@pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
+def test_tables_of_shards_are_one(tmp_path, dialect, share):
+    """Each shard has one, as tools that write shard by shard leave it, or one of them has that of the whole file."""
+    kept = {}
+    path, means = changed(tmp_path, dialect, lambda tensors, layers: kept.update(layers) or (tensors, layers))
+    tensors, folder = load_file(path), tmp_path / "R2V"
+    folder.mkdir()
+    names = sorted(tensors)
+    for number in (1, 2, 3):
+        own = {name: tensors[name] for name in names[number - 1 :: 3]}  # scales lie in other shards than their weights
+        layers = share(kept, {name.rpartition(".")[0] for name in own if name.endswith(".weight")}, number)
+        table = None if layers is None else {METADATA: json.dumps({"layers": layers})}
+        save_file(own, folder / SHARD.format(number, 3), table)
+    check_numbers(folder, means)
+
+
+def test_a_layer_that_no_table_of_the_shards_has(tmp_path):
+    kept = {}
+    path, _ = changed(tmp_path, "int8 rotated", lambda tensors, layers: kept.update(layers) or (tensors, layers))
+    tensors, folder = load_file(path), tmp_path / "R2V"
+    folder.mkdir()
+    for number, block in ((1, "blocks.0."), (2, "")):
+        own = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(block)}
+        layers = {name: config for name, config in kept.items() if number == 1 and name.startswith(block)}
+        save_file(own, folder / SHARD.format(number, 2), {METADATA: json.dumps({"layers": layers})})
+    with pytest.raises(InputError, match=r"In R2V, nothing tells whether the columns of .* are rotated"):
+        open_checkpoint(folder, Job.REFERENCE)
 
 
 def test_int8_that_nothing_describes(tmp_path):
