@@ -112,7 +112,7 @@ def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header
     refuse_wan_variants({wan: part.shape for wan, part in parts.items()}, name)
     refuse_unreadable(parts, name)
 
-    texts = [header.metadata for header in headers.values()]
+    texts = {file: header.metadata for file, header in headers.items()}
     weights = stored_weights(parts, texts, lambda layer: _layer_in(parts, layer), name)
     shapes = {wan: weight.shape for wan, weight in weights.items()}
     params = params_from_shapes(shapes, _config(files, path, metadata))

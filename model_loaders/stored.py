@@ -5,7 +5,7 @@ older scaled fp8 files that they replace, and GGUF (https://github.com/ggml-org/
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -74,7 +74,7 @@ class StoredWeight:
 
 
 def stored_weights(
-    parts: Mapping[str, Part], texts: Sequence[Mapping[str, str]], layer_of: Callable[[str], str | None], name: str
+    parts: Mapping[str, Part], texts: Mapping[Path, Mapping[str, str]], layer_of: Callable[[str], str | None], name: str
 ) -> dict[str, StoredWeight]:
     """Wan name -> StoredWeight, from Wan name -> Part of all tensors of a transformer.
 
@@ -83,11 +83,13 @@ def stored_weights(
     """
     known: dict[str, dict] = {}
     lost: list[str] = []  # layers that are described but not there
-    for said, config in (pair for text in texts for pair in _layer_formats(text, name).items()):
+    described = ((file, *pair) for file, text in texts.items() for pair in _layer_formats(text, name).items())
+    for file, said, config in described:
         layer = layer_of(said)
+        weight = parts.get(f"{layer}.weight")
         if layer is None:
             lost.append(said)
-        else:
+        elif layer not in known or (weight is not None and weight.path == file):  # the table beside the weight counts
             known[layer] = config
     beside: dict[str, dict[str, Part]] = {}
     weights = {}
@@ -101,7 +103,7 @@ def stored_weights(
         elif key != MARKER:
             weights[key] = part
     stored = {key: _stored(key, part, known, beside, name) for key, part in weights.items()}
-    said = " ".join([name, *(value for text in texts for value in text.values())]).lower()
+    said = " ".join([name, *(value for text in texts.values() for value in text.values())]).lower()
     _check_descriptions(stored, known, lost, ROTATED in said, name)
     return stored
 

@@ -146,13 +146,18 @@ SHARED = {
 }
 
 
+def tabled(tmp_path, dialect):
+    """A file's tensors, the table of its layers, and what they stand for."""
+    kept = {}
+    path, means = changed(tmp_path, dialect, lambda tensors, layers: kept.update(layers) or (tensors, layers))
+    return load_file(path), kept, means
+
+
 @pytest.mark.parametrize("dialect", ["int8 rotated", "fp8 mixed"])
 @pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
 def test_tables_of_shards_are_one(tmp_path, dialect, share):
     """Each shard has one, as tools that write shard by shard leave it, or one of them has that of the whole file."""
-    kept = {}
-    path, means = changed(tmp_path, dialect, lambda tensors, layers: kept.update(layers) or (tensors, layers))
-    tensors, folder = load_file(path), tmp_path / "R2V"
+    (tensors, kept, means), folder = tabled(tmp_path, dialect), tmp_path / "R2V"
     folder.mkdir()
     names = sorted(tensors)
     for number in (1, 2, 3):
@@ -163,10 +168,24 @@ def test_tables_of_shards_are_one(tmp_path, dialect, share):
     check_numbers(folder, means)
 
 
+@pytest.mark.parametrize("rotated", [1, 2])
+def test_shards_of_two_quantisations_with_tables_of_all(tmp_path, rotated):
+    """As one is loaded again from elsewhere: each table holds for what lies beside it."""
+    folder, elsewhere = tmp_path / "R2V", {"vae.decoder.conv_in": {"format": "float8_e4m3fn"}}
+    folder.mkdir()
+    means = {}
+    for number in (1, 2):
+        tensors, kept, all_means = tabled(tmp_path, "int8 rotated" if number == rotated else "int8")
+        own = [name for name in all_means if name.startswith("blocks.0.") == (number == 1)]
+        layers = {name.removesuffix(".weight") for name in own}
+        mine = {key: tensor for key, tensor in tensors.items() if key in own or key.rpartition(".")[0] in layers}
+        save_file(mine, folder / SHARD.format(number, 2), {METADATA: json.dumps({"layers": kept | elsewhere})})
+        means |= {name: all_means[name] for name in own}
+    check_numbers(folder, means)
+
+
 def test_a_layer_that_no_table_of_the_shards_has(tmp_path):
-    kept = {}
-    path, _ = changed(tmp_path, "int8 rotated", lambda tensors, layers: kept.update(layers) or (tensors, layers))
-    tensors, folder = load_file(path), tmp_path / "R2V"
+    (tensors, kept, _), folder = tabled(tmp_path, "int8 rotated"), tmp_path / "R2V"
     folder.mkdir()
     for number, block in ((1, "blocks.0."), (2, "")):
         own = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(block)}
