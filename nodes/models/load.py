@@ -55,7 +55,7 @@ def load_patcher(
         if value not in known:
             raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
     load_device = comfy.model_management.get_torch_device()
-    attending = attentions.choose({attentions.KEY: attention}, load_device)
+    attending = attentions.choose(attention, load_device, {})
     checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
     chosen, why = resolve(Precision(precision), checkpoint, load_device)
     if checkpoint.left_out:
@@ -69,13 +69,13 @@ def load_patcher(
     packing = load_device if load_device.type == "cuda" else "cpu"
     weights = load_weights(checkpoint, chosen, dtype, packing, versions.file_reader(), versions.maps_files())
     fill(model.diffusion_model, weights, load_device)
+    model.diffusion_model.attention = attention
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)
-    patcher.model_options["transformer_options"][attentions.KEY] = attention
     patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention))
     return patcher
 

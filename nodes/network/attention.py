@@ -14,7 +14,6 @@ from .. import versions
 
 log = logging.getLogger(__name__)
 
-KEY = "skyreels_attention"  # in transformer_options
 OVERRIDE = "optimized_attention_override"  # ComfyUI's, in transformer_options
 AUTO, COMFYUI, SDPA = "auto", "comfyui", "sdpa"
 BACKENDS = {"flash": (FLASH_3, FLASH_2), "sage": (SAGE,), "int8": (INT8,)}
@@ -64,12 +63,12 @@ def disable(chosen: Chosen, device: torch.device) -> None:
     )
 
 
-def choose(options: Mapping, device: torch.device) -> Chosen:
-    """The attention of a forward on `device` with these transformer_options.
+def choose(choice: str, device: torch.device, options: Mapping) -> Chosen:
+    """The attention of a forward on `device`: choice is one of CHOICES, and options are its transformer_options.
 
     Raises InputError for a choice that is unknown or whose package is missing.
     """
-    chosen = _wanted(options, device)
+    chosen = _wanted(choice, device, options)
     if any(where == device and backend is chosen.backend for where, backend in _disabled):
         return Chosen(attention, PYTORCH, f"since {chosen.name} gave numbers that are not finite")
     return chosen
@@ -88,8 +87,7 @@ def check(choice: str) -> None:
         )
 
 
-def _wanted(options: Mapping, device: torch.device) -> Chosen:
-    choice = options.get(KEY, AUTO)
+def _wanted(choice: str, device: torch.device, options: Mapping) -> Chosen:
     check(choice)
     if OVERRIDE in options:
         return Chosen(_comfyui(options, True), "that of another node", "which always wins", backend=options[OVERRIDE])

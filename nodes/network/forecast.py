@@ -10,7 +10,6 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ...skyreels_v3.jobs.forecast import Estimate, Record, Run, Setting, estimate, network_name
-from . import attention as attentions
 from .sizes import network_of
 
 
@@ -22,9 +21,8 @@ def record() -> Record:
 def setting_of(patcher) -> Setting:
     """What decides the pace of a MODEL on its device."""
     network = network_of(patcher)
-    options = patcher.model_options.get("transformer_options", {})
     # Which attention runs follows from the choice in Load Model and from how ComfyUI was started.
-    attention = options.get(attentions.KEY, attentions.AUTO), comfy.ldm.modules.attention.optimized_attention.__name__
+    attention = patcher.model.diffusion_model.attention, comfy.ldm.modules.attention.optimized_attention.__name__
     return Setting(
         network=network_name(network.params),
         device=comfy.model_management.get_torch_device_name(patcher.load_device),

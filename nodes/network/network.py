@@ -23,7 +23,7 @@ from ...skyreels_v3.model.step_cache import StepCache
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
 from .. import versions
-from .attention import choose, disable
+from .attention import AUTO, choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .foreign import WanCrossAttention, rope_of
@@ -49,6 +49,7 @@ class Network(SkyReelsTransformer):
         super().__init__(params, operations=operations, device=device, dtype=dtype)
         self.job = job
         self.dtype = dtype
+        self.attention = AUTO  # one of attention.CHOICES
         self.changes: tuple | None = None  # of its weights, within a sampling: see begin_sampling
         self.loras: Sequence[AppliedLora] = ()  # within a sampling, as is what follows
         self.step_cache: StepCache | None = None  # between two samplings weights and LoRAs may change
@@ -87,7 +88,7 @@ class Network(SkyReelsTransformer):
         if spec.recipe.integer_timesteps:
             timestep = timestep.floor()
         segments = spec.segments(x, conditions[KEY])
-        chosen = choose(transformer_options, x.device)
+        chosen = choose(self.attention, x.device, transformer_options)
         runtime = Runtime(
             attention=chosen.run,
             affine=versions.resident_affine,

@@ -98,9 +98,10 @@ def model_stamps(models: Iterable) -> list[tuple]:
     stamps = []
     for model in models:
         stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))
-        options = model.model_options["transformer_options"]
         stamps += [lora.stamp for lora in attached(model) if lora.stamp is not None]
-        attending = attention.choose(options, model.load_device)
+        attending = attention.choose(
+            model.model.diffusion_model.attention, model.load_device, model.model_options["transformer_options"]
+        )
         if not attending.exact:
             stamps.append(("attention", attending.name))
     return stamps

@@ -1,6 +1,5 @@
 """Load Model's attention in a real ComfyUI: which one runs, whose choice wins, what is kept and what is refused."""
 
-import copy
 import logging
 import sys
 
@@ -8,7 +7,10 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import write_transformer
+from pack.tests.comfyui.test_lora_nodes import guided
 from pack.tests.support.golden import relative_error
+
+__all__ = ["guided"]
 
 SHAPE = (1, 16, 3, 8, 12)
 LAYERS, STEPS = 2, 2
@@ -160,8 +162,15 @@ def test_the_choice_runs_and_travels_with_the_model(load, sage, sample, caplog):
     make, arguments = patcher.cached_patcher_init[:2]
     assert torch.equal(sample(make(*arguments, disable_dynamic=True)), out)
     assert len(calls()) == before + 2 * LAYERS * STEPS
-    assert copy.deepcopy(options(patcher)) == options(patcher)
-    assert options(patcher.clone())["skyreels_attention"] == "sage" and not warnings(caplog)
+    assert not warnings(caplog)
+
+
+def test_each_model_of_a_guider_has_its_own(load, sage, guided):
+    calls = sage("out = out * 1.001")
+    for choices in (("sage", "sdpa"), ("sdpa", "sage")):
+        before = len(calls()) if choices[0] == "sdpa" else 1  # the first one is tried before
+        guided(*map(load, choices))
+        assert len(calls()) == before + LAYERS, choices
 
 
 @pytest.mark.parametrize("choice", ["auto", "sdpa", "sage"])
@@ -184,7 +193,7 @@ def test_a_start_flag_of_comfyui_wins_over_auto_alone(load, attention, sample, m
     import comfy.ldm.modules.attention as theirs
 
     def choose(choice):
-        return attention.choose({attention.KEY: choice}, torch.device("cpu"))
+        return attention.choose(choice, torch.device("cpu"), {})
 
     monkeypatch.setattr(comfy.cli_args.args, "use_sage_attention", True)
     rounding = theirs.attention_sage
