@@ -13,6 +13,7 @@ from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
+from .copies_on_disk import CopiesOnDisk
 from .file_tensors import DTYPES, Reader, map_file, mapped, read, shaped
 from .params import expected_shapes
 from .precision import encoding_of
@@ -42,12 +43,14 @@ def load_weights(
     device: torch.device | str = "cpu",
     reader: Reader | None = None,
     maps: bool = True,
+    copies: CopiesOnDisk | None = None,
 ) -> Weights:
     """All weights of a checkpoint on the CPU.
 
     dtype: of the plain ones, None for the file's own.  device: where weights are packed.  reader: maps a safetensors
     file; the pack's own mapping where None.  maps: whether weights may lie on the pages of the files. Then memory is
     used only for what is packed or cast: the rest is read when it is needed, so the files must stay as they are.
+    copies: where what is packed or cast goes instead of memory.
     Raises InputError for files that have changed since they were opened and for numbers that are none.
     """
     weights = Weights()
@@ -82,10 +85,14 @@ def load_weights(
         for key, tensor in tensors.items():
             if files.hold(tensor):
                 weights.in_files.add(key)
+            elif copies is not None:
+                copies.take(weights.tensors, key)
     if only_zeros:
         raise InputError(
             f"{_title(checkpoint)} holds nothing but zeros: the download is incomplete, download it again."
         )
+    if copies is not None:
+        weights.in_files |= copies.finish()
     return weights
 
 

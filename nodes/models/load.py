@@ -1,6 +1,8 @@
 """Load Model: a SkyReels-V3 checkpoint from disk as a native MODEL."""
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.file_tensors import DTYPES
 from ...model_loaders.folders import checkpoint_files
+from ...model_loaders.placement import copied_bytes
 from ...model_loaders.precision import automatic
 from ...model_loaders.tensor_info import some
 from ...model_loaders.weights import Weights, load_weights
@@ -30,9 +33,11 @@ from ..network.model import Config, Model
 from ..network.network import begin_sampling, end_sampling
 from ..network.patcher import patcher_class
 from .companions import missing_companions
+from .copies import place_for
 
 log = logging.getLogger(__name__)
 
+NODE = "SkyReelsLoadModel"
 FOLDER = "diffusion_models"
 AUTO = "auto"
 JOBS = [AUTO, *(job.value for job in Job)]
@@ -42,11 +47,17 @@ DTYPES_OF_FLAGS = {"--fp32-unet": torch.float32, "--bf16-unet": torch.bfloat16, 
 
 
 def load_patcher(
-    path: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO, disable_dynamic: bool = False
+    path: str,
+    job: str = AUTO,
+    precision: str = AUTO,
+    attention: str = AUTO,
+    disable_dynamic: bool = False,
+    others: int = 0,
 ):
     """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto, `precision` a
     Precision's, `attention` one of attention.CHOICES. Its `model.notes` say in sentences what was chosen and why.
-    `disable_dynamic` keeps it from ComfyUI's dynamic VRAM, as in ComfyUI's own loaders.
+    `disable_dynamic` keeps it from ComfyUI's dynamic VRAM, as in ComfyUI's own loaders. `others`: bytes that the other
+    models of the graph will take in RAM.
 
     Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
     Raises InputError for whatever is wrong with the file.
@@ -62,12 +73,14 @@ def load_patcher(
         log.info("[SkyReels-V3] Left out, because they are no weights: %s.", some(checkpoint.left_out))
     config = Config(checkpoint.params, checkpoint.job)
     dtype = plain_dtype(chosen, checkpoint, config, load_device)
+    copies, where = place_for(copied_bytes(checkpoint, chosen, dtype), others)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
-    model = Model(config, notes=(checkpoint.why, *why, attending.sentence()))
+    model = Model(config, notes=(checkpoint.why, *why, *where, attending.sentence()))
     # Packing is matrix work: for a graphics card where there is one.
     packing = load_device if load_device.type == "cuda" else "cpu"
-    weights = load_weights(checkpoint, chosen, dtype, packing, versions.file_reader(), versions.maps_files())
+    reading = versions.file_reader(), versions.maps_files()
+    weights = load_weights(checkpoint, chosen, dtype, packing, *reading, copies)
     fill(model.diffusion_model, weights, load_device)
     model.diffusion_model.attention = attention
     patcher = patcher_class(not disable_dynamic, load_device)(
@@ -114,6 +127,27 @@ def plain_dtype(precision: Precision, checkpoint: Checkpoint, config: Config, de
     )
 
 
+def copies_of(path: Path, job: str, precision: str) -> int:
+    """Bytes that loading a checkpoint makes. Raises InputError as `load_patcher` does."""
+    device = comfy.model_management.get_torch_device()
+    checkpoint = open_checkpoint(path, None if job == AUTO else Job(job))
+    chosen, _ = resolve(Precision(precision), checkpoint, device)
+    config = Config(checkpoint.params, checkpoint.job)
+    return copied_bytes(checkpoint, chosen, plain_dtype(chosen, checkpoint, config, device))
+
+
+def others_in(graph: Mapping[str, Any] | None, node_id: str | None) -> int:
+    """Bytes that the Load Model nodes of a graph other than `node_id` make. graph: as ComfyUI's queue has it."""
+    total = 0
+    for key, node in (graph or {}).items():
+        given = {name: value for name, value in node.get("inputs", {}).items() if isinstance(value, str)}
+        if key == node_id or node.get("class_type") != NODE or "model" not in given:
+            continue
+        with suppress(InputError, ValueError):  # which that node itself will tell
+            total += copies_of(entry_path(given["model"]), given.get("job", AUTO), given.get("precision", AUTO))
+    return total
+
+
 def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> None:
     """Give a network on the meta device its weights, which will be used on `device`.
 
@@ -145,7 +179,7 @@ class LoadModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         listed = [*folder_paths.get_filename_list(FOLDER), *folders.gguf_files(folder_paths.get_folder_paths(FOLDER))]
         return versions.schema(
-            node_id="SkyReelsLoadModel",
+            node_id=NODE,
             display_name="SkyReels-V3 Load Model",
             description="Loads a SkyReels-V3 checkpoint: a single file, or Skywork's folder as downloaded.",
             search_aliases=["skyreels loader", "r2v", "v2v", "a2v", "skyreels checkpoint", "unet loader"],
@@ -181,7 +215,7 @@ class LoadModel(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For any ComfyUI sampler.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -197,7 +231,8 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO) -> io.NodeOutput:
-        patcher = load_patcher(str(entry_path(model)), job, precision, attention)
+        others = others_in(cls.hidden.prompt, cls.hidden.unique_id)
+        patcher = load_patcher(str(entry_path(model)), job, precision, attention, others=others)
         loaded = patcher.model
         versions.tell(cls.hidden.unique_id, *loaded.notes, *missing_companions(loaded.job))
         return io.NodeOutput(patcher)

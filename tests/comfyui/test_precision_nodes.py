@@ -2,7 +2,9 @@
 
 import copy
 import gc
+import shutil
 from math import prod
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
 from pack.tests.support.mapped import mapped_files
+from pack.tests.support.sparse_models import write_sparse
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -286,3 +289,103 @@ def test_weights_in_files_are_never_pinned(load, file, monkeypatch):
         assert (layer.weight.data_ptr() in asked) is wanted
         patcher.pin_weight_to_device("diffusion_model.blocks.0.norm3.weight")
         assert asked
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_packed_weights_lie_on_disk_where_ram_is_short(
+    load, forward, pack_nodes, comfyui, file, precision, monkeypatch
+):
+    kept = load(str(file), precision=precision)
+    monkeypatch.setattr(pack_nodes.module("model_loaders.placement"), "LEAST", 0)
+    patcher = load(str(file), precision=precision, others=10**15)
+    assert any("lie on the disk of ComfyUI's temp folder" in note for note in patcher.model.notes)
+    assert not any("temp folder" in note for note in kept.model.notes)
+    layers = [layer for layer in patcher.model.diffusion_model.blocks.modules() if hasattr(layer, "file_weights")]
+    assert all(layer.lies_in_file(name) for layer in layers for name, _ in layer.named_parameters())
+    assert same(state(patcher), state(kept)) and torch.equal(forward(patcher), forward(kept))
+
+
+@pytest.mark.parametrize("what", ["no folder", "RAM disk", "--disable-mmap"])
+def test_packed_weights_stay_in_ram_where_there_is_no_disk(
+    load, pack_nodes, comfyui, file, tmp_path, what, monkeypatch
+):
+    import comfy.cli_args
+    import psutil
+
+    monkeypatch.setattr(pack_nodes.module("model_loaders.placement"), "LEAST", 0)
+    if what == "no folder":
+        tmp_path.joinpath("temp").touch()
+        monkeypatch.setattr(comfyui.folder_paths, "get_temp_directory", lambda: str(tmp_path / "temp"))
+    elif what == "RAM disk":
+        mounts = [
+            SimpleNamespace(mountpoint="/", fstype="ext4"),
+            SimpleNamespace(mountpoint=comfyui.folder_paths.get_temp_directory(), fstype="tmpfs"),
+        ]
+        monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
+    else:
+        monkeypatch.setattr(comfy.cli_args.args, "disable_mmap", True)
+    patcher = load(str(file), precision="int8", others=10**15)
+    assert any("RAM may not hold" in note for note in patcher.model.notes)
+    assert not patcher.model.diffusion_model.blocks[0].ffn[0].lies_in_file("weight")
+
+
+@pytest.fixture
+def folder(comfyui):
+    """ComfyUI's own folder of models, empty again afterwards."""
+    folder = comfyui.base / "models" / "diffusion_models"
+    folder.mkdir(exist_ok=True)
+    before = set(folder.iterdir())
+    yield folder
+    for path in set(folder.iterdir()) - before:
+        path.unlink()
+
+
+def test_the_other_models_of_a_graph_are_counted(pack_nodes, folder):
+    """Each of them by what it packs; what its own node will refuse counts nothing."""
+    for name, job in {"r2v": Job.REFERENCE, "v2v": Job.EXTENSION, "a2v": Job.AVATAR}.items():
+        write_sparse(folder / f"{name}.safetensors", job)
+
+    def node(name, **inputs):
+        inputs = {
+            "model": name and f"{name}.safetensors",
+            "job": "auto",
+            "precision": "int8",
+            "attention": "auto",
+            **inputs,
+        }
+        return {"class_type": "SkyReelsLoadModel", "inputs": inputs}
+
+    graph = {
+        "1": node("r2v"),
+        "2:7": node("v2v"),  # in a subgraph
+        "3": node("a2v"),
+        "4": node("gone"),
+        "5": node("r2v", precision="bf16"),  # lies in its file
+        "6": node("", model=["9", 0]),
+        "7": node("r2v", job="none"),
+        "8": {"class_type": "UNETLoader", "inputs": {"unet_name": "r2v.safetensors"}},
+    }
+    others_in = pack_nodes.module("nodes.models.load").others_in
+    assert others_in(graph, "1") == pytest.approx((14.05 + 18.56) * 1e9, rel=0.001)
+    assert others_in(graph, "2:7") == others_in(graph, "1")
+    assert others_in(graph, "3") == pytest.approx(2 * 14.05e9, rel=0.001)
+    assert others_in(None, None) == others_in({}, "1") == 0
+
+
+def test_the_node_looks_at_the_graph(pack_nodes, folder, file, monkeypatch):
+    shutil.copy(file, folder / "tiny_r2v.safetensors")
+    write_sparse(folder / "other_r2v.safetensors", Job.REFERENCE)
+    placement = pack_nodes.module("model_loaders.placement")
+    monkeypatch.setattr(placement, "LEAST", 0)
+    ram = 20 * 10**9
+    memory = placement.Memory(ram, ram, 10**14)
+    monkeypatch.setattr(pack_nodes.module("nodes.models.copies"), "memory_now", lambda: memory)
+    inputs = {"model": "tiny_r2v.safetensors", "job": "auto", "precision": "int8"}
+    alone = {"1": {"class_type": "SkyReelsLoadModel", "inputs": inputs}}
+    other = {"class_type": "SkyReelsLoadModel", "inputs": {**inputs, "model": "other_r2v.safetensors"}}
+    for graph, wanted in ((alone, False), ({**alone, "2": other}, True)):
+        node = pack_nodes.ready("SkyReelsLoadModel")
+        node.hidden = SimpleNamespace(prompt=graph, unique_id="1")
+        (patcher,) = node.execute(**inputs).args
+        assert any("other models of this graph need 14.1 GB" in note for note in patcher.model.notes) is wanted
+        assert patcher.model.diffusion_model.blocks[0].ffn[0].lies_in_file("weight") is wanted

@@ -1,0 +1,67 @@
+"""Whether what loading a model makes is kept in RAM or in a file: from what the machine has, before it is made."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from ..formats.kinds import KINDS, Precision
+from ..skyreels_v3.units import GB, gb
+from .checkpoint import Checkpoint
+from .file_tensors import DTYPES
+from .params import expected_shapes
+from .precision import encoding_of
+
+WORKING = 6 * GB  # the system, ComfyUI, and the frames that a graph passes on
+TEXT_ENCODER = int(6.7 * GB)  # umt5_xxl in fp8, which ComfyUI keeps in RAM beside the models
+LEAST = GB  # less is never worth a file
+DISK_LEFT = 10 * GB  # room for the videos, and for the system
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What there is now, in bytes. disk_free: where the file would be; 0 where there can be none."""
+
+    ram: int
+    ram_free: int
+    disk_free: int
+
+
+def copied_bytes(checkpoint: Checkpoint, precision: Precision, dtype: torch.dtype) -> int:
+    """Bytes that loading a checkpoint makes, because its files do not have them: packed, unpacked or cast weights.
+
+    dtype: of those that are plain numbers.
+    """
+    shapes, total = expected_shapes(checkpoint.params), 0
+    for name, stored in checkpoint.weights.items():
+        wanted = encoding_of(name, stored, precision)
+        if wanted is None:
+            lies_there = stored.encoding is None and DTYPES.get(stored.parts["weight"].dtype) == dtype
+            each: float = dtype.itemsize
+        else:
+            lies_there = wanted == stored.encoding
+            each = KINDS[wanted.kind].bytes_per_number
+        total += 0 if lies_there else int(prod(shapes[name]) * each)
+    return total
+
+
+def on_disk(copies: int, others: int, memory: Memory) -> tuple[bool, list[str]]:
+    """Whether what is made goes into a file, and sentences that say why.
+
+    copies: bytes that this model makes.  others: bytes that the other models of the graph make, before it or later.
+    """
+    together = copies + others
+    is_short = together + TEXT_ENCODER + WORKING > memory.ram or copies + WORKING > memory.ram_free
+    if copies < LEAST or not is_short:
+        return False, []
+    beside = f", and the other models of this graph need {gb(others)}" if others else ""
+    why = f"of {gb(memory.ram)} of RAM {gb(memory.ram_free)} are free{beside}"
+    if copies + DISK_LEFT <= memory.disk_free:
+        return True, [
+            f"Its {gb(copies)} of packed weights lie on the disk of ComfyUI's temp folder as long as it is loaded, "
+            f"because {why}."
+        ]
+    return False, [
+        f"RAM may not hold its {gb(copies)} of packed weights: {why}. Make {gb(copies + DISK_LEFT)} of room on the "
+        "disk of ComfyUI's temp folder, or load a file that is packed already: GGUF, fp8, or one of Save Model."
+    ]
