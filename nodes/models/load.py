@@ -37,7 +37,6 @@ from .copies import place_for
 
 log = logging.getLogger(__name__)
 
-NODE = "SkyReelsLoadModel"
 FOLDER = "diffusion_models"
 AUTO = "auto"
 JOBS = [AUTO, *(job.value for job in Job)]
@@ -141,7 +140,7 @@ def others_in(graph: Mapping[str, Any] | None, node_id: str | None) -> int:
     total = 0
     for key, node in (graph or {}).items():
         given = {name: value for name, value in node.get("inputs", {}).items() if isinstance(value, str)}
-        if key == node_id or node.get("class_type") != NODE or "model" not in given:
+        if key == node_id or node.get("class_type") != "SkyReelsLoadModel" or "model" not in given:
             continue
         with suppress(InputError, ValueError):  # which that node itself will tell
             total += copies_of(entry_path(given["model"]), given.get("job", AUTO), given.get("precision", AUTO))
@@ -179,7 +178,7 @@ class LoadModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         listed = [*folder_paths.get_filename_list(FOLDER), *folders.gguf_files(folder_paths.get_folder_paths(FOLDER))]
         return versions.schema(
-            node_id=NODE,
+            node_id="SkyReelsLoadModel",
             display_name="SkyReels-V3 Load Model",
             description="Loads a SkyReels-V3 checkpoint: a single file, or Skywork's folder as downloaded.",
             search_aliases=["skyreels loader", "r2v", "v2v", "a2v", "skyreels checkpoint", "unet loader"],
