@@ -5,23 +5,20 @@ import os
 import shutil
 from pathlib import Path
 
-import comfy.model_management
 import folder_paths
 import psutil
-import torch
 
 from ...model_loaders.copies_on_disk import CopiesOnDisk
 from ...model_loaders.placement import Memory, on_disk
 from .. import versions
+from ..network.machine import main_memory
 
 IN_RAM = ("tmpfs", "ramfs")  # file systems without a disk
 
 
 def memory_now() -> Memory:
     """What this machine has for weights now."""
-    cpu = torch.device("cpu")
-    ram, free = comfy.model_management.get_total_memory(cpu), comfy.model_management.get_free_memory(cpu)
-    return Memory(int(ram), int(free), _disk_free(_folder()) if versions.maps_files() else 0)
+    return Memory(*main_memory(), _disk_free(_folder()) if versions.maps_files() else 0)
 
 
 def place_for(copies: int, others: int) -> tuple[CopiesOnDisk | None, list[str]]:

@@ -29,6 +29,7 @@ from ..network import attention as attentions
 from ..network.forecast import remember
 from ..network.in_files import remember_files
 from ..network.layers import Packed
+from ..network.machine import main_memory
 from ..network.model import Config, Model
 from ..network.network import begin_sampling, end_sampling
 from ..network.patcher import patcher_class
@@ -103,7 +104,7 @@ def resolve(precision: Precision, checkpoint: Checkpoint, device: torch.device) 
     if flag is not None and flag.startswith("--fp8"):
         return Precision.FP8, [f"Precision fp8, by ComfyUI's {flag}; the file is {checkpoint.precision}."]
     vram = comfy.model_management.get_total_memory(device)
-    ram = comfy.model_management.get_total_memory(torch.device("cpu"))
+    ram, _ = main_memory()
     chosen, room = automatic(checkpoint.parameters, device.type, vram, ram)
     return chosen, [room, *numbers]
 

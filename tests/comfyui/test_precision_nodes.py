@@ -12,6 +12,7 @@ import torch
 from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.params import expected_shapes
 from pack.model_loaders.precision import MATRICES
+from pack.skyreels_v3.container import Limit
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
@@ -389,3 +390,13 @@ def test_the_node_looks_at_the_graph(pack_nodes, folder, file, monkeypatch):
         (patcher,) = node.execute(**inputs).args
         assert any("other models of this graph need 14.1 GB" in note for note in patcher.model.notes) is wanted
         assert patcher.model.diffusion_model.blocks[0].ffn[0].lies_in_file("weight") is wanted
+
+
+def test_a_containers_limit_counts_as_the_machines_ram(pack_nodes, monkeypatch):
+    machine = pack_nodes.module("nodes.network.machine")
+    total, free = machine.main_memory()
+    limits = {(10**9, 4 * 10**8): (10**9, 6 * 10**8), (10**9, 2 * 10**9): (10**9, 0), (10**18, 0): (total, free)}
+    for limit, wanted in limits.items():
+        monkeypatch.setattr(machine, "memory_limit", lambda limit=limit: Limit(*limit))
+        found = machine.main_memory()
+        assert found[0] == wanted[0] and found[1] == pytest.approx(wanted[1], rel=0.2)

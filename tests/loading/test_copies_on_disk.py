@@ -15,6 +15,7 @@ from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.copies_on_disk import CopiesOnDisk
 from pack.model_loaders.placement import Memory, copied_bytes, on_disk
 from pack.model_loaders.weights import load_weights
+from pack.skyreels_v3.container import memory_limit
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.units import GB
 from pack.tests.support import dialects
@@ -172,3 +173,24 @@ def test_published_sizes_are_counted(tmp_path):
         checkpoint = open_checkpoint(write_sparse(tmp_path / f"{job.value}.safetensors", job), job)
         assert copied_bytes(checkpoint, Precision.INT8, torch.bfloat16) == pytest.approx(size * GB, rel=0.001)
         assert copied_bytes(checkpoint, Precision.BF16, torch.bfloat16) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"memory.max": "34359738368\n", "memory.stat": "anon 1000\nfile 9000\nshmem 50\n"}, (34359738368, 1050)),
+        ({"memory.max": "max\n", "memory.stat": "anon 1000\n"}, None),
+        ({"memory.max": "1000\n"}, None),
+        (
+            {"memory/memory.limit_in_bytes": "4096\n", "memory/memory.stat": "rss 1\ntotal_rss 7\ntotal_shmem 2\n"},
+            (4096, 9),
+        ),
+        ({}, None),
+    ],
+)
+def test_the_limit_of_a_container(tmp_path, files, wanted):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert memory_limit(tmp_path) == wanted
