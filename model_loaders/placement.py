@@ -55,7 +55,7 @@ def on_disk(copies: int, others: int, memory: Memory) -> tuple[bool, list[str]]:
     if copies < LEAST or not is_short:
         return False, []
     beside = f", and the other models of this graph need {gb(others)}" if others else ""
-    why = f"of {gb(memory.ram)} of RAM {gb(memory.ram_free)} are free{beside}"
+    why = f"{gb(memory.ram_free)} of {gb(memory.ram)} of RAM are free{beside}"
     if copies + DISK_LEFT <= memory.disk_free:
         return True, [
             f"Its {gb(copies)} of packed weights lie on the disk of ComfyUI's temp folder as long as it is loaded, "
