@@ -58,8 +58,7 @@ def on_disk(copies: int, others: int, memory: Memory) -> tuple[bool, list[str]]:
     why = f"{gb(memory.ram_free)} of {gb(memory.ram)} of RAM are free{beside}"
     if copies + DISK_LEFT <= memory.disk_free:
         return True, [
-            f"Its {gb(copies)} of packed weights lie on the disk of ComfyUI's temp folder as long as it is loaded, "
-            f"because {why}."
+            f"Its {gb(copies)} of packed weights lie on the disk of ComfyUI's temp folder while it is loaded: {why}."
         ]
     return False, [
         f"RAM may not hold its {gb(copies)} of packed weights: {why}. Make {gb(copies + DISK_LEFT)} of room on the "
