@@ -71,6 +71,12 @@ class Format(ABC):
         self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
     ) -> torch.Tensor:
         """x [..., columns] times the weight, plus bias [rows] -> [..., rows] in x's dtype; with `gelu` GELU of it."""
+        return self.exact_linear(x, parts, rows, bias, gelu)
+
+    def exact_linear(
+        self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
+    ) -> torch.Tensor:
+        """As `linear`, with x as it is on every device."""
         y = F.linear(x, self.unpack(parts, rows, x.shape[-1], x.dtype), bias)
         return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
 

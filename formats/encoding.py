@@ -11,6 +11,7 @@ class Encoding:
 
     kind: str  # its name in kinds.KINDS, such as "int8" or "Q4_K"
     rotation: int = 0  # width of the blocks whose columns a Hadamard matrix has mixed (int8), 0 for none
+    exact: bool = False  # whether its file wants inputs left as they are
 
 
 def rotation_for(columns: int) -> int:

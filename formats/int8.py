@@ -38,5 +38,5 @@ class Int8(Rotated):
         self, x: torch.Tensor | QuantisedRows, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
     ) -> torch.Tensor:
         if not isinstance(x, QuantisedRows) and not has_int8_matmul(x.device):
-            return super().linear(x, parts, rows, bias, gelu)
+            return self.exact_linear(x, parts, rows, bias, gelu)
         return int8_linear(x, parts["weight"], parts["weight_scale"].float(), bias, self.rotation, gelu)

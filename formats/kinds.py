@@ -23,6 +23,14 @@ class Precision(str, Enum):
     NF4 = "nf4"
 
 
+class Products(str, Enum):
+    """How packed weights are multiplied. The value is the name artists choose in Load Model."""
+
+    AUTO = "auto"
+    EXACT = "exact"  # the weight's numbers by the input as it is
+    EIGHT_BITS = "8 bits"  # the input is rounded too, where a device multiplies such weights as they are stored
+
+
 # Numbers that are stored as they are, without a format: dtype in headers -> what artists call it.
 PLAIN = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
@@ -57,6 +65,7 @@ class Kind:
     precision: Precision | None = None  # under this choice in Load Model, files of this kind stay as they are
     is_packed: bool = False  # Load Model packs weights into this kind for `precision`; one kind per precision
     is_saved: bool = False  # Save Model writes it: codes, and a float32 weight_scale per tensor or row
+    rounds_inputs: bool = False  # by itself; others do it only where Load Model is told to
     is_advised: bool = False  # the most exact kind of its size, which Plan suggests where memory is short
 
     @property
@@ -115,6 +124,7 @@ _ROWS = (
         precision=Precision.INT8,
         is_packed=True,
         is_saved=True,
+        rounds_inputs=True,
         is_advised=True,
         by_rectangles="int8_blockwise",
     ),

@@ -14,6 +14,7 @@ from .float8_bits import has_float8, is_float8, portable
 class PackedLinear(nn.Module):
     """A linear layer with its weight in a Format; unpacked, at most, for one call or while `prepared` is open.
 
+    exact: whether the input stays as it is, also on devices that multiply the weight by an input in 8 bits.
     takes_gelu: that forward can make GELU (tanh form) of its output, which some formats do in the same pass.
     Parameters are the format's parts under their names in files ("weight", "weight_scale" ...) and `bias`.
     """
@@ -22,8 +23,17 @@ class PackedLinear(nn.Module):
     bias: nn.Parameter | None
     _ready: tuple | None = None  # while `prepared` is open
 
-    def __init__(self, columns: int, rows: int, format: Format, parts: dict[str, torch.Tensor], bias=None):
+    def __init__(
+        self,
+        columns: int,
+        rows: int,
+        format: Format,
+        parts: dict[str, torch.Tensor],
+        bias: torch.Tensor | None = None,
+        exact: bool = False,
+    ):
         super().__init__()
+        self.exact = exact
         self.in_features = columns
         self.out_features = rows
         self.format = format
@@ -35,16 +45,20 @@ class PackedLinear(nn.Module):
         """x [..., columns], or its rows as `quantised_input` says -> [..., rows] in x's dtype, or GELU of them."""
         if self._ready is None:
             with self.placed(x) as (parts, bias):
-                return self.format.linear(x, parts, self.out_features, bias, gelu)
+                return self._multiplied(x, parts, bias, gelu)
         parts, bias, unpacked = self._ready
         if unpacked is None:
-            return self.format.linear(x, parts, self.out_features, bias, gelu)
+            return self._multiplied(x, parts, bias, gelu)
         y = F.linear(x, unpacked, bias)
         return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
 
+    def _multiplied(self, x, parts, bias, gelu: bool) -> torch.Tensor:
+        multiply = self.format.exact_linear if self.exact else self.format.linear
+        return multiply(x, parts, self.out_features, bias, gelu)
+
     def unpacks(self, device: torch.device) -> bool:
         """Whether each call unpacks the weight on this device, instead of multiplying it as it is stored."""
-        return self.format.quantised_input(device, self.part_names) is None
+        return self.exact or self.format.quantised_input(device, self.part_names) is None
 
     @contextmanager
     def prepared(self, x: torch.Tensor):
@@ -60,7 +74,7 @@ class PackedLinear(nn.Module):
 
     def quantised_input(self, device: torch.device) -> Quantisation | None:
         """How this layer takes an input that is already quantised; None where it does not."""
-        return self.format.quantised_input(device, self.part_names)
+        return None if self.exact else self.format.quantised_input(device, self.part_names)
 
     @contextmanager
     def placed(self, x: torch.Tensor):

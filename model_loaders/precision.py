@@ -3,7 +3,7 @@
 import re
 
 from ..formats.encoding import Encoding, rotation_for
-from ..formats.kinds import KINDS, PACKED, Precision
+from ..formats.kinds import KINDS, PACKED, Precision, Products
 from ..skyreels_v3.units import GB
 from .stored import StoredWeight
 
@@ -29,6 +29,14 @@ def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encodi
     if not MATRICES.match(name) or columns % kind.block:
         return None
     return Encoding(kind.name, rotation_for(columns) if kind.rotation else 0)
+
+
+def is_exact(encoding: Encoding, products: Products) -> bool:
+    """Whether the inputs of a weight that is kept so stay as they are. auto does as the file says, and rounds only
+    those of kinds for which that costs little: see benchmarks/forward/precision.py."""
+    if products is Products.AUTO:
+        return encoding.exact or not KINDS[encoding.kind].rounds_inputs
+    return products is Products.EXACT
 
 
 def automatic(parameters: int, device: str, vram: int, ram: int) -> tuple[Precision, str]:

@@ -29,7 +29,7 @@ from .key_maps import PREFIXES
 from .params import expected_shapes
 from .precision import encoding_of
 from .safetensors_writer import SafetensorsFile, Spec
-from .stored import MARKER, METADATA, Part, StoredWeight, part_of
+from .stored import EXACT, METADATA, Part, StoredWeight, part_of
 from .weights import unpacked_weight
 
 # float32 [any shape] -> the same, changed; may write into its argument.
@@ -186,7 +186,7 @@ def _packed_anew(encoding: Encoding) -> Encoding:
     other = PACKED.get(own.precision) if own.precision else None
     if other is None or not other.is_saved:
         raise InputError(f"A LoRA cannot be merged into weights that are stored as {own.name}: {INSTEAD}.")
-    return Encoding(other.name)
+    return Encoding(other.name, exact=encoding.exact)
 
 
 def _kept(name: str, stored: StoredWeight, encoding: Encoding | None, dtype: torch.dtype, beside: "_Beside | None"):
@@ -216,9 +216,6 @@ class _Beside:
             for header in headers.values()
             for layer, config in json.loads(header.metadata.get(METADATA, "{}")).get("layers", {}).items()
         }
-        # Of the older scaled files; ComfyUI takes a marker of two numbers for this.
-        markers = [part for key, part in self.parts.items() if key.rpartition(".")[2] == MARKER]
-        self.is_exact = any(prod(part.shape) == 2 for part in markers)
 
     def of(self, layer: str, stored: StoredWeight) -> tuple[dict, Part | None]:
         """(configuration, scale of the inputs) of a layer, by its Wan name."""
@@ -229,8 +226,6 @@ class _Beside:
         else:
             names = (own, *(prefix + layer for prefix in PREFIXES))
             said = next((self.table[name] for name in names if name in self.table), {})
-        if self.is_exact:
-            said = {**said, "full_precision_matrix_mult": True}
         return said, self.parts.get(f"{own}.input_scale")
 
 
@@ -239,6 +234,8 @@ def comfy_config(encoding: Encoding) -> dict:
     config: dict = {"format": KINDS[encoding.kind].comfy_name}
     if encoding.rotation:
         config |= {"convrot": True, "convrot_groupsize": encoding.rotation}
+    if encoding.exact:
+        config[EXACT] = True
     return config
 
 

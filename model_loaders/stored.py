@@ -6,7 +6,7 @@ older scaled fp8 files that they replace, and GGUF (https://github.com/ggml-org/
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -24,8 +24,9 @@ BESIDE = {part: part for kind in KINDS.values() for part in (*kind.needed, *kind
     "input_scale": None,
     DESCRIPTION: None,
 }
-MARKER = "scaled_fp8"
+MARKER = "scaled_fp8"  # of older files; of two numbers where no inputs are to be rounded
 METADATA = "_quantization_metadata"
+EXACT = "full_precision_matrix_mult"  # of a layer, in ComfyUI's words: its inputs are not to be rounded
 ROTATED = "convrot"  # in names and texts of files whose int8 columns are mixed
 INSTEAD = "use the bf16, fp8 or GGUF file of the model"
 FOR_ALL = "weight_scale"  # what plain numbers may have beside them too
@@ -93,6 +94,7 @@ def stored_weights(
             known[layer] = config
     beside: dict[str, dict[str, Part]] = {}
     weights = {}
+    unsaid = {EXACT: prod(parts[MARKER].shape) == 2} if MARKER in parts else {}
     for key, part in parts.items():
         layer, _, last = key.rpartition(".")
         if last in BESIDE and f"{layer}.weight" in parts:
@@ -102,7 +104,7 @@ def stored_weights(
                 beside.setdefault(layer, {})[role] = part
         elif key != MARKER:
             weights[key] = part
-    stored = {key: _stored(key, part, known, beside, name) for key, part in weights.items()}
+    stored = {key: _stored(key, part, known, beside, unsaid, name) for key, part in weights.items()}
     said = " ".join([name, *(value for text in texts.values() for value in text.values())]).lower()
     _check_descriptions(stored, known, lost, ROTATED in said, name)
     return stored
@@ -158,19 +160,23 @@ def _read_config(part: Part, name: str) -> dict:
     return config
 
 
-def _stored(key: str, part: Part, known: Mapping[str, dict], beside: Mapping[str, dict], name: str) -> StoredWeight:
+def _stored(
+    key: str, part: Part, known: Mapping[str, dict], beside: Mapping[str, dict], unsaid: dict, name: str
+) -> StoredWeight:
+    """unsaid: the configuration of layers without one of their own."""
     layer, _, last = key.rpartition(".")
     scales = beside.get(layer, {}) if last == "weight" else {}
-    config = known.get(layer) if last == "weight" else None
+    config = known.get(layer, unsaid) if last == "weight" else {}
     encoding = _encoding(part, scales, config, name)
+    if encoding is not None and config.get(EXACT):
+        encoding = replace(encoding, exact=True)
     shape = _logical_shape(part, encoding)
     _check_scales(part, scales, encoding, shape, name)
     return StoredWeight(shape, encoding, {"weight": part, **scales})
 
 
-def _encoding(part: Part, scales: Mapping[str, Part], config: dict | None, name: str) -> Encoding | None:
+def _encoding(part: Part, scales: Mapping[str, Part], config: dict, name: str) -> Encoding | None:
     """How a tensor is encoded, from what the file says of it or else from its dtype and the scales beside it."""
-    config = config or {}
     said = config.get("format")
     if said is not None and part.dtype not in PLAIN:
         kind = BY_NAME_IN_FILES.get(said) if isinstance(said, str) else None

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..formats.base import Format
-from ..formats.kinds import Precision
+from ..formats.encoding import Encoding
+from ..formats.kinds import Precision, Products
 from ..formats.registry import format_of
 from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.cpu_memory import trim
@@ -16,7 +17,7 @@ from .checkpoint import Checkpoint
 from .copies_on_disk import CopiesOnDisk
 from .file_tensors import DTYPES, Reader, map_file, mapped, read, shaped
 from .params import expected_shapes
-from .precision import encoding_of
+from .precision import encoding_of, is_exact
 from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 
@@ -28,12 +29,20 @@ class Weights:
     """What a network is filled with.
 
     tensors: Wan name -> tensor, of packed weights also what lies beside them.  formats: layer -> its weight's format.
-    in_files: names of the tensors that lie on pages of files.
+    exact: those of these layers whose inputs stay as they are.  in_files: names of the tensors that lie on pages of
+    files.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+    exact: set[str] = field(default_factory=set)
     in_files: set[str] = field(default_factory=set)
+
+    def add(self, layer: str, encoding: Encoding, products: Products) -> Format:
+        """Notes how the weight of a layer is kept; returns its format."""
+        if is_exact(encoding, products):
+            self.exact.add(layer)
+        return self.formats.setdefault(layer, format_of(encoding))
 
 
 def load_weights(
@@ -44,13 +53,14 @@ def load_weights(
     reader: Reader | None = None,
     maps: bool = True,
     copies: CopiesOnDisk | None = None,
+    products: Products = Products.AUTO,
 ) -> Weights:
     """All weights of a checkpoint on the CPU.
 
     dtype: of the plain ones, None for the file's own.  device: where weights are packed.  reader: maps a safetensors
     file; the pack's own mapping where None.  maps: whether weights may lie on the pages of the files. Then memory is
     used only for what is packed or cast: the rest is read when it is needed, so the files must stay as they are.
-    copies: where what is packed or cast goes instead of memory.
+    copies: where what is packed or cast goes instead of memory.  products: how packed weights will be multiplied.
     Raises InputError for files that have changed since they were opened and for numbers that are none.
     """
     weights = Weights()
@@ -65,19 +75,19 @@ def load_weights(
         if wanted is None:
             tensors = {name: _plain(stored, shape, dtype, files)}
         elif wanted == stored.encoding:
-            weights.formats[layer] = format_of(wanted)
+            weights.add(layer, wanted, products)
             tensors = {f"{layer}.{part}": files.tensor(place) for part, place in stored.parts.items()}
         else:
-            weights.formats[layer] = format_of(wanted)
+            format = weights.add(layer, wanted, products)
             try:
-                parts = _packed(weights.formats[layer], stored, shape, files, device)
+                parts = _packed(format, stored, shape, files, device)
             except Exception as error:
                 if torch.device(device).type == "cpu" or not is_out_of_memory(error):
                     raise
                 parts = None
             # Outside of the handler, whose error holds on to what the card was given.
             if parts is None:
-                parts = _packed(weights.formats[layer], stored, shape, files, "cpu")
+                parts = _packed(format, stored, shape, files, "cpu")
             trim()
             tensors = {f"{layer}.{part}": tensor for part, tensor in parts.items()}
         weights.tensors.update(tensors)

@@ -1,7 +1,9 @@
 """What each precision costs in exactness: one layer, whole forwards, and the layers that stay high.
 
 Everything is computed in float32 from weights rounded to bf16, which is the reference: what differs is how the weights
-are stored and, for int8, that activations are rounded too. Errors are relative: |y - y0| / |y0| over all numbers.
+are stored and, where products are in 8 bits, that activations are rounded too. A processor has no such products of
+fp8: they are computed in float32 from activations that were rounded so. Errors are relative, |y - y0| / |y0| over all
+numbers.
 Weights are Gaussian at the scale of trained ones, for nobody can ship those: the order of the precisions carries over,
 the figures only roughly.
 """
@@ -20,6 +22,7 @@ LAYER = (5120, 5120)  # rows, columns of an attention's matrix
 ROWS = 512  # tokens
 OUTLIERS, OUTLIER_SIZE = 0.005, 30.0  # a share of the channels, larger by so much
 PRECISIONS = ("int8", "fp8", "nf4")
+OTHER_PRODUCTS = {"int8": "exact", "fp8": "8 bits"}  # than `auto` has
 # What is packed besides the matrices of the blocks, or what of these is left high.
 VARIANTS = {
     "as shipped": None,
@@ -46,17 +49,27 @@ def layers(quick: bool) -> dict:
     large = torch.rand(columns, generator=generator) < max(OUTLIERS, 1 / columns)
     activations = {"gaussian": x, "outlier channels": torch.where(large, x * OUTLIER_SIZE, x)}
     int8, fp8 = format_of(Encoding("int8", 256)), format_of(Encoding("float8_e4m3fn"))
+    plain, nf4 = format_of(Encoding("int8")), format_of(Encoding("nf4"))
     cases = {
-        "int8": (int8, int8.pack(weight)),
-        "int8 without rotation": (format_of(Encoding("int8")), format_of(Encoding("int8")).pack(weight)),
-        "fp8": (fp8, fp8.pack(weight)),
-        "fp8, one scale (as in files)": (fp8, fp8.pack_tensorwise(weight)),
-        "nf4": (format_of(Encoding("nf4")), format_of(Encoding("nf4")).pack(weight)),
+        "int8": (int8.linear, int8.pack(weight)),
+        "int8, exact products": (int8.exact_linear, int8.pack(weight)),
+        "int8 without rotation": (plain.linear, plain.pack(weight)),
+        "fp8": (fp8.exact_linear, fp8.pack(weight)),
+        "fp8, products in 8 bits": (lambda x, *rest: fp8.linear(rounded(x), *rest), fp8.pack(weight)),
+        "fp8, one scale (as in files)": (fp8.exact_linear, fp8.pack_tensorwise(weight)),
+        "nf4": (nf4.linear, nf4.pack(weight)),
     }
     return {
-        name: {kind: error(format.linear(x, parts, rows, None), x @ weight.T) for kind, x in activations.items()}
-        for name, (format, parts) in cases.items()
+        name: {kind: error(linear(x, parts, rows, None), x @ weight.T) for kind, x in activations.items()}
+        for name, (linear, parts) in cases.items()
     }
+
+
+def rounded(x):
+    """Activations in fp8 with a scale per row, as cards take them."""
+    from pack.kernels.quantised_rows import QuantisedRows, quantise_rows
+
+    return QuantisedRows(*quantise_rows(x, "fp8"), 0, x.dtype)
 
 
 def forwards(quick: bool) -> dict:
@@ -65,6 +78,7 @@ def forwards(quick: bool) -> dict:
     import torch
 
     from pack.dev.samples.tiny_models import TINY, write_transformer
+    from pack.formats.fp8 import Float8
     from pack.model_loaders import precision as precisions
     from pack.nodes.models.load import load_patcher
     from pack.skyreels_v3.model.params import TransformerParams
@@ -76,13 +90,17 @@ def forwards(quick: bool) -> dict:
     video, slots = (torch.randn(1, 16, frames, 16, 16, generator=generator) for frames in (5, 4))
     text, timestep = torch.randn(1, 512, params.text_dim, generator=generator), torch.tensor([700.0])
 
-    def run(path, precision):
-        model = load_patcher(str(path), "reference", precision)
+    def run(path, precision, products="auto"):
+        model = load_patcher(str(path), "reference", precision, products=products)
         with torch.inference_mode():
             network = model.model.diffusion_model
             return super(type(network), network).forward(reference_segments(video, slots), timestep, text), model
 
-    shipped, result = precisions.MATRICES, {}
+    def compared(path, precision, products="auto"):
+        y, model = run(path, precision, products)
+        return {"error": error(y, reference), "bytes": model.model_size() / high.model_size()}
+
+    shipped, linear, result = precisions.MATRICES, Float8.linear, {}
     with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
         path = write_transformer(Path(folder, "r2v.safetensors"), Job.REFERENCE, params=params)
         reference, high = run(path, "bf16")
@@ -92,12 +110,12 @@ def forwards(quick: bool) -> dict:
                 if pattern is not None:
                     pattern = pattern.replace("{last}", str(params.num_layers - 1))
                 precisions.MATRICES = shipped if pattern is None else re.compile(pattern)
-                y, model = run(path, name)
-                result[name][variant] = {
-                    "error": error(y, reference),
-                    "bytes": model.model_size() / high.model_size(),
-                }
-    precisions.MATRICES = shipped
+                result[name][variant] = compared(path, name)
+        precisions.MATRICES = shipped
+        Float8.linear = lambda self, x, *rest: linear(self, rounded(x), *rest)
+        for name, products in OTHER_PRODUCTS.items():
+            result[name][f"products: {products}"] = compared(path, name, products)
+        Float8.linear = linear
     return result
 
 

@@ -13,7 +13,7 @@ import torch
 from comfy_api.latest import io
 
 from ...formats.float8_bits import portable
-from ...formats.kinds import Precision
+from ...formats.kinds import Precision, Products
 from ...model_loaders import folders
 from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.file_tensors import DTYPES
@@ -42,6 +42,7 @@ FOLDER = "diffusion_models"
 AUTO = "auto"
 JOBS = [AUTO, *(job.value for job in Job)]
 PRECISIONS = [precision.value for precision in Precision]
+PRODUCTS = [products.value for products in Products]
 PLAIN_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 DTYPES_OF_FLAGS = {"--fp32-unet": torch.float32, "--bf16-unet": torch.bfloat16, "--fp16-unet": torch.float16}
 
@@ -51,18 +52,20 @@ def load_patcher(
     job: str = AUTO,
     precision: str = AUTO,
     attention: str = AUTO,
+    products: str = AUTO,
     disable_dynamic: bool = False,
     others: int = 0,
 ):
     """A ModelPatcher for the checkpoint file or folder at `path`; `job` is a Job's value or auto, `precision` a
-    Precision's, `attention` one of attention.CHOICES. Its `model.notes` say in sentences what was chosen and why.
-    `disable_dynamic` keeps it from ComfyUI's dynamic VRAM, as in ComfyUI's own loaders. `others`: bytes that the other
-    models of the graph will take in RAM.
+    Precision's, `attention` one of attention.CHOICES, `products` a Products's. Its `model.notes` say in sentences what
+    was chosen and why. `disable_dynamic` keeps it from ComfyUI's dynamic VRAM, as in ComfyUI's own loaders. `others`:
+    bytes that the other models of the graph will take in RAM.
 
     Also what ComfyUI calls again to get an untouched copy (deep clones, devices of their own).
     Raises InputError for whatever is wrong with the file.
     """
-    for name, value, known in (("job", job, JOBS), ("precision", precision, PRECISIONS)):
+    choices = ("job", job, JOBS), ("precision", precision, PRECISIONS), ("products", products, PRODUCTS)
+    for name, value, known in choices:
         if value not in known:
             raise InputError(f"The {name} is {value!r}, but it must be one of {', '.join(known)}.")
     load_device = comfy.model_management.get_torch_device()
@@ -80,16 +83,17 @@ def load_patcher(
     # Packing is matrix work: for a graphics card where there is one.
     packing = load_device if load_device.type == "cuda" else "cpu"
     reading = versions.file_reader(), versions.maps_files()
-    weights = load_weights(checkpoint, chosen, dtype, packing, *reading, copies)
+    weights = load_weights(checkpoint, chosen, dtype, packing, *reading, copies, Products(products))
     fill(model.diffusion_model, weights, load_device)
     model.diffusion_model.attention = attention
+    model.notes += products_in_words(model.diffusion_model, Products(products), load_device)
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)
-    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention))
+    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention, products))
     return patcher
 
 
@@ -160,13 +164,33 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
         names = [key for key in tensors if key.startswith(f"{layer}.")]
         parts = {name.removeprefix(f"{layer}."): portable(tensors.pop(name), device) for name in names}
         bias = parts.pop("bias", None)
-        packed = Packed(empty.in_features, empty.out_features, format, parts, bias)
+        packed = Packed(empty.in_features, empty.out_features, format, parts, bias, layer in weights.exact)
         setattr(network.get_submodule(parent), child, packed)
     network.load_state_dict(tensors, strict=False, assign=True)
     left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
     if left:
         raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
     remember_files(network, weights.in_files)
+
+
+def products_in_words(network: torch.nn.Module, products: Products, device: torch.device) -> tuple[str, ...]:
+    """A sentence on how packed weights are multiplied, where this device can do it in 8 bits or is asked to."""
+    layers = [layer for layer in network.modules() if isinstance(layer, Packed)]
+    able = [layer for layer in layers if layer.format.quantised_input(device, layer.part_names) is not None]
+    rounding = sorted({layer.format.name for layer in able if not layer.exact})
+    exact = sorted({layer.format.name for layer in able if layer.exact})
+    said = []
+    if rounding:
+        said.append(f"Weights in {' and '.join(rounding)} are multiplied in 8 bits, their inputs too.")
+    if exact and products is Products.EXACT:
+        said.append(f"Weights in {' and '.join(exact)} are multiplied exactly, as chosen.")
+    elif exact:
+        said.append(
+            f"Weights in {' and '.join(exact)} are multiplied exactly; the products 8 bits is faster and less exact."
+        )
+    if layers and not able and products is Products.EIGHT_BITS:
+        said.append("This device multiplies none of the weights in 8 bits: they are multiplied exactly.")
+    return tuple(said)
 
 
 def entry_path(entry: str) -> Path:
@@ -213,26 +237,43 @@ class LoadModel(io.ComfyNode):
                     tooltip="What computes attention, most of the time of a large video. auto takes the fastest exact "
                     "one. sage and int8 are faster and round to 8 bits. flash and sage need packages of their own.",
                 ),
+                versions.advanced(
+                    io.Combo.Input(
+                        "products",
+                        options=PRODUCTS,
+                        default=AUTO,
+                        optional=True,
+                        tooltip="How weights in fp8 and int8 are multiplied. exact leaves what they are multiplied by "
+                        "as it is, as the official --low_vram does with fp8. 8 bits rounds that too, which is faster "
+                        "where the card can do it. auto is 8 bits for int8, where it costs little, and exact for fp8 "
+                        "or where the file asks for it.",
+                    )
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For any ComfyUI sampler.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, job: str, precision: str = AUTO, attention: str = AUTO):
+    def fingerprint_inputs(
+        cls, model: str, job: str, precision: str = AUTO, attention: str = AUTO, products: str = AUTO
+    ):
         path = entry_path(model)
         files = checkpoint_files(path)
         return [
             job,
             precision,
             attention,
+            products,
             *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files),
         ]
 
     @classmethod
-    def execute(cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO) -> io.NodeOutput:
+    def execute(
+        cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO, products: str = AUTO
+    ) -> io.NodeOutput:
         others = others_in(cls.hidden.prompt, cls.hidden.unique_id)
-        patcher = load_patcher(str(entry_path(model)), job, precision, attention, others=others)
+        patcher = load_patcher(str(entry_path(model)), job, precision, attention, products, others=others)
         loaded = patcher.model
         versions.tell(cls.hidden.unique_id, *loaded.notes, *missing_companions(loaded.job))
         return io.NodeOutput(patcher)

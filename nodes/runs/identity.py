@@ -11,6 +11,7 @@ import folder_paths
 import nodes as comfy_nodes
 from comfy_execution.graph_utils import is_link
 
+from ...formats.kinds import Products
 from ...model_loaders.folders import checkpoint_files
 from ...skyreels_v3.digest import digest
 from ...skyreels_v3.errors import InputError
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 ROOT, SOURCES = "skyreels_v3_jobs", "sources"
 # Inputs by whose names two results do not differ: model_stamps has what they come to.
-RESOLVED = {"SkyReelsLoadModel": {"model", "attention"}}
+RESOLVED = {"SkyReelsLoadModel": {"model", "attention", "products"}}
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,15 @@ def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
 
 
 def model_stamps(models: Iterable) -> list[tuple]:
-    """The checkpoints and LoRAs behind MODELs of Load Model, and an attention that rounds: another one of these is
-    another run. Exact attentions are one and the same.
+    """The checkpoints and LoRAs behind MODELs of Load Model, products of the artist's choice and an attention that
+    rounds: another one of these is another run. Exact attentions are one and the same.
     """
     stamps = []
     for model in models:
         stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))
+        products = model.cached_patcher_init[1][4]
+        if products != Products.AUTO.value:
+            stamps.append(("products", products))
         stamps += [lora.stamp for lora in attached(model) if lora.stamp is not None]
         attending = attention.choose(
             model.model.diffusion_model.attention, model.load_device, model.model_options["transformer_options"]

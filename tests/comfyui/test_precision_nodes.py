@@ -2,12 +2,14 @@
 
 import copy
 import gc
+import json
 import shutil
 from math import prod
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.params import expected_shapes
@@ -196,6 +198,39 @@ def test_numbers_that_are_not_finite_stop_the_sampling(load, forward, file, pack
 def test_an_unknown_precision(load, file, pack_nodes):
     with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match="precision is 'int4'"):
         load(str(file), precision="int4")
+
+
+def test_products_are_what_is_chosen_and_are_said(load, forward, file, exact, pack_nodes):
+    """On a processor int8 is multiplied as it is stored, and no other format is."""
+    stamps = pack_nodes.module("nodes.runs.identity").model_stamps
+    rounding, precise = (load(str(file), precision="int8", products=chosen) for chosen in ("auto", "exact"))
+    assert "Weights in int8 are multiplied in 8 bits, their inputs too." in rounding.model.notes
+    assert "Weights in int8 are multiplied exactly, as chosen." in precise.model.notes
+    errors = [relative_error(forward(patcher), exact) for patcher in (precise, rounding)]
+    assert errors[0] < 0.9 * errors[1]
+    assert stamps([precise]) == [*stamps([rounding]), ("products", "exact")]
+    make, arguments = precise.cached_patcher_init[:2]
+    assert torch.equal(forward(make(*arguments, disable_dynamic=True)), forward(precise))
+    sentence = "This device multiplies none of the weights in 8 bits: they are multiplied exactly."
+    assert sentence in load(str(file), precision="fp8", products="8 bits").model.notes
+    assert not any("multipl" in note for note in load(str(file), precision="fp8").model.notes)
+    with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match="products is 'fast', but it must be"):
+        load(str(file), products="fast")
+
+
+def test_a_file_that_wishes_for_exact_products_has_them_and_it_is_said(load, forward, tmp_path):
+    """The marker of an old fp8 file, and int8 of ComfyUI's with the wish in its layers."""
+    dialects.write("int8", tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    tensors = load_file(tmp_path / "r2v.safetensors")
+    plain = load(str(tmp_path / "r2v.safetensors"), "reference")
+    for key in [key for key in tensors if key.endswith("comfy_quant")]:
+        config = {**json.loads(bytes(tensors[key].tolist())), "full_precision_matrix_mult": True}
+        tensors[key] = torch.tensor(list(json.dumps(config).encode()), dtype=torch.uint8)
+    save_file(tensors, tmp_path / "wishing.safetensors")
+    wishing = load(str(tmp_path / "wishing.safetensors"), "reference")
+    assert any("are multiplied exactly" in note for note in wishing.model.notes)
+    assert not any("are multiplied exactly" in note for note in plain.model.notes)
+    assert not torch.equal(forward(wishing), forward(plain))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, transformer_weights
-from pack.formats.kinds import KINDS, Precision
+from pack.formats.kinds import KINDS, Precision, Products
 from pack.model_loaders.checkpoint import open_checkpoint
 from pack.model_loaders.stored import METADATA
 from pack.model_loaders.weights import load_weights
@@ -239,6 +239,58 @@ def test_a_quantised_file_that_was_cast_as_a_whole(tmp_path, dialect):
         *changed(tmp_path, dialect, lambda t, _: ({key: tensor.float() for key, tensor in t.items()}, None)),
         tolerance=2e-6,
     )
+
+
+# What a file says about its own arithmetic.
+
+WISH = "full_precision_matrix_mult"
+BLOCK_0 = {f"blocks.0.self_attn.{name}" for name in "qkvo"}
+
+
+def wished(tmp_path, dialect, said=True, where="header"):
+    """A file of a dialect in which the configuration of BLOCK_0 has the wish."""
+
+    def wish(tensors, layers):
+        for layer in BLOCK_0:
+            layers[layer][WISH] = said
+        prefix = "diffusion_model." if where == "prefixed header" else ""
+        if where != "tensors":
+            return tensors, {prefix + layer: config for layer, config in layers.items()}
+        return dialects.with_formats(tensors, layers, where)[0], None
+
+    return changed(tmp_path, dialect, wish)[0]
+
+
+@pytest.mark.parametrize("where", ["tensors", "header", "prefixed header"])
+@pytest.mark.parametrize("dialect", ["int8 rotated", "int8", "fp8 mixed"])
+def test_a_layer_that_wishes_for_exact_products_has_them(tmp_path, dialect, where):
+    wishing = open_checkpoint(wished(tmp_path, dialect, where=where))
+    said = {name for name, weight in wishing.weights.items() if weight.encoding and weight.encoding.exact}
+    assert said == {f"{layer}.weight" for layer in BLOCK_0}
+    kept = load_weights(wishing)
+    # By themselves inputs of int8 are rounded and those of fp8 are not.
+    assert kept.exact == (BLOCK_0 if "int8" in dialect else set(kept.formats))
+    assert load_weights(wishing, products=Products.EIGHT_BITS).exact == set()
+    assert load_weights(wishing, products=Products.EXACT).exact == set(kept.formats)
+    # Weights that are packed anew are not those that the file speaks of.
+    anew = Precision.FP8 if "int8" in dialect else Precision.INT8
+    assert load_weights(wishing, anew).exact.isdisjoint(BLOCK_0) == (anew is Precision.INT8)
+
+
+@pytest.mark.parametrize("said", [False, None])
+def test_a_layer_that_wishes_for_no_exact_products(tmp_path, said):
+    assert load_weights(open_checkpoint(wished(tmp_path, "int8", said))).exact == set()
+
+
+@pytest.mark.parametrize(("numbers", "prefix"), [(2, ""), (2, "model.diffusion_model."), (1, ""), (0, "")])
+def test_the_marker_of_older_files_wishes_by_its_size(tmp_path, numbers, prefix):
+    def mark(tensors, _):
+        tensors["scaled_fp8"] = torch.zeros(numbers).to(torch.float8_e4m3fn)
+        return {prefix + key: tensor for key, tensor in tensors.items()}, None
+
+    checkpoint = open_checkpoint(changed(tmp_path, "fp8 old", mark)[0])
+    encodings = [weight.encoding for weight in checkpoint.weights.values() if weight.encoding]
+    assert encodings and {encoding.exact for encoding in encodings} == {numbers == 2}
 
 
 # Names around the transformer, and what is no weight.

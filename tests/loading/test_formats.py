@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from comfy_kitchen.backends.eager import quantization as kitchen
 
 from pack.formats import base, float8_bits, linear
+from pack.formats import fp8 as fp8_format
 from pack.formats import int8 as int8_format
 from pack.formats.encoding import Encoding, rotation_for
 from pack.formats.fp8 import Float8
@@ -456,6 +457,25 @@ def test_a_packed_layer_on_a_device_without_8_bit_floats(monkeypatch):
     assert equal(layer(x), y)
     layer.to("cpu")
     assert layer.weight.dtype == torch.uint8 and equal(layer(x), y)
+
+
+@pytest.mark.parametrize("encoding", [Encoding("float8_e4m3fn"), Encoding("int8", 64), Encoding("nf4")], ids=str)
+def test_an_exact_layer_leaves_its_input_as_it_is(monkeypatch, encoding):
+    """On a card that multiplies fp8 and int8 as well: neither it nor the layer before it rounds the input."""
+    card, x = torch.device("cuda"), normal("x", (2, 5, 320))
+    for module in (fp8_format, int8_format):
+        for name in ("has_fp8_matmul", "has_int8_matmul"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, lambda device: True)
+    rounding, exact = packed(encoding), packed(encoding)
+    exact.exact = True
+    assert (rounding.quantised_input(card) is not None) == (encoding.kind != "nf4")
+    assert exact.quantised_input(card) is None
+    wanted = F.linear(x, exact.unpacked(torch.float32), exact.bias)
+    assert equal(exact(x), wanted)
+    assert equal(exact(x, gelu=True), F.gelu(wanted, approximate="tanh"))
+    if encoding.kind == "int8":  # whose products are the same on a processor
+        assert 0.001 < relative_error(rounding(x), wanted) < 0.02
 
 
 # The registry.

@@ -133,6 +133,17 @@ def test_what_only_comfyui_uses_is_not_lost(tmp_path, where):
     assert saved[f"{layer}.input_scale"] == 0.25
 
 
+def test_the_wish_of_an_older_file_stands_in_the_saved_one(tmp_path):
+    """Its marker of two numbers is not ComfyUI's any more where layers have a configuration."""
+    dialects.write("fp8 old", tmp_path / "r2v", Job.REFERENCE)
+    saved = save(tmp_path / "r2v.safetensors", tmp_path / "saved.safetensors", "auto", job=Job.REFERENCE)
+    layers = json.loads(saved.metadata["_quantization_metadata"])["layers"]
+    assert layers and all(config["full_precision_matrix_mult"] is True for config in layers.values())
+    changes = {"blocks.0.ffn.0.weight": lambda weight: weight.mul_(2)}
+    again = save(tmp_path / "saved.safetensors", tmp_path / "again.safetensors", "auto", changes=changes)
+    assert all(weight.encoding.exact for weight in again.weights.values() if weight.encoding)
+
+
 def test_the_header_is_one_that_both_generations_of_comfyui_read(tmp_path):
     source = write_transformer(tmp_path / "v2v_shot.safetensors", Job.SHOT)
     save(source, tmp_path / "saved.safetensors", "int8")
