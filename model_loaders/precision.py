@@ -14,6 +14,18 @@ MATRICES = re.compile(
     r"|audio_cross_attn\.(?:q_linear|kv_linear|proj))\.weight$"
 )
 
+# What the official code keeps in float32 of R2V, and the norms of queries and keys beside it, which kernels read so:
+# rounded to 16 bits, modulation is 0.2 % off.
+FLOAT32 = re.compile(
+    r"^time_embedding\.|(?:^|\.)modulation$|\.(?:norm3|norm_x|norm_q|norm_k|norm_k_img)\.(?:weight|bias)$"
+)
+
+
+def stays_float32(name: str, stored: StoredWeight) -> bool:
+    """Whether the weight `name` is kept in float32, whatever the dtype of the others: where its file has it so."""
+    wide = stored.encoding is None and stored.parts["weight"].dtype in ("F32", "F64")
+    return wide and FLOAT32.search(name) is not None
+
 
 def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encoding | None:
     """How the weight `name` is to be kept, None for plain numbers. auto: as it is stored, if it is a matrix."""

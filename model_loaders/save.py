@@ -27,7 +27,7 @@ from .header import read_header
 from .jobs import METADATA_JOB
 from .key_maps import PREFIXES
 from .params import expected_shapes
-from .precision import encoding_of
+from .precision import encoding_of, stays_float32
 from .safetensors_writer import SafetensorsFile, Spec
 from .stored import EXACT, METADATA, Part, StoredWeight, part_of
 from .weights import unpacked_weight
@@ -78,8 +78,8 @@ class _Planned:
 class SavePlan:
     """What a saved file will hold; nothing of the weights has been read.
 
-    precision: AUTO for as it is in the files.  dtype: of plain numbers.  changes: Wan name -> what is done to the
-    weight, as float32, before it is stored.
+    precision: AUTO for as it is in the files.  dtype: of plain numbers that do not stay float32.  changes: Wan
+    name -> what is done to the weight, as float32, before it is stored.
     Files that are in a ComfyUI format already are taken over byte for byte where AUTO or their own precision is asked
     for. fp8 is packed with one scale for the whole weight, as ComfyUI has it, int8 as Load Model does.
     Raises InputError for formats that ComfyUI does not have.
@@ -139,7 +139,8 @@ class SavePlan:
                 continue
             if encoding is not None:
                 encoding = _packed_anew(encoding)
-            planned.append(_Planned(name, encoding, dtype, config=encoding and comfy_config(encoding)))
+            own = torch.float32 if stays_float32(name, stored) else dtype
+            planned.append(_Planned(name, encoding, own, config=encoding and comfy_config(encoding)))
         return planned
 
     def _metadata(self) -> dict[str, str]:

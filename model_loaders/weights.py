@@ -17,7 +17,7 @@ from .checkpoint import Checkpoint
 from .copies_on_disk import CopiesOnDisk
 from .file_tensors import DTYPES, Reader, map_file, mapped, read, shaped
 from .params import expected_shapes
-from .precision import encoding_of, is_exact
+from .precision import encoding_of, is_exact, stays_float32
 from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 
@@ -57,10 +57,11 @@ def load_weights(
 ) -> Weights:
     """All weights of a checkpoint on the CPU.
 
-    dtype: of the plain ones, None for the file's own.  device: where weights are packed.  reader: maps a safetensors
-    file; the pack's own mapping where None.  maps: whether weights may lie on the pages of the files. Then memory is
-    used only for what is packed or cast: the rest is read when it is needed, so the files must stay as they are.
-    copies: where what is packed or cast goes instead of memory.  products: how packed weights will be multiplied.
+    dtype: of the plain ones that do not stay float32, None for the file's own.  device: where weights are packed.
+    reader: maps a safetensors file; the pack's own mapping where None.  maps: whether weights may lie on the pages of
+    the files. Then memory is used only for what is packed or cast: the rest is read when it is needed, so the files
+    must stay as they are.  copies: where what is packed or cast goes instead of memory.  products: how packed weights
+    will be multiplied.
     Raises InputError for files that have changed since they were opened and for numbers that are none.
     """
     weights = Weights()
@@ -73,7 +74,8 @@ def load_weights(
         shape = shapes[name]
         layer = name.removesuffix(".weight")
         if wanted is None:
-            tensors = {name: _plain(stored, shape, dtype, files)}
+            own = None if stays_float32(name, stored) else dtype
+            tensors = {name: _plain(stored, shape, own, files)}
         elif wanted == stored.encoding:
             weights.add(layer, wanted, products)
             tensors = {f"{layer}.{part}": files.tensor(place) for part, place in stored.parts.items()}

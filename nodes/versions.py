@@ -77,6 +77,13 @@ def model_dtype_flag() -> str | None:
     return f"--{names[0].removesuffix('_unet')}-unet" if names else None
 
 
+def keep_dtypes(network: torch.nn.Module) -> None:
+    """Notes the dtypes of a network's weights, which dynamic VRAM casts to those of the empty network otherwise."""
+    note = getattr(comfy.model_management, "archive_model_dtypes", None)  # with dynamic VRAM
+    if note is not None:
+        note(network)
+
+
 def attention_flag() -> str | None:
     """The flag by which ComfyUI was started with an attention of the user's choice; each version has others."""
     for name, value in vars(comfy.cli_args.args).items():

@@ -16,6 +16,14 @@ class Job(str, Enum):
     AVATAR = "avatar"
 
 
+class TimeStep(Enum):
+    """A step on the way from a timestep to the modulation of the blocks, in their order."""
+
+    SINUSOIDS = 0
+    EMBEDDING = 1
+    PROJECTION = 2
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a job is sampled, and what it needs for it. The rest of what a job is: `jobs/spec.py`."""
@@ -25,6 +33,8 @@ class Recipe:
     fps: int  # frames a second
     solver: str  # "unipc" or "euler"
     integer_timesteps: bool = True  # the network was distilled on sigma x 1000 cut down to a whole number
+    # The steps that the official code computes in float32; the others are in 16 bits, as the weights are used to.
+    float32_time: frozenset[TimeStep] = frozenset({TimeStep.EMBEDDING, TimeStep.PROJECTION})
     companions: tuple[str, ...] = ("text_encoders", "vae")  # ComfyUI's folders of the other models that it needs
     negative: str = ""  # the negative prompt where an artist gives none
 
@@ -38,7 +48,13 @@ AVATAR_NEGATIVE = (
 )
 AVATAR_COMPANIONS = ("text_encoders", "vae", "clip_vision", "audio_encoders")
 RECIPES: dict[Job, Recipe] = {
-    Job.REFERENCE: Recipe(steps=8, shift=5.0, fps=24, solver="unipc"),
+    Job.REFERENCE: Recipe(
+        steps=8,
+        shift=5.0,
+        fps=24,
+        solver="unipc",
+        float32_time=frozenset({TimeStep.SINUSOIDS, TimeStep.EMBEDDING}),
+    ),
     Job.EXTENSION: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
     Job.SHOT: Recipe(steps=8, shift=8.0, fps=24, solver="unipc"),
     Job.AVATAR: Recipe(
@@ -47,6 +63,7 @@ RECIPES: dict[Job, Recipe] = {
         fps=25,
         solver="euler",
         integer_timesteps=False,
+        float32_time=frozenset(),
         companions=AVATAR_COMPANIONS,
         negative=AVATAR_NEGATIVE,
     ),

@@ -171,6 +171,7 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
     if left:
         raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
     remember_files(network, weights.in_files)
+    versions.keep_dtypes(network)
 
 
 def products_in_words(network: torch.nn.Module, products: Products, device: torch.device) -> tuple[str, ...]:

@@ -56,6 +56,9 @@ class Network(SkyReelsTransformer):
         self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes
         self.sufficed: dict[int, Chunking] = {}  # by tokens, where the planned one ran out of memory; stays
         self.forwards: list[Forward] = []  # of this sampling
+        time_layers: list[Any] = [self.time_embedding[0], self.time_embedding[2], self.time_projection[1]]
+        for layer in time_layers:
+            layer.comfy_cast_weights = True  # to the dtype of their input, which may be float32
         self.requires_grad_(False)
         # What nodes for Wan networks read, by ComfyUI's names, which are those of the sizes too.
         for field in dataclasses.fields(params):
@@ -92,6 +95,8 @@ class Network(SkyReelsTransformer):
         runtime = Runtime(
             attention=chosen.run,
             affine=versions.resident_affine,
+            linear=lambda layer, x: layer(x),
+            float32_time=spec.recipe.float32_time,
             run_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             step_cache=self.step_cache,
             chunking=self._chunking(segments),

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ... import kernels
+from ..recipes import TimeStep
 from .audio_attention import AudioAttention
 from .chunking import USUAL, Chunking
 from .memory import attention_numbers, by_token_numbers
@@ -28,6 +30,11 @@ def stored_affine(norm: Any, device: torch.device) -> tuple[torch.Tensor, torch.
     return norm.weight.to(device, torch.float32), None if bias is None else bias.to(device, torch.float32)
 
 
+def stored_linear(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer on x [..., columns], in x's dtype; its weights may be kept in any floating dtype."""
+    return F.linear(x, layer.weight.to(x), layer.bias.to(x))
+
+
 def plain_block(index: int, block: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """Runs a block with nothing around it."""
     return block(x)
@@ -40,6 +47,9 @@ class Runtime:
     attention: Callable[..., torch.Tensor] = kernels.attention  # q, k, v [B, L, heads, d] -> [B, L, heads * d]
     # (norm layer, device) -> its weight and its bias (None where there is none), float32
     affine: Callable[[nn.Module, torch.device], tuple[torch.Tensor, torch.Tensor | None]] = stored_affine
+    # (linear layer, x) -> its output in x's dtype, whatever its weights are kept in
+    linear: Callable[[nn.Module, torch.Tensor], torch.Tensor] = stored_linear
+    float32_time: frozenset[TimeStep] = frozenset(TimeStep)  # see recipes.Recipe
     run_block: Callable[..., torch.Tensor] = plain_block  # (index, block, x) -> output; block(x) may overwrite x
     step_cache: StepCache | None = None  # of the projections that are the same in every step; None makes them in each
     chunking: Chunking = USUAL  # of a long sequence

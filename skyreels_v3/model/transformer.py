@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
 from ... import kernels
 from ..errors import InputError
+from ..recipes import TimeStep
 from .audio_attention import AudioProjection
 from .block import Block, BlockInputs, Runtime
 from .params import TransformerParams
@@ -128,7 +130,7 @@ class SkyReelsTransformer(nn.Module):
         x = torch.cat([rearrange(self.patch_embedding(s.latents), "b d t h w -> b (t h w) d") for s in segments], dim=1)
 
         cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
-        embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype)
+        embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype, runtime)
         prompt = cached("text", lambda: self._prompt(text, runtime.foreign_options is None))
         inputs = BlockInputs(
             layout=layout,
@@ -155,12 +157,17 @@ class SkyReelsTransformer(nn.Module):
         text, *key_bias = (merge_padding(text) if merge else None) or (text,)
         return self.text_embedding(text), *key_bias
 
-    def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype):
-        """Time embedding [B or 1, D], modulation [B or 1, 6, D] and that at timestep 0 or None; all float32."""
+    def _time(self, timestep: torch.Tensor, has_clean: bool, dtype: torch.dtype, runtime: Runtime):
+        """Time embedding [B or 1, D], modulation [B or 1, 6, D] and that at timestep 0 or None; all float32.
+
+        dtype: of the stream, and of the steps that are not computed in float32.
+        """
         if has_clean:
             timestep = torch.cat([timestep, timestep.new_zeros(1)])
-        embedding = self.time_embedding(sinusoidal_embedding(timestep, self.params.freq_dim).to(dtype))
-        modulation = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
+        own, linear = [torch.float32 if step in runtime.float32_time else dtype for step in TimeStep], runtime.linear
+        embedding = sinusoidal_embedding(timestep, self.params.freq_dim).to(own[0]).to(own[1])
+        embedding = linear(self.time_embedding[2], F.silu(linear(self.time_embedding[0], embedding))).to(own[2])
+        modulation = linear(self.time_projection[1], F.silu(embedding)).unflatten(-1, (6, -1)).float()
         embedding = embedding.float()
         if has_clean:
             return embedding[:-1], modulation[:-1], modulation[-1:]

@@ -22,7 +22,7 @@ from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from pack.tests.support import golden
+from pack.tests.support import dialects, golden
 from pack.tests.support.mapped import mapped_files
 from pack.tests.support.out_of_memory import OUT_OF_MEMORY
 
@@ -118,6 +118,30 @@ def test_the_dtype_is_that_of_most_weights(single):
     checkpoint = open_checkpoint(write("x.safetensors", changed))
     assert checkpoint.plain_dtype == "F16"
     assert load_weights(checkpoint).tensors["head.modulation"].dtype == torch.float32
+
+
+HIGH = ("modulation", "norm3", "norm_q", "norm_k", "time_embedding")
+
+
+@pytest.mark.parametrize("names", ["wan", "diffusers", "gguf"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_officially_float32_stays_so(tmp_path, names, dtype):
+    """Where the file has it in float32; the rest becomes what was asked for. GGUF files have all vectors so."""
+    if names == "gguf":
+        dialects.write("Q8_0", tmp_path / "r2v", Job.REFERENCE)
+        path = tmp_path / "r2v.gguf"
+    else:
+        path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, names, dtype=torch.float32)
+    checkpoint = open_checkpoint(path, Job.REFERENCE)
+    loaded = load_weights(checkpoint, Precision.AUTO, dtype)
+    plain = {key: tensor for key, tensor in loaded.tensors.items() if key.rpartition(".")[0] not in loaded.formats}
+    assert len(plain) > 20
+    for key, tensor in plain.items():
+        wide = checkpoint.weights[key].parts["weight"].dtype == "F32" and any(part in HIGH for part in key.split("."))
+        assert tensor.dtype == (torch.float32 if wide else dtype), key
+    assert plain["blocks.1.modulation"].dtype == torch.float32
+    half = write_transformer(tmp_path / "half.safetensors", Job.REFERENCE, dtype=torch.float16)
+    assert {one.dtype for one in load_weights(open_checkpoint(half), dtype=dtype).tensors.values()} == {dtype}
 
 
 def test_a_whole_checkpoint_gives_its_transformer(single):
