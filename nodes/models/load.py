@@ -86,7 +86,8 @@ def load_patcher(
     weights = load_weights(checkpoint, chosen, dtype, packing, *reading, copies, Products(products))
     fill(model.diffusion_model, weights, load_device)
     model.diffusion_model.attention = attention
-    model.notes += products_in_words(model.diffusion_model, Products(products), load_device)
+    asked = any(weight.encoding is not None and weight.encoding.exact for weight in checkpoint.weights.values())
+    model.notes += products_in_words(model.diffusion_model, Products(products), asked, load_device)
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
@@ -174,8 +175,13 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
     versions.keep_dtypes(network)
 
 
-def products_in_words(network: torch.nn.Module, products: Products, device: torch.device) -> tuple[str, ...]:
-    """A sentence on how packed weights are multiplied, where this device can do it in 8 bits or is asked to."""
+def products_in_words(
+    network: torch.nn.Module, products: Products, asked: bool, device: torch.device
+) -> tuple[str, ...]:
+    """Sentences on how packed weights are multiplied, where this device can do it in 8 bits or is told to.
+
+    asked: whether the file asks for exact products of some layers.
+    """
     layers = [layer for layer in network.modules() if isinstance(layer, Packed)]
     able = [layer for layer in layers if layer.format.quantised_input(device, layer.part_names) is not None]
     rounding = sorted({layer.format.name for layer in able if not layer.exact})
@@ -185,9 +191,11 @@ def products_in_words(network: torch.nn.Module, products: Products, device: torc
         said.append(f"Weights in {' and '.join(rounding)} are multiplied in 8 bits, their inputs too.")
     if exact and products is Products.EXACT:
         said.append(f"Weights in {' and '.join(exact)} are multiplied exactly, as chosen.")
+    elif exact and asked:
+        said.append("Where the file asks for it, weights are multiplied exactly.")
     elif exact:
         said.append(
-            f"Weights in {' and '.join(exact)} are multiplied exactly; the products 8 bits is faster and less exact."
+            f"Weights in {' and '.join(exact)} are multiplied exactly; products 8 bits is faster, not so exact."
         )
     if layers and not able and products is Products.EIGHT_BITS:
         said.append("This device multiplies none of the weights in 8 bits: they are multiplied exactly.")

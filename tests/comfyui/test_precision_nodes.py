@@ -200,6 +200,23 @@ def test_an_unknown_precision(load, file, pack_nodes):
         load(str(file), precision="int4")
 
 
+@pytest.mark.parametrize(
+    ("products", "said"),
+    [
+        ("auto", "Weights in fp8 are multiplied exactly; products 8 bits is faster, not so exact."),
+        ("exact", "Weights in fp8 are multiplied exactly, as chosen."),
+        ("8 bits", "Weights in fp8 are multiplied in 8 bits, their inputs too."),
+    ],
+)
+def test_products_on_a_card_that_multiplies_fp8(load, file, pack_nodes, monkeypatch, products, said):
+    module, card = pack_nodes.module("nodes.models.load"), torch.device("cuda")
+    network = load(str(file), precision="fp8", products=products).model.diffusion_model
+    monkeypatch.setattr(pack_nodes.module("formats.fp8"), "has_fp8_matmul", lambda device: True)
+    assert module.products_in_words(network, module.Products(products), False, card) == (said,)
+    layer = network.blocks[0].ffn[0]
+    assert (layer.quantised_input(card) is None) == (products != "8 bits")
+
+
 def test_products_are_what_is_chosen_and_are_said(load, forward, file, exact, pack_nodes):
     """On a processor int8 is multiplied as it is stored, and no other format is."""
     stamps = pack_nodes.module("nodes.runs.identity").model_stamps
@@ -228,8 +245,8 @@ def test_a_file_that_wishes_for_exact_products_has_them_and_it_is_said(load, for
         tensors[key] = torch.tensor(list(json.dumps(config).encode()), dtype=torch.uint8)
     save_file(tensors, tmp_path / "wishing.safetensors")
     wishing = load(str(tmp_path / "wishing.safetensors"), "reference")
-    assert any("are multiplied exactly" in note for note in wishing.model.notes)
-    assert not any("are multiplied exactly" in note for note in plain.model.notes)
+    sentence = "Where the file asks for it, weights are multiplied exactly."
+    assert sentence in wishing.model.notes and sentence not in plain.model.notes
     assert not torch.equal(forward(wishing), forward(plain))
 
 
