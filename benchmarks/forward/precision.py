@@ -81,6 +81,7 @@ def forwards(quick: bool) -> dict:
     from pack.formats.fp8 import Float8
     from pack.model_loaders import precision as precisions
     from pack.nodes.models.load import load_patcher
+    from pack.skyreels_v3.model.block import Runtime
     from pack.skyreels_v3.model.params import TransformerParams
     from pack.skyreels_v3.model.sequence import reference_segments
     from pack.skyreels_v3.recipes import Job
@@ -94,7 +95,9 @@ def forwards(quick: bool) -> dict:
         model = load_patcher(str(path), "reference", precision, products=products)
         with torch.inference_mode():
             network = model.model.diffusion_model
-            return super(type(network), network).forward(reference_segments(video, slots), timestep, text), model
+            runtime = Runtime(linear=lambda layer, x: layer(x))  # which may be packed
+            segments = reference_segments(video, slots)
+            return super(type(network), network).forward(segments, timestep, text, runtime=runtime), model
 
     def compared(path, precision, products="auto"):
         y, model = run(path, precision, products)
