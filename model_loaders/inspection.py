@@ -20,7 +20,7 @@ from .folders import files_below, models_below
 from .gguf_layout import WAN
 from .header import Header, Read, read_header
 from .jobs import ASSUMED
-from .lora_names import is_distilled
+from .lora_names import INSTEAD, READ_KINDS, is_distilled
 from .lora_styles import EVERYTHING, lora_style
 from .other_models import AnotherModel, OtherModel, architecture_model, is_lora
 from .precision import automatic
@@ -289,13 +289,10 @@ def sentence_of(text: str) -> str:
 
 def _lora(given: str, path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Inspection:
     found = lora_style(tensors)
-    advice = [
-        "Put it into models/loras and load it with SkyReels-V3 LoRA, behind SkyReels-V3 Load Model."
-        if not found.kind
-        else f"A {found.kind} cannot run beside quantised weights: load the model in bf16 and this file with ComfyUI's "
-        "LoraLoaderModelOnly, from models/loras."
-    ]
-    if not found.fitting and not found.kind:
+    advice = ["Put it into models/loras and load it with SkyReels-V3 LoRA, behind SkyReels-V3 Load Model."]
+    if found.kind and found.kind not in READ_KINDS:
+        advice = [f"SkyReels-V3 LoRA does not read this kind of LoRA ({found.kind}): {INSTEAD}."]
+    elif not found.fitting:
         advice = ["None of its layers is in a SkyReels-V3 model: look for a LoRA for Wan 2.1 14B or SkyReels-V3."]
     elif found.width and found.width != EVERYTHING.dim:
         advice.append(

@@ -14,7 +14,8 @@ from ..skyreels_v3.model.params import TransformerParams
 from .file_tensors import Reader, map_file, mapped, read_from
 from .header import read_header
 from .key_maps import find_dialect
-from .lora_names import PARTS, is_distilled, layer_names, of_second, other_kind, split, wan_names
+from .lora_names import INSTEAD, PARTS, READ_KINDS, is_distilled, layer_names, of_second, other_kind, split, wan_names
+from .lora_products import MisfitError, Product, ProductDelta, multiplied, product_of
 from .lora_scale import ScaleRule, scale_rule
 from .params import expected_shapes
 from .stored import Part, part_of
@@ -25,7 +26,16 @@ Get = Callable[[str], torch.Tensor]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
 SAME = {"diff_m": "diff", "up_b": "diff_b"}  # parts that change the same weight as another
-BY_ROWS = ("up", "diff", "diff_b")  # parts of which each of several fused layers has its own rows
+BY_ROWS = (
+    "up",
+    "diff",
+    "diff_b",
+    "magnitude",
+    "lokr_w1",
+    "lokr_w1_a",
+    "hada_w1_a",
+    "hada_w2_a",
+)  # parts of which each of several fused layers has its own rows
 
 
 @dataclass(frozen=True)
@@ -50,25 +60,27 @@ class LoraFile:
     """A checked LoRA; of its tensors only the alphas have been read.
 
     parts: key in the file -> where it lies.  layers: Wan name of a linear layer -> what the file has for it.
-    branches: name in the state dict of a Lora of these layers -> key in the file.  factors: name in it -> what the
-    file's tensor is multiplied by.  deltas: Wan name of any other weight -> its change.  left_out: layers of the file
-    that this network does not have.  replacing: weights that it would set, not change.  shares: Wan name of a layer ->
-    (place, count): which of so many parts of the rows in the file is its own.  second: layer of a second transformer,
-    which is left out -> what that is called.  about_scale: sentences on what tells its scale.
-    count: layers in the file.  is_distilled: whether it is one that saves steps.
+    branches: name in the state dict of a Lora of these layers -> keys in the file, which are multiplied.  factors: name
+    in it -> what the file's tensor is multiplied by.  deltas: Wan name of any other weight -> its change.  left_out:
+    layers of the file that this network does not have.  replacing: weights that it would set, not change.  shares: Wan
+    name of a layer -> (place, count): which of so many parts of the rows in the file is its own.  second: layer of a
+    second transformer, which is left out -> what that is called.  about_scale: sentences on what tells its scale.
+    kind: "LoKr" ..., empty for plain LoRAs.  count: layers in the file.  is_distilled: whether it is one that saves
+    steps.
     """
 
     path: Path
     parts: dict[str, Part]
     layers: dict[str, BranchParams] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
+    branches: dict[str, tuple[str, ...]] = field(default_factory=dict)
     factors: dict[str, float] = field(default_factory=dict)
-    deltas: dict[str, WeightDelta] = field(default_factory=dict)
+    deltas: dict[str, WeightDelta | ProductDelta] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     replacing: list[str] = field(default_factory=list)
     shares: dict[str, tuple[int, int]] = field(default_factory=dict)
     second: dict[str, str] = field(default_factory=dict)
     about_scale: list[str] = field(default_factory=list)
+    kind: str = ""
     count: int = 0
     is_distilled: bool = False
 
@@ -76,7 +88,8 @@ class LoraFile:
         """What it is, in a line: its layers and ranks."""
         ranks = sorted({layer.rank for layer in self.layers.values() if layer.rank})
         span = "" if not ranks else f", rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else "")
-        return f"{self.path.name}: {self.count - len(self.left_out)} layers{span}"
+        kind = f", {self.kind}" if self.kind else ""
+        return f"{self.path.name}: {self.count - len(self.left_out)} layers{kind}{span}"
 
     def notes(self) -> list[str]:
         """Sentences for the artist: what is left out and what to expect."""
@@ -113,9 +126,11 @@ class LoraFile:
         Then memory is used when it is needed, and the file must stay as it is. Raises InputError if it has changed.
         """
         with _opened(self.path, self.parts, reader, maps) as get:
-            state = {name: _as_matrix(get(key)) for name, key in self.branches.items()}
+            state = {name: multiplied([_as_matrix(get(key)) for key in keys]) for name, keys in self.branches.items()}
             for layer, (place, count) in self.shares.items():
-                for name in (f"{module_name(layer)}.up.weight", f"{module_name(layer)}.bias.weight"):
+                mix = f"{module_name(layer)}.mix.weight"  # whose rows are those of a LoKr
+                others = (f"{module_name(layer)}.{part}.weight" for part in ("other_up", "bias", "magnitude"))
+                for name in (mix if mix in state else f"{module_name(layer)}.up.weight", *others):
                     if count > 1 and name in state:
                         state[name] = state[name].chunk(count)[place]
             for name, factor in self.factors.items():
@@ -134,16 +149,14 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
     header = read_header(path)
     if header.file_format != "safetensors":
         raise InputError(f"{name} is a GGUF file, but LoRAs are read from safetensors: {MODEL} in that format.")
-    kind = other_kind(header.tensors)
-    if kind:
-        raise InputError(
-            f"{name} is a {kind}, which cannot run beside quantised weights: load the model in bf16 and use ComfyUI's "
-            "LoraLoaderModelOnly, or use the plain LoRA."
-        )
+    kind = other_kind(header.tensors) or ""
+    if kind and kind not in READ_KINDS:
+        raise InputError(f"{name} is a kind of LoRA that SkyReels-V3 LoRA does not read ({kind}): {INSTEAD}.")
     shapes = expected_shapes(params)
     lora = LoraFile(
         path,
         {key: part_of(path, key, header) for key in header.tensors},
+        kind=kind,
         is_distilled=is_distilled(path.stem, header.metadata),
     )
     found = _layers(lora, header.tensors, shapes)
@@ -222,14 +235,18 @@ def _add(
     shape, bias = shapes[weight], shapes.get(f"{layer}.bias")
     if "set" in given:
         lora.replacing.append(layer)
-    rank = _rank({part: tensor.shape for part, tensor in given.items()}, parts, layer, name)
+    own = {part: tensor.shape for part, tensor in given.items()}
+    product = _product(own, layer, name)
+    rank = _rank(own, parts, layer, name) if product is None else product.rank
     if "alpha" in parts:
-        scale = _scale(name, layer, rank, get(parts["alpha"]))
+        scale = _scale(name, layer, rank if product is None else product.alpha_rank, get(parts["alpha"]))
     else:
         scale = rule.scale(parts["down"], rank) if rule and rank and "down" in parts else 1.0
     bias_scale = scale if _is_of_pair(parts) else 1.0
     made, needed = None, ()
-    if rank:
+    if product is not None:
+        made, needed = (product.rows, product.columns), (shape[0], prod(shape[1:]))
+    elif rank:
         made, needed = (given["up"].shape[0], prod(given["down"].shape[1:])), (shape[0], prod(shape[1:]))
     elif rank is not None:
         made, needed = _without_ones(given["diff"].shape), _without_ones(shape)
@@ -240,28 +257,62 @@ def _add(
             )
         # Image-to-video models read more channels; the rest of such a LoRA fits.
         lora.left_out.append(layer)
-        rank = None
+        rank = product = None
     if "diff_b" in given and (bias is None or _without_ones(given["diff_b"].shape) != _without_ones(bias)):
         raise InputError(
             f"In {name}, {layer} changes a bias of {_times(given['diff_b'].shape)}, but this model's has "
             f"{_times(bias or (0,))}: {MODEL}."
         )
+    if "magnitude" in given and rank is not None and not _is_of_rows(given["magnitude"].shape, shape, layer, name):
+        lora.left_out.append(layer)
+        rank = product = None
     if rank is None and "diff_b" not in given:
         return
     if len(shape) == 2:
-        lora.layers[layer] = BranchParams(shape[1], shape[0], rank, scale, "diff_b" in given)
+        params = BranchParams(shape[1], shape[0], rank, scale)
         kinds = {"diff": "up", "diff_b": "bias"}
-        for part in given.keys() - {"set"}:
-            lora.branches[f"{module_name(layer)}.{kinds.get(part, part)}.weight"] = parts[part]
+        weights = {kinds.get(part, part): (part,) for part in given.keys() - {"set"}}
+        if product is not None:
+            params = product.params(scale)
+            weights = {**product.weights} | {key: weights[key] for key in weights.keys() & {"bias", "magnitude"}}
+        lora.layers[layer] = replace(params, bias="bias" in weights, magnitude="magnitude" in weights)
+        for key, some in weights.items():
+            lora.branches[f"{module_name(layer)}.{key}.weight"] = tuple(parts[part] for part in some)
         if bias_scale != 1:
             lora.factors[f"{module_name(layer)}.bias.weight"] = bias_scale
         return
-    if rank is not None:
+    if product is not None:
+        lora.deltas[weight] = ProductDelta(shape, product, scale, parts)
+    elif rank is not None:
         lora.deltas[weight] = WeightDelta(
             shape, parts.get("diff", ""), parts.get("up", ""), parts.get("down", ""), scale
         )
     if "diff_b" in given and bias is not None:  # else refused above
         lora.deltas[f"{layer}.bias"] = WeightDelta(bias, parts["diff_b"], scale=bias_scale)
+
+
+def _product(shapes: Mapping[str, Shape], layer: str, name: str) -> Product | None:
+    """What a layer has of a LoKr or a LoHa, None if it has nothing of them."""
+    try:
+        return product_of(shapes)
+    except MisfitError as error:
+        what = ", ".join(f"{part} of {_times(shape)}" for part, shape in shapes.items())
+        raise InputError(f"{name} has {what} for {layer}, but {error}: it is damaged, download it again.") from error
+
+
+def _is_of_rows(size: Shape, shape: Shape, layer: str, name: str) -> bool:
+    """Whether a DoRA's magnitudes of this size can run beside a layer: it has to be a linear one."""
+    if len(shape) == 2 and size[:1] != shape[:1] and size[-1:] == shape[1:]:
+        raise InputError(
+            f"{name} is a DoRA with a magnitude for each column of {layer}, which cannot run beside a layer: use one "
+            "with a magnitude for each row (in LyCORIS, wd_on_output), or a LoRA, LoKr or LoHa."
+        )
+    if _without_ones(size) != shape[:1]:
+        raise InputError(
+            f"In {name}, the magnitudes of {layer} are {_times(size)}, but this model's layer has {shape[0]} rows: "
+            f"{MODEL}."
+        )
+    return len(shape) == 2
 
 
 def _rank(shapes: Mapping[str, Shape], parts: Mapping[str, str], layer: str, name: str) -> int | None:
@@ -277,7 +328,7 @@ def _rank(shapes: Mapping[str, Shape], parts: Mapping[str, str], layer: str, nam
         return down[0]
     if has == {"diff"}:
         return 0
-    if has or "alpha" in parts or _is_of_pair(parts):
+    if has or parts.keys() & {"alpha", "magnitude"} or _is_of_pair(parts):
         raise InputError(
             f"{name} has {some([parts[part] for part in parts])} for {layer}, but a LoRA has two halves, down and up, "
             "or one difference: it is damaged, download it again."

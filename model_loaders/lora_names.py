@@ -33,6 +33,8 @@ _SECOND = re.compile(r"(?:^|[._])((?:transformer|diffusion_model|model|dit|unet)
 # After a layer's name. PEFT puts the names of its adapters ("default") before `weight`.
 _END = r"(?:\.(?!(?:weight|bias)$)[\w-]+)*(?:\.weight)?$"
 _LORA = r"[._]lora(?:_linear_layer)?[._]"
+LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
+LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 PARTS = {
     "down": re.compile(_LORA + "(?:A|down)" + _END),
     "up": re.compile(_LORA + "(?:B|up)" + _END),
@@ -42,6 +44,8 @@ PARTS = {
     "diff_b": re.compile(r"\.(?:diff_b|b_norm)$"),
     "diff_m": re.compile(r"\.diff_m$"),
     "set": re.compile(r"\.set_weight$"),
+    "magnitude": re.compile(rf"[._](?:dora_scale|lora_magnitude_vector){_END}"),
+    **{part: re.compile(rf"[._]{part}{_END}") for part in (*LOKR, *LOHA)},
 }
 
 # Layers that some make one of, in the names of either dialect -> Wan names of their rows' owners, all of one height.
@@ -53,14 +57,18 @@ FUSED = {
     "attn2.to_added_kv": ("cross_attn.k_img", "cross_attn.v_img"),
 }
 
-# Kinds whose change of a weight is no product of two thin matrices.
+# Kinds whose change of a weight is no product of two thin matrices; a file's is the first of which it has something.
 OTHER_KINDS = {
+    "OFT": re.compile(r"[._]oft_|[._]boft_"),
+    "GLoRA": re.compile(r"(?<=_[qkvo\d])\.[ab][12]\.weight$"),
+    "Tucker LoRA": re.compile(r"[._]lora_mid|[._](?:lokr|hada)_t[12]"),
     "DoRA": re.compile(r"dora_scale|lora_magnitude_vector"),
     "LoKr": re.compile(r"[._]lokr_"),
     "LoHa": re.compile(r"[._]hada_"),
-    "OFT": re.compile(r"[._]oft_|[._]boft_"),
-    "Tucker LoRA": re.compile(r"[._]lora_mid"),
 }
+# What of them has a Branch, see skyreels_v3/model/lora.py.
+READ_KINDS = {"DoRA", "LoKr", "LoHa"}
+INSTEAD = "use one that was trained as a LoRA, DoRA, LoKr or LoHa"
 
 # LoRAs that let a model do with fewer steps, by what they are called.
 DISTILLED = re.compile(

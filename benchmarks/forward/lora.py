@@ -113,7 +113,7 @@ def forwards(quick: bool) -> dict:
         with torch.inference_mode(), applied(network, loras):
             return peers.velocity(network, given, Runtime())
 
-    calls = {"without": run, "with": lambda: run((lora, 1.0))}
+    calls = {"without": run, "with": lambda: run((lora, 1.0, {}))}
     if not card:
         torch.set_num_threads(1)
     waiting = {name: measure.waited_for(call, device) for name, call in calls.items()}

@@ -30,7 +30,7 @@ def weight_changes(model) -> dict[str, Change]:
     for one in attached(model):
         for layer, branch in one.lora.branches.items() if one.strength else ():
             if branch.up is not None:
-                add = partial(_added, branch=branch, strength=one.strength)
+                add = partial(branch.merged, strength=one.strength)
                 changes.setdefault(f"{layer}.weight", []).append(add)
             if branch.bias is not None:
                 add = partial(_added_to_bias, branch=branch, strength=one.strength)
@@ -68,15 +68,6 @@ def _replaced(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 def _patched(weight: torch.Tensor, patches: list, key: str) -> torch.Tensor:
     return comfy.lora.calculate_weight(patches, weight, key)
-
-
-def _added(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:
-    if branch.up is None:
-        return weight
-    up = branch.up.weight.detach().to(weight)
-    if branch.down is None:
-        return weight.add_(up, alpha=strength * branch.scale)
-    return weight.addmm_(up, branch.down.weight.detach().to(weight), alpha=strength * branch.scale)
 
 
 def _added_to_bias(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:

@@ -2,30 +2,39 @@
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.ops
 import torch
 
-from ...skyreels_v3.model.lora import BranchParams, Lora
+from ...skyreels_v3.model.lora import BranchParams, Gain, Lora
 from .. import versions
+from .layers import Packed
 
 KEY = "skyreels_loras"  # of the attachment that lists them, and of the additional models
 
 
 @dataclass(frozen=True)
 class AppliedLora:
-    """A LoRA on a model. stamp: the name of its file and what changes with it, None if it came from another node."""
+    """A LoRA on a model. stamp: the name of its file and what changes with it, None if it came from another node.
+
+    gains: of a DoRA, within a sampling: between two, other nodes may change the weights that they follow from.
+    """
 
     lora: Lora
     strength: float
     stamp: tuple[Any, ...] | None = None
+    gains: Mapping[str, Gain] = field(default_factory=dict, compare=False)
 
 
 @contextmanager
 def placed(module: torch.nn.Module, like: torch.Tensor):
-    """See skyreels_v3.model.lora.stored: from wherever ComfyUI keeps the weight."""
+    """See skyreels_v3.model.lora.stored: from wherever ComfyUI keeps the weight, however it is stored."""
+    if isinstance(module, Packed):
+        with module.placed(like) as (parts, _):
+            yield module.format.unpack(parts, module.out_features, module.in_features, like.dtype)
+        return
     with versions.weight_on(module, like.device, like.dtype) as (weight, _):
         yield weight.to(like.dtype)
 

@@ -104,7 +104,7 @@ class Network(SkyReelsTransformer):
             foreign_options=transformer_options if self._has_foreign_attention() else None,
         )
         given = {keyword: conditions[name] for keyword, name in AVATAR_INPUTS.items() if name in conditions}
-        with applied(self, ((one.lora, one.strength) for one in self.loras)):
+        with applied(self, ((one.lora, one.strength, one.gains) for one in self.loras)):
             velocity = self._in_memory(runtime, segments, timestep, context, **given)
             # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
             finite = bool(torch.isfinite(velocity).all())
@@ -176,7 +176,7 @@ def begin_sampling(patcher) -> None:
     Raises InputError where another patcher of the same network is sampling with other weights.
     """
     network, device = patcher.model.diffusion_model, patcher.load_device
-    network.loras, changes = attached(patcher), (attached(patcher), patcher.patches_uuid)
+    loras, changes = attached(patcher), (attached(patcher), patcher.patches_uuid)
     if network.changes not in (None, changes):
         end_sampling(patcher)
         raise InputError(
@@ -184,6 +184,8 @@ def begin_sampling(patcher) -> None:
             "in one way at a time: load the checkpoint of one of them by a second SkyReels-V3 Load Model."
         )
     network.changes = changes
+    like = torch.empty(0, dtype=patcher.model.manual_cast_dtype or patcher.model.get_dtype(), device=device)
+    network.loras = tuple(dataclasses.replace(one, gains=one.lora.gains(network, like)) for one in loras)
     memory = comfy.model_management.get_total_memory(device)
     network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
     # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last bits.

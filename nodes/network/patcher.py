@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -9,6 +10,8 @@ import comfy.weight_adapter
 import torch
 
 from ...formats.linear import PackedLinear
+from ...model_loaders.lora_names import INSTEAD
+from ...model_loaders.lora_products import MisfitError, pair_of, product_of
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.lora import BranchParams, module_name
 from .. import versions
@@ -22,6 +25,20 @@ NOTHING_FITS = (
     "A node changes nothing in the SkyReels-V3 model: its LoRA is for another model, or in names that ComfyUI's "
     "loaders do not know. SkyReels-V3 LoRA reads the names of all trainers and says what fits."
 )
+
+ONE_OF_OURS = "use SkyReels-V3 LoRA for a LoRA"
+# What `weights` of ComfyUI's adapters are, in its order; names are those of `lora_names.PARTS`, where they have one.
+ADAPTERS = {
+    comfy.weight_adapter.LoRAAdapter: ("up", "down", "alpha", "mid", "magnitude", "reshape"),
+    comfy.weight_adapter.LoHaAdapter: (
+        *("hada_w1_a", "hada_w1_b", "alpha", "hada_w2_a", "hada_w2_b"),
+        *("hada_t1", "hada_t2", "magnitude"),
+    ),
+    comfy.weight_adapter.LoKrAdapter: (
+        *("lokr_w1", "lokr_w2", "alpha", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"),
+        *("lokr_t2", "magnitude"),
+    ),
+}
 
 
 def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
@@ -136,31 +153,42 @@ class PackedPatches(Mixed):
 
 def _branch(patch, layer: str, module: PackedLinear) -> tuple[BranchParams, dict[str, torch.Tensor]]:
     """A patch as a LoRA's branch and the branch's weights. Raises InputError where it is something else."""
-    columns, rows = module.in_features, module.out_features
-    if isinstance(patch, comfy.weight_adapter.LoRAAdapter):
-        up, down, alpha, *others = patch.weights
-        if all(other is None for other in others):
-            rank = down.shape[0]
-            scale = 1.0 if alpha is None else float(alpha) / rank
-            parts = {"up": up.flatten(1), "down": down.flatten(1)}
-            return _fitting(BranchParams(columns, rows, rank, scale), parts, layer)
+    parts = ADAPTERS.get(type(patch), ())
+    if parts and len(parts) == len(patch.weights):
+        given = dict(zip(parts, patch.weights, strict=True))
+        alpha, magnitude = given.pop("alpha"), given.pop("magnitude")
+        tensors = {part: tensor for part, tensor in given.items() if tensor is not None}
+        shapes = {part: tuple(tensor.shape) for part, tensor in tensors.items()}
+        try:
+            product = pair_of(shapes) or product_of(shapes)
+        except MisfitError:
+            product = None
+        if product is not None:
+            scale = 1.0 if alpha is None or not product.alpha_rank else float(alpha) / product.alpha_rank
+            weights = product.tensors(tensors.__getitem__)
+            if magnitude is None:
+                return _fitting(product.params(scale), weights, layer, module)
+            if magnitude.shape[0] == magnitude.numel() == product.rows:
+                params = replace(product.params(scale), magnitude=True)
+                return _fitting(params, weights | {"magnitude": magnitude.reshape(-1, 1)}, layer, module)
     elif isinstance(patch, tuple) and patch[0] == "diff" and len(patch[1]) == 1:
-        return _fitting(BranchParams(columns, rows, 0), {"up": patch[1][0].flatten(1)}, layer)
-    raise _refused(layer, module)
+        whole = patch[1][0].flatten(1)
+        return _fitting(BranchParams(whole.shape[1], len(whole), 0), {"up": whole}, layer, module)
+    is_other = isinstance(patch, comfy.weight_adapter.WeightAdapterBase) and not parts
+    raise _refused(layer, module, INSTEAD if is_other else ONE_OF_OURS)
 
 
-def _fitting(params: BranchParams, parts: dict[str, torch.Tensor], layer: str):
-    rows, columns = parts["up"].shape[0], parts.get("down", parts["up"]).shape[1]
-    if (rows, columns) != (params.rows, params.columns):
+def _fitting(params: BranchParams, parts: dict[str, torch.Tensor], layer: str, module: PackedLinear):
+    if (params.rows, params.columns) != (module.out_features, module.in_features):
         raise InputError(
-            f"A LoRA is for a weight of {rows} x {columns} at {layer}, but this model's has {params.rows} x "
-            f"{params.columns}: choose a LoRA for Wan 2.1 14B or SkyReels-V3."
+            f"A LoRA is for a weight of {params.rows} x {params.columns} at {layer}, but this model's has "
+            f"{module.out_features} x {module.in_features}: choose a LoRA for Wan 2.1 14B or SkyReels-V3."
         )
     return params, parts
 
 
-def _refused(layer: str, module: PackedLinear) -> InputError:
+def _refused(layer: str, module: PackedLinear, instead: str = ONE_OF_OURS) -> InputError:
     return InputError(
         f"A node changes the weight of {layer} in a way that is not possible while it is stored as "
-        f"{module.format.name}: use SkyReels-V3 LoRA for a LoRA, or choose the precision bf16 in Load Model."
+        f"{module.format.name}: {instead}, or choose the precision bf16 in Load Model."
     )

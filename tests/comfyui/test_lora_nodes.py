@@ -9,7 +9,17 @@ from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weight
 from pack.formats.kinds import PACKED
 from pack.model_loaders.params import expected_shapes
 from pack.tests.support.golden import relative_error
-from pack.tests.support.loras import ALPHA, RANK, changed_weights, linear_layers, lora_pairs, named, write_lora
+from pack.tests.support.loras import (
+    ALPHA,
+    RANK,
+    changed_weights,
+    linear_layers,
+    lora_pairs,
+    lora_products,
+    named,
+    named_products,
+    write_lora,
+)
 from pack.tests.support.mapped import mapped_files
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
@@ -91,7 +101,7 @@ def layer_outputs(pack_nodes):
     def layer_outputs(model, loras=True):
         network = model.model.diffusion_model
         given = attached(model) if loras else ()
-        with torch.no_grad(), applied(network, [(one.lora, one.strength) for one in given]):
+        with torch.no_grad(), applied(network, [(one.lora, one.strength, {}) for one in given]):
             return {
                 name: network.get_submodule(name)(random_weight(f"{name}.x", (2, 3, columns)))
                 for name, (_, columns) in linear_layers().items()
@@ -258,11 +268,12 @@ def test_a_lora_is_not_mapped_where_comfyui_maps_none(load, put, velocity, folde
 def test_with_other_nodes_on_the_model(load, put, velocity):
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    model = put(load(), named(lora_pairs()))
-    plain = velocity(model)
-    compiled = model.clone()
-    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
-    assert relative_error(velocity(compiled), plain) < 1e-4
+    for tensors in (named(lora_pairs()), named_products(lora_products("DoRA"), alpha=ALPHA)):
+        model = put(load(), tensors)
+        plain = velocity(model)
+        compiled = model.clone()
+        set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+        assert relative_error(velocity(compiled), plain) < 1e-4
 
 
 @pytest.fixture
@@ -318,15 +329,95 @@ def test_the_stock_loader_on_packed_weights(load, put, stock, velocity, layer_ou
             assert relative_error(stock_outputs[name], out) < EXACT, name
 
 
+def as_comfyui(parts, weight, alpha=ALPHA):
+    """A weight as ComfyUI's own adapter for these parts of a layer changes it."""
+    import comfy.lora
+    import comfy.weight_adapter
+
+    def changed(given, magnitude=None):
+        tensors = {f"x.{part}": tensor for part, tensor in given.items()}
+        found = (adapter.load("x", tensors, alpha, magnitude, set()) for adapter in comfy.weight_adapter.adapters)
+        adapter = next(adapter for adapter in found if adapter is not None)
+        return comfy.lora.calculate_weight([(1.0, adapter, 1.0, None, None)], weight.clone(), "x")
+
+    if "dora_scale" not in parts:
+        return changed(parts)
+    # ComfyUI divides by the lengths of the old rows, but DoRAs are trained on those of the new ones (its PR 15458).
+    lengths = [some.norm(dim=1, keepdim=True) for some in (weight, changed(parts))]
+    return changed(parts, parts["dora_scale"] * lengths[0] / lengths[1])
+
+
+@pytest.mark.parametrize("kind", ["LoKr", "LoHa", "DoRA"])
+def test_other_kinds_are_as_comfyui_merges_them(pack_nodes, load, put, velocity, kind):
+    weight_changes = pack_nodes.module("nodes.models.weight_changes").weight_changes
+    products = lora_products(kind)
+    other = {f"{name}.weight": 0.2 * random_weight(f"{name}.o", shape) for name, shape in linear_layers().items()}
+    for model, own in ((load(), {}), (load(other), other)):  # two models share what is read of a file
+        weights = {name: weight + own.get(name, 0) for name, weight in transformer_weights(TINY).items()}
+        changes = {}
+        for name, parts in products.items():
+            weight = weights[f"{name}.weight"]
+            changes[f"{name}.weight"] = -0.6 * (as_comfyui(parts, weight) - weight)
+        merged = velocity(load({name: change + own.get(name, 0) for name, change in changes.items()}))
+        assert relative_error(velocity(model), merged) > 1e-3
+        for naming in ("musubi", "lycoris, diffusers", "peft"):
+            lora = put(model, named_products(products, naming, ALPHA), -0.6)
+            assert relative_error(velocity(lora), merged) < EXACT, naming
+        for name, change in weight_changes(lora).items():
+            saved = change(weights[name].clone()) - weights[name]
+            assert relative_error(saved, changes[name]) < EXACT, name
+
+
+@pytest.mark.parametrize("precision", [precision.value for precision in PACKED])
+@pytest.mark.parametrize("kind", ["LoKr", "LoHa", "DoRA"])
+def test_other_kinds_beside_packed_layers(load, put, stock, layer_outputs, kind, precision):
+    products = lora_products(kind)
+    plain = load(precision=precision)
+    models = [put(plain, named_products(products, "onetrainer", ALPHA), 0.5)]
+    models.append(stock(plain, named_products(products, "diffusion-pipe", ALPHA), 0.5))
+    layers = {name: plain.model.diffusion_model.get_submodule(name) for name in products}
+    packed = {name: layer for name, layer in layers.items() if hasattr(layer, "format")}
+    assert len(packed) > 10
+    alone, together = layer_outputs(plain), [layer_outputs(model) for model in models]
+    for name, layer in packed.items():
+        x, weight = random_weight(f"{name}.x", (2, 3, layer.in_features)), layer.unpacked(torch.float32)
+        wanted = 0.5 * x @ (as_comfyui(products[name], weight) - weight).T
+        if kind == "DoRA":  # it turns what the layer makes, which multiplies 8 bits of x as it does without
+            wanted += (
+                0.5
+                * (products[name]["dora_scale"][:, 0] / turned(products[name], weight) - 1)
+                * (alone[name] - layer.bias - x @ weight.T)
+            )
+        for outputs in together:
+            assert relative_error(outputs[name] - alone[name], wanted) < 1e-4, name
+
+
+def turned(parts, weight):
+    """The lengths of the rows of a weight to which a DoRA's product was added."""
+    return as_comfyui({part: tensor for part, tensor in parts.items() if part != "dora_scale"}, weight).norm(dim=1)
+
+
+def test_gains_of_a_dora_are_those_of_one_sampling(pack_nodes, load, put, stock, velocity):
+    """Another node's patches change the weights between two samplings, and with them the lengths of their rows."""
+    attached = pack_nodes.module("nodes.network.lora_branches").attached
+    tensors = named_products(lora_products("DoRA"), alpha=ALPHA)
+    model = put(load(), tensors)
+    first = velocity(model)
+    velocity(put(stock(load(), named(lora_pairs(seed=7), alpha=ALPHA)), tensors))
+    assert relative_error(velocity(model), first) == 0
+    assert not any(one.gains for one in attached(model)) and not model.model.diffusion_model.loras
+
+
 def test_what_packed_weights_cannot_take(comfyui, load, stock):
     import comfy.hooks
 
     model = load(precision="int8")
     name = f"diffusion_model.{Q}"
     cases = [
-        ({f"{name}.hada_w1_a": torch.ones(128, 2), f"{name}.hada_w1_b": torch.ones(2, 128)}
-         | {f"{name}.hada_w2_a": torch.ones(128, 2), f"{name}.hada_w2_b": torch.ones(2, 128)}, "stored as int8: use"),
-        (named(lora_pairs(layers=[Q])) | {f"{name}.dora_scale": torch.ones(128, 1)}, "stored as int8: use"),
+        ({f"{name}.lokr_w1": torch.ones(16, 16)}, "stored as int8: use"),
+        ({f"{name}.lokr_w1": torch.ones(16, 16), f"{name}.lokr_w2": torch.ones(6, 6)}, "for a weight of 96 x 96"),
+        (named(lora_pairs(layers=[Q])) | {f"{name}.dora_scale": torch.ones(1, 128)}, "stored as int8: use SkyReels"),
+        ({f"{name}.oft_blocks": torch.ones(4, 32, 32)}, "stored as int8: use one that was trained as a LoRA"),
         ({f"{name}.set_weight": torch.ones(128, 128)}, "stored as int8: use"),
         ({f"{name}.diff": torch.ones(96, 96)}, "for a weight of 96 x 96 at blocks.0.self_attn.q"),
         ({f"{name}.lora_A.weight": torch.ones(4, 96), f"{name}.lora_B.weight": torch.ones(96, 4)}, "96 x 96"),

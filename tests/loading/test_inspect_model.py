@@ -248,6 +248,10 @@ def test_loras(tmp_path, naming):
     assert f"{count} of its {count} layers" in line["why"] and "is a LoRA, not a model" in line["problems"][0]
     assert "models/loras" in line["advice"][0] and "SkyReels-V3 LoRA" in line["advice"][0]
     assert "128 wide" in line["advice"][1] and line["precision"] == "fp32"
+    tensors = loras.named_products(loras.lora_products("LoKr"), naming, alpha=loras.ALPHA)
+    line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
+    assert line["dialect"].startswith("lora, ") and line["dialect"].endswith(", LoKr")
+    assert f"{count} of its {count} layers" in line["why"]
 
 
 def test_loras_that_need_a_word(tmp_path):
@@ -256,7 +260,11 @@ def test_loras_that_need_a_word(tmp_path):
     assert "the picture burns" in " ".join(line["advice"])
     tensors = {"lora_unet_blocks_0_self_attn_q.lokr_w1": torch.ones(2, 2)}
     line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
-    assert line["dialect"] == "lora, kohya, LoKr" and "LoraLoaderModelOnly" in line["advice"][0]
+    assert line["dialect"] == "lora, kohya, LoKr" and "load it with SkyReels-V3 LoRA" in line["advice"][0]
+    tensors = {"lora_unet_blocks_0_self_attn_q.oft_blocks": torch.ones(2, 2, 2)}
+    line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
+    assert line["dialect"] == "lora, kohya, OFT"
+    assert line["advice"][0].startswith("SkyReels-V3 LoRA does not read this kind of LoRA (OFT): use one that was")
     tensors = {f"lora_unet_down_blocks_0_attentions_0.lora_{end}.weight": torch.ones(2, 2) for end in ("up", "down")}
     line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
     assert "None of its layers" in line["advice"][0]

@@ -15,7 +15,17 @@ from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
-from pack.tests.support.loras import ALPHA, NAMINGS, RANK, linear_layers, lora_pairs, named, write_lora
+from pack.tests.support.loras import (
+    ALPHA,
+    NAMINGS,
+    RANK,
+    linear_layers,
+    lora_pairs,
+    lora_products,
+    named,
+    named_products,
+    write_lora,
+)
 
 Q = "blocks.0.self_attn.q"
 PAIRS = lora_pairs(layers=[Q, "blocks.1.cross_attn.o", "blocks.1.ffn.2"])
@@ -41,6 +51,63 @@ def test_every_naming_leads_to_the_same_layers(tmp_path, naming, params):
         assert torch.equal(state[f"{key}.up.weight"], up)
     assert lora.summary() == f"style.safetensors: {len(names)} layers, rank {RANK}"
     assert lora.notes() == []
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("kind", ["LoKr", "LoHa"])
+def test_every_naming_of_other_kinds_leads_to_the_same_layers(tmp_path, kind, naming):
+    products = lora_products(kind)
+    lora = opened(tmp_path, named_products(products, naming, ALPHA))
+    assert not lora.left_out and not lora.deltas and lora.layers.keys() == products.keys()
+    assert lora.summary().startswith(f"style.safetensors: {len(products)} layers, {kind}")
+    state, _ = lora.read()
+    for name, parts in products.items():
+        key = name.replace(".", "/")
+        if kind == "LoHa":
+            rank = len(parts["hada_w1_b"])
+            assert (lora.layers[name].rank, lora.layers[name].scale) == (rank, ALPHA / rank)
+            assert torch.equal(state[f"{key}.other_up.weight"], parts["hada_w2_a"])
+        else:
+            small = parts["lokr_w1"] if "lokr_w1" in parts else parts["lokr_w1_a"] @ parts["lokr_w1_b"]
+            assert torch.equal(state[f"{key}.mix.weight"], small)
+            is_whole = {"lokr_w1", "lokr_w2"} <= parts.keys()
+            assert lora.layers[name].scale == (1 if is_whole else ALPHA / RANK), "alpha is for halves alone"
+
+
+@pytest.mark.parametrize(
+    ("end", "shape"),
+    [
+        ("dora_scale", (128, 1)),
+        ("lora_magnitude_vector", (128,)),
+        ("lora_magnitude_vector.weight", (128,)),
+        ("lora_magnitude_vector.default.weight", (128,)),
+    ],
+)
+def test_magnitudes_of_doras(tmp_path, end, shape):
+    magnitude = torch.arange(128.0).reshape(shape)
+    lora = opened(tmp_path, SMALL | {f"diffusion_model.{Q}.{end}": magnitude})
+    assert lora.layers[Q].magnitude and lora.layers[Q].rank == RANK
+    assert lora.summary() == f"style.safetensors: 1 layers, DoRA, rank {RANK}"
+    state, _ = lora.read()
+    assert torch.equal(state[f"{Q.replace('.', '/')}.magnitude.weight"], magnitude.reshape(128, 1))
+
+
+def test_a_dora_of_a_convolution_is_left_out(tmp_path):
+    name = "diffusion_model.patch_embedding"
+    tensors = {
+        f"{name}.lora_down.weight": torch.ones(2, 16, 1, 2, 2),
+        f"{name}.lora_up.weight": torch.ones(128, 2, 1, 1, 1),
+    }
+    lora = opened(tmp_path, SMALL | tensors | {f"{name}.dora_scale": torch.ones(128, 1, 1, 1, 1)})
+    assert lora.left_out == ["patch_embedding"] and list(lora.layers) == [Q] and not lora.deltas
+
+
+def test_a_lokr_on_a_convolution(tmp_path):
+    small, large = torch.randn(4, 2), torch.randn(32, 8, 1, 2, 2)
+    name = "diffusion_model.patch_embedding"
+    _, deltas = opened(tmp_path, {f"{name}.lokr_w1": small, f"{name}.lokr_w2": large}).read()
+    wanted = torch.kron(small[:, :, None, None, None], large)
+    assert torch.equal(deltas["patch_embedding.weight"], wanted)
 
 
 def test_no_name_means_two_layers():
@@ -257,9 +324,48 @@ WRONG = {
         "a LoRA for another model: none of its 1 layers",
     ),
     "a text encoder's": ({"lora_te_text_model_encoder_layers_0.lora_up.weight": torch.zeros(4, 4)}, "a text encoder"),
-    "a LoHa": ({f"diffusion_model.{Q}.hada_w1_a": torch.zeros(4, 4)}, "is a LoHa.*LoraLoaderModelOnly"),
-    "a LoKr": ({f"lycoris_{Q.replace('.', '_')}.lokr_w1": torch.zeros(4, 4)}, "is a LoKr"),
-    "a DoRA": (SMALL | {f"diffusion_model.{Q}.dora_scale": torch.zeros(128, 1)}, "is a DoRA"),
+    "half a LoHa": ({f"diffusion_model.{Q}.hada_w1_a": torch.zeros(4, 4)}, "but a LoHa has two pairs of halves"),
+    "half a LoKr": ({f"lycoris_{Q.replace('.', '_')}.lokr_w1": torch.zeros(4, 4)}, "but a LoKr has two factors"),
+    "a LoKr of two ranks": (
+        {f"{Q}.lokr_w1": torch.zeros(4, 4), f"{Q}.lokr_w2_a": torch.zeros(32, 4), f"{Q}.lokr_w2_b": torch.zeros(8, 32)},
+        "of 32 x 4.* of 8 x 32.*, but two halves have one rank",
+    ),
+    "an empty LoKr": ({f"{Q}.lokr_w1": torch.zeros(4, 0), f"{Q}.lokr_w2": torch.zeros(32, 32)}, "is empty"),
+    "a LoKr of another width": (
+        {f"{Q}.lokr_w1": torch.zeros(4, 4), f"{Q}.lokr_w2": torch.zeros(24, 24)},
+        "is for a weight of 96 x 96, but this model's has 128 x 128",
+    ),
+    "a LoHa for two weights": (
+        {f"{Q}.hada_w1_a": torch.zeros(128, 4), f"{Q}.hada_w1_b": torch.zeros(4, 128)}
+        | {f"{Q}.hada_w2_a": torch.zeros(96, 4), f"{Q}.hada_w2_b": torch.zeros(4, 128)},
+        "both pairs of a LoHa are for one weight",
+    ),
+    "a LoKr and a LoRA": (
+        SMALL
+        | {f"diffusion_model.{Q}.lokr_w1": torch.zeros(4, 4), f"diffusion_model.{Q}.lokr_w2": torch.zeros(32, 32)},
+        "but a layer has one change",
+    ),
+    "a LoKr's alpha that is none": (
+        {f"{Q}.lokr_w1_a": torch.zeros(4, 2), f"{Q}.lokr_w1_b": torch.zeros(2, 4), f"{Q}.lokr_w2": torch.zeros(32, 32)}
+        | {f"{Q}.alpha": torch.tensor(math.nan)},
+        "alpha of .* no number",
+    ),
+    "a DoRA of columns": (
+        SMALL | {f"diffusion_model.{Q}.dora_scale": torch.zeros(1, 128)},
+        "a magnitude for each column of blocks.0.self_attn.q, which cannot run beside a layer: use one with",
+    ),
+    "a DoRA of another width": (
+        SMALL | {f"diffusion_model.{Q}.dora_scale": torch.zeros(96, 1)},
+        "are 96 x 1, but .* 128",
+    ),
+    "a magnitude alone": ({f"diffusion_model.{Q}.dora_scale": torch.zeros(128, 1)}, "two halves, down and up"),
+    "an OFT": ({f"lora_unet_{Q.replace('.', '_')}.oft_blocks": torch.zeros(4, 32, 32)}, r"\(OFT\): use one that was"),
+    "OneTrainer's OFT": ({f"lora_transformer_{Q.replace('.', '_')}.oft_R.weight": torch.zeros(4, 6)}, r"\(OFT\)"),
+    "a GLoRA": (
+        {f"lycoris_{Q.replace('.', '_')}.{end}.weight": torch.zeros(4, 4) for end in ("a1", "a2")},
+        r"\(GLoRA\)",
+    ),
+    "a Tucker LoHa": ({f"{Q}.hada_t1": torch.zeros(4, 4, 1, 1)}, r"\(Tucker LoRA\)"),
     "something else": ({"embedding": torch.zeros(4)}, "tensors are called embedding.* no LoRA"),
     "nothing": ({}, "it is empty"),
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pack.dev.samples.tiny_models import TINY, random_weight
+from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weights
 from pack.model_loaders.key_maps import DIFFUSERS
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.model.params import TransformerParams
@@ -67,6 +67,63 @@ def lora_pairs(params: TransformerParams = TINY, rank: int = RANK, seed: int = 0
 def changed_weights(pairs, scale: float) -> dict[str, torch.Tensor]:
     """Wan name of a weight -> what a LoRA adds to it."""
     return {f"{name}.weight": scale * up @ down for name, (down, up) in pairs.items()}
+
+
+def lora_products(kind: str, params: TransformerParams = TINY, layers=None) -> dict[str, dict[str, torch.Tensor]]:
+    """Wan name of a layer -> part -> tensor, of a LoKr, a LoHa or a DoRA of LoRAs, LoKrs and LoHas: every form that
+    trainers write, one after the other.
+
+    The change is about a tenth as large as the layer's weight."""
+    if kind == "DoRA":
+        pairs = lora_pairs(params, layers=layers)
+        plain = {name: {"lora_down.weight": down, "lora_up.weight": up} for name, (down, up) in pairs.items()}
+        each = (plain, lora_products("LoKr", params, layers), lora_products("LoHa", params, layers))
+        weights = transformer_weights(params)
+        return {
+            name: each[index % 3][name] | {"dora_scale": magnitude(name, weights[f"{name}.weight"])}
+            for index, name in enumerate(plain)
+        }
+    products = {}
+    for index, (name, (rows, columns)) in enumerate(linear_layers(params).items()):
+        if layers is not None and name not in layers:
+            continue
+        shapes = {}
+        if kind == "LoKr":
+            groups = ((4, 8), (8, 2), (16, 16), (1, 4))[index % 4]
+            factors = {"w1": groups, "w2": (rows // groups[0], columns // groups[1])}
+            for factor, (height, width) in factors.items():
+                if (index // 4) % 4 in {"w1": (2, 3), "w2": (1, 3)}[factor]:
+                    shapes |= {f"lokr_{factor}_a": (height, RANK), f"lokr_{factor}_b": (RANK, width)}
+                else:
+                    shapes[f"lokr_{factor}"] = height, width
+        else:
+            # The second rank is so large that the product is made whole.
+            rank = (RANK, 12)[index % 2]
+            for factor in ("w1", "w2"):
+                shapes |= {f"hada_{factor}_a": (rows, rank), f"hada_{factor}_b": (rank, columns)}
+        products[name] = {part: random_weight(f"{name}.{part}", shape) for part, shape in shapes.items()}
+        if kind == "LoKr":
+            products[name][next(iter(shapes))] *= 0.15
+    return products
+
+
+def magnitude(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """A DoRA's, [rows, 1]: a tenth off the lengths of the rows."""
+    factor = 1 + 0.1 * torch.randn(len(weight), 1, generator=torch.Generator().manual_seed(len(name)))
+    return factor * weight.norm(dim=1, keepdim=True)
+
+
+def named_products(products, naming: str = "diffusion-pipe", alpha: float | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a LoKr's or a LoHa's file in one trainer's names."""
+    prefix, dialect, dot, *_, alpha_end = NAMINGS[naming]
+    names = DIFFUSERS.inverted().rename(products) if dialect == "diffusers" else {name: name for name in products}
+    tensors = {}
+    for name, parts in products.items():
+        layer = prefix + names[name].replace(".", dot)
+        tensors |= {f"{layer}.{part}": tensor for part, tensor in parts.items()}
+        if alpha is not None:
+            tensors[layer + alpha_end] = torch.tensor(alpha)
+    return tensors
 
 
 def named(pairs, naming: str = "diffusion-pipe", alpha: float | None = None) -> dict[str, torch.Tensor]:
