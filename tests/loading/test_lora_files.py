@@ -11,8 +11,10 @@ from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, write_transformer
 from pack.model_loaders.key_maps import KEY_MAPS
 from pack.model_loaders.lora import open_lora
 from pack.model_loaders.lora_names import layer_names
+from pack.model_loaders.lora_products import product_of
 from pack.model_loaders.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.model.lora import product
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support.loras import (
@@ -179,6 +181,33 @@ def test_fused_layers(tmp_path, fused, prefix, dot):
     for twice in (own, {f"diffusion_model.{parts[0]}.diff_b": torch.ones(128)}):
         with pytest.raises(InputError, match=f"has {parts[0]} twice"):
             opened(tmp_path, tensors | twice, TINY_AVATAR)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"hada_w1_a": (384, 4), "hada_w1_b": (4, 128), "hada_w2_a": (384, 8), "hada_w2_b": (8, 128)},
+        {"lokr_w1": (6, 8), "lokr_w2": (64, 16)},
+        {"lokr_w1_a": (12, 2), "lokr_w1_b": (2, 4), "lokr_w2_a": (32, 4), "lokr_w2_b": (4, 32)},
+    ],
+)
+def test_fused_layers_of_other_kinds(tmp_path, shapes):
+    tensors = {part: torch.randn(shape) for part, shape in shapes.items()}
+    whole = product(**product_of(shapes).tensors(tensors.__getitem__))
+    tensors["dora_scale"] = torch.randn(384, 1)
+    lora = opened(tmp_path, {f"blocks.1.self_attn.qkv.{part}": tensor for part, tensor in tensors.items()})
+    state, _ = lora.read()
+    for number, part in enumerate("qkv"):
+        start, rows = f"blocks/1/self_attn/{part}.", slice(128 * number, 128 * number + 128)
+        own = {key.removeprefix(start)[:-7]: tensor for key, tensor in state.items() if key.startswith(start)}
+        assert torch.equal(own.pop("magnitude"), tensors["dora_scale"][rows])
+        torch.testing.assert_close(product(**own), whole[rows])
+
+
+def test_fused_layers_that_groups_do_not_part(tmp_path):
+    tensors = {"blocks.1.self_attn.qkv.lokr_w1": torch.ones(4, 4), "blocks.1.self_attn.qkv.lokr_w2": torch.ones(96, 32)}
+    with pytest.raises(InputError, match="is for a weight of 384 x 128"):
+        opened(tmp_path, tensors)
 
 
 @pytest.mark.parametrize(
