@@ -297,7 +297,13 @@ def test_the_stock_loader_on_plain_weights(load, stock, velocity):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_the_stock_loader_says_where_it_changes_nothing(load, stock, caplog, precision):
+def test_the_stock_loader_says_where_it_changes_nothing(pack_nodes, load, stock, caplog, precision):
+    from comfy_execution.utils import CurrentNodeContext
+
+    running_node = pack_nodes.module("nodes.versions").running_node
+    with CurrentNodeContext("a prompt", "7"):
+        assert running_node() == "7"
+    assert running_node() is None
     caplog.set_level("INFO")
     told = "A node changes nothing in the SkyReels-V3 model"
     pairs = lora_pairs(layers=[Q])
