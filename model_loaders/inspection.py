@@ -20,7 +20,7 @@ from .folders import files_below, models_below
 from .gguf_layout import WAN
 from .header import Header, Read, read_header
 from .jobs import ASSUMED
-from .lora_names import INSTEAD, READ_KINDS, is_distilled
+from .lora_names import INSTEAD, INSTEAD_OF_COLUMNS, OF_COLUMNS, READ_KINDS, is_distilled
 from .lora_styles import EVERYTHING, lora_style
 from .other_models import AnotherModel, OtherModel, architecture_model, is_lora
 from .precision import automatic
@@ -291,7 +291,8 @@ def _lora(given: str, path: Path, tensors: Mapping[str, TensorInfo], metadata: M
     found = lora_style(tensors)
     advice = ["Put it into models/loras and load it with SkyReels-V3 LoRA, behind SkyReels-V3 Load Model."]
     if found.kind and found.kind not in READ_KINDS:
-        advice = [f"SkyReels-V3 LoRA does not read this kind of LoRA ({found.kind}): {INSTEAD}."]
+        instead = INSTEAD_OF_COLUMNS if found.kind == OF_COLUMNS else INSTEAD
+        advice = [f"SkyReels-V3 LoRA does not read this kind of LoRA ({found.kind}): {instead}."]
     elif not found.fitting:
         advice = ["None of its layers is in a SkyReels-V3 model: look for a LoRA for Wan 2.1 14B or SkyReels-V3."]
     elif found.width and found.width != EVERYTHING.dim:

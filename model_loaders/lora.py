@@ -14,7 +14,18 @@ from ..skyreels_v3.model.params import TransformerParams
 from .file_tensors import Reader, map_file, mapped, read_from
 from .header import read_header
 from .key_maps import find_dialect
-from .lora_names import INSTEAD, PARTS, READ_KINDS, is_distilled, layer_names, of_second, other_kind, split, wan_names
+from .lora_names import (
+    INSTEAD,
+    INSTEAD_OF_COLUMNS,
+    PARTS,
+    READ_KINDS,
+    is_distilled,
+    layer_names,
+    of_second,
+    other_kind,
+    split,
+    wan_names,
+)
 from .lora_products import MisfitError, Product, ProductDelta, multiplied, product_of
 from .lora_scale import ScaleRule, scale_rule
 from .params import expected_shapes
@@ -304,8 +315,8 @@ def _is_of_rows(size: Shape, shape: Shape, layer: str, name: str) -> bool:
     """Whether a DoRA's magnitudes of this size can run beside a layer: it has to be a linear one."""
     if len(shape) == 2 and size[:1] != shape[:1] and size[-1:] == shape[1:]:
         raise InputError(
-            f"{name} is a DoRA with a magnitude for each column of {layer}, which cannot run beside a layer: use one "
-            "with a magnitude for each row (in LyCORIS, wd_on_output), or a LoRA, LoKr or LoHa."
+            f"{name} is a DoRA with a magnitude for each column of {layer}, which cannot run beside a layer: "
+            f"{INSTEAD_OF_COLUMNS}."
         )
     if _without_ones(size) != shape[:1]:
         raise InputError(

@@ -69,6 +69,9 @@ OTHER_KINDS = {
 # What of them has a Branch, see skyreels_v3/model/lora.py.
 READ_KINDS = {"DoRA", "LoKr", "LoHa"}
 INSTEAD = "use one that was trained as a LoRA, DoRA, LoKr or LoHa"
+# A DoRA whose magnitudes belong to columns would need the layer's product of another input.
+OF_COLUMNS = "DoRA of columns"
+INSTEAD_OF_COLUMNS = "use one with a magnitude for each row (in LyCORIS, wd_on_output), or a LoRA, LoKr or LoHa"
 
 # LoRAs that let a model do with fewer steps, by what they are called.
 DISTILLED = re.compile(

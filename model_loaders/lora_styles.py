@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..skyreels_v3.model.params import AudioParams, TransformerParams
-from .lora_names import OTHER_KINDS, layer_names, of_second, other_kind, split, wan_names
+from .lora_names import OF_COLUMNS, OTHER_KINDS, layer_names, of_second, other_kind, split, wan_names
 from .params import expected_shapes
 from .tensor_info import TensorInfo
 
@@ -45,13 +45,16 @@ def lora_style(tensors: Mapping[str, TensorInfo]) -> LoraStyle:
     names = layer_names(expected_shapes(EVERYTHING))
     layers: dict[str, tuple[str, ...]] = {}
     width, second = 0, of_second(tensors, names)
+    is_of_columns = False
     for key, info in tensors.items():
         layer, part = split(key) or (KIND.split(key)[0], "")
         wans = layers[layer] = wan_names(layer, names) if key not in second else ()
         if part == "down" and wans and AS_WIDE.search(wans[0]) and len(info.shape) == 2:
             width = info.shape[1]
+        is_of_columns |= part == "magnitude" and info.shape[:1] == (1,)
     counts = dict.fromkeys((name for name, _ in STYLES), 0)
     for key in tensors:
         counts[next(name for name, mark in STYLES if mark.search(key))] += 1
     style = max(counts, key=counts.__getitem__)
-    return LoraStyle(style, other_kind(tensors) or "", len(layers), sum(map(bool, layers.values())), width)
+    kind = OF_COLUMNS if is_of_columns else other_kind(tensors) or ""
+    return LoraStyle(style, kind, len(layers), sum(map(bool, layers.values())), width)

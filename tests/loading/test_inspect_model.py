@@ -265,6 +265,14 @@ def test_loras_that_need_a_word(tmp_path):
     line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
     assert line["dialect"] == "lora, kohya, OFT"
     assert line["advice"][0].startswith("SkyReels-V3 LoRA does not read this kind of LoRA (OFT): use one that was")
+    pairs = loras.named(loras.lora_pairs(layers=["blocks.0.self_attn.q"]))
+    for shape, advice in (
+        ((128, 1), "load it with SkyReels-V3 LoRA"),
+        ((1, 128), "use one with a magnitude for each row"),
+    ):
+        tensors = pairs | {"diffusion_model.blocks.0.self_attn.q.dora_scale": torch.ones(shape)}
+        line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
+        assert line["dialect"].startswith("lora, comfyui, DoRA") and advice in line["advice"][0]
     tensors = {f"lora_unet_down_blocks_0_attentions_0.lora_{end}.weight": torch.ones(2, 2) for end in ("up", "down")}
     line = inspected(loras.write_lora(tmp_path / "x.safetensors", tensors))
     assert "None of its layers" in line["advice"][0]
