@@ -188,7 +188,7 @@ def build(nodes: PackNodes, case: Case, device: torch.device):
     patcher = nodes.module("nodes.network.patcher").patcher_class(True, device)(
         model, load_device=device, offload_device=management.unet_offload_device()
     )
-    patcher.model_options["transformer_options"][nodes.module("nodes.network.attention").KEY] = case.attention
+    model.diffusion_model.attention = case.attention
     return patcher
 
 

@@ -27,13 +27,10 @@ STREAMED = {**WAITS, "block_streaming.py": 1}
 CORNERS: dict[str, list[tuple[dict, int]]] = {
     "4090": [
         ({"precision": "int8", "size": "720p121"}, 17_000),
-        ({"precision": "fp8"}, 7_800),
         ({"precision": "int8", "job": "extension", "lora": 32}, 11_800),
         ({"precision": "bf16", "resident": 0.0}, 7_500),
     ],
-    "4060 on Windows": [({"precision": "int8"}, 145_000), ({"precision": "nf4", "job": "avatar"}, 76_000)],
-    "2080Ti": [({"precision": "fp16", "triton": False}, 50_000)],
-    "7900XTX": [({"precision": "bf16"}, 9_000)],
+    "4060 on Windows": [({"precision": "nf4", "job": "avatar"}, 76_000)],
 }
 CARDS_BY_NAME = {card.name: card for card in CARDS.values()}
 MATRIX = [
@@ -75,6 +72,7 @@ def check(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("card", CORNERS)
 def test_a_step_on_a_card(card):
+    """Corners of the matrix below."""
     for found, (case, launches) in zip(steps(card, [case for case, _ in CORNERS[card]]), CORNERS[card], strict=True):
         check(found)
         assert found["launches"] <= launches, (case, found["launches"])
@@ -93,7 +91,7 @@ def test_every_step_on_every_card(card):
 BROKEN = {
     "a look at the card": ("float(x[0, 0, 0])", "_local_scalar_dense at"),
     "a tensor on the host": ("x = x + torch.ones(1, 1, x.shape[-1])", "device"),
-    "a buffer that is kept": ("self.held = [*getattr(self, 'held', ()), x.clone()]", "peak"),
+    "a buffer that is kept": ("self.held = [*getattr(self, 'held', ()), x.clone()]", r"<= \("),
 }
 
 
