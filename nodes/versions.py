@@ -94,7 +94,15 @@ def attention_flag() -> str | None:
 
 def resident_affine(norm: torch.nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A norm's float32 weight and bias on `device`, with the LoRAs that a partly loaded model applies on the fly."""
-    return comfy.ops.cast_bias_weight(norm, dtype=torch.float32, device=device, bias_dtype=torch.float32)
+    as_wanted = {"dtype": torch.float32, "device": device, "bias_dtype": torch.float32}
+    if not hasattr(norm, "_v"):
+        return comfy.ops.cast_bias_weight(norm, **as_wanted)
+    # With dynamic VRAM its page stays pinned until it is given back.
+    weight, bias, stream = comfy.ops.cast_bias_weight(norm, **as_wanted, offloadable=True)
+    try:
+        return weight.clone(), None if bias is None else bias.clone()
+    finally:
+        comfy.ops.uncast_bias_weight(norm, weight, bias, stream)
 
 
 @contextmanager

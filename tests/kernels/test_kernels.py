@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -319,15 +320,44 @@ def test_fp8_layers(dtype, one_scale, monkeypatch):
     assert scaled_mm.fp8_linear(x, codes[:7], scale, bias) is NotImplemented
 
 
+@contextmanager
+def fresh_probes():
+    """What a device can do is tried anew within, and after it."""
+    probes = scaled_mm.has_fp8_matmul, scaled_mm.scales_rows
+    for probe in probes:
+        probe.cache_clear()
+    yield
+    for probe in probes:
+        probe.cache_clear()
+
+
 def test_a_device_without_fp8_products_is_left_to_the_reference(monkeypatch):
     def refused(*args, **options):
         raise RuntimeError("torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9")
 
     monkeypatch.setattr(torch, "_scaled_mm", refused)
-    scaled_mm.has_fp8_matmul.cache_clear()
     codes, scale = quantise_rows(normal("weight", (48, 64)), "fp8")
-    assert scaled_mm.fp8_linear(normal("x", (3, 64)).half(), codes, scale) is NotImplemented
-    scaled_mm.has_fp8_matmul.cache_clear()
+    with fresh_probes():
+        assert scaled_mm.fp8_linear(normal("x", (3, 64)).half(), codes, scale) is NotImplemented
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_fp8_products_where_rows_have_no_scale(dtype, monkeypatch):
+    """As in wheels for Windows: the scales are applied to the sums."""
+    x, bias = normal("x", (2, 33, 320)).to(dtype), normal("bias", (48,))
+    codes, scale = quantise_rows(normal("weight", (48, 320)), "fp8")
+    wanted, multiply = scaled_mm.fp8_linear(x, codes, scale, bias), torch._scaled_mm
+
+    def whole_only(a, b, row_scale, column_scale, **options):
+        if row_scale.numel() > 1 or column_scale.numel() > 1:
+            raise RuntimeError("Rowwise scaling is not currently supported on your device")
+        return multiply(a, b, row_scale, column_scale, **options)
+
+    monkeypatch.setattr(torch, "_scaled_mm", whole_only)
+    monkeypatch.setattr(scaled_mm, "SCALED_ROWS", 20)
+    with fresh_probes():
+        assert scaled_mm.has_fp8_matmul(x.device) and not scaled_mm.scales_rows(x.device)
+        assert relative_error(scaled_mm.fp8_linear(x, codes, scale, bias).float(), wanted.float()) < 0.0078
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
