@@ -95,17 +95,9 @@ def vae_bytes(
     return int((past + max(working, attention)) * itemsize)
 
 
-def needed(
-    direction: Direction,
-    height: int,
-    width: int,
-    channels: int,
-    itemsize: int,
-    at_once: int = FRAMES_PER_LATENT,
-    unfolds: bool = False,
-) -> int:
+def needed(tensors: int) -> int:
     """`vae_bytes` with what comes on top of the tensors."""
-    return int(MARGIN * vae_bytes(direction, height, width, channels, itemsize, at_once, unfolds)) + WORKSPACE
+    return int(MARGIN * tensors) + WORKSPACE
 
 
 def tilings(
@@ -127,7 +119,7 @@ def tilings(
     for rows, columns in sorted(grids, key=lambda grid: (work(grid), grid)):
         tile = tile_side(height, rows), tile_side(width, columns)
         for at_once in (4, 2, 1):
-            size = needed(direction, *tile, channels, itemsize, at_once, unfolds)
+            size = needed(vae_bytes(direction, *tile, channels, itemsize, at_once, unfolds))
             yield Tiling(height, width, rows, columns, at_once, size)
 
 

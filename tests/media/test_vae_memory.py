@@ -71,7 +71,7 @@ def test_what_is_there_decides():
     def of(budget):
         return choose(budget, lambda: tilings(Direction.DECODE, *HD, FULL, 2))
 
-    assert of(24 * GB) == Tiling(*HD, 1, 1, 4, needed(Direction.DECODE, *HD, FULL, 2))
+    assert of(24 * GB) == Tiling(*HD, 1, 1, 4, needed(vae_bytes(Direction.DECODE, *HD, FULL, 2)))
     assert of(8 * GB).whole
     assert of(int(6.5 * GB)).whole and of(int(6.5 * GB)).at_once == 1, "fewer frames at once before tiles"
     assert (of(5 * GB).rows, of(5 * GB).columns) == (1, 2), "the long side is cut first"
