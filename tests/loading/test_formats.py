@@ -471,7 +471,10 @@ def test_an_exact_layer_leaves_its_input_as_it_is(monkeypatch, encoding):
     exact.exact = True
     assert (rounding.quantised_input(card) is not None) == (encoding.kind != "nf4")
     assert exact.quantised_input(card) is None
+    assert exact.unpacks(card) and rounding.unpacks(card) == (encoding.kind == "nf4")
     wanted = F.linear(x, exact.unpacked(torch.float32), exact.bias)
+    with exact.prepared(x):
+        assert equal(exact(x), wanted)
     assert equal(exact(x), wanted)
     assert equal(exact(x, gelu=True), F.gelu(wanted, approximate="tanh"))
     if encoding.kind == "int8":  # whose products are the same on a processor
