@@ -295,7 +295,9 @@ def test_a_changed_choice_loads_again(pack_nodes, comfyui, file):
     (comfyui.base / "models" / "diffusion_models").mkdir(exist_ok=True)
     comfyui.folder_paths.add_model_folder_path("diffusion_models", str(file.parent))
     comfyui.folder_paths.filename_list_cache.clear()
-    prints = [node.fingerprint_inputs(model=file.name, job="auto", **chosen) for chosen in ({}, {"attention": "sage"})]
-    assert prints[0] != prints[1]
-    assert prints[0] == node.fingerprint_inputs(model=file.name, job="auto", precision="auto", attention="auto")
-    assert list(node.INPUT_TYPES()["optional"]) == ["precision", "attention"]
+    choices = [{}, {"attention": "sage"}, {"products": "exact"}]
+    prints = [node.fingerprint_inputs(model=file.name, job="auto", **chosen) for chosen in choices]
+    assert all(prints[0] != changed for changed in prints[1:])
+    said = {"precision": "auto", "attention": "auto", "products": "auto"}
+    assert prints[0] == node.fingerprint_inputs(model=file.name, job="auto", **said)
+    assert list(node.INPUT_TYPES()["optional"]) == list(said)
