@@ -18,6 +18,7 @@ from .key_maps import KEY_MAPS, KeyMap, find_dialect, unwrapped
 from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .shards import Files, check_index, find_files, others_in, read_json, title
+from .stamps import FileStamp
 from .stored import BESIDE, Part, StoredWeight, fits, part_of, stored_weights, summary
 from .tensor_info import short, some
 
@@ -42,6 +43,7 @@ class Checkpoint:
     paths: the file, or all shards.  params: sizes.  job, why: what it is for, and one sentence that says why.
     metadata: the files' own strings.  dialect: name of the key map it is written in.
     weights: Wan name -> where and how it is stored.  left_out: tensors that are no weights and change nothing.
+    stamps: the files as they were before they were read.
     """
 
     paths: tuple[Path, ...]
@@ -52,6 +54,7 @@ class Checkpoint:
     dialect: str
     weights: dict[str, StoredWeight]
     left_out: tuple[str, ...] = ()
+    stamps: tuple[FileStamp, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -118,7 +121,10 @@ def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header
     params = params_from_shapes(shapes, _config(files, path, metadata))
     _check_complete(weights, params, name)
     job, why = detect_job(params, _names(place), metadata, job, dialect.name)
-    return Checkpoint(tuple(headers), params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)))
+    stamps = tuple(header.stamp for header in headers.values() if header.stamp is not None)
+    return Checkpoint(
+        tuple(headers), params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)), stamps
+    )
 
 
 def _audio_layers(files: Files, headers: Mapping[Path, Header], read: Read) -> dict[Path, Header]:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from ..skyreels_v3.errors import InputError
 from .gguf_header import MAGIC, read_gguf
 from .safetensors_header import begins_like_safetensors, read_safetensors
+from .stamps import stamp_of
 from .tensor_info import DESCRIPTION, MAX_DESCRIPTION, Header, TensorInfo, opened, printable
 
 __all__ = ["Header", "Read", "TensorInfo", "header_in", "read_header"]
@@ -24,7 +25,8 @@ def read_header(path: Path) -> Header:
     """
     path = Path(path)
     with opened(path) as (file, size):
-        return header_in(file, size, printable(path.name))
+        stamp = stamp_of(path)
+        return replace(header_in(file, size, printable(path.name)), stamp=stamp)
 
 
 def header_in(file: BinaryIO, size: int, name: str) -> Header:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..skyreels_v3.errors import InputError
+from .stamps import FileStamp
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 DESCRIPTION = "comfy_quant"  # last part of the names of tensors that say how a layer is stored
@@ -36,7 +37,8 @@ class Header:
 
     tensors: name -> TensorInfo.  metadata: what the file says about itself; what is no text in it stands as JSON.
     data_start: where the tensors begin, in bytes.  file_format: "safetensors" or "gguf".  descriptions: tensor ->
-    its bytes, of those that say how a layer is stored.
+    its bytes, of those that say how a layer is stored.  stamp: the file as it was before its header was read, None
+    where it is on no disk.
     """
 
     tensors: dict[str, TensorInfo]
@@ -44,6 +46,7 @@ class Header:
     data_start: int
     file_format: str = "safetensors"
     descriptions: dict[str, bytes] = field(default_factory=dict)
+    stamp: FileStamp | None = None
 
     @property
     def architecture(self) -> str:

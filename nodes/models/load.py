@@ -26,6 +26,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..network import attention as attentions
+from ..network.files import watch_files
 from ..network.forecast import remember
 from ..network.in_files import remember_files
 from ..network.layers import Packed
@@ -79,7 +80,7 @@ def load_patcher(
     copies, where = place_for(copied_bytes(checkpoint, chosen, dtype), others)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
-    model = Model(config, notes=(checkpoint.why, *why, *where, attending.sentence()))
+    model = Model(config, (checkpoint.why, *why, *where, attending.sentence()), checkpoint.stamps)
     # Packing is matrix work: for a graphics card where there is one.
     packing = load_device if load_device.type == "cuda" else "cpu"
     reading = versions.file_reader(), versions.maps_files()
@@ -91,6 +92,7 @@ def load_patcher(
     patcher = patcher_class(not disable_dynamic, load_device)(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
     )
+    watch_files(patcher)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)

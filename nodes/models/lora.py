@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ...model_loaders.lora import LoraFile, open_lora
 from ...model_loaders.lora_scale import config_beside
+from ...model_loaders.stamps import FileStamp, stamp_of
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.params import TransformerParams
 from .. import versions
@@ -18,23 +19,19 @@ from ..network.model import skyreels_model
 FOLDER = "loras"
 KEPT = 4  # files whose weights stay at hand, so that a changed strength reads nothing
 
-Stamp = tuple[int, ...]
 
-
-def file_stamp(path: Path) -> Stamp:
-    """Size and time of change, and those of a configuration beside it: the same as long as the LoRA is."""
-    config = config_beside(path)
-    stats = [file.stat() for file in (path, config) if file is not None]
-    return tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
+def stamps_of(path: Path) -> tuple[FileStamp, ...]:
+    """The file as it is now, and a configuration beside it: the same as long as the LoRA is."""
+    return tuple(stamp_of(file) for file in (path, config_beside(path)) if file is not None)
 
 
 @functools.lru_cache(maxsize=KEPT)
-def read_lora(path: Path, stamp: Stamp, params: TransformerParams, load_device, offload_device):
+def read_lora(files: tuple[FileStamp, ...], params: TransformerParams, load_device, offload_device):
     """(the file's description, its patcher, changes of weights that are no linear layer's) for a transformer.
 
-    stamp: of the path, so that a changed file is read again.  Raises InputError for whatever is wrong with the file.
+    files: as `stamps_of` gave them, so that a changed one is read again.  Raises InputError for whatever is wrong.
     """
-    file = open_lora(path, params)
+    file = open_lora(files[0].path, params)
     weights, deltas = file.read(versions.file_reader(), versions.maps_files())
     patcher = lora_patcher(file.layers, weights, load_device, offload_device)
     return file, patcher, deltas
@@ -42,11 +39,10 @@ def read_lora(path: Path, stamp: Stamp, params: TransformerParams, load_device, 
 
 def with_lora(model, path: Path, strength: float) -> tuple[object, LoraFile]:
     """A clone of a SkyReels-V3 MODEL with a LoRA on it, and what the file is."""
-    stamp = file_stamp(path)
-    params = skyreels_model(model).params
-    file, patcher, deltas = read_lora(path, stamp, params, model.load_device, model.offload_device)
+    files = stamps_of(path)
+    file, patcher, deltas = read_lora(files, skyreels_model(model).params, model.load_device, model.offload_device)
     model = model.clone()
-    attach(model, patcher, strength, (path.name, *stamp))
+    attach(model, patcher, strength, files)
     patch_weights(model, deltas, strength)
     return model, file
 
@@ -101,7 +97,7 @@ class LoraNode(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lora: str, strength: float, **_):
         path = lora_path(lora)
-        return str(path), file_stamp(path), strength
+        return str(path), *(stamp.key for stamp in stamps_of(path)), strength
 
     @classmethod
     def execute(cls, model, lora: str, strength: float) -> io.NodeOutput:

@@ -43,7 +43,7 @@ def changes_in_words(model, changes: Mapping[str, Change]) -> str:
     if not changes:
         return ""
     loras = attached(model)
-    merged = [f"{one.stamp[0]} at strength {one.strength:g}" for one in loras if one.stamp is not None]
+    merged = [f"{one.files[0].path.name} at strength {one.strength:g}" for one in loras if one.files]
     if len(merged) < len(loras) or model.patches or not loras:
         merged.append("the patches on the model")
     return f"Merged into {len(changes)} weights: {', '.join(merged)}."

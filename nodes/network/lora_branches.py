@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import comfy.ops
 import torch
 
+from ...model_loaders.stamps import FileStamp
 from ...skyreels_v3.model.lora import BranchParams, Gain, Lora
 from .. import versions
 from .layers import Packed
@@ -17,14 +17,15 @@ KEY = "skyreels_loras"  # of the attachment that lists them, and of the addition
 
 @dataclass(frozen=True)
 class AppliedLora:
-    """A LoRA on a model. stamp: the name of its file and what changes with it, None if it came from another node.
+    """A LoRA on a model. files: its own, then what else it follows from, as they were read; none if it came from
+    another node.
 
     gains: of a DoRA, within a sampling: between two, other nodes may change the weights that they follow from.
     """
 
     lora: Lora
     strength: float
-    stamp: tuple[Any, ...] | None = None
+    files: tuple[FileStamp, ...] = ()
     gains: Mapping[str, Gain] = field(default_factory=dict, compare=False)
 
 
@@ -55,10 +56,10 @@ def _copied(layers: Mapping[str, BranchParams], lora: Lora, *devices: torch.devi
     return lora_patcher(layers, lora.state_dict(), *devices)
 
 
-def attach(model, patcher, strength: float, stamp: tuple[Any, ...] | None = None) -> None:
+def attach(model, patcher, strength: float, files: tuple[FileStamp, ...] = ()) -> None:
     """Put a LoRA on a MODEL (a clone that may be changed), after those that it has."""
     # Not in transformer_options: a guider of two models gives those of the first to both.
-    model.set_attachments(KEY, (*_listed(model), AppliedLora(patcher.model, strength, stamp)))
+    model.set_attachments(KEY, (*_listed(model), AppliedLora(patcher.model, strength, files)))
     held = model.get_additional_models_with_key(KEY)
     if not any(patcher.is_clone(other) for other in held):
         model.set_additional_models(KEY, [*held, patcher])

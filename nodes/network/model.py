@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.supported_models_base
 import torch
 
+from ...model_loaders.stamps import FileStamp
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.memory import TEXT_TOKENS, needed_bytes
@@ -47,13 +48,14 @@ class Config(comfy.supported_models_base.BASE):
 
 
 class Model(comfy.model_base.BaseModel):
-    """A SkyReels-V3 checkpoint as a native model. notes: sentences on how it was loaded."""
+    """A SkyReels-V3 checkpoint as a native model. notes: sentences on how it was loaded.  files: those it lies in."""
 
-    def __init__(self, config: Config, notes: Sequence[str] = ()):
+    def __init__(self, config: Config, notes: Sequence[str] = (), files: Sequence[FileStamp] = ()):
         super().__init__(config, model_type=comfy.model_base.ModelType.FLOW, unet_model=config.network)
         self.params = config.params
         self.job = config.job
         self.notes = tuple(notes)
+        self.files = tuple(files)
 
     def extra_conds(self, **kwargs):
         """Checks and shapes what the conditioning brings; called once per conditioning before sampling."""

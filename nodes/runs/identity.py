@@ -13,6 +13,7 @@ from comfy_execution.graph_utils import is_link
 
 from ...formats.kinds import Products
 from ...model_loaders.folders import checkpoint_files
+from ...model_loaders.stamps import stamp_of
 from ...skyreels_v3.digest import digest
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.resume.windows import LongRun
@@ -89,7 +90,7 @@ def declared_inputs(class_type: str) -> set[str] | None:
 
 def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
     """(name, size, time of change) of files: the same as long as they are."""
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
+    return [stamp_of(path).key for path in sorted(paths)]
 
 
 def model_stamps(models: Iterable) -> list[tuple]:
@@ -102,7 +103,7 @@ def model_stamps(models: Iterable) -> list[tuple]:
         products = model.cached_patcher_init[1][4]
         if products != Products.AUTO.value:
             stamps.append(("products", products))
-        stamps += [lora.stamp for lora in attached(model) if lora.stamp is not None]
+        stamps += [file.key for lora in attached(model) for file in lora.files]
         attending = attention.choose(
             model.model.diffusion_model.attention, model.load_device, model.model_options["transformer_options"]
         )

@@ -1,6 +1,7 @@
 """LoRAs on real models in ComfyUI: the node and the stock loaders, on plain and on packed weights."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -251,6 +252,21 @@ def test_a_changed_file_is_another_job(pack_nodes, load, put, folder):
     model = put(load(), named(lora_pairs(rank=2)))
     assert stamps([model]) != first
     assert node.fingerprint_inputs(lora="style.safetensors", strength=1.0) != fingerprint
+
+
+def test_a_file_that_is_written_to_ends_a_sampling_in_a_sentence(load, put, velocity, folder):
+    tensors = named(lora_pairs())
+    path = folder / "style.safetensors"
+    model = put(load(), tensors)
+    wanted = velocity(model)
+    os.truncate(path, 2000)
+    with pytest.raises(ValueError, match=r"style.safetensors has been written to .* queue again"):
+        velocity(model)
+    velocity(load())
+    model = put(load(), tensors)
+    assert relative_error(velocity(model), wanted) < EXACT
+    write_lora(folder / "other.safetensors", named(lora_pairs(seed=1))).replace(path)  # as trainers do
+    assert relative_error(velocity(model), wanted) < EXACT
 
 
 def test_a_lora_is_not_mapped_where_comfyui_maps_none(load, put, velocity, folder, monkeypatch):

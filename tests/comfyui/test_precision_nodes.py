@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import os
 import shutil
 from math import prod
 from types import SimpleNamespace
@@ -44,14 +45,24 @@ def load(pack_nodes):
 
 @pytest.fixture(scope="module")
 def forward(reference_prompt):
-    """forward(patcher) -> the model's output through ComfyUI's sampling of one step."""
+    """forward(patcher, steps, callback) -> the model's output through ComfyUI's sampling of one step or several."""
     import comfy.sample
 
-    def run(patcher):
+    def run(patcher, steps=1, callback=None):
         latent = torch.zeros(SHAPE)
         noise = comfy.sample.prepare_noise(latent, 5)
         return comfy.sample.sample(
-            patcher, noise, 1, 1.0, "euler", "simple", reference_prompt, reference_prompt, latent, seed=5
+            patcher,
+            noise,
+            steps,
+            1.0,
+            "euler",
+            "simple",
+            reference_prompt,
+            reference_prompt,
+            latent,
+            seed=5,
+            callback=callback,
         )
 
     return run
@@ -104,6 +115,42 @@ def test_no_file_is_mapped_where_comfyui_maps_none(load, forward, tmp_path, monk
     gc.collect()
     assert str(path) not in mapped_files()
     assert torch.isfinite(forward(read)).all()
+
+
+@pytest.mark.parametrize(("dialect", "precision"), [("bf16", "auto"), ("bf16", "int8"), ("Q8_0", "auto")])
+def test_a_file_that_is_written_to_ends_a_sampling_in_a_sentence(load, forward, tmp_path, dialect, precision):
+    dialects.write(dialect, tmp_path / "r2v", Job.REFERENCE, params=PARAMS)
+    (path,) = tmp_path.iterdir()
+    content, wanted = path.read_bytes(), forward(load(str(path), "reference", precision))
+    link = tmp_path / f"link{path.suffix}"
+    link.symlink_to(path)
+    for write in (lambda: os.truncate(path, 5000), lambda: path.write_bytes(content[:-1] + b"x")):
+        for name in (path, link):
+            patcher = load(str(name), "reference", precision)
+            write()
+            with pytest.raises(ValueError, match=rf"{name.name} has been written to .* queue again"):
+                forward(patcher)
+            path.write_bytes(content)
+    assert torch.equal(forward(load(str(path), "reference", precision)), wanted)
+
+
+def test_a_file_that_is_written_to_while_it_is_sampled(load, forward, tmp_path):
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, params=PARAMS)
+    patcher = load(str(path))
+    with pytest.raises(ValueError, match="has been written to"):
+        forward(patcher, steps=3, callback=lambda *_: os.truncate(path, 5000))
+
+
+def test_a_file_that_is_replaced_or_deleted_goes_on(load, forward, tmp_path):
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, params=PARAMS)
+    patcher = load(str(path))
+    wanted = forward(patcher)
+    other = write_transformer(tmp_path / "other.safetensors", Job.REFERENCE, params=PARAMS, seed=1)
+    if os.name != "nt":  # Windows keeps mapped files
+        other.replace(path)
+        assert torch.equal(forward(patcher), wanted)
+        path.unlink()
+        assert torch.equal(forward(patcher), wanted)
 
 
 @pytest.mark.parametrize("dialect", ["bf16", "Q8_0"])
