@@ -46,7 +46,7 @@ class Header:
     data_start: int
     file_format: str = "safetensors"
     descriptions: dict[str, bytes] = field(default_factory=dict)
-    stamp: FileStamp | None = None
+    stamp: FileStamp | None = field(default=None, compare=False)
 
     @property
     def architecture(self) -> str:
