@@ -1,6 +1,7 @@
 """Weights out of a checkpoint's files: mapped where they stay as stored, else read and packed one by one."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
 from .copies_on_disk import CopiesOnDisk
-from .file_tensors import DTYPES, Reader, map_file, mapped, read, shaped
+from .file_tensors import DTYPES, Reader, map_file, mapped, read, read_bytes, shaped
 from .params import expected_shapes
 from .precision import encoding_of, is_exact, stays_float32
 from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 
-SAMPLED = 8  # rows of a large matrix that are looked at
+SAMPLED = 8  # rows of a large tensor that are looked at
+SMALL = 2**20  # numbers of a tensor that is looked at as a whole
 
 
 @dataclass
@@ -71,14 +73,18 @@ def load_weights(
     by_place = sorted(checkpoint.weights.items(), key=lambda item: _place(item[1]))
     for name, stored in by_place:
         wanted = encoding_of(name, stored, precision)
-        shape = shapes[name]
-        layer = name.removesuffix(".weight")
-        if wanted is None:
-            own = None if stays_float32(name, stored) else dtype
-            tensors = {name: _plain(stored, shape, own, files)}
+        shape, layer = shapes[name], name.removesuffix(".weight")
+        own = None if stays_float32(name, stored) else dtype
+        kept: Mapping[str, Part] = {}  # as they are in the file
+        if wanted is None and _stays(stored, own):
+            kept = stored.parts
+            tensors = {name: files.tensor(kept["weight"]).reshape(shape)}
+        elif wanted is None:
+            tensors = {name: _unpacked(stored, shape, files, "cpu").to(_dtype(stored, own))}
         elif wanted == stored.encoding:
             weights.add(layer, wanted, products)
-            tensors = {f"{layer}.{part}": files.tensor(place) for part, place in stored.parts.items()}
+            kept = stored.parts
+            tensors = {f"{layer}.{part}": files.tensor(place) for part, place in kept.items()}
         else:
             format = weights.add(layer, wanted, products)
             try:
@@ -93,7 +99,7 @@ def load_weights(
             trim()
             tensors = {f"{layer}.{part}": tensor for part, tensor in parts.items()}
         weights.tensors.update(tensors)
-        only_zeros &= _check(name, weights, checkpoint)
+        only_zeros &= _check(name, weights, kept, files)
         for key, tensor in tensors.items():
             if files.hold(tensor):
                 weights.in_files.add(key)
@@ -127,12 +133,16 @@ def _place(stored: StoredWeight) -> tuple[str, int]:
     return str(part.path), part.offset
 
 
-def _plain(stored: StoredWeight, shape: tuple[int, ...], dtype: torch.dtype | None, files: "_Files") -> torch.Tensor:
-    own = DTYPES.get(stored.parts["weight"].dtype) if stored.encoding is None else torch.bfloat16
-    dtype = dtype or (torch.float32 if own == torch.float64 else own)
-    if stored.encoding is None and dtype == own and len(stored.parts) == 1:
-        return files.tensor(stored.parts["weight"]).reshape(shape)
-    return _unpacked(stored, shape, files, "cpu").to(dtype)
+def _dtype(stored: StoredWeight, dtype: torch.dtype | None) -> torch.dtype:
+    """What a plain weight is kept in, `dtype` if there is one."""
+    own = DTYPES.get(stored.parts["weight"].dtype) if stored.encoding is None else None
+    return dtype or (torch.float32 if own == torch.float64 else own or torch.bfloat16)
+
+
+def _stays(stored: StoredWeight, dtype: torch.dtype | None) -> bool:
+    """Whether a plain weight is kept as it is in the file."""
+    is_plain = stored.encoding is None and len(stored.parts) == 1
+    return is_plain and DTYPES.get(stored.parts["weight"].dtype) == _dtype(stored, dtype)
 
 
 def _unpacked(stored: StoredWeight, shape: tuple[int, ...], files: "_Files", device) -> torch.Tensor:
@@ -188,25 +198,48 @@ class _Files:
         except OSError as error:
             raise self._changed(part, error) from error
 
+    def some_rows(self, part: Part, tensor: torch.Tensor) -> torch.Tensor:
+        """A few rows of a tensor that `tensor` gave. Of one over pages they are read by themselves: the system reads
+        far around every page that is touched there, which would be nearly all of the file."""
+        if not self.maps and self.reader is None:
+            return _some_rows(tensor)
+        rows = part.shape[0] if part.shape else 1
+        if prod(part.shape) <= SMALL:
+            return self.read(part)
+        size = part.size // rows
+        places = range(part.offset, part.offset + part.size, size * max(1, rows // SAMPLED))
+        try:
+            with part.path.open("rb") as file:
+                content = torch.cat([read_bytes(file, place, size) for place in places])
+        except OSError as error:
+            raise self._changed(part, error) from error
+        return shaped(content, replace(part, shape=(len(places), *part.shape[1:])))
+
     def _changed(self, part: Part, error: object) -> InputError:
         return InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.")
 
 
-def _check(name: str, weights: Weights, checkpoint: Checkpoint) -> bool:
-    """Whether a weight is all zeros, as far as looked at. Raises InputError if it is not finite."""
+def _some_rows(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.numel() <= SMALL else tensor.flatten(1)[:: max(1, len(tensor) // SAMPLED)]
+
+
+def _check(name: str, weights: Weights, kept: Mapping[str, Part], files: _Files) -> bool:
+    """Whether a weight is all zeros, as far as looked at. kept: its parts that are as in the file.
+
+    Raises InputError if it is not finite.
+    """
     layer = name.removesuffix(".weight")
-    packed = name.endswith(".weight") and layer in weights.formats
-    tensor = weights.tensors.get(f"{layer}.weight_scale") if packed else weights.tensors[name]
+    part = "weight_scale" if name.endswith(".weight") and layer in weights.formats else "weight"
+    tensor = weights.tensors.get(f"{layer}.{part}" if part != "weight" else name)
     if tensor is None or tensor.dtype == torch.uint8:
         return False
-    if tensor.numel() > 2**20:
-        tensor = tensor.flatten(1)[:: max(1, len(tensor) // SAMPLED)]
-    if tensor.numel() and not torch.isfinite(tensor.float()).all():
+    rows = files.some_rows(kept[part], tensor) if part in kept else _some_rows(tensor)
+    if rows.numel() and not torch.isfinite(rows.float()).all():
         raise InputError(
-            f"{_title(checkpoint)} holds numbers that are not finite, in {name}: it is damaged or badly merged, "
+            f"{files.name} holds numbers that are not finite, in {name}: it is damaged or badly merged, "
             "use another file."
         )
-    return not bool(tensor.any())
+    return not bool(rows.any())
 
 
 def _title(checkpoint: Checkpoint) -> str:

@@ -21,7 +21,7 @@ from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
 from pack.tests.support.mapped import mapped_files
-from pack.tests.support.sparse_models import write_sparse
+from pack.tests.support.sparse_models import SIZES, write_sparse
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
@@ -443,7 +443,7 @@ def folder(comfyui):
 def test_the_other_models_of_a_graph_are_counted(pack_nodes, folder):
     """Each of them by what it packs; what its own node will refuse counts nothing."""
     for name, job in {"r2v": Job.REFERENCE, "v2v": Job.EXTENSION, "a2v": Job.AVATAR}.items():
-        write_sparse(folder / f"{name}.safetensors", job)
+        write_sparse(folder / f"{name}.safetensors", SIZES[job])
 
     def node(name, **inputs):
         inputs = {
@@ -474,7 +474,7 @@ def test_the_other_models_of_a_graph_are_counted(pack_nodes, folder):
 
 def test_the_node_looks_at_the_graph(pack_nodes, folder, file, monkeypatch):
     shutil.copy(file, folder / "tiny_r2v.safetensors")
-    write_sparse(folder / "other_r2v.safetensors", Job.REFERENCE)
+    write_sparse(folder / "other_r2v.safetensors", SIZES[Job.REFERENCE])
     placement = pack_nodes.module("model_loaders.placement")
     monkeypatch.setattr(placement, "LEAST", 0)
     ram = 20 * 10**9

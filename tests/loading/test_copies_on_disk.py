@@ -19,7 +19,7 @@ from pack.skyreels_v3.container import memory_limit
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.units import GB
 from pack.tests.support import dialects
-from pack.tests.support.sparse_models import write_sparse
+from pack.tests.support.sparse_models import SIZES, write_sparse
 
 SOURCES = ("bf16", "fp32", "fp8 mixed", "Q8_0", "int8 rotated")
 PRECISIONS = (*PACKED, Precision.BF16, Precision.FP16)
@@ -170,7 +170,7 @@ def test_what_others_hold_counts(free, disk, wanted, words):
 def test_published_sizes_are_counted(tmp_path):
     wanted = {Job.REFERENCE: 14.05, Job.AVATAR: 18.56}
     for job, size in wanted.items():
-        checkpoint = open_checkpoint(write_sparse(tmp_path / f"{job.value}.safetensors", job), job)
+        checkpoint = open_checkpoint(write_sparse(tmp_path / f"{job.value}.safetensors", SIZES[job]), job)
         assert copied_bytes(checkpoint, Precision.INT8, torch.bfloat16) == pytest.approx(size * GB, rel=0.001)
         assert copied_bytes(checkpoint, Precision.BF16, torch.bfloat16) == 0
 

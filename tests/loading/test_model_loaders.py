@@ -23,10 +23,12 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects, golden
-from pack.tests.support.mapped import mapped_files
+from pack.tests.support.mapped import bytes_read, cached_bytes, mapped_files
 from pack.tests.support.out_of_memory import OUT_OF_MEMORY
+from pack.tests.support.sparse_models import LARGE, write_sparse, write_sparse_gguf
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
+WIDE = TransformerParams(dim=512, ffn_dim=2048, num_heads=4, num_layers=2)
 SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
 
 
@@ -267,6 +269,21 @@ def test_weights_are_mapped_not_copied(tmp_path):
         pytest.skip("the system does not tell what is mapped")
     for key, weight in weights.items():
         assert any(start <= weight.data_ptr() < end for start, end in maps[str(path)]), key
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what was read")
+def test_loading_reads_what_it_needs_once(tmp_path):
+    params = dataclasses.replace(LARGE, num_layers=4)
+    for path in (write_sparse(tmp_path / "r2v.safetensors", params), write_sparse_gguf(tmp_path / "r2v.gguf", params)):
+        assert cached_bytes(path) < 0.001 * path.stat().st_size
+        load_weights(open_checkpoint(path))
+        assert cached_bytes(path) < 0.01 * path.stat().st_size  # nothing is kept, rows are looked at
+    path = write_transformer(tmp_path / "v2v.safetensors", Job.EXTENSION, params=WIDE)
+    # Packed, unpacked to another dtype, and as they are in memory: every byte once.
+    for precision, dtype, maps in (("int8", None, True), ("auto", torch.float32, True), ("auto", None, False)):
+        before = bytes_read()
+        load_weights(open_checkpoint(path), Precision(precision), dtype, maps=maps)
+        assert bytes_read() - before < 1.02 * path.stat().st_size
 
 
 @pytest.mark.parametrize("shift", range(8))
