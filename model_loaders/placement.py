@@ -10,7 +10,7 @@ from ..skyreels_v3.units import GB, gb
 from .checkpoint import Checkpoint
 from .file_tensors import DTYPES
 from .params import expected_shapes
-from .precision import encoding_of
+from .precision import encoding_of, stays_float32
 
 WORKING = 6 * GB  # the system, ComfyUI, and the frames that a graph passes on
 TEXT_ENCODER = int(6.7 * GB)  # umt5_xxl in fp8, which ComfyUI keeps in RAM beside the models
@@ -36,8 +36,9 @@ def copied_bytes(checkpoint: Checkpoint, precision: Precision, dtype: torch.dtyp
     for name, stored in checkpoint.weights.items():
         wanted = encoding_of(name, stored, precision)
         if wanted is None:
-            lies_there = stored.encoding is None and DTYPES.get(stored.parts["weight"].dtype) == dtype
-            each: float = dtype.itemsize
+            own = torch.float32 if stays_float32(name, stored) else dtype
+            lies_there = stored.encoding is None and DTYPES.get(stored.parts["weight"].dtype) == own
+            each: float = own.itemsize
         else:
             lies_there = wanted == stored.encoding
             each = KINDS[wanted.kind].bytes_per_number
