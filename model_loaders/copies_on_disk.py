@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from .file_tensors import marked
+
 log = logging.getLogger(__name__)
 
 SEGMENT = 2**30  # bytes that are mapped at once; each mapping holds a handle of the file
@@ -24,7 +26,6 @@ class CopiesOnDisk:
         self.file = tempfile.TemporaryFile(dir=folder)
         self.start = self.end = 0  # of the segment that is being written
         self.waiting: list[tuple[dict[str, torch.Tensor], str, int]] = []  # of it: tensors, name, place in the file
-        self.names: set[str] = set()  # of the tensors that lie in the file
         self.is_full = False
 
     def take(self, tensors: dict[str, torch.Tensor], name: str) -> None:
@@ -52,12 +53,11 @@ class CopiesOnDisk:
                 error.strerror or error,
             )
 
-    def finish(self) -> set[str]:
-        """The names of all that lies on the file's pages now."""
+    def finish(self) -> None:
+        """Puts what waits over the file's pages; nothing can be taken any more."""
         if self.waiting:
             self._map()
         self.file.close()  # the mappings hold it
-        return self.names
 
     def _skip_to(self, alignment: int) -> int:
         """The next place in the file at a multiple of `alignment`."""
@@ -70,10 +70,9 @@ class CopiesOnDisk:
         self.file.flush()
         # Writable, so that what another node does to a weight in place is no crash.
         pages = mmap.mmap(self.file.fileno(), self.end - self.start, access=mmap.ACCESS_WRITE, offset=self.start)
-        content = torch.frombuffer(pages, dtype=torch.uint8)
+        content = marked(torch.frombuffer(pages, dtype=torch.uint8))
         for tensors, name, place in self.waiting:
             old, begin = tensors[name], place - self.start
             tensors[name] = content[begin : begin + old.nbytes].view(old.dtype).reshape(old.shape)
-            self.names.add(name)
         self.waiting.clear()
         self.start = self._skip_to(mmap.ALLOCATIONGRANULARITY)

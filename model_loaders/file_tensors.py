@@ -1,5 +1,13 @@
-"""Tensors out of model files: over the file's own pages, or read into memory of their own."""
+"""Tensors out of model files: over the file's own pages, or read into memory of their own.
 
+Files are mapped read-only. torch.from_file and safetensors' safe_open map them writable for this process alone, and for
+that the system sets the file's whole length aside: Linux of RAM and swap, Windows of its commit limit. A file larger
+than these could not be loaded, whatever little of it is needed. In return nothing may write to such a tensor, which
+would end the process; `is_mapped` tells them.
+"""
+
+import mmap
+import warnings
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
@@ -22,14 +30,31 @@ DTYPES = {
     "I16": torch.int16,
     "I8": torch.int8,
 }  # all others are bytes to their format
+MAPPED = "skyreels_mapped"  # an attribute of a storage
 
 
 def map_file(path: Path) -> torch.Tensor:
-    """A file's bytes, uint8: memory is used for what is read, and can be given back.
+    """A file's bytes, uint8, not to be written to: memory is used for what is read, and can be given back.
 
-    Raises OSError, RuntimeError or ValueError where that is not possible.
+    Raises OSError or ValueError where that is not possible.
     """
-    return torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        content = torch.frombuffer(pages, dtype=torch.uint8)
+    return marked(content)
+
+
+def marked(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, which lies over the pages of a file: what shares them is known by it, too."""
+    setattr(tensor.untyped_storage(), MAPPED, True)
+    return tensor
+
+
+def is_mapped(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies over the pages of a file."""
+    return getattr(tensor.untyped_storage(), MAPPED, False)
 
 
 def mapped(content: torch.Tensor, part: Part) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import isfinite, prod
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.lora import BranchParams, module_name
 from ..skyreels_v3.model.params import TransformerParams
-from .file_tensors import Reader, map_file, mapped, read_from
+from .file_tensors import Reader, read_from
 from .header import read_header
 from .key_maps import find_dialect
 from .lora_names import (
@@ -128,15 +129,13 @@ class LoraFile:
             )
         return notes
 
-    def read(
-        self, reader: Reader | None = None, maps: bool = True
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def read(self, reader: Reader | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """(state dict of the Lora, Wan name -> change of a weight that is no linear layer's).
 
-        reader: maps the file; the pack's own mapping where None.  maps: whether the first may lie on the file's pages.
-        Then memory is used when it is needed, and the file must stay as it is. Raises InputError if it has changed.
+        reader: maps the file. Where None it is read into memory, because it is small and trainers write to it again.
+        Raises InputError if it has changed.
         """
-        with _opened(self.path, self.parts, reader, maps) as get:
+        with _opened(self.path, self.parts, reader) as get:
             state = {name: multiplied([_as_matrix(get(key)) for key in keys]) for name, keys in self.branches.items()}
             for layer, (place, count) in self.shares.items():
                 mix = f"{module_name(layer)}.mix.weight"  # whose rows are those of a LoKr
@@ -177,7 +176,7 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
         if "down" in parts and "alpha" not in parts and header.tensors[parts["down"]].shape
     }
     rule, lora.about_scale = scale_rule(path, header.metadata, pairs)
-    with _opened(path, lora.parts, None, maps=False) as get:
+    with _opened(path, lora.parts) as get:
         for layer, parts in found.items():
             _add(lora, layer, parts, header.tensors, shapes, get, rule)
     return lora
@@ -387,16 +386,14 @@ def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _opened(path: Path, parts: Mapping[str, Part], reader: Reader | None, maps: bool) -> Generator[Get]:
-    """A function key -> tensor for a file, mapped or read. Raises InputError if it is no longer what it was."""
+def _opened(path: Path, parts: Mapping[str, Part], reader: Reader | None = None) -> Generator[Get]:
+    """A function key -> tensor for a file. Raises InputError if it is no longer what it was."""
     try:
         if reader is not None:
             yield reader(path).__getitem__
-        elif maps:
-            content = map_file(path)
-            yield lambda key: mapped(content, parts[key])
         else:
             with path.open("rb") as file:
-                yield lambda key: read_from(file, parts[key])
+                # Each once: fused layers share theirs.
+                yield cache(lambda key: read_from(file, parts[key]))
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read any more ({error}): queue it again.") from error

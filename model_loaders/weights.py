@@ -1,5 +1,6 @@
 """Weights out of a checkpoint's files: mapped where they stay as stored, else read and packed one by one."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -16,7 +17,7 @@ from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
 from .checkpoint import Checkpoint
 from .copies_on_disk import CopiesOnDisk
-from .file_tensors import DTYPES, Reader, map_file, mapped, read, read_bytes, shaped
+from .file_tensors import DTYPES, Reader, is_mapped, map_file, mapped, marked, read, read_bytes, shaped
 from .params import expected_shapes
 from .precision import encoding_of, is_exact, stays_float32
 from .shards import SUFFIXES, title
@@ -31,14 +32,12 @@ class Weights:
     """What a network is filled with.
 
     tensors: Wan name -> tensor, of packed weights also what lies beside them.  formats: layer -> its weight's format.
-    exact: those of these layers whose inputs stay as they are.  in_files: names of the tensors that lie on pages of
-    files.
+    exact: those of these layers whose inputs stay as they are.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
     exact: set[str] = field(default_factory=set)
-    in_files: set[str] = field(default_factory=set)
 
     def add(self, layer: str, encoding: Encoding, products: Products) -> Format:
         """Notes how the weight of a layer is kept; returns its format."""
@@ -101,16 +100,14 @@ def load_weights(
         weights.tensors.update(tensors)
         only_zeros &= _check(name, weights, kept, files)
         for key, tensor in tensors.items():
-            if files.hold(tensor):
-                weights.in_files.add(key)
-            elif copies is not None:
+            if copies is not None and not is_mapped(tensor):
                 copies.take(weights.tensors, key)
     if only_zeros:
         raise InputError(
             f"{_title(checkpoint)} holds nothing but zeros: the download is incomplete, download it again."
         )
     if copies is not None:
-        weights.in_files |= copies.finish()
+        copies.finish()
     return weights
 
 
@@ -167,7 +164,6 @@ class _Files:
         self.maps = maps
         self.tensors: dict[Path, dict[str, torch.Tensor]] = {}
         self.bytes: dict[Path, torch.Tensor] = {}
-        self.places: set[int] = set()  # addresses of their pages
 
     def tensor(self, part: Part) -> torch.Tensor:
         """The tensor over the file's own pages, or in memory of its own where nothing may be mapped."""
@@ -175,28 +171,22 @@ class _Files:
             if self.reader and part.path.suffix.lower() in SUFFIXES:
                 if part.path not in self.tensors:
                     self.tensors[part.path] = self.reader(part.path)
-                tensor = shaped(self.tensors[part.path][part.key], part)
-            elif not self.maps:
+                tensor = self.tensors[part.path][part.key]
+                return shaped(marked(tensor) if self.maps else tensor, part)
+            if not self.maps:
                 return read(part)
-            else:
-                if part.path not in self.bytes:
-                    self.bytes[part.path] = map_file(part.path)
-                tensor = mapped(self.bytes[part.path], part)
-            self.places.add(tensor.untyped_storage().data_ptr())
-            return tensor
+            if part.path not in self.bytes:
+                self.bytes[part.path] = map_file(part.path)
+            return mapped(self.bytes[part.path], part)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise self._changed(part, error) from error
-
-    def hold(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor lies on the pages of these files."""
-        return tensor.untyped_storage().data_ptr() in self.places
+            raise self._unreadable(part, error) from error
 
     def read(self, part: Part) -> torch.Tensor:
         """The tensor in memory of its own."""
         try:
             return read(part)
-        except OSError as error:
-            raise self._changed(part, error) from error
+        except (OSError, RuntimeError) as error:
+            raise self._unreadable(part, error) from error
 
     def some_rows(self, part: Part, tensor: torch.Tensor) -> torch.Tensor:
         """A few rows of a tensor that `tensor` gave. Of one over pages they are read by themselves: the system reads
@@ -212,10 +202,15 @@ class _Files:
             with part.path.open("rb") as file:
                 content = torch.cat([read_bytes(file, place, size) for place in places])
         except OSError as error:
-            raise self._changed(part, error) from error
+            raise self._unreadable(part, error) from error
         return shaped(content, replace(part, shape=(len(places), *part.shape[1:])))
 
-    def _changed(self, part: Part, error: object) -> InputError:
+    def _unreadable(self, part: Part, error: Exception) -> InputError:
+        if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
+            return InputError(
+                f"Memory ran out while {part.path.name} was loaded: close other programs, choose the precision nf4, or "
+                "lift the limit on ComfyUI's memory if there is one (ulimit -v)."
+            )
         return InputError(f"{part.path.name} cannot be read any more ({error}): load the model again.")
 
 

@@ -173,7 +173,7 @@ def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> No
     left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
     if left:
         raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
-    remember_files(network, weights.in_files)
+    remember_files(network)
     versions.keep_dtypes(network)
 
 

@@ -32,7 +32,7 @@ def read_lora(files: tuple[FileStamp, ...], params: TransformerParams, load_devi
     files: as `stamps_of` gave them, so that a changed one is read again.  Raises InputError for whatever is wrong.
     """
     file = open_lora(files[0].path, params)
-    weights, deltas = file.read(versions.file_reader(), versions.maps_files())
+    weights, deltas = file.read(versions.file_reader())
     patcher = lora_patcher(file.layers, weights, load_device, offload_device)
     return file, patcher, deltas
 

@@ -30,5 +30,6 @@ def _before_forward(executor, *args, **kwargs):
 def _look(files: Iterable[FileStamp], loras: Iterable[AppliedLora]) -> None:
     """Raises InputError where one was written to; files that are not mapped may change."""
     if versions.maps_files():
-        # Of a LoRA the first is the one with its weights.
-        check_unchanged([*files, *(file for lora in loras for file in lora.files[:1])])
+        # Only ComfyUI's reader maps LoRAs too; of each the first file has the weights.
+        of_loras = [file for lora in loras for file in lora.files[:1]] if versions.file_reader() else []
+        check_unchanged([*files, *of_loras])

@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import comfy.utils
 import torch
 from torch import nn
+
+from ...model_loaders.file_tensors import is_mapped
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher as Mixed
 else:
     Mixed = object  # the patcher stands behind it in the order of classes
+
+
+IN_FILE = "skyreels_in_file"  # an attribute of a weight that hooks change: the one over the file's pages
 
 
 class InFiles(nn.Module):
@@ -37,29 +43,52 @@ class InFiles(nn.Module):
 
     def lies_in_file(self, name: str) -> bool:
         """Whether a parameter is on the pages of its file now."""
-        there, parameter = self.file_weights.get(name), self.get_parameter(name)
-        return there is not None and parameter.device == there.device and parameter.data_ptr() == there.data_ptr()
+        return is_mapped(self.get_parameter(name))
 
 
-def remember_files(network: nn.Module, names: set[str]) -> None:
-    """Tell the layers of a network which parameters lie in files, by their names in it."""
-    for name in names:
-        layer, _, parameter = name.rpartition(".")
-        module = network.get_submodule(layer)
+def remember_files(network: nn.Module) -> None:
+    """Tell the layers of a network which of their parameters lie in files."""
+    for module in network.modules():
         if isinstance(module, InFiles):
-            there = module.get_parameter(parameter).data
-            module.file_weights = {**module.file_weights, parameter: there}
+            own = module.named_parameters(recurse=False)
+            module.file_weights = {name: one.data for name, one in own if is_mapped(one)}
 
 
-class UnpinnedFiles(Mixed):
-    """A patcher that pins no weight which lies in a file.
+class FileWeights(Mixed):
+    """A patcher that leaves weights which lie in files where they are.
 
-    Pinning makes a copy of its pages that stays, and costs a model's size in RAM. The copy to the card runs while the
-    block before computes, so that it is not waited for.
+    Such pages cannot be written to, and none is pinned: that makes a copy which stays, and costs a model's size in RAM.
+    The copy to the card runs while the block before computes, so that it is not waited for.
     """
 
     def pin_weight_to_device(self, key):
-        layer, _, name = key.rpartition(".")
-        module = self.model.get_submodule(layer)
-        if not (isinstance(module, InFiles) and module.lies_in_file(name)):
+        """As ComfyUI's."""
+        if not is_mapped(comfy.utils.get_attr(self.model, key)):
             super().pin_weight_to_device(key)
+
+    def patch_hook_weight_to_device(self, hooks, combined_patches, key, *args, **kwargs):
+        """As ComfyUI's, which writes into the weight."""
+        self._to_memory(key)
+        return super().patch_hook_weight_to_device(hooks, combined_patches, key, *args, **kwargs)
+
+    def patch_cached_hook_weights(self, cached_weights, key, *args, **kwargs):
+        """As ComfyUI's, which writes into the weight."""
+        self._to_memory(key)
+        return super().patch_cached_hook_weights(cached_weights, key, *args, **kwargs)
+
+    def unpatch_hooks(self, whitelist_keys_set=None):
+        """As ComfyUI's; what was in a file is again."""
+        hooked = set(self.hook_backup)
+        super().unpatch_hooks(whitelist_keys_set)
+        for key in hooked - self.hook_backup.keys():
+            weight = comfy.utils.get_attr(self.model, key)
+            there = getattr(weight, IN_FILE, None)
+            if there is not None and there.device == weight.device:
+                comfy.utils.set_attr(self.model, key, there)
+
+    def _to_memory(self, key: str) -> None:
+        """Gives a weight that lies in a file memory that can be written to."""
+        there = comfy.utils.get_attr(self.model, key)
+        if is_mapped(there):
+            comfy.utils.set_attr_param(self.model, key, there.detach().clone())
+            setattr(comfy.utils.get_attr(self.model, key), IN_FILE, there)

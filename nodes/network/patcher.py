@@ -16,7 +16,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.lora import BranchParams, module_name
 from .. import versions
 from .foreign import ForeignPatches
-from .in_files import UnpinnedFiles
+from .in_files import FileWeights
 from .lora_branches import attach, attached, lora_patcher
 from .streaming import StreamedBlocks
 
@@ -43,7 +43,7 @@ ADAPTERS = {
 
 def patcher_class(dynamic: bool = True, load_device: torch.device | None = None) -> type:
     """The patcher for a SkyReels-V3 model: versions.patcher_class with PackedPatches, StreamedBlocks,
-    UnpinnedFiles and ForeignPatches; the same class at every call."""
+    FileWeights and ForeignPatches; the same class at every call."""
     if load_device is not None and comfy.model_management.is_device_cpu(load_device):
         dynamic = False  # the dynamic one would make a classic one there, without what is added here
     return _with_packed(versions.patcher_class(dynamic))
@@ -51,7 +51,7 @@ def patcher_class(dynamic: bool = True, load_device: torch.device | None = None)
 
 @functools.cache
 def _with_packed(base: type) -> type:
-    return type(base.__name__, (PackedPatches, StreamedBlocks, UnpinnedFiles, ForeignPatches, base), {})
+    return type(base.__name__, (PackedPatches, StreamedBlocks, FileWeights, ForeignPatches, base), {})
 
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Partly loaded models in a real ComfyUI: what it leaves in RAM comes block by block, with every kind of patch."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
 from pack.tests.support.loras import linear_layers, lora_pairs, named, write_lora
+from pack.tests.support.mapped import writable_memory
 from pack.tests.support.slow_copies import HastyComputation, HastyCopies, Trap
 
 SHAPE = (1, 16, 3, 8, 12)
@@ -239,6 +241,48 @@ def test_room_is_left_for_the_blocks_in_transit(patcher_of):
     patcher.detach()
     patcher.partially_load(CPU, 1e32)
     assert patcher.loaded_size() == size
+
+
+class Driver:
+    """Locks memory as the driver of a card does: only what can be written to. Stands for torch.cuda.cudart()."""
+
+    def __init__(self):
+        self.locked = {}
+        self.refused = []
+
+    def cudaHostRegister(self, address, size, _flags):
+        writable = any(start <= address < end for start, end in writable_memory())
+        self.locked.update({address: size} if writable else {})
+        self.refused += [] if writable else [address]
+        return 0 if writable else 1
+
+    def cudaHostUnregister(self, address):
+        return 0 if self.locked.pop(address, None) else 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what can be written to")
+@pytest.mark.parametrize("precision", ["auto", "Q8_0", "int8"])
+def test_weights_of_mapped_files_stay_there_and_are_not_pinned(pack_nodes, patcher_of, sample, monkeypatch, precision):
+    import comfy.model_management as management
+
+    is_mapped = pack_nodes.module("model_loaders.file_tensors").is_mapped
+    driver, patcher = Driver(), patcher_of(precision)
+    network = patcher.model.diffusion_model
+    picture = sample(patcher)
+    patcher.detach()
+    mapped = {name for name, weight in network.named_parameters() if is_mapped(weight)}
+    assert len(mapped) > 10
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    monkeypatch.setattr(management, "MAX_PINNED_MEMORY", 10**9)
+    for _ in range(2):
+        patcher.load(CPU, lowvram_model_memory=patcher.model_size() // 3)
+        pinned = {key.removeprefix("diffusion_model.") for key in patcher.pinned}
+        assert len(pinned) == len(driver.locked) and not driver.refused
+        assert not pinned & mapped and (precision != "int8" or len(pinned) > 10)
+        assert relative_error(sample(patcher), picture) < 1e-5
+        patcher.detach()
+        assert not driver.locked and not management.PINNED_MEMORY
+        assert {name for name, weight in network.named_parameters() if is_mapped(weight)} == mapped
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.45, 0.8])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from pack.tests.support.sparse_models import LARGE, write_sparse, write_sparse_g
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 WIDE = TransformerParams(dim=512, ffn_dim=2048, num_heads=4, num_layers=2)
+TOOLS = Path(__file__).resolve().parents[2] / "tools"  # for `pack`
 SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
 
 
@@ -269,6 +271,37 @@ def test_weights_are_mapped_not_copied(tmp_path):
         pytest.skip("the system does not tell what is mapped")
     for key, weight in weights.items():
         assert any(start <= weight.data_ptr() < end for start, end in maps[str(path)]), key
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.weights import load_weights
+
+# Counts all that is writable: private mappings of files too, whatever of them is read.
+resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))
+for path in map(Path, sys.argv[2:]):
+    assert path.stat().st_size > 6 * 10**9
+    tensors = load_weights(open_checkpoint(path)).tensors
+    assert next(iter(tensors.values())).flatten()[0] == 1
+    assert not tensors["head.head.weight"].any() and len(tensors) > 50
+del tensors
+resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+load_weights(open_checkpoint(Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_files_larger_than_memory_load(tmp_path):
+    params = dataclasses.replace(LARGE, num_layers=2, ffn_dim=2**17)
+    paths = [write_sparse(tmp_path / "r2v.safetensors", params), write_sparse_gguf(tmp_path / "r2v.gguf", params)]
+    command = [sys.executable, "-c", LIMITED, str(TOOLS), *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    # The last one, in less address space than the file has bytes, is refused.
+    assert "InputError: Memory ran out while r2v.safetensors was loaded: close other programs" in result.stderr
+    assert result.stderr.count("Error: ") == 2 and "OSError: [Errno 12]" in result.stderr, result.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what was read")
