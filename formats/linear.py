@@ -21,7 +21,7 @@ class PackedLinear(nn.Module):
 
     takes_gelu = True
     bias: nn.Parameter | None
-    _ready: tuple | None = None  # while `prepared` is open
+    _ready: tuple | None = None  # while `prepared` is open: its dtype and what it made
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         """x [..., columns], or its rows as `quantised_input` says -> [..., rows] in x's dtype, or GELU of them."""
-        if self._ready is None:
+        if self._ready is None or self._ready[0] != x.dtype:
             with self.placed(x) as (parts, bias):
                 return self._multiplied(x, parts, bias, gelu)
-        parts, bias, unpacked = self._ready
+        _, parts, bias, unpacked = self._ready
         if unpacked is None:
             return self._multiplied(x, parts, bias, gelu)
         y = F.linear(x, unpacked, bias)
@@ -66,7 +66,7 @@ class PackedLinear(nn.Module):
         with self.placed(x) as (parts, bias):
             shape = self.out_features, self.in_features
             unpacked = self.format.unpack(parts, *shape, x.dtype) if self.unpacks(x.device) else None
-            self._ready = parts, bias, unpacked
+            self._ready = x.dtype, parts, bias, unpacked
             try:
                 yield
             finally:

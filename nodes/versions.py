@@ -108,23 +108,42 @@ def resident_affine(norm: torch.nn.Module, device: torch.device) -> tuple[torch.
 @contextmanager
 def weight_on(module: torch.nn.Module, device: torch.device, bias_dtype: torch.dtype):
     """(weight, bias) of a module on `device` as long as the context is open; the weight keeps its own dtype."""
-    weight, bias, stream = comfy.ops.cast_bias_weight(
-        module, dtype=module.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True
-    )
-    try:
-        yield weight, bias
-    finally:
-        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+    with _uncast(
+        module,
+        comfy.ops.cast_bias_weight(
+            module, dtype=module.weight.dtype, device=device, bias_dtype=bias_dtype, offloadable=True
+        ),
+    ) as tensors:
+        yield tensors
 
 
 @contextmanager
 def cast(layer: Any, x: torch.Tensor):
     """(weight, bias) of a layer that ComfyUI manages, as x is, as long as the context is open."""
-    weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
+    with _uncast(layer, comfy.ops.cast_bias_weight(layer, x, offloadable=True)) as tensors:
+        yield tensors
+
+
+@contextmanager
+def _uncast(layer: Any, made: Any) -> Generator[tuple[torch.Tensor, Any]]:
+    """(weight, bias) of what ComfyUI's cast has made; given back at the end."""
+    weight, bias, place = made
     try:
-        yield weight, bias
+        if _is_shared(place):
+            yield weight.clone(), None if bias is None else bias.clone()
+        else:
+            yield weight, bias
     finally:
-        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+        comfy.ops.uncast_bias_weight(layer, weight, bias, place)
+
+
+def _is_shared(place: Any) -> bool:
+    """Whether what was cast lies in a buffer that the cast after the next one is written into (0.12 and later).
+
+    place: (the stream that copies, or None; the device where dynamic VRAM leaves the weight in a place of its own, or
+    something else; ...), in 0.3.75 the stream alone.
+    """
+    return isinstance(place, tuple) and place[0] is not None and not isinstance(place[1], torch.device)
 
 
 def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:

@@ -79,7 +79,7 @@ class Prepared(Mixed):
     for several.
     """
 
-    _ready: tuple | None = None
+    _ready: Any = None  # while `prepared` is open: (weight, bias)
 
     @contextmanager
     def prepared(self, x: torch.Tensor):
@@ -96,7 +96,9 @@ class Prepared(Mixed):
                 self._ready = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) if self._ready is None else F.linear(x, *self._ready)
+        if self._ready is None or self._ready[0].dtype != x.dtype:
+            return super().forward(x)
+        return F.linear(x, *self._ready)
 
 
 @functools.cache

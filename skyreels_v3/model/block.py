@@ -159,9 +159,12 @@ def _prepared(x: torch.Tensor, layers: tuple[nn.Module, ...]):
 
 
 def that_fit(numbers: int, layers: list) -> list:
-    """Those of the layers, the first first, whose weights have together at most so many numbers."""
+    """Those of the layers that can be `prepared`, the first first, whose weights have together at most so many numbers.
+
+    What another node put into a layer's place may be anything that can be called.
+    """
     fit = []
-    for layer in layers:
+    for layer in (one for one in layers if hasattr(one, "prepared")):
         numbers -= layer.in_features * layer.out_features
         if numbers < 0:
             break

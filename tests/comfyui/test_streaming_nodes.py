@@ -11,7 +11,14 @@ from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
-from pack.tests.support.loras import linear_layers, lora_pairs, named, write_lora
+from pack.tests.support.loras import (
+    linear_layers,
+    lora_pairs,
+    lora_products,
+    named,
+    named_products,
+    write_lora,
+)
 from pack.tests.support.mapped import writable_memory
 from pack.tests.support.slow_copies import HastyComputation, HastyCopies, Trap
 
@@ -297,3 +304,52 @@ def test_a_model_that_fits_needs_no_buffers(patcher_of, sample, small_card):
     with Trap() as queues:
         sample(small_card(patcher_of("int8"), 2, queues), steps=2)
     assert not queues.copies and not queues.taken
+
+
+class TwoBuffers:
+    """ComfyUI's casts of weights for which dynamic VRAM finds no place on a card (0.12 and later): each lies in one of
+    two buffers, into which the cast after the next one is written.
+    """
+
+    def __init__(self):
+        self.buffers = [torch.empty(0, dtype=torch.uint8)] * 2
+        self.casts = 0
+
+    def cast(self, layer, input=None, dtype=None, device=None, bias_dtype=None, offloadable=False):
+        """As comfy.ops.cast_bias_weight, on a CPU."""
+        dtype = dtype or input.dtype
+        wanted = [(layer.weight, dtype), (layer.bias, bias_dtype or dtype)]
+        made = [None if tensor is None else tensor.detach().to(dtype, copy=True) for tensor, dtype in wanted]
+        size = sum(tensor.nbytes for tensor in made if tensor is not None)
+        which = self.casts % len(self.buffers)
+        if len(self.buffers[which]) < size:
+            self.buffers[which] = torch.empty(size, dtype=torch.uint8)
+        self.casts, start, placed = self.casts + 1, 0, []
+        for tensor in made:
+            if tensor is not None:
+                place = self.buffers[which][start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+                start += tensor.nbytes
+                tensor = place.copy_(tensor)
+            placed.append(tensor)
+        return (*placed, ("a stream", None, None)) if offloadable else tuple(placed)
+
+
+@pytest.mark.parametrize("precision, lora", [("bf16", "none"), ("nf4", "none"), ("bf16", "LoKr"), ("bf16", "LoHa")])
+def test_weights_that_are_open_together_lie_apart(
+    patcher_of, sample, pack_nodes, comfyui, monkeypatch, precision, lora
+):
+    """Those of a long sequence's layers, which its chunks share, and of LoRAs of several factors."""
+    import comfy.ops
+
+    patcher = patcher_of(precision)
+    if lora != "none":
+        path = comfyui.base / "models" / "loras" / "open.safetensors"
+        products = lora_products(lora, PARAMS, [name for name in linear_layers(PARAMS) if name.startswith("blocks.")])
+        write_lora(path, named_products(products, alpha=2.0))
+        patcher = pack_nodes.ready("SkyReelsLora").execute(patcher, path.name, 1.0).args[0]
+    small = pack_nodes.module("skyreels_v3.model.chunking").Chunking(long=1, tokens=7, head_groups=2)
+    monkeypatch.setattr(pack_nodes.module("nodes.network.network"), "chunking_here", lambda *_: lambda *_: small)
+    expected = sample(patcher)
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", TwoBuffers().cast)
+    monkeypatch.setattr(comfy.ops, "uncast_bias_weight", lambda *_: None)
+    assert relative_error(sample(patcher), expected) < 1e-5

@@ -125,6 +125,30 @@ def test_queries_keys_and_values_share_one_quantised_input(monkeypatch):
         torch.testing.assert_close(output, together, rtol=1e-5, atol=1e-5)
 
 
+def test_what_other_code_does_to_a_layer_holds_in_parts():
+    """Another module in a layer's place, and a hook that hands a layer another dtype than the sequence has."""
+    torch.manual_seed(0)
+    params = TransformerParams(dim=128, ffn_dim=256, num_heads=4, num_layers=1, text_dim=32)
+    network = transformer.SkyReelsTransformer(params)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    block, nf4 = network.blocks[0], format_of(Encoding("nf4"))
+    block.ffn[2] = torch.nn.Sequential(block.ffn[2])
+    old = block.cross_attn.o
+    block.cross_attn.o = PackedLinear(128, 128, nf4, nf4.pack(old.weight.detach()), old.bias.detach())
+    block.cross_attn.o.register_forward_pre_hook(lambda _, given: (given[0].bfloat16(),))
+    block.cross_attn.o.register_forward_hook(lambda _, given, made: made.float())
+    video, text = torch.randn(1, 16, 2, 8, 8), torch.randn(1, 512, 32)
+
+    def forward(chunking):
+        with torch.inference_mode():
+            segments = extension_segments(video, video)
+            return network(segments, torch.tensor([500.0]), text, runtime=Runtime(chunking=chunking))
+
+    together = forward(USUAL)
+    torch.testing.assert_close(forward(Chunking(long=1, tokens=7)), together, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["nf4", "Q4_K"])
 def test_a_weight_is_unpacked_once_for_all_parts_of_a_sequence(monkeypatch, kind):
     """As far as it fits beside the rest: what a layer does at each call costs a small card a third of its time."""
