@@ -19,8 +19,8 @@ from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, w
 from .params import expected_shapes, heads_in_metadata, params_from_shapes
 from .shards import Files, check_index, find_files, others_in, read_json, title
 from .stamps import FileStamp
-from .stored import BESIDE, Part, StoredWeight, fits, part_of, stored_weights, summary
-from .tensor_info import short, some
+from .stored import BESIDE, MARKER, Part, StoredWeight, fits, part_of, stored_weights, summary
+from .tensor_info import printable, short, some
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
@@ -108,7 +108,7 @@ def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header
     found = find_dialect(tensors)
     if found is None:
         raise what_it_is(tensors, name)
-    check_index(files, headers)
+    check_index(files, headers, _markers(headers))
     dialect, prefix = found
     names = _wan_names(tensors, dialect, prefix, name)
     parts = _parts(headers, names)
@@ -128,20 +128,31 @@ def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header
 
 
 def _audio_layers(files: Files, headers: Mapping[Path, Header], read: Read) -> dict[Path, Header]:
-    """The file with the audio layers that a folder may have beside the shards of the rest, as the official loader
-    reads every file of a folder."""
+    """The files with the audio layers that a folder may have beside the shards of the rest, as the official loader
+    reads every file of a folder. Raises InputError where there are several: which is meant, nobody can tell."""
     own = {key for header in headers.values() for key in header.tensors}
     if any(AUDIO in key for key in own):
         return {}
-    found = {}
+    found: dict[Path, Header] = {}
     for file in others_in(files.paths[0].parent, files):
         try:
             header = read(file)
         except InputError:  # another file, which may be anything
             continue
-        if any(AUDIO in key for key in header.tensors) and own.isdisjoint(header.tensors):
+        if any(AUDIO in key for key in header.tensors) and own.isdisjoint({*header.tensors} - _markers({file: header})):
             found[file] = header
-    return found if len(found) == 1 else {}
+    if len(found) > 1:
+        names = " and ".join(printable(file.name) for file in found)
+        raise InputError(
+            f"{title(files.paths[0].parent)} holds audio layers in {names}: leave one of these files there."
+        )
+    return found
+
+
+def _markers(headers: Mapping[Path, Header]) -> set[str]:
+    """The keys of tensors that each file of a checkpoint may have."""
+    keys = {key for header in headers.values() for key in header.tensors}
+    return _no_weights(headers) | {key for key in keys if key.rpartition(".")[2] == MARKER}
 
 
 def _no_weights(headers: Mapping[Path, Header]) -> set[str]:

@@ -68,6 +68,7 @@ def model_entries(names: Iterable[str]) -> list[str]:
     out. Where two sets of shards share a folder, or lie in no folder, the first shard of each stands for it.
     """
     paths = sorted({name.replace("\\", "/") for name in names})
+    paths = [path for path in paths if not posixpath.basename(path).startswith(".")]  # macOS's, beside each file
     sets: dict[str, set[str]] = {}  # folder -> first shards
     homes: set[str] = set()  # folders of whole repositories
     for path in paths:

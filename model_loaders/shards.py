@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +68,11 @@ def _in_folder(folder: Path) -> Files:
 
 
 def _names(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """Those of its files with these ends, without hidden ones: macOS leaves a `._name` beside each file on disks of
+    other systems."""
     try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.name.lower().endswith(suffixes))
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return sorted(name for name in names if name.lower().endswith(suffixes))
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}): check that ComfyUI may read it.") from error
 
@@ -143,13 +146,16 @@ def _from_index(folder: Path, index: str) -> Files:
     return Files(tuple(folder / name for name in listed), weight_map)
 
 
-def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
+def check_index(files: Files, headers: Mapping[Path, Header], markers: Container[str] = ()) -> None:
     """Raise InputError unless every tensor is in one shard only, and in the one that the index names if it does. An
-    index may know less than its shards have: the official loaders read the shards alone."""
+    index may know less than its shards have: the official loaders read the shards alone.
+
+    markers: keys that each shard may have.
+    """
     owner: dict[str, str] = {}
     for path, header in headers.items():
         for key in header.tensors:
-            if key in owner:
+            if key in owner and key not in markers:
                 raise InputError(f"{short(key)} is in {printable(owner[key])} and in {printable(path.name)}: {AGAIN}.")
             owner[key] = path.name
     if files.weight_map is None:
@@ -157,7 +163,7 @@ def check_index(files: Files, headers: Mapping[Path, Header]) -> None:
     folder = title(files.paths[0].parent)
     for key, listed in files.weight_map.items():
         found = owner.get(key, "no shard")
-        if listed != found:
+        if listed != found and key not in markers:
             raise InputError(
                 f"In {folder}, the index lists {short(key)} in {short(listed)}, but it is in {printable(found)}: "
                 f"{AGAIN}."

@@ -16,6 +16,7 @@ from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights,
 from pack.formats.int8 import Int8
 from pack.formats.kinds import Precision
 from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.folders import model_entries
 from pack.model_loaders.jobs import METADATA_JOB, detect_job, job_in_name
 from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
 from pack.model_loaders.params import expected_shapes, params_from_shapes
@@ -174,8 +175,24 @@ def test_audio_layers_in_a_file_beside_the_shards(tmp_path, index):
     assert checkpoint.job is Job.AVATAR and [path.name for path in checkpoint.paths][3:] == ["talking.safetensors"]
     check_weights(checkpoint, TINY_AVATAR)
     save_file(audio, folder / "again.safetensors")  # which of them is meant, nobody can tell
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"audio layers in again\.safetensors and talking\."):
         open_checkpoint(folder)
+
+
+def test_files_that_tools_leave_beside_the_shards(tmp_path):
+    """Markers in each shard and in the audio layers' file, and what macOS writes on other systems' disks."""
+    folder = write_transformer(tmp_path / "A2V", Job.AVATAR, shards=2, index=False)
+    audio, markers = {}, {"model_type.A2V": torch.zeros(1), "scaled_fp8": torch.zeros(2)}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(path)
+        audio |= {key: tensors.pop(key) for key in list(tensors) if "audio_" in key or ".norm_x." in key}
+        save_file(tensors | markers, path)
+        (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    save_file(audio | markers, folder / "talking.safetensors")
+    checkpoint = open_checkpoint(folder)
+    assert len(checkpoint.paths) == 3 and checkpoint.left_out == ("model_type.A2V",)
+    check_weights(checkpoint, TINY_AVATAR)
+    assert model_entries(f"A2V/{file.name}" for file in folder.iterdir()) == ["A2V/", "A2V/talking.safetensors"]
 
 
 def hub_cache(root: Path) -> Path:
