@@ -27,14 +27,16 @@ def weight_changes(model) -> dict[str, Change]:
             changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_replaced, value=value))
     for key, patches in model.patches.items():
         changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_patched, patches=patches, key=key))
+    branches: dict[str, list[tuple[Branch, float]]] = {}
     for one in attached(model):
         for layer, branch in one.lora.branches.items() if one.strength else ():
             if branch.up is not None:
-                add = partial(branch.merged, strength=one.strength)
-                changes.setdefault(f"{layer}.weight", []).append(add)
+                branches.setdefault(f"{layer}.weight", []).append((branch, one.strength))
             if branch.bias is not None:
                 add = partial(_added_to_bias, branch=branch, strength=one.strength)
                 changes.setdefault(f"{layer}.bias", []).append(add)
+    for name, merged in branches.items():
+        changes.setdefault(name, []).append(partial(_merged, branches=merged))
     return {name: partial(_all, steps=steps) for name, steps in changes.items()}
 
 
@@ -68,6 +70,11 @@ def _replaced(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 def _patched(weight: torch.Tensor, patches: list, key: str) -> torch.Tensor:
     return comfy.lora.calculate_weight(patches, weight, key)
+
+
+def _merged(weight: torch.Tensor, branches: list[tuple[Branch, float]]) -> torch.Tensor:
+    own = weight.clone() if len(branches) > 1 else None
+    return reduce(lambda changed, one: one[0].merged(changed, one[1], own), branches, weight)
 
 
 def _added_to_bias(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:

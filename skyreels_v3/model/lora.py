@@ -100,14 +100,18 @@ class Branch(nn.Module):
             rows = self._gain(weight, magnitude)
         return Gain(rows, None if layer.bias is None else layer.bias.detach().to(like.device, torch.float32))
 
-    def merged(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        """A weight [rows, columns] with the change, written into it."""
+    def merged(self, weight: torch.Tensor, strength: float, own: torch.Tensor | None = None) -> torch.Tensor:
+        """A weight [rows, columns] with the change, written into it.
+
+        own: the weight before other LoRAs were merged into it, where there were any; a DoRA's gain is of that.
+        """
         change = self._change(weight)
         if change is None:
             return weight
         if self.magnitude is None:
             return weight.add_(change, alpha=strength * self.scale)
-        gain = self._gain(weight, self.magnitude.weight.detach().to(weight.device, torch.float32))
+        own = weight if own is None else own
+        gain = self._gain(own, self.magnitude.weight.detach().to(weight.device, torch.float32))
         return weight.lerp_(((weight + self.scale * change) * gain[:, None]).to(weight.dtype), strength)
 
     def _change(self, like: torch.Tensor) -> torch.Tensor | None:

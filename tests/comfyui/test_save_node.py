@@ -14,6 +14,7 @@ from pack.model_loaders.checkpoint import open_checkpoint
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
+from pack.tests.support.loras import lora_products, named_products, write_lora
 from pack.tests.support.saved import numbers, same
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
@@ -172,6 +173,23 @@ def test_two_loras_add_up_and_the_model_stays_as_it_was(execute, load, pack_node
     found = numbers(open_checkpoint(saved))["blocks.0.ffn.0.weight"]
     wanted = transformer_weights(TINY)["blocks.0.ffn.0.weight"] + 0.5 * added["blocks.0.ffn.0.weight"]
     assert relative_error(found, wanted) < 0.015
+
+
+def test_a_dora_among_loras_is_merged_as_it_runs(load, pack_nodes, comfyui, tmp_path, lora):
+    """Its gain is that of the weight alone, as in training, wherever it stands among them."""
+    path = lora[0].with_name("decomposed.safetensors")
+    layer = "blocks.0.ffn.0"
+    write_lora(path, named_products(lora_products("DoRA", layers=[layer])))
+    model = load(str(write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, dtype=torch.float32)))
+    for file, strength in ((lora[0], 0.3), (path, 0.8), (lora[0], -0.2)):
+        model, _ = pack_nodes.module("nodes.models.lora").with_lora(model, file, strength)
+    network, attached = model.model.diffusion_model, pack_nodes.module("nodes.network.lora_branches").attached
+    own, given = network.get_submodule(layer), [(one.lora, one.strength, one.gains) for one in attached(model)]
+    with torch.inference_mode(), pack_nodes.module("skyreels_v3.model.lora").applied(network, given):
+        runs = (own(torch.eye(own.in_features)) - own.bias).T
+    saved = pack_nodes.module("nodes.models.weight_changes").weight_changes(model)[f"{layer}.weight"]
+    merged = saved(own.weight.detach().float().clone())
+    assert relative_error(merged - own.weight, runs - own.weight) < 1e-4
 
 
 def test_a_lora_that_only_runs_is_refused(execute, load, pack_nodes, tmp_path):
