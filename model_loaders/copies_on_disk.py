@@ -8,6 +8,7 @@ allows that, and goes with the last of its weights or with the process, however 
 import logging
 import mmap
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -45,19 +46,26 @@ class CopiesOnDisk:
             if self.end - self.start >= SEGMENT:
                 self._map()
         except OSError as error:
-            self.is_full = True
-            self.waiting.clear()
-            log.warning(
-                "[SkyReels-V3] ComfyUI's temp folder takes no more weights (%s): what is left stays in RAM. Make room "
-                "on that disk.",
-                error.strerror or error,
-            )
+            self._give_up(error)
 
     def finish(self) -> None:
         """Puts what waits over the file's pages; nothing can be taken any more."""
-        if self.waiting:
-            self._map()
-        self.file.close()  # the mappings hold it
+        try:
+            if self.waiting:
+                self._map()
+        except OSError as error:
+            self._give_up(error)
+        with suppress(OSError):  # what still waits to be written is not needed any more
+            self.file.close()  # the mappings hold it
+
+    def _give_up(self, error: OSError) -> None:
+        self.is_full = True
+        self.waiting.clear()
+        log.warning(
+            "[SkyReels-V3] ComfyUI's temp folder takes no more weights (%s): what is left stays in RAM. Make room on "
+            "that disk.",
+            error.strerror or error,
+        )
 
     def _skip_to(self, alignment: int) -> int:
         """The next place in the file at a multiple of `alignment`."""

@@ -108,7 +108,7 @@ def test_the_file_goes_with_the_weights(source, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no such limit")
-@pytest.mark.parametrize("room", [0, 40_000, 120_000])
+@pytest.mark.parametrize("room", [0, 10, 5003, 40_000, 50_007, 100_003, 120_000, 280_001])
 def test_a_full_disk_leaves_the_rest_in_memory(source, tmp_path, caplog, room):
     import resource
 
@@ -119,6 +119,26 @@ def test_a_full_disk_leaves_the_rest_in_memory(source, tmp_path, caplog, room):
         weights = load_weights(checkpoint, Precision.INT8, copies=CopiesOnDisk(tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert same(weights.tensors, load_weights(checkpoint, Precision.INT8).tensors)
+    assert "what is left stays in RAM" in caplog.text
+
+
+@pytest.mark.parametrize(("times", "segment"), [(0, 2**30), (2, 50_000)])
+def test_pages_that_the_system_does_not_map_leave_the_weights_in_memory(
+    source, tmp_path, caplog, monkeypatch, times, segment
+):
+    checkpoint, maps, mapped = source("bf16"), copies_on_disk.mmap.mmap, []
+
+    def map_some(*given, **more):
+        mapped.append(given)
+        if len(mapped) > times:
+            raise OSError("Cannot allocate memory")
+        return maps(*given, **more)
+
+    monkeypatch.setattr(copies_on_disk.mmap, "mmap", map_some)
+    monkeypatch.setattr(copies_on_disk, "SEGMENT", segment)
+    weights = load_weights(checkpoint, Precision.INT8, copies=CopiesOnDisk(tmp_path))
+    monkeypatch.undo()
     assert same(weights.tensors, load_weights(checkpoint, Precision.INT8).tensors)
     assert "what is left stays in RAM" in caplog.text
 
