@@ -1,11 +1,13 @@
 """tools/inspect_model.py and models on the web: what is said, what is read, and who gets to know the token."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -332,6 +334,38 @@ def test_connections_that_break(hub, monkeypatch):
         found = only(f"http://127.0.0.1:{silent.getsockname()[1]}/x-00001-of-00100.safetensors")
     assert "sent nothing for 0.2 s: try again later" in found.problems[0]
     assert time.monotonic() - start < 5  # it is waited for once, not for every shard
+
+
+def test_lists_and_redirects_lead_nowhere_but_to_the_web(hub):
+    dialects.write("bf16", hub.folder / "a" / "b" / "r2v", Job.REFERENCE)
+    pages = hub.folder / "list.json"
+    pages.write_text('[{"type": "file", "path": "r2v.safetensors"}]')
+    for address in (pages.as_uri(), "ftp://127.0.0.1:1/x", f"data:,{quote(pages.read_text())}"):
+        hub.list = (200, {"Link": f'<{address}>; rel="next"'}, b"[]")
+        found = only(f"{HF}/a/b")
+        assert found.job == "unknown" and "unknown url type" in found.problems[0]
+    hub.answer = (302, {"Location": "ftp://127.0.0.1:1/x.safetensors"}, b"")
+    assert "unknown url type: ftp" in only(f"{HF}/a/b/blob/main/x.safetensors").problems[0]
+
+
+def test_a_server_that_sends_byte_by_byte(monkeypatch):
+    monkeypatch.setattr(web, "PATIENCE", 0.3)
+
+    def drip():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(
+                b"HTTP/1.1 206 Some\r\nContent-Range: bytes 0-9999/9999999\r\nContent-Length: 9999\r\n\r\n"
+            )
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, daemon=True).start()
+        found = only(f"http://127.0.0.1:{server.getsockname()[1]}/x-00001-of-00100.safetensors")
+    assert "sends too slowly: try again later" in found.problems[0]
 
 
 def test_proxies_of_the_environment(hub, monkeypatch):

@@ -6,6 +6,7 @@ import http.client
 import io
 import os
 import re
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +26,7 @@ HUB = "https://huggingface.co"
 ENDPOINT, TOKEN = "HF_ENDPOINT", "HF_TOKEN"  # variables of the environment, as huggingface_hub has them
 AGENT = "SkyReels-V3-inspect"
 TIMEOUT = 30  # seconds without a byte
+PATIENCE = 300  # seconds for one answer
 NO_SUCH_RANGE = http.client.REQUESTED_RANGE_NOT_SATISFIABLE
 PIECE = 2**19  # bytes asked for at once, which hold the header of nearly every model
 SMALL_PIECE = 2**16  # where a few bytes among the weights are wanted; most files have all of these side by side
@@ -48,7 +50,7 @@ class Web:
         self._token = os.environ.get(TOKEN, "").strip()
         if self._token and not re.fullmatch("[!-~]+", self._token):
             raise InputError(f"{TOKEN} holds signs that no token has: set it to one from {HUB}/settings/tokens.")
-        self._open = urllib.request.build_opener(_Token(self._token, self.hubs)).open
+        self._open = _opener(_Token(self._token, self.hubs)).open
         self._moved: dict[str, str] = {}  # address -> where its redirects led
         self._away: dict[str, InputError] = {}  # origin -> why nothing comes from there; it is not waited for again
         self.received = 0
@@ -72,7 +74,7 @@ class Web:
                 size = int(said[2])
             else:
                 size = _size_of_whole(answer, url, name, length if start == 0 else 0)
-            data = answer.read(length)
+            data = self._within_time(answer, url, length)
         self._moved[url] = answer.url
         self.received += len(data)
         if len(data) < min(length, size - start):
@@ -82,12 +84,23 @@ class Web:
     def small(self, url: str, name: str, largest: int) -> tuple[bytes, str]:
         """(a small file, the address of its next page or nothing). Raises InputError, also for one that is larger."""
         with self._answer(url, {}) as answer:
-            data = answer.read(largest + 1)
+            data = self._within_time(answer, url, largest + 1)
             following = NEXT.search(answer.headers.get("Link", ""))
         self.received += len(data)
         if len(data) > largest:
             raise InputError(f"{name} has more than {largest} bytes, so it is not what it should be: use another file.")
         return data, urllib.parse.urljoin(url, following[1]) if following else ""
+
+    def _within_time(self, answer: Answer, url: str, length: int) -> bytes:
+        """So many bytes of an answer, fewer at its end. Raises InputError for a server that sends them one by one."""
+        pieces, end = [], time.monotonic() + PATIENCE
+        while length and (piece := answer.read1(length)):
+            pieces.append(piece)
+            length -= len(piece)
+            if length and time.monotonic() > end:
+                self._away[origin(url)] = InputError(f"{_host(url)} sends too slowly: try again later.")
+                raise self._away[origin(url)]
+        return b"".join(pieces)
 
     @contextmanager
     def _answer(self, url: str, headers: dict[str, str]) -> Generator[Answer]:
@@ -197,6 +210,17 @@ class _Token(urllib.request.BaseHandler):
         return request
 
     https_request = http_request
+
+
+def _opener(*more: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
+    """Reads from the web alone: neither redirects nor lists lead to files of this machine."""
+    opener, own = urllib.request.OpenerDirector(), urllib.request
+    usual = own.ProxyHandler, own.UnknownHandler, own.HTTPHandler, own.HTTPSHandler, own.HTTPDefaultErrorHandler
+    for handler in (*usual, own.HTTPRedirectHandler, own.HTTPErrorProcessor):
+        opener.add_handler(handler())
+    for handler in more:
+        opener.add_handler(handler)
+    return opener
 
 
 def origin(url: str) -> str:
