@@ -9,6 +9,8 @@ CUDA_OUT_OF_MEMORY = 2  # its error code
 # What is found in a plain RuntimeError.
 WORDS = (
     "out of memory",  # "CUDA error: out of memory", "HIP error: out of memory", "MPS backend out of memory"
+    "out_of_device_memory",  # "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY" of Intel's cards
+    "not enough gpu video memory",  # DirectML
     "cublas_status_alloc_failed",
     "hipblas_status_alloc_failed",
     "cudnn_status_alloc_failed",

@@ -165,9 +165,9 @@ def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device ran out of memory. ComfyUI 0.33 knows more ways in which that is said."""
+    """Whether a device ran out of memory. ComfyUI 0.33 is asked first: it clears what a card would report again."""
     known = getattr(comfy.model_management, "is_oom", None)
-    return out_of_memory.is_out_of_memory(error) or (known is not None and known(error))
+    return (known is not None and known(error)) or out_of_memory.is_out_of_memory(error)
 
 
 def on_device(device: torch.device) -> AbstractContextManager:

@@ -137,7 +137,8 @@ class Network(SkyReelsTransformer):
         if self.chunking is None:
             return USUAL
         tokens = self._tokens(segments)
-        return self.sufficed.get(tokens) or self.chunking(tokens, segments[0].latents.itemsize)
+        planned = self.chunking(tokens, segments[0].latents.itemsize)
+        return min(planned, self.sufficed.get(tokens, planned), key=lambda one: one.tokens)
 
     def _tokens(self, segments: Sequence[Segment]) -> int:
         return len(segments[0].latents) * layout_of(segments, self.params.patch_size).tokens

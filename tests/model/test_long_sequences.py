@@ -190,7 +190,7 @@ def test_a_weight_is_unpacked_once_for_all_parts_of_a_sequence(monkeypatch, kind
 
 
 @pytest.mark.parametrize("how", OUT_OF_MEMORY)
-def test_out_of_memory_steps_down(pack_nodes, tmp_path, how):
+def test_out_of_memory_steps_down(pack_nodes, tmp_path, monkeypatch, how):
     """A step that does not fit is made again in smaller parts, as are all after it: same numbers, no second failure."""
     import comfy.sample
 
@@ -225,6 +225,21 @@ def test_out_of_memory_steps_down(pack_nodes, tmp_path, how):
     assert tried == [levels[0], levels[1], levels[1]]
     sample()
     assert tried[3:] == [levels[1]] * 2  # the next roll of the same size does not run out again
+    network_module = pack_nodes.module("nodes.network.network")
+    monkeypatch.setattr(network_module, "chunking_here", lambda *_: lambda *_: levels[2])
+    sample()
+    assert tried[5:] == [levels[2]] * 2  # where less is free than then, smaller parts are planned
+    monkeypatch.undo()
     failures[:] = [1, 1]
     with pytest.raises(type(failure), match=re.escape(str(failure))):
         sample()
+
+
+def test_comfyui_is_told_that_memory_ran_out(pack_nodes, monkeypatch):
+    """0.33 clears what a card that ran out in the middle of its queue would report once more, at the next call."""
+    import comfy.model_management
+
+    told = []
+    monkeypatch.setattr(comfy.model_management, "is_oom", told.append, raising=False)
+    is_out_of_memory = pack_nodes.module("nodes.versions").is_out_of_memory
+    assert all(map(is_out_of_memory, OUT_OF_MEMORY.values())) and told == [*OUT_OF_MEMORY.values()]
