@@ -37,6 +37,7 @@ Shape = tuple[int, ...]
 Get = Callable[[str], torch.Tensor]
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 MODEL = "choose a LoRA for Wan 2.1 14B or SkyReels-V3"
+RANKED = ("down", "lokr_w2_b", "lokr_w1_b", "hada_w1_b")  # halves with a row for each rank
 SAME = {"diff_m": "diff", "up_b": "diff_b"}  # parts that change the same weight as another
 BY_ROWS = (
     "up",
@@ -170,12 +171,7 @@ def open_lora(path: Path, params: TransformerParams) -> LoraFile:
         is_distilled=is_distilled(path.stem, header.metadata),
     )
     found = _layers(lora, header.tensors, shapes)
-    pairs = {
-        parts["down"]: header.tensors[parts["down"]].shape[0]
-        for parts in found.values()
-        if "down" in parts and "alpha" not in parts and header.tensors[parts["down"]].shape
-    }
-    rule, lora.about_scale = scale_rule(path, header.metadata, pairs)
+    rule, lora.about_scale = scale_rule(path, header.metadata, _pairs(found, header.tensors))
     with _opened(path, lora.parts) as get:
         for layer, parts in found.items():
             _add(lora, layer, parts, header.tensors, shapes, get, rule)
@@ -224,6 +220,17 @@ def _layers(lora: LoraFile, tensors: Mapping[str, TensorInfo], shapes: Mapping[s
     return found
 
 
+def _pairs(found: Mapping[str, Mapping[str, str]], tensors: Mapping[str, TensorInfo]) -> dict[str, int]:
+    """Key of each product that has no alpha beside it, by `_lower` -> its rank, 0 where it has none."""
+    lower = [_lower(parts) for parts in found.values() if "alpha" not in parts]
+    return {key: tensors[key].shape[0] if part in RANKED else 0 for part, key in lower if key and tensors[key].shape}
+
+
+def _lower(parts: Mapping[str, str]) -> tuple[str, str]:
+    """(part, key) of a layer's lower half, by which its scale is looked up; of a LoKr without halves, its factor."""
+    return next(((part, parts[part]) for part in (*RANKED, "lokr_w2") if part in parts), ("", ""))
+
+
 def _add(
     lora: LoraFile,
     layer: str,
@@ -251,7 +258,8 @@ def _add(
     if "alpha" in parts:
         scale = _scale(name, layer, rank if product is None else product.alpha_rank, get(parts["alpha"]))
     else:
-        scale = rule.scale(parts["down"], rank) if rule and rank and "down" in parts else 1.0
+        own_rank = product.alpha_rank if product is not None else rank or None
+        scale = 1.0 if rule is None or own_rank is None else rule.scale(_lower(parts)[1], own_rank)
     bias_scale = scale if _is_of_pair(parts) else 1.0
     made, needed = None, ()
     if product is not None:
@@ -395,5 +403,7 @@ def _opened(path: Path, parts: Mapping[str, Part], reader: Reader | None = None)
             with path.open("rb") as file:
                 # Each once: fused layers share theirs.
                 yield cache(lambda key: read_from(file, parts[key]))
+    except InputError:  # which is a ValueError, of what is done with the tensors
+        raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read any more ({error}): queue it again.") from error

@@ -60,6 +60,7 @@ FUSED = {
 # Kinds whose change of a weight is no product of two thin matrices; a file's is the first of which it has something.
 OTHER_KINDS = {
     "OFT": re.compile(r"[._]oft_|[._]boft_"),
+    "AdaLoRA": re.compile(r"[._]lora_E(?:[._]|$)"),
     "GLoRA": re.compile(r"(?<=_[qkvo\d])\.[ab][12]\.weight$"),
     "Tucker LoRA": re.compile(r"[._]lora_mid|[._](?:lokr|hada)_t[12]"),
     "DoRA": re.compile(r"dora_scale|lora_magnitude_vector"),

@@ -23,6 +23,12 @@ PEFT_NAMES = "base_model.model."
 TABLES = ("lora_adapter_metadata", "lora_config")  # in a header
 NUMBERS = {"lora_alpha": ("lora_rank", "r", "rank"), "network_alpha": ("network_dim",)}  # and where the rank stands
 KOHYA = {"ss_network_alpha": ("ss_network_dim",)}
+# Starts of training that take the pair's first value out of the model's weights, by PEFT's names.
+CHANGING = re.compile(r"pissa|olora|loftq|corda")
+CHANGED = (
+    "{} was trained on weights that its start ({}) had changed, so on this model it is another LoRA: let PEFT save it "
+    "as a plain one (path_initial_model_for_weight_conversion)."
+)
 # Expressions that may take for ever on a name; no trainer writes them.
 ENDLESS = re.compile(r"\)[*+{?]|(?:[*+{].*){4}")
 
@@ -32,7 +38,8 @@ class ScaleRule:
     """source: where it stands, for a sentence.  alpha, rank: of every pair, None where that is not said.
 
     alphas, ranks: of pairs whose layer's name ends in what an expression fits, the first one that does.
-    is_rooted: whether alpha is divided by the root of the rank.
+    is_rooted: whether alpha is divided by the root of the rank.  start: what it started from, where the weights that
+    it was trained on are not the model's.
     """
 
     source: str
@@ -41,22 +48,23 @@ class ScaleRule:
     alphas: Mapping[re.Pattern[str], float] = field(default_factory=dict)
     ranks: Mapping[re.Pattern[str], float] = field(default_factory=dict)
     is_rooted: bool = False
+    start: str = ""
 
     def misfit(self, pairs: Mapping[str, int]) -> str:
         """The first of the pairs (key of its lower half -> rank) that has another rank than this rule says, or ""."""
-        wanted = ((key, _first(self.ranks, key, self.rank)) for key in pairs)
+        wanted = ((key, _first(self.ranks, key, self.rank)) for key, rank in pairs.items() if rank)
         return next((key for key, rank in wanted if rank is not None and rank != pairs[key]), "")
 
     def scale(self, key: str, rank: int) -> float:
-        """Of the pair with this key of its lower half."""
-        alpha = _first(self.alphas, key, self.alpha)
-        return 1.0 if alpha is None else alpha / (sqrt(rank) if self.is_rooted else rank)
+        """Of the pair with this key of its lower half; PEFT scales what has no rank by the one it was asked for."""
+        alpha, divisor = _first(self.alphas, key, self.alpha), rank or _first(self.ranks, key, self.rank)
+        return alpha / (sqrt(divisor) if self.is_rooted else divisor) if alpha is not None and divisor else 1.0
 
 
 def scale_rule(path: Path, metadata: Mapping[str, str], pairs: Mapping[str, int]) -> tuple[ScaleRule | None, list[str]]:
     """(what tells the scale of pairs that have no alpha beside them, sentences for the artist).
 
-    metadata: of the file's header.  pairs: key of each one's lower half -> rank.
+    metadata: of the file's header.  pairs: key of each one's lower half -> rank, 0 for a LoKr that has none.
     """
     if not pairs:
         return None, []
@@ -72,7 +80,8 @@ def scale_rule(path: Path, metadata: Mapping[str, str], pairs: Mapping[str, int]
         misfit = rule.misfit(pairs)
         if not misfit:
             is_told = any(rule.scale(key, rank) != 1 for key, rank in pairs.items())
-            return rule, [f"{path.name} is scaled as {source} says."] if is_told else []
+            told = [f"{path.name} is scaled as {source} says."] if is_told else []
+            return rule, told + ([CHANGED.format(path.name, rule.start)] if rule.start else [])
         refused.append(
             f"{source} of {path.name} is for pairs of other ranks ({short(misfit)} has rank {pairs[misfit]}), so it is "
             "not heeded: its pairs run at scale 1."
@@ -143,6 +152,7 @@ def _rule(source: str, fields: Any) -> ScaleRule:
         _patterns(fields.get("alpha_pattern")),
         _patterns(fields.get("rank_pattern")),
         bool(fields.get("use_rslora")),
+        start if CHANGING.match(start := str(fields.get("init_lora_weights"))) else "",
     )
 
 

@@ -390,6 +390,7 @@ WRONG = {
     "a magnitude alone": ({f"diffusion_model.{Q}.dora_scale": torch.zeros(128, 1)}, "two halves, down and up"),
     "an OFT": ({f"lora_unet_{Q.replace('.', '_')}.oft_blocks": torch.zeros(4, 32, 32)}, r"\(OFT\): use one that was"),
     "OneTrainer's OFT": ({f"lora_transformer_{Q.replace('.', '_')}.oft_R.weight": torch.zeros(4, 6)}, r"\(OFT\)"),
+    "an AdaLoRA": (SMALL | {f"base_model.model.{Q}.lora_E": torch.zeros(4, 1)}, r"\(AdaLoRA\): use one that was"),
     "a GLoRA": (
         {f"lycoris_{Q.replace('.', '_')}.{end}.weight": torch.zeros(4, 4) for end in ("a1", "a2")},
         r"\(GLoRA\)",
@@ -407,6 +408,7 @@ def test_what_is_wrong_is_told_in_one_sentence(tmp_path, case):
         opened(tmp_path, tensors)
     assert "style.safetensors" in str(error.value)
     assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
+    assert "any more" not in str(error.value), "what is wrong, not that it changed"
 
 
 def test_a_checkpoint_is_no_lora(tmp_path):

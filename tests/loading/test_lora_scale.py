@@ -11,7 +11,15 @@ from pack.dev.samples.tiny_models import TINY
 from pack.model_loaders.lora import open_lora
 from pack.model_loaders.lora_scale import CONFIG, PEFT_FILE, config_beside
 from pack.skyreels_v3.errors import InputError
-from pack.tests.support.loras import RANK, lora_pairs, named, write_lora
+from pack.tests.support.loras import (
+    RANK,
+    linear_layers,
+    lora_pairs,
+    lora_products,
+    named,
+    named_products,
+    write_lora,
+)
 
 Q, K = "blocks.0.self_attn.q", "blocks.1.cross_attn.k"
 PAIRS = lora_pairs(layers=[Q, K])
@@ -120,6 +128,35 @@ def test_what_cannot_be_heeded_is_told(tmp_path, config, words):
     header = {"lora_adapter_metadata": config if isinstance(config, str) else json.dumps(config)}
     lora = opened(tmp_path / "header", metadata=header)
     assert scales(lora) == (1.0, 1.0) and lora.notes()[0].startswith("lora_adapter_metadata in the header of style")
+
+
+@pytest.mark.parametrize("kind", ["LoKr", "LoHa"])
+def test_peft_scales_other_kinds_too(tmp_path, kind):
+    products = lora_products(kind, layers=[layer for layer in linear_layers() if layer.startswith("blocks.0.")])
+    if kind == "LoHa":  # pairs of another rank make it a file of none
+        products = {name: parts for name, parts in products.items() if RANK in parts["hada_w1_b"].shape}
+    config = {"peft_type": kind.upper(), "r": RANK, "alpha": 16, "alpha_pattern": {"self_attn.q": 2}}
+    tensors = named_products(products, "peft")
+    lora = opened(tmp_path / "beside", pairs={}, more=tensors, config=config)
+    # PEFT divides by the rank it was asked for, also where a factor is so small that it is whole
+    assert {name: layer.scale for name, layer in lora.layers.items()} == {
+        name: 0.5 if name == Q else 4.0 for name in products
+    }
+    assert lora.notes() == [f"style.safetensors is scaled as {CONFIG} says."]
+    lora = opened(tmp_path / "lone", pairs={}, more=tensors)
+    assert {layer.scale for layer in lora.layers.values()} == {1.0} and CONFIG in lora.notes()[0]
+    lora = opened(tmp_path / "other", pairs={}, more=tensors, config=config | {"r": 2})
+    assert {layer.scale for layer in lora.layers.values()} == {1.0} and "pairs of other ranks" in lora.notes()[0]
+    lora = opened(tmp_path / "own", pairs={}, more=named_products(products, "peft", 2.0), config=config)
+    assert {layer.scale for layer in lora.layers.values()} <= {0.5, 1.0} and not lora.notes()
+
+
+def test_a_pair_that_was_taken_out_of_the_weights(tmp_path):
+    for start in ("pissa", "pissa_niter_16", "olora", "loftq", "corda"):
+        (note,) = opened(tmp_path, config=PEFT | {"lora_alpha": RANK, "init_lora_weights": start}).notes()
+        assert start in note and "another LoRA" in note
+    for start in (True, "gaussian", "eva", None):
+        assert not opened(tmp_path, config=PEFT | {"lora_alpha": RANK, "init_lora_weights": start}).notes()
 
 
 def test_whose_configuration_it_is(tmp_path):
