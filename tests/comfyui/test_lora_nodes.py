@@ -414,6 +414,20 @@ def test_other_kinds_are_as_comfyui_merges_them(pack_nodes, load, put, velocity,
             assert relative_error(saved, changes[name]) < EXACT, name
 
 
+def test_several_are_saved_as_they_run(pack_nodes, load, put, velocity):
+    """A DoRA after another: what the node shows is in the file."""
+    weight_changes = pack_nodes.module("nodes.models.weight_changes").weight_changes
+    files = {kind: named_products(lora_products(kind), alpha=ALPHA) for kind in ("DoRA", "LoKr")}
+    files["LoRA"], weights = named(lora_pairs(seed=2), alpha=ALPHA), transformer_weights(TINY)
+    for kinds in (("LoRA", "DoRA"), ("DoRA", "LoRA"), ("LoKr", "DoRA", "DoRA")):
+        model = load()
+        for number, kind in enumerate(kinds):
+            model = put(model, files[kind], 1 - 0.4 * number, f"{number}.safetensors")
+        saved = {name: change(weights[name].clone()) for name, change in weight_changes(model).items()}
+        merged = load({name: weight - weights[name] for name, weight in saved.items()})
+        assert relative_error(velocity(model), velocity(merged)) < EXACT, kinds
+
+
 @pytest.mark.parametrize("precision", [precision.value for precision in PACKED])
 @pytest.mark.parametrize("kind", ["LoKr", "LoHa", "DoRA"])
 def test_other_kinds_beside_packed_layers(load, put, stock, layer_outputs, kind, precision):
