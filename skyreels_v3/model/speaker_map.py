@@ -64,9 +64,12 @@ class SpeakerMap:
                 f"Speech for {people} people needs {people} masks and one for the background, "
                 f"but {given} were given: say where each person is."
             )
-        masks = F.interpolate(masks[None].float(), size=(layout.height, layout.width), mode="nearest")[0]
-        masks = (masks > 0).float().flatten(1)
-        # A mask may cover no token: its weights are zero, not zero over zero.
+        size, masks = (layout.height, layout.width), masks.float()
+        tokens = F.interpolate(masks[None], size=size, mode="nearest")[0].flatten(1)
+        # One that lies between the pixels that are looked at, such as a small box, has every token that it touches.
+        touched = F.adaptive_max_pool2d(masks, size).flatten(1)
+        masks = (torch.where(tokens.amax(dim=1, keepdim=True) > 0, tokens, touched) > 0).float()
+        # A mask may be empty: its weights are zero, not zero over zero.
         return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map)
 
     def positions(self, q: torch.Tensor, k: torch.Tensor, groups: int = 1) -> torch.Tensor:

@@ -102,9 +102,11 @@ def speaker_masks(
         cropped = cover_crop(np.repeat(pixels[..., None], 3, axis=2), width, height)[..., 0]
         fitted.append(torch.from_numpy(cropped.copy()).float().div(WHITE).round())
         if not fitted[-1].any() and everyone_else != number - 1:
+            what, instead = f"Mask {number}", "paint over the person, or disconnect it"
+            if masks[number - 1] is None:
+                what, instead = f"Box {number} ({box.strip()})", "draw it around the person, or clear it"
             raise InputError(
-                f"Mask {number} shows no one in the picture of {width} x {height}: paint over the person, or "
-                "disconnect it to use that half of the picture."
+                f"{what} shows no one in the picture of {width} x {height}: {instead} to use that half of the picture."
             )
     if everyone_else is not None:
         fitted[everyone_else] = 1 - fitted[1 - everyone_else]

@@ -276,6 +276,9 @@ def test_everyone_around_the_speaker_is_silent():
     assert placed[1].sum() == 64 * 16 and placed[2].sum() == 64 * 16
     with pytest.raises(InputError, match="Mask 1 shows no one"):
         speaker_masks([torch.zeros(1, 64, 64), None], (64, 64), 64, 64, silent=1)
+    for box in ("0, 0.2, 0.1, 0.8", "0.5, 0.5, 0.501, 0.6"):  # cut away where the portrait is cropped, and too narrow
+        with pytest.raises(InputError, match=rf"Box 2 \({box}\) shows no one in .* 32 x 64: draw it around"):
+            speaker_masks([None, None], (64, 64), 32, 64, ("", box), 0)
 
 
 def test_masks_are_of_two_people():

@@ -65,3 +65,19 @@ def test_the_official_map_mistakes_people_only_while_they_move():
     moving = person_of(positions(shown(CHANGING), PositionMap.OFFICIAL))
     wrong = (moving != belongs(shown(CHANGING))[..., None]).float().mean()
     assert wrong > 0.4
+
+
+def test_a_small_mask_has_the_token_that_it_touches():
+    """A token is 16 pixels wide, of which only the first was looked at."""
+    latents = torch.zeros(1, 16, 1, 4, 2 * TOKENS)
+    layout = layout_of(avatar_segments(latents, torch.zeros(1, 20, 1, 4, 2 * TOKENS)), (1, 2, 2))
+    masks = torch.zeros(3, 32, 16 * TOKENS)
+    masks[0, 20:26, 85:90] = 1
+    masks[1, :, 200:] = 1
+    masks[2] = 1 - masks[0] - masks[1]
+    weights = SpeakerMap.of(layout, torch.zeros(2, 1), masks, kernels.attention).weights.unflatten(1, (2, TOKENS))
+    assert weights[0].nonzero().tolist() == [[1, 5]] and weights[0].sum() == 1
+    large = torch.nn.functional.interpolate(masks[None, 1:], size=(2, TOKENS), mode="nearest")[0]
+    assert torch.equal(weights[1:] > 0, large > 0), "as officially"
+    masks[0] = 0
+    assert not SpeakerMap.of(layout, torch.zeros(2, 1), masks, kernels.attention).weights[0].any()
