@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_sampling
 import comfy.utils
 import torch
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 CROSS_ATTENTION = re.compile(r"diffusion_model\.blocks\.\d+\.cross_attn\.forward")
 FEED_FORWARD = re.compile(r"diffusion_model\.blocks\.(\d+)\.ffn\.forward")
+SIGMA = torch.tensor([0.5])  # any one
 # Raised by code that finds another network than it was written for.
 MISFITS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -75,6 +77,8 @@ def fitting(model, name: str, obj: Any) -> Any:
                 "SkyReels-V3: %s replaces the feed-forward without effect: it runs in chunks anyway.", owner(obj)
             )
         return obj
+    if name == "model_sampling":
+        _check_sampling(model.model_sampling, obj)
     if name.startswith("diffusion_model.") and name != "diffusion_model.forward":
         path, _, attribute = name.rpartition(".")
         try:
@@ -85,6 +89,20 @@ def fitting(model, name: str, obj: Any) -> Any:
         if inspect.ismethod(found) and next(part.children(), None) is not None:
             raise _refused(name, obj)
     return obj
+
+
+def _check_sampling(own: Any, obj: Any) -> None:
+    """Raises InputError where the network would be told another time than the noise that it is given has."""
+    try:
+        same = isinstance(obj, comfy.model_sampling.CONST) and torch.equal(obj.timestep(SIGMA), own.timestep(SIGMA))
+    except MISFITS:
+        same = False
+    if not same:
+        raise InputError(
+            "A node gives the model the sampling of another family (ModelSamplingAuraFlow, ModelSamplingFlux and "
+            "ModelSamplingDiscrete do), which makes noise of SkyReels-V3 models: remove that node; ModelSamplingSD3 "
+            "changes the shift."
+        )
 
 
 def rope_of(options: dict, embed: Callable | None) -> Rope:

@@ -88,6 +88,12 @@ class Network(SkyReelsTransformer):
 
     def _velocity(self, x, timestep, context, transformer_options, **conditions):
         spec = SPECS[self.job]
+        if "context_window" in transformer_options and self.job is not Job.REFERENCE:
+            raise InputError(
+                "Context Windows cuts the latents into windows, but what this model is given beside them (the past, "
+                "the speech) is for all of them: remove that node. Extend Video and Talking Avatar make long videos "
+                "in windows of their own."
+            )
         if spec.recipe.integer_timesteps:
             timestep = timestep.floor()
         segments = spec.segments(x, conditions[KEY])

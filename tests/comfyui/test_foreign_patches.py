@@ -270,3 +270,38 @@ def test_a_feed_forward_in_chunks_changes_nothing(load, conditioning, caplog):
     plain = sample(load(), conditioning(), conditioning())
     assert relative_error(sample(model, conditioning(), conditioning()), plain) < 1e-6
     assert caplog.text.count("replaces the feed-forward without effect") == 1
+
+
+SAMPLINGS = {
+    "ModelSamplingAuraFlow": {"shift": 3.0},
+    "ModelSamplingFlux": {"max_shift": 1.15, "base_shift": 0.5, "width": 1024, "height": 1024},
+    "ModelSamplingDiscrete": {"sampling": "v_prediction", "zsnr": False},
+    "ModelSamplingContinuousEDM": {"sampling": "v_prediction", "sigma_max": 120.0, "sigma_min": 0.002},
+    "ModelSamplingStableCascade": {"shift": 2.0},
+}
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_the_sampling_of_another_family_is_refused(comfyui, load, name):
+    """It ran, to noise: the network was told a thousandth of the time."""
+    with pytest.raises(ValueError, match=r"the sampling of another family .* ModelSamplingSD3 changes the shift"):
+        node_output(comfyui, name, load(), **SAMPLINGS[name])
+
+
+def test_context_windows_are_for_the_job_whose_windows_are_alike(comfyui, load, pack_nodes, conditioning):
+    """Of an extension every window would go on from the past, and of an avatar begin with the first word."""
+    Job = pack_nodes.module("skyreels_v3.recipes").Job
+    condition = pack_nodes.module("nodes.network.condition")
+    settings = {"context_schedule": "standard_static", "context_stride": 1, "closed_loop": False}
+    settings |= {"context_length": 9, "context_overlap": 4, "fuse_method": "pyramid"}
+    shape, text = (1, 16, 5, 8, 12), torch.zeros(1, 512, 4096)
+    extension = condition.JobCondition(Job.EXTENSION, torch.zeros(1, 16, 2, 8, 12))
+    latents, image, speech = torch.zeros(1, 20, 5, 8, 12), torch.zeros(1, 257, 1280), torch.zeros(1, 17, 5, 12, 768)
+    avatar = condition.JobCondition(Job.AVATAR, latents, image, speech)
+    for one in (extension, avatar):
+        given = condition.attach([[text, {}]], one)
+        model = node_output(comfyui, "WanContextWindowsManual", load(job=one.job), **settings)
+        with pytest.raises(ValueError, match=r"Context Windows cuts the latents .* windows of their own"):
+            sample(model, given, given, shape=shape)
+    model = node_output(comfyui, "WanContextWindowsManual", load(), **settings)
+    assert torch.isfinite(sample(model, conditioning(), conditioning(), shape=shape)).all()
