@@ -74,9 +74,11 @@ class PackedPatches(Mixed):
     def add_patches(self, patches, strength_patch=1.0, strength_model=1.0):
         """As ComfyUI's. Low-rank pairs and differences for packed weights become a LoRA beside them.
 
-        Raises InputError for any other patch of a packed weight.
+        Raises InputError for any other patch of a packed weight, and for a merge of weights that a LoRA runs beside.
         """
         packed = self._packed_weights(patches)
+        if strength_model != 1.0 and attached(self):
+            self._check_whole()  # a merge weakens the weights, and a LoRA beside them would stay as strong
         plain = {key: patch for key, patch in patches.items() if key not in packed}
         done = super().add_patches(plain, strength_patch, strength_model) if plain or not packed else []
         if packed:

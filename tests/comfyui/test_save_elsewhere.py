@@ -52,6 +52,10 @@ def test_a_lora_beside_the_weights_is_not_left_out(load, put, save, merging, tmp
         save(model)
     with pytest.raises(ValueError, match="a SkyReels-V3 LoRA runs beside"):
         merging.ModelSubtract().merge(load(), model, 1.0)
+    for node, how in ((merging.ModelMergeSimple, (0.5,)), (merging.ModelMergeBlocks, ())):
+        # Its weights would become weaker, and the LoRA would not.
+        with pytest.raises(ValueError, match="a SkyReels-V3 LoRA runs beside"):
+            node().merge(model, load(), *how, **({} if how else {"input": 0.5}))
     (difference,) = merging.ModelSubtract().merge(model, load(), 1.0)
     with pytest.raises(ValueError, match="a SkyReels-V3 LoRA runs beside"):
         merging.extract.LoraSave.execute("lora", 2, "standard", False, model_diff=difference)
