@@ -107,8 +107,11 @@ class LeadWriting:
             self._thread.join()
 
     def so_far(self) -> list[Path]:
-        """Its pieces if it is whole, else none."""
-        return self._written.result() if self._written.done() and not self._written.exception() else []
+        """Its pieces if it is whole and what it was, else none."""
+        try:
+            return self._pieces() if self._written.done() else []
+        except BaseException:
+            return []
 
     def pieces(self) -> list[Path]:
         """Its pieces of video in order; what is still missing is waited for, with a progress bar."""
@@ -120,7 +123,13 @@ class LeadWriting:
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 bar.update_absolute(min(self._count, total))
                 wait([self._written], LOOK_AGAIN)
-        return self._written.result()
+        return self._pieces()
+
+    def _pieces(self) -> list[Path]:
+        pieces = self._written.result()
+        if self.lead is not None:
+            self.lead.source.check()  # hours later; its sound is read now, and where it is taken as it is, all of it
+        return pieces
 
     def _run(self, lead: Lead) -> None:
         try:
@@ -129,7 +138,9 @@ class LeadWriting:
                 self._written.set_result([path])
                 return
             with torch.inference_mode(), self._folder(lead.key) as folder:
-                self._written.set_result(write_pieces(folder, lead.piece, lead.fitted, lead.writer, self._counted))
+                check = lead.source.check
+                pieces = write_pieces(folder, lead.piece, lead.fitted, lead.writer, self._counted, check)
+                self._written.set_result(pieces)
         except BaseException as error:
             self._written.set_exception(error)
 

@@ -16,11 +16,13 @@ def write_pieces(
     frames: Callable[[int], Iterable[np.ndarray]],
     opened: Callable[[Path], VideoWriter],
     on_frame: Callable[[int], object],
+    check: Callable[[], object],
 ) -> list[Path]:
     """Writes what is missing of a video, and returns its pieces in order.
 
     length: frames of a piece; the last one may be shorter.  frames: those from a number on, uint8 [H, W, 3] each.
-    opened: the writer of a piece.  on_frame: told how many frames there are, after each one; may raise to stop.
+    opened: the writer of a piece.  on_frame: told how many frames there are, after each one; may raise to stop.  check:
+    called before a piece counts as made; raises where its frames may be others.
     """
     number = made = 0
     while folder.done(_part(number)):
@@ -35,6 +37,7 @@ def write_pieces(
                     writer.write(pixels)
                     made += 1
                     on_frame(made)
+                check()
             folder.commit(_part(number), [path.name], {"frames": writer.frames})
             number += 1
     folder.finish()  # again where it was: what is used stays

@@ -60,7 +60,7 @@ class Animation(FileSource):
 
     def _pictures(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
         """(uint8 [H, W, 3 or 4], ticks for which it is shown) of each picture from number `first` on."""
-        self._check()
+        self.check()
         try:
             with Image.open(self._file if self._data is None else io.BytesIO(self._data), formats=("WEBP",)) as image:
                 for number in range(first, getattr(image, "n_frames", 1)):

@@ -65,6 +65,7 @@ class FileSource(Source):
             self._data, self.name = None, f"The video {Path(file).name}"
         self._file = file
         self._info: SourceInfo | None = None
+        self._state: tuple[int, int] | None = None  # of the file: size, time of change (ns)
 
     @property
     def path(self) -> Path | None:
@@ -96,7 +97,7 @@ class FileSource(Source):
             self._last = time  # packets promise more than can be decoded where a file is damaged
 
     def content(self) -> str:
-        self._check()
+        self.check()
         if isinstance(self._file, io.BytesIO):
             return hashlib.blake2b(self._file.getbuffer(), digest_size=16).hexdigest()
         state = os.stat(self._file)
@@ -300,7 +301,7 @@ class FileSource(Source):
     @contextmanager
     def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream]]:
         """The file and its video stream. Raises InputError of one sentence where there is none."""
-        self._check()
+        self.check()
         try:
             container = av.open(str(self._file) if self._data is None else io.BytesIO(self._data), mode="r")
         except (av.FFmpegError, OSError, UnicodeError) as error:
@@ -324,16 +325,23 @@ class FileSource(Source):
             stream.codec_context.thread_count = min(THREADS, os.cpu_count() or 1)
             yield container, stream
 
-    def _check(self) -> None:
-        path = self.path
+    def check(self) -> None:
+        path, changed = self.path, 0
         if path is not None:
             if not path.is_file():
                 raise InputError(f"{self.name} {'is a folder' if path.is_dir() else 'is not there'}: {ADVICE}.")
-            size = path.stat().st_size
+            state = path.stat()
+            size, changed = state.st_size, state.st_mtime_ns
         else:
             size = len(self._data or b"")
         if not size:
             raise InputError(f"{self.name} is empty (0 bytes): {ADVICE}.")
+        self._state = self._state or (size, changed)
+        if self._state != (size, changed):
+            raise InputError(
+                f"{self.name} was changed while it was in use: put the file that it was back and queue it again, which "
+                "goes on with what is made, or queue it for the file that is there now."
+            )
 
 
 EMPTY = np.zeros((1, 0), dtype=np.float32)

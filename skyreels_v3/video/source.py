@@ -95,6 +95,10 @@ class Source(ABC):
         return None
 
     @abstractmethod
+    def check(self) -> None:
+        """Raises InputError where a file that it is read from is no longer what it was."""
+
+    @abstractmethod
     def content(self) -> str:
         """32 hex digits that follow from all that it shows and sounds, not from its name."""
 
@@ -138,6 +142,9 @@ class FramesSource(Source):
         first = min(max(0, math.floor(start * self._info.frame_rate)), self._info.frames - 1)
         for index in range(first, self._info.frames):
             yield index / self._info.frame_rate, lambda image=images[index]: to_rgb8(image)
+
+    def check(self) -> None:
+        """Frames in memory stay as they are."""
 
     def content(self) -> str:
         return digest(self._images, self._info.frame_rate, self._sound)

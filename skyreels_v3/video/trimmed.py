@@ -62,6 +62,9 @@ class TrimmedSource(Source):
         for time, pixels in self._within(self._first + max(start, Fraction(0))):
             yield time - self._first, pixels
 
+    def check(self) -> None:
+        self._whole.check()
+
     def content(self) -> str:
         return digest(self._whole.content(), self._given)
 

@@ -442,6 +442,37 @@ def test_a_source_that_another_comfyui_writes_is_waited_for_and_one_that_is_gone
         assert writing.pieces() == writing.so_far() == []
 
 
+def test_a_source_that_changes_on_the_way_is_not_joined(pack_nodes, tmp_path, monkeypatch):
+    """Uploaded again under its name while rolls are made, or while it is written."""
+    lead = pack_nodes.module("nodes.runs.lead")
+    FileSource = pack_nodes.module("skyreels_v3.video.file").FileSource
+    path, fit_frame = clip(tmp_path / "clip.mp4", 30), lead.fit_frame
+    whole = path.read_bytes()
+    one = lead.Lead(FileSource(path), 96, 64, "crop", Fraction(24), "h264")
+
+    def changing(*args):
+        os.utime(path, ns=(1, 1))
+        return fit_frame(*args)
+
+    monkeypatch.setattr(lead, "fit_frame", changing)
+    with lead.LeadWriting(one, None) as writing, pytest.raises(ValueError, match=r"clip\.mp4 was changed while it was"):
+        writing.pieces()
+    assert not sources(tmp_path / "output"), "frames of two files are kept for neither"
+    monkeypatch.setattr(lead, "fit_frame", fit_frame)
+    own = tmp_path / "own.mp4"
+    with lead.LeadWriting(replace(one, source=FileSource(path)), None) as writing:
+        own.write_bytes(writing.pieces()[0].read_bytes())
+        path.write_bytes(whole[:-1])
+        assert writing.so_far() == []
+        with pytest.raises(ValueError, match="goes on with what is made"):
+            writing.pieces()
+    as_it_is = replace(one, source=FileSource(own), width=96, height=64)
+    with lead.LeadWriting(as_it_is, None) as writing:
+        assert writing.pieces() == writing.so_far() == [own]
+        own.unlink()
+        assert writing.so_far() == []
+
+
 def test_a_long_video_shows_how_it_is_put_together(pack_nodes, monkeypatch):
     import comfy.model_management as management
     import comfy.utils

@@ -196,7 +196,7 @@ def test_a_lead_is_written_in_pieces_that_a_stop_keeps(tmp_path):
             if count == stop_at:
                 raise Stop
 
-        return write_pieces(folder, 20, fitted, lambda path: VideoWriter(path, WIDTH, HEIGHT, 24), counted)
+        return write_pieces(folder, 20, fitted, lambda path: VideoWriter(path, WIDTH, HEIGHT, 24), counted, int)
 
     with RunFolder(tmp_path / "sources", "source") as folder, pytest.raises(Stop):
         pieces(folder, 47)
@@ -217,7 +217,7 @@ def test_a_lead_is_written_in_pieces_that_a_stop_keeps(tmp_path):
 
 def test_a_stop_at_the_very_end_of_a_lead_adds_nothing(tmp_path):
     def pieces(folder):
-        return write_pieces(folder, 20, fitted, lambda path: VideoWriter(path, WIDTH, HEIGHT, 24), lambda _: None)
+        return write_pieces(folder, 20, fitted, lambda path: VideoWriter(path, WIDTH, HEIGHT, 24), id, int)
 
     source = FileSource(clip(tmp_path / "a.mp4", 40))
     with RunFolder(tmp_path / "sources", "source") as folder:
