@@ -3,6 +3,8 @@
 # make test-all     and those of the workshop: nano models, training, benchmarks, kernels for every card, long fuzzing
 # make bench   speed and memory, measured against ComfyUI's and diffusers' code (installs diffusers into .venv)
 # make bench-quick  the processor's ratios in a minute, as one line of JSON
+# make card    what this graphics card does with the pack, in eight minutes: one page and one JSON, ready to be sent;
+#              PYTHON=/path/to/python is the one whose torch sees the card, such as ComfyUI's
 # make snapshot       note what was added to the nodes; TAKE=changed notes what old workflows would meet, too
 # make clean   remove what these made in this checkout (the cache folder stays)
 #
@@ -22,7 +24,7 @@ endif
 # ComfyUI, started for many tests, is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-workshop bench bench-quick snapshot clean environment
+.PHONY: demo test test-all test-workshop bench bench-quick card snapshot clean environment
 
 demo: environment
 	$(BIN)/python showcase/demo.py $(ARGS)
@@ -46,6 +48,10 @@ bench: environment
 
 bench-quick: environment
 	$(BIN)/python benchmarks/quick.py $(ARGS)
+
+# No environment: its torch is one for processors.
+card:
+	$(PYTHON) benchmarks/card/run.py $(ARGS)
 
 snapshot: export SKYREELS_UPDATE_SNAPSHOT := $(or $(TAKE),added)
 snapshot: environment

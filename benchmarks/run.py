@@ -121,13 +121,16 @@ def has_card() -> bool:
     return device().type == "cuda"
 
 
-def run(name: str, quick: bool) -> dict:
-    """The results of one benchmark from a process of its own. Raises CalledProcessError if it fails."""
+def run(name: str, quick: bool, seconds: float | None = None) -> dict:
+    """The results of one benchmark from a process of its own.
+
+    seconds: after which it is ended, None for never. Raises CalledProcessError if it fails, TimeoutExpired then.
+    """
     on = machine()  # before it is busy with this
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "results.json")
         command = [sys.executable, str(script_of(name)), "--out", str(out), *(["--quick"] if quick else [])]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        subprocess.run(command, check=True, stdout=sys.stderr, timeout=seconds)
         results = json.loads(out.read_text(encoding="utf-8"))
     return {
         "name": name,

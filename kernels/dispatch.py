@@ -66,7 +66,7 @@ class Operation:
         if MODE == "eager" or torch.compiler.is_compiling() or not self._is_for(x.device):
             return self.eager(x, *args, **options)
         if MODE == "triton":
-            result = self._on_device(self._loaded(), x, *args, **options)
+            result = self.on_device(self._loaded(), x, *args, **options)
             return self.eager(x, *args, **options) if result is NotImplemented else result
         kind = (x.device, x.dtype, x.shape[-1], *map(_kind, args), *((n, _kind(v)) for n, v in options.items()))
         if kind not in self._tried:
@@ -77,7 +77,7 @@ class Operation:
         if fast is None:
             return self.eager(x, *args, **options)
         try:
-            result = self._on_device(fast, x, *args, **options)
+            result = self.on_device(fast, x, *args, **options)
         except Exception as error:
             if is_out_of_memory(error):
                 raise  # not the backend's fault: ComfyUI makes room and tries again
@@ -96,20 +96,26 @@ class Operation:
             self._backend = getattr(importlib.import_module(f".{module}", __package__), name)
         return self._backend
 
-    def _try(self, x, args: tuple, options: dict) -> Callable | None:
-        """The backend if it computes what the reference does, else None; says why in the log."""
-        try:
-            fast = self._loaded()
-            wanted, options_wanted = self._sample(x, *args, **options)
-            own, options_own = _moved((wanted, options_wanted), x.device)
-            result = self._on_device(fast, *own, **options_own)
-            if result is NotImplemented:
-                return fast
+    def trial(self, x, *args, **options) -> Callable:
+        """The backend, once it has computed a sample of such arguments as the reference does.
+
+        Raises ArithmeticError where it has not, and whatever it raises.
+        """
+        fast = self._loaded()
+        wanted, options_wanted = self._sample(x, *args, **options)
+        own, options_own = _moved((wanted, options_wanted), x.device)
+        result = self.on_device(fast, *own, **options_own)
+        if result is not NotImplemented:
             reference = self.eager(*wanted, **options_wanted)
             # The arguments too, since some are written to.
             if not _agree([result, *own], [reference, *wanted], self.tolerance):
                 raise ArithmeticError("its results are wrong")
-            return fast
+        return fast
+
+    def _try(self, x, args: tuple, options: dict) -> Callable | None:
+        """The backend if it computes what the reference does, else None; says why in the log."""
+        try:
+            return self.trial(x, *args, **options)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -129,7 +135,7 @@ class Operation:
             log.warning("SkyReels-V3: %s runs on %s without %s: %s", self.__name__, device, self.name, reason)
 
     @staticmethod
-    def _on_device(function: Callable, x, *args, **options):
+    def on_device(function: Callable, x, *args, **options):
         """Calls with x's device as the current one: kernels are launched there."""
         if x.device.type != "cuda":
             return function(x, *args, **options)

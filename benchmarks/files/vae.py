@@ -58,15 +58,21 @@ def network(size: Size, device):
     import comfy.ldm.wan.vae
     import torch
 
-    vae = comfy.ldm.wan.vae.WanVAE(dim=size.width, z_dim=16, temperal_downsample=[False, True, True])
+    def made():
+        return comfy.ldm.wan.vae.WanVAE(dim=size.width, z_dim=16, temperal_downsample=[False, True, True])
+
     if device.type == "cpu":
         from safetensors.torch import load_file
 
         from pack.dev.samples.tiny_vae import write_vae
 
+        vae = made()
         with tempfile.TemporaryDirectory() as folder:
             vae.load_state_dict(load_file(write_vae(Path(folder, "vae.safetensors"), size.width)))
         return vae.eval()
+    with torch.device("meta"):
+        vae = made()
+    vae.to_empty(device=device)
     torch.manual_seed(0)
     for name, parameter in vae.named_parameters():
         if name.endswith("gamma"):
@@ -75,7 +81,7 @@ def network(size: Size, device):
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
         else:
             torch.nn.init.zeros_(parameter)
-    return vae.eval().to(device)
+    return vae.eval()
 
 
 def picture(size: Size, device):

@@ -69,24 +69,29 @@ def measured(quick: bool) -> dict:
 
 
 def in_8_bits(network, precision: str):
-    """The same network with the matrices of its blocks packed, as Load Model packs them."""
+    """The same network with the matrices of its blocks packed."""
     import copy
 
+    network = copy.deepcopy(network)
+    pack(network, precision)
+    return network
+
+
+def pack(network, kind: str, exact: bool = False) -> None:
+    """Packs the matrices of its blocks as Load Model packs them: "int8", "fp8" or "nf4". exact: see PackedLinear."""
     from pack.formats.encoding import Encoding, rotation_for
     from pack.formats.linear import PackedLinear
     from pack.formats.registry import format_of
     from pack.model_loaders.precision import MATRICES
 
-    network = copy.deepcopy(network)
     for name, layer in list(network.named_modules()):
         if MATRICES.match(f"{name}.weight"):
             rows, columns = layer.weight.shape
-            encoding = Encoding("int8", rotation_for(columns)) if precision == "int8" else Encoding("float8_e4m3fn")
-            parts = format_of(encoding).pack(layer.weight)
+            encodings = {"int8": Encoding("int8", rotation_for(columns)), "fp8": Encoding("float8_e4m3fn")}
+            format = format_of(encodings.get(kind) or Encoding(kind))
+            packed = PackedLinear(columns, rows, format, format.pack(layer.weight), layer.bias, exact)
             parent, _, child = name.rpartition(".")
-            packed = PackedLinear(columns, rows, format_of(encoding), parts, layer.bias)
             setattr(network.get_submodule(parent), child, packed)
-    return network
 
 
 def block_call(network, run):

@@ -14,6 +14,7 @@ FLOORS = """
 tests training/tests
 tests/goldens
 tests/support
+benchmarks/card
 benchmarks
 benchmarks/forward benchmarks/files benchmarks/jobs
 benchmarks/harness
