@@ -44,17 +44,25 @@ def lora_style(tensors: Mapping[str, TensorInfo]) -> LoraStyle:
     """What kind of LoRA has these tensors."""
     names = layer_names(expected_shapes(EVERYTHING))
     layers: dict[str, tuple[str, ...]] = {}
-    width, second = 0, of_second(tensors, names)
+    columns: dict[str, dict[str, int]] = {}  # of layers that are as wide as the model: part -> its columns
+    second = of_second(tensors, names)
     is_of_columns = False
     for key, info in tensors.items():
         layer, part = split(key) or (KIND.split(key)[0], "")
         wans = layers[layer] = wan_names(layer, names) if key not in second else ()
-        if part == "down" and wans and AS_WIDE.search(wans[0]) and len(info.shape) == 2:
-            width = info.shape[1]
+        if wans and AS_WIDE.search(wans[0]) and len(info.shape) == 2:
+            columns.setdefault(layer, {})[part] = info.shape[1]
         is_of_columns |= part == "magnitude" and info.shape[:1] == (1,)
     counts = dict.fromkeys((name for name, _ in STYLES), 0)
     for key in tensors:
         counts[next(name for name, mark in STYLES if mark.search(key))] += 1
     style = max(counts, key=counts.__getitem__)
     kind = OF_COLUMNS if is_of_columns else other_kind(tensors) or ""
+    width = max(map(_width, columns.values()), default=0)
     return LoraStyle(style, kind, len(layers), sum(map(bool, layers.values())), width)
+
+
+def _width(columns: Mapping[str, int]) -> int:
+    """The columns of a weight that these parts change, 0 where they do not tell; of a LoKr they are multiplied."""
+    mix, other = (columns.get(f"{factor}_b", columns.get(factor, 0)) for factor in ("lokr_w1", "lokr_w2"))
+    return mix * other or columns.get("hada_w1_b", 0) or columns.get("down", 0)
