@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from .params import expected_shapes
 from .precision import encoding_of, stays_float32
 from .safetensors_writer import SafetensorsFile, Spec
 from .stored import EXACT, METADATA, Part, StoredWeight, part_of
-from .weights import unpacked_weight
+from .weights import made_on, unpacked_weight
 
 # float32 [any shape] -> the same, changed; may write into its argument.
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -107,7 +108,8 @@ class SavePlan:
     def write(self, path: Path, device: torch.device | str = "cpu", before_each: Callable[[], None] | None = None):
         """Write the file, which appears under `path` when it is whole; after an exception nothing is left of it.
 
-        device: where weights are changed and packed; holds one weight in float32 at a time, as the memory does.
+        device: where weights are changed and packed, as far as its memory suffices; holds one weight in float32 at a
+        time, as the memory does.
         before_each: called before every weight; what it raises ends the job.
         Raises InputError if there is no room, the file cannot be written, or weights have changed or are not finite.
         """
@@ -117,7 +119,7 @@ class SavePlan:
                 for weight in self.weights:
                     if before_each:
                         before_each()
-                    for key, tensor in self._tensors(weight, device).items():
+                    for key, tensor in made_on(device, partial(self._tensors, weight)).items():
                         write(key, tensor)
         except OSError as error:
             raise InputError(

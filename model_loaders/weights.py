@@ -1,10 +1,12 @@
 """Weights out of a checkpoint's files: mapped where they stay as stored, else read and packed one by one."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -23,6 +25,7 @@ from .precision import encoding_of, is_exact, stays_float32
 from .shards import SUFFIXES, title
 from .stored import Part, StoredWeight
 
+T = TypeVar("T")
 SAMPLED = 8  # rows of a large tensor that are looked at
 SMALL = 2**20  # numbers of a tensor that is looked at as a whole
 
@@ -86,15 +89,7 @@ def load_weights(
             tensors = {f"{layer}.{part}": files.tensor(place) for part, place in kept.items()}
         else:
             format = weights.add(layer, wanted, products)
-            try:
-                parts = _packed(format, stored, shape, files, device)
-            except Exception as error:
-                if torch.device(device).type == "cpu" or not is_out_of_memory(error):
-                    raise
-                parts = None
-            # Outside of the handler, whose error holds on to what the card was given.
-            if parts is None:
-                parts = _packed(format, stored, shape, files, "cpu")
+            parts = made_on(device, partial(_packed, format, stored, shape, files))
             trim()
             tensors = {f"{layer}.{part}": tensor for part, tensor in parts.items()}
         weights.tensors.update(tensors)
@@ -109,6 +104,17 @@ def load_weights(
     if copies is not None:
         copies.finish()
     return weights
+
+
+def made_on(device: torch.device | str, make: Callable[[torch.device | str], T]) -> T:
+    """make(device), or make("cpu") where the device's memory does not suffice."""
+    try:
+        return make(device)
+    except Exception as error:
+        if torch.device(device).type == "cpu" or not is_out_of_memory(error):
+            raise
+    # Outside of the handler, whose error holds on to what the card was given.
+    return make("cpu")
 
 
 def _packed(

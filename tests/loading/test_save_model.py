@@ -31,6 +31,7 @@ from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
+from pack.tests.support.out_of_memory import OUT_OF_MEMORY
 from pack.tests.support.saved import numbers, same
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,6 +212,22 @@ def test_changes_are_made_before_the_weight_is_packed(tmp_path):
     int8 = format_of(open_checkpoint(tmp_path / "saved.safetensors").weights[name].encoding)
     assert torch.equal(found[name], int8.unpack(int8.pack(3 * weights[name]), *weights[name].shape, torch.float32))
     assert torch.equal(found["head.head.bias"], (weights["head.head.bias"] + 1).bfloat16().float())
+
+
+@pytest.mark.parametrize("how", OUT_OF_MEMORY)
+def test_a_card_that_runs_out_of_memory_leaves_it_to_the_processor(tmp_path, how):
+    checkpoint = open_checkpoint(write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE))
+
+    def full(weight):
+        if weight.is_meta:  # stands for a card: tensors can be moved there, and nothing can be read back
+            raise OUT_OF_MEMORY[how]
+        return weight
+
+    changes, saved = dict.fromkeys(checkpoint.weights, full), []
+    for device in ("cpu", "meta"):
+        saved.append(tmp_path / f"{device}.safetensors")
+        SavePlan(checkpoint, Precision.INT8, torch.bfloat16, changes).write(saved[-1], device)
+    assert saved[0].read_bytes() == saved[1].read_bytes()
 
 
 def test_changes_of_weights_that_cannot_be_packed_again(tmp_path):
