@@ -94,15 +94,15 @@ def attention_flag() -> str | None:
 
 def resident_affine(norm: torch.nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A norm's float32 weight and bias on `device`, with the LoRAs that a partly loaded model applies on the fly."""
-    as_wanted = {"dtype": torch.float32, "device": device, "bias_dtype": torch.float32}
-    if not hasattr(norm, "_v"):
-        return comfy.ops.cast_bias_weight(norm, **as_wanted)
-    # With dynamic VRAM its page stays pinned until it is given back.
-    weight, bias, stream = comfy.ops.cast_bias_weight(norm, **as_wanted, offloadable=True)
-    try:
-        return weight.clone(), None if bias is None else bias.clone()
-    finally:
-        comfy.ops.uncast_bias_weight(norm, weight, bias, stream)
+    # offloadable: without it, dynamic VRAM holds the weight's place for ever, and before 0.20.1 gives three values too.
+    made: Any = comfy.ops.cast_bias_weight(
+        norm, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
+    )
+    weight, bias, place = made
+    if _is_shared(place) or _is_dynamic(place):
+        weight, bias = weight.clone(), None if bias is None else bias.clone()
+    comfy.ops.uncast_bias_weight(norm, weight, bias, place)
+    return weight, bias
 
 
 @contextmanager
@@ -143,7 +143,12 @@ def _is_shared(place: Any) -> bool:
     place: (the stream that copies, or None; the device where dynamic VRAM leaves the weight in a place of its own, or
     something else; ...), in 0.3.75 the stream alone.
     """
-    return isinstance(place, tuple) and place[0] is not None and not isinstance(place[1], torch.device)
+    return isinstance(place, tuple) and place[0] is not None and not _is_dynamic(place)
+
+
+def _is_dynamic(place: Any) -> bool:
+    """Whether dynamic VRAM holds the weight in a place that others may get once it is given back. place: as above."""
+    return isinstance(place, tuple) and isinstance(place[1], torch.device)
 
 
 def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:

@@ -316,7 +316,7 @@ class TwoBuffers:
         self.casts = 0
 
     def cast(self, layer, input=None, dtype=None, device=None, bias_dtype=None, offloadable=False):
-        """As comfy.ops.cast_bias_weight, on a CPU."""
+        """As comfy.ops.cast_bias_weight, on a CPU; like its versions up to 0.20.0 with three values in any case."""
         dtype = dtype or input.dtype
         wanted = [(layer.weight, dtype), (layer.bias, bias_dtype or dtype)]
         made = [None if tensor is None else tensor.detach().to(dtype, copy=True) for tensor, dtype in wanted]
@@ -331,7 +331,7 @@ class TwoBuffers:
                 start += tensor.nbytes
                 tensor = place.copy_(tensor)
             placed.append(tensor)
-        return (*placed, ("a stream", None, None)) if offloadable else tuple(placed)
+        return (*placed, ("a stream", None, None))
 
 
 @pytest.mark.parametrize("precision, lora", [("bf16", "none"), ("nf4", "none"), ("bf16", "LoKr"), ("bf16", "LoHa")])
