@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...formats.kinds import KINDS, SMALLER, Precision
 from ...model_loaders.checkpoint import Checkpoint
-from ...model_loaders.precision import automatic, encoding_of
+from ...model_loaders.precision import automatic, encoding_of, stays_float32
 from ...model_loaders.tensor_info import printable
 from ...skyreels_v3.units import GB, gb
 
@@ -78,14 +78,13 @@ def describe(checkpoint: Checkpoint, machine: Machine) -> tuple[str, ...]:
 
 
 def weights_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
-    """Bytes of the weights in memory; numbers that are not packed have 16 bits there."""
-    return int(
-        sum(
-            prod(stored.shape) * (KINDS[encoding.kind].bytes_per_number if encoding else 2)
-            for name, stored in checkpoint.weights.items()
-            for encoding in [encoding_of(name, stored, precision)]
-        )
-    )
+    """Bytes of the weights in memory; numbers that are not packed have 16 bits there, or 32 where they stay so."""
+    total = 0.0
+    for name, stored in checkpoint.weights.items():
+        encoding = encoding_of(name, stored, precision)
+        plain = 4 if stays_float32(name, stored) else 2
+        total += prod(stored.shape) * (KINDS[encoding.kind].bytes_per_number if encoding else plain)
+    return int(total)
 
 
 def _memory(machine: Machine) -> str:
