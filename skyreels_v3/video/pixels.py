@@ -26,6 +26,15 @@ LIMITED, FULL = 1, 2
 EXACT = 0x4 | 0x2000 | 0x40000
 
 
+# Clockwise degrees -> (transposed, mirrored, upside down), in this order.
+TURNS = {
+    0: (False, False, False),
+    90: (True, True, False),
+    180: (False, True, True),
+    270: (True, False, True),
+}
+
+
 class Converter:
     """Turns the frames of one stream into pixels of one size: that of the first frame it is made from.
 
@@ -42,12 +51,7 @@ class Converter:
             stretch = Fraction(1)
         self._coded = max(1, round(first.width * stretch)), first.height
         self.width, self.height = self._coded[::-1] if transposed else self._coded
-        self.rotation = {
-            (False, False, False): 0,
-            (True, True, False): 90,
-            (False, True, True): 180,
-            (True, False, True): 270,
-        }.get(self._flips, 0)
+        self.rotation = next((angle for angle, flips in TURNS.items() if flips == self._flips), 0)
         self._transfer = int(getattr(first, "color_trc", 0) or 0)
         self.hdr = NAMES.get(self._transfer, "")
         self.plain = not (any(self._flips) or self.hdr) and self._coded == (first.width, first.height)
@@ -95,9 +99,12 @@ def _has_alpha(name: str) -> bool:
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """(transposed, mirrored, upside down), in this order, by the frame's display matrix."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # av 18 knows no name for the EXIF data beside it, and then of none; mirroring is not in this
+        return TURNS.get(round(-frame.rotation) % 360, TURNS[0])
     if side_data is None:
-        return False, False, False
+        return TURNS[0]
     a, b, _, c, d, *_ = np.frombuffer(bytes(side_data), dtype=np.int32).tolist()
     # x' = a x + c y, y' = b x + d y: rows become columns where b and c weigh more.
     if abs(b) + abs(c) > abs(a) + abs(d):

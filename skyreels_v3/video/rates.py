@@ -11,6 +11,7 @@ COMMON = tuple(
 )
 MAX_DENOMINATOR = 1001
 SLOWEST, FASTEST = 12, 120  # frames a second of a video that is written
+STILL = 60  # frames a second that one frame may claim, at most
 COARSE = (12, 15, 20, 24, 30, 48, 60, 100, 120)  # one of the usual rates is within a tenth of any of these
 FITTING = 0.8  # of the steps between frames
 
@@ -40,8 +41,8 @@ def likely_rate(frames: int, seconds: Fraction, tick: Fraction, stated: tuple[Fr
     A header's rate, then a usual one, is taken where it explains `seconds`; otherwise the average.
     """
     stated = tuple(Fraction(rate) for rate in stated if rate)
-    if frames < 2 or seconds <= 0:
-        return stated[0] if stated else Fraction(24)
+    if frames < 2 or seconds <= 0:  # of a GIF the header has the clock's 100 a second
+        return next((rate for rate in stated if rate <= STILL), Fraction(24))
     usual = sorted(COMMON, key=lambda rate: abs((frames - 1) / rate - seconds))
     for rate in (*(rate for rate in stated if rate in COMMON), *usual, *stated):
         if abs((frames - 1) / rate - seconds) <= 2 * tick:

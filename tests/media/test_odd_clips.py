@@ -277,3 +277,36 @@ def test_an_animated_avif_is_more_than_its_poster(tmp_path):
     pictures = [Image.fromarray(numbered(number)) for number in range(12)]
     pictures[0].save(tmp_path / "a.avif", save_all=True, append_images=pictures[1:], duration=40)
     assert numbers_of(frames(file_source(tmp_path / "a.avif"))) == list(range(12))
+
+
+@pytest.mark.parametrize(("orientation", "angle"), [(None, 0), (1, 0), (3, 180), (6, 90), (8, 270)])
+def test_frames_with_exif_are_read(tmp_path, orientation, angle):
+    """Cameras write it into each frame of their AVIs (Motion JPEG); av has no name for it."""
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    if orientation is not None:
+        exif[0x0112] = orientation
+    data, picture = io.BytesIO(), numbered(5)
+    picture[:32, :80] = 128
+    Image.fromarray(picture).save(data, "JPEG", exif=exif.tobytes(), quality=95)
+    with av.open(str(tmp_path / "a.avi"), "w") as out:
+        stream = out.add_stream("mjpeg", rate=15)
+        stream.width, stream.height, stream.pix_fmt = 160, 64, "yuvj420p"
+        for number in range(3):
+            packet = av.Packet(data.getvalue())
+            packet.stream, packet.time_base = stream, Fraction(1, 15)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = True
+            out.mux(packet)
+    source = FileSource(tmp_path / "a.avi")
+    info = probe(source)
+    assert (info.rotation, info.frames, info.frame_rate) == (angle, 3, 15)
+    for pixels in frames(source):
+        assert np.abs(pixels.astype(int) - np.rot90(picture, -angle // 90)).mean() < 8
+
+
+def test_one_frame_has_no_rate_of_a_clock(tmp_path):
+    Image.fromarray(numbered(5)).save(tmp_path / "a.gif")
+    assert probe(FileSource(tmp_path / "a.gif")).frame_rate <= 25
+    for rate in (Fraction(1, 30), 24, 60):
+        assert probe(FileSource(clip(tmp_path / "a.mp4", 1, rate=rate))).frame_rate == rate
