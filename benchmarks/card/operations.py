@@ -98,7 +98,7 @@ def _measured(bench: Bench, operation: Operation, given: Callable[[int], tuple])
         # The arguments too, since some are written to.
         pairs = zip([result, *own], [operation.eager(*reference), *reference], strict=True)
         errors = [relative(_plain(mine), _plain(theirs)) for mine, theirs in pairs if _plain(theirs) is not None]
-        found["error"] = max(errors)
+        found["error"] = max(errors, key=lambda error: (error != error, error))  # NaN is the worst
         found["kernel (ms)"] = 1e3 * bench.seconds(lambda: operation.on_device(fast, *whole))
         return found
     except Exception as error:

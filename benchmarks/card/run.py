@@ -31,9 +31,7 @@ from pack.benchmarks.card.page import page
 from pack.benchmarks.card.sections import COMPARISONS, IDENTITY, MACHINE, SECTIONS
 from pack.benchmarks.harness.measure import ROOT
 
-WORKER = Path(__file__).with_name("worker.py")
 MEASURED = ROOT / "build" / "card"
-CARDS = benchmarks.RESULTS / "cards"
 LATE = 30  # seconds after a section's time at which it is ended
 NAMES = [one.name for one in (*SECTIONS, *COMPARISONS)]
 
@@ -70,8 +68,10 @@ class Measured:
 class Worker:
     """A process that measures some sections; see worker.py."""
 
+    command = (sys.executable, str(Path(__file__).with_name("worker.py")))
+
     def __init__(self, names: list[str], pretend: str | None):
-        command = [sys.executable, str(WORKER), *names, *(["--pretend", pretend] if pretend else [])]
+        command = [*self.command, *names, *(["--pretend", pretend] if pretend else [])]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

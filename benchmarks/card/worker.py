@@ -21,17 +21,21 @@ from collections.abc import Iterator
 from pack.benchmarks.card.sections import MACHINE, SECTIONS
 
 ENDED = 3
+OTHER_PYTHON = "give the Python that ComfyUI runs with, as in make card PYTHON=/path/to/python"
 ALL = {section.name: section for section in (MACHINE, *SECTIONS)}
 
 
 def measure(names: list[str], dry: bool, tell) -> int:
     """tell: called with {"section": name} and, one after the other, "begins", "row" ..., "seconds" and "failed"."""
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise SystemExit(f"{sys.executable} has no torch: {OTHER_PYTHON}") from None
 
     from pack.benchmarks.card.bench import Bench, reason
 
     if not torch.cuda.is_available():
-        raise SystemExit(f"This torch ({torch.__version__}) sees no graphics card: take a Python whose torch does.")
+        raise SystemExit(f"torch {torch.__version__} of {sys.executable} sees no graphics card: {OTHER_PYTHON}")
     device = torch.device("cuda", 0)
     modern = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     for name in names:
