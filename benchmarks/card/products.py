@@ -54,6 +54,9 @@ def int8_tiles(bench: Bench) -> Iterator[Row]:
     except ImportError:
         triton = None
         yield {"way": "tiles", "failed": "Triton is not installed"}
+    if triton and not triton.compiles_for(triton.capability(bench.device)):
+        triton = None
+        yield {"way": "tiles", "failed": "this Triton has no int8 product for this card"}
     int_mm: Any = torch._int_mm
     for depth, columns in bench.while_there_is_time(SHAPES):
         weight, scale = quantise_rows(torch.randn(columns, depth, device=bench.device))
