@@ -4,6 +4,7 @@ import gc
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,7 +136,8 @@ def test_pages_that_the_system_does_not_map_leave_the_weights_in_memory(
             raise OSError("Cannot allocate memory")
         return maps(*given, **more)
 
-    monkeypatch.setattr(copies_on_disk.mmap, "mmap", map_some)
+    # Of the copies alone: the model's file is mapped, too.
+    monkeypatch.setattr(copies_on_disk, "mmap", SimpleNamespace(**{**vars(copies_on_disk.mmap), "mmap": map_some}))
     monkeypatch.setattr(copies_on_disk, "SEGMENT", segment)
     weights = load_weights(checkpoint, Precision.INT8, copies=CopiesOnDisk(tmp_path))
     monkeypatch.undo()
