@@ -41,9 +41,7 @@ def pictures(bench: Bench) -> Iterator[Row]:
                 "frames at once": at_once,
             }
             planned = memory.vae_bytes(direction, height, width, CHANNELS, dtype.itemsize, at_once, unfolds)
-            needed = memory.needed(
-                memory.vae_bytes(direction, height, width, CHANNELS, dtype.itemsize, at_once, unfolds)
-            )
+            needed = memory.needed(planned)
             if needed > bench.room():
                 yield {**what, "failed": f"needs {needed / 2**30:.1f} GiB of the card"}
                 continue
