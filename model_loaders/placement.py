@@ -7,10 +7,10 @@ import torch
 
 from ..formats.kinds import KINDS, Precision
 from ..skyreels_v3.units import GB, gb
-from .checkpoint import Checkpoint
-from .file_tensors import DTYPES
-from .params import expected_shapes
-from .precision import encoding_of, stays_float32
+from .architecture.params import expected_shapes
+from .checkpoints.checkpoint import Checkpoint
+from .tensors.file_tensors import DTYPES
+from .tensors.precision import encoding_of, stays_float32
 
 WORKING = 6 * GB  # the system, ComfyUI, and the frames that a graph passes on
 TEXT_ENCODER = int(6.7 * GB)  # umt5_xxl in fp8, which ComfyUI keeps in RAM beside the models

@@ -22,15 +22,15 @@ from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.params import HEAD_DIM, TransformerParams
 from ..skyreels_v3.recipes import Job
 from ..skyreels_v3.units import gb
-from .checkpoint import Checkpoint
-from .file_tensors import DTYPES, read_bytes
-from .header import read_header
-from .jobs import METADATA_JOB
-from .key_maps import PREFIXES
-from .params import expected_shapes
-from .precision import encoding_of, stays_float32
-from .safetensors_writer import SafetensorsFile, Spec
-from .stored import EXACT, METADATA, Part, StoredWeight, part_of
+from .architecture.jobs import METADATA_JOB
+from .architecture.key_maps import PREFIXES
+from .architecture.params import expected_shapes
+from .checkpoints.checkpoint import Checkpoint
+from .files.header import read_header
+from .tensors.file_tensors import DTYPES, read_bytes
+from .tensors.precision import encoding_of, stays_float32
+from .tensors.safetensors_writer import SafetensorsFile, Spec
+from .tensors.stored import EXACT, METADATA, Part, StoredWeight, part_of
 from .weights import made_on, unpacked_weight
 
 # float32 [any shape] -> the same, changed; may write into its argument.

@@ -17,13 +17,13 @@ from ..formats.registry import format_of
 from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.cpu_memory import trim
 from ..skyreels_v3.errors import InputError
-from .checkpoint import Checkpoint
-from .copies_on_disk import CopiesOnDisk
-from .file_tensors import DTYPES, Reader, is_mapped, map_file, mapped, marked, read, read_bytes, shaped
-from .params import expected_shapes
-from .precision import encoding_of, is_exact, stays_float32
-from .shards import SUFFIXES, title
-from .stored import Part, StoredWeight
+from .architecture.params import expected_shapes
+from .checkpoints.checkpoint import Checkpoint
+from .files.shards import SUFFIXES, title
+from .tensors.copies_on_disk import CopiesOnDisk
+from .tensors.file_tensors import DTYPES, Reader, is_mapped, map_file, mapped, marked, read, read_bytes, shaped
+from .tensors.precision import encoding_of, is_exact, stays_float32
+from .tensors.stored import Part, StoredWeight
 
 T = TypeVar("T")
 SAMPLED = 8  # rows of a large tensor that are looked at

@@ -17,7 +17,7 @@ from pathlib import Path
 # The Python that comes with ComfyUI for Windows does not look beside a script for its modules.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from pack.model_loaders.inspection import Source, inspect
+from pack.model_loaders.checkpoints.inspection import Source, inspect
 from pack.tools.inspecting.addresses import is_address
 from pack.tools.inspecting.far import inspect_far
 from pack.tools.inspecting.here import plan_here

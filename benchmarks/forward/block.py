@@ -82,7 +82,7 @@ def pack(network, kind: str, exact: bool = False) -> None:
     from pack.formats.encoding import Encoding, rotation_for
     from pack.formats.linear import PackedLinear
     from pack.formats.registry import format_of
-    from pack.model_loaders.precision import MATRICES
+    from pack.model_loaders.tensors.precision import MATRICES
 
     for name, layer in list(network.named_modules()):
         if MATRICES.match(f"{name}.weight"):

@@ -94,7 +94,7 @@ def forwards(quick: bool) -> dict:
     measure.enter_comfyui(cpu=not card)
     import comfy.ops
 
-    from pack.nodes.network.layers import branching
+    from pack.nodes.weights.layers import branching
     from pack.skyreels_v3.model.lora import BranchParams, Lora, applied
     from pack.skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 

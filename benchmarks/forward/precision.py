@@ -79,7 +79,7 @@ def forwards(quick: bool) -> dict:
 
     from pack.dev.samples.tiny_models import TINY, write_transformer
     from pack.formats.fp8 import Float8
-    from pack.model_loaders import precision as precisions
+    from pack.model_loaders.tensors import precision as precisions
     from pack.nodes.models.load import load_patcher
     from pack.skyreels_v3.model.block import Runtime
     from pack.skyreels_v3.model.params import TransformerParams

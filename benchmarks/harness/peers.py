@@ -113,7 +113,7 @@ class Diffusers:
         import torch
         from diffusers import WanTransformer3DModel
 
-        from pack.model_loaders.key_maps import DIFFUSERS
+        from pack.model_loaders.architecture.key_maps import DIFFUSERS
 
         params, weight = network.params, network.head.head.weight
         with torch.device(weight.device), _default_dtype(weight.dtype):

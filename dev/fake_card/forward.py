@@ -136,7 +136,7 @@ class _Step:
         self.x, self.timestep = x.to(device), torch.empty(case.batch, device=device)
         nodes.module("nodes.network.network").begin_sampling(self.patcher)
         model.current_patcher = self.patcher
-        waiting = nodes.module("nodes.network.streaming").waiting_weights
+        waiting = nodes.module("nodes.weights.streaming").waiting_weights
         weights = max(
             (sum(weight.size for weight in waiting(block, device)) for block in model.diffusion_model.blocks), default=0
         )
@@ -174,8 +174,8 @@ def build(nodes: PackNodes, case: Case, device: torch.device):
     config.set_inference_dtype(plain, management.unet_manual_cast(plain, device, config.supported_inference_dtypes))
     model = models.Model(config)
     weights = nodes.module("model_loaders.weights").Weights()
-    matrices = nodes.module("model_loaders.precision").MATRICES
-    for name, shape in nodes.module("model_loaders.params").expected_shapes(sizes).items():
+    matrices = nodes.module("model_loaders.tensors.precision").MATRICES
+    for name, shape in nodes.module("model_loaders.architecture.params").expected_shapes(sizes).items():
         layer = name.removesuffix(".weight")
         format = format_for(nodes, case.precision, shape[-1]) if matrices.match(name) else None
         if format is None or not format.takes(*shape):
@@ -222,7 +222,7 @@ def parts_of(nodes: PackNodes, format, precision: str, shape: tuple[int, ...]) -
 
 def with_lora(nodes: PackNodes, patcher, rank: int):
     """A clone with a LoRA on all layers of all blocks."""
-    core, branches = nodes.module("skyreels_v3.model.lora"), nodes.module("nodes.network.lora_branches")
+    core, branches = nodes.module("skyreels_v3.model.lora"), nodes.module("nodes.weights.lora_branches")
     modules = patcher.model.diffusion_model.named_modules()
     layers = {
         name: core.BranchParams(module.in_features, module.out_features, rank)

@@ -23,10 +23,10 @@ from random import Random
 
 from pack.dev.samples.damage import ODD_NAMES, damaged, damaged_gguf, damaged_json, damaged_safetensors
 from pack.formats.gguf_types import TYPES
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.header import read_header
-from pack.model_loaders.key_maps import DIFFUSERS
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.key_maps import DIFFUSERS
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.files.header import read_header
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job

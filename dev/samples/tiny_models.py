@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
 from pack.dev.samples.tiny_vae import write_vae
-from pack.model_loaders.key_maps import DIFFUSERS
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.key_maps import DIFFUSERS
+from pack.model_loaders.architecture.params import expected_shapes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 

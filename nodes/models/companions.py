@@ -2,7 +2,7 @@
 
 import folder_paths
 
-from ...model_loaders.companions import companions
+from ...model_loaders.architecture.companions import companions
 from ...skyreels_v3.recipes import Job
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import folder_paths
 import psutil
 
-from ...model_loaders.copies_on_disk import CopiesOnDisk
 from ...model_loaders.placement import Memory, on_disk
+from ...model_loaders.tensors.copies_on_disk import CopiesOnDisk
 from .. import versions
 from ..network.machine import main_memory
 

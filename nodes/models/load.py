@@ -14,26 +14,26 @@ from comfy_api.latest import io
 
 from ...formats.float8_bits import portable
 from ...formats.kinds import Precision, Products
-from ...model_loaders import folders
-from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
-from ...model_loaders.file_tensors import DTYPES
-from ...model_loaders.folders import checkpoint_files
+from ...model_loaders.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ...model_loaders.files import folders
+from ...model_loaders.files.folders import checkpoint_files
+from ...model_loaders.files.tensor_info import some
 from ...model_loaders.placement import copied_bytes
-from ...model_loaders.precision import automatic
-from ...model_loaders.tensor_info import some
+from ...model_loaders.tensors.file_tensors import DTYPES
+from ...model_loaders.tensors.precision import automatic
 from ...model_loaders.weights import Weights, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..network import attention as attentions
-from ..network.files import watch_files
 from ..network.forecast import remember
-from ..network.in_files import remember_files
-from ..network.layers import Packed
 from ..network.machine import main_memory
 from ..network.model import Config, Model
 from ..network.network import begin_sampling, end_sampling
 from ..network.patcher import patcher_class
+from ..weights.files import watch_files
+from ..weights.in_files import remember_files
+from ..weights.layers import Packed
 from .companions import missing_companions
 from .copies import place_for
 

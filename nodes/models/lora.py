@@ -7,14 +7,14 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ...model_loaders.lora import LoraFile, open_lora
-from ...model_loaders.lora_scale import config_beside
-from ...model_loaders.stamps import FileStamp, stamp_of
+from ...model_loaders.files.stamps import FileStamp, stamp_of
+from ...model_loaders.loras.lora import LoraFile, open_lora
+from ...model_loaders.loras.scale import config_beside
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.params import TransformerParams
 from .. import versions
-from ..network.lora_branches import attach, lora_patcher
 from ..network.model import skyreels_model
+from ..weights.lora_branches import attach, lora_patcher
 
 FOLDER = "loras"
 KEPT = 4  # files whose weights stay at hand, so that a changed strength reads nothing

@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import io
 
 from ...formats.kinds import PACKED, Precision
-from ...model_loaders.checkpoint import Checkpoint, open_checkpoint
-from ...model_loaders.file_tensors import DTYPES
-from ...model_loaders.params import expected_shapes
-from ...model_loaders.safetensors_writer import PARTIAL
+from ...model_loaders.architecture.params import expected_shapes
+from ...model_loaders.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.save import SavePlan
+from ...model_loaders.tensors.file_tensors import DTYPES
+from ...model_loaders.tensors.safetensors_writer import PARTIAL
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.units import gb
 from .. import versions

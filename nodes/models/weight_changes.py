@@ -9,7 +9,7 @@ import torch
 from ...model_loaders.save import Change
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.lora import Branch
-from ..network.lora_branches import attached
+from ..weights.lora_branches import attached
 
 PREFIX = "diffusion_model."
 INSTEAD = "put the LoRA on with SkyReels-V3 LoRA or LoraLoaderModelOnly"

@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.supported_models_base
 import torch
 
-from ...model_loaders.stamps import FileStamp
+from ...model_loaders.files.stamps import FileStamp
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.memory import TEXT_TOKENS, needed_bytes
@@ -18,8 +18,8 @@ from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.speech.encoder import check_features
 from ..encoders.clip_vision import check_tokens
+from ..weights.layers import branching
 from .condition import KEY, JobCondition, RefusedCondition, SharedCondition
-from .layers import branching
 from .machine import chunking_here
 from .network import AVATAR_INPUTS, Network
 

@@ -23,13 +23,13 @@ from ...skyreels_v3.model.step_cache import StepCache
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ...skyreels_v3.recipes import Job
 from .. import versions
+from ..weights.lora_branches import AppliedLora, attached
+from ..weights.streaming import block_stream
 from .attention import AUTO, choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .foreign import WanCrossAttention, rope_of
-from .lora_branches import AppliedLora, attached
 from .machine import chunking_here
-from .streaming import block_stream
 
 log = logging.getLogger(__name__)
 

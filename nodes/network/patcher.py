@@ -10,15 +10,15 @@ import comfy.weight_adapter
 import torch
 
 from ...formats.linear import PackedLinear
-from ...model_loaders.lora_names import INSTEAD
-from ...model_loaders.lora_products import MisfitError, pair_of, product_of
+from ...model_loaders.loras.names import INSTEAD
+from ...model_loaders.loras.products import MisfitError, pair_of, product_of
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.lora import BranchParams, module_name
 from .. import versions
+from ..weights.in_files import FileWeights
+from ..weights.lora_branches import attach, attached, lora_patcher
+from ..weights.streaming import StreamedBlocks
 from .foreign import ForeignPatches
-from .in_files import FileWeights
-from .lora_branches import attach, attached, lora_patcher
-from .streaming import StreamedBlocks
 
 # ComfyUI's loaders look names up in a list that ComfyUI makes; a model outside of ComfyUI can add none to it.
 NOTHING_FITS = (
@@ -27,7 +27,7 @@ NOTHING_FITS = (
 )
 
 ONE_OF_OURS = "use SkyReels-V3 LoRA for a LoRA"
-# What `weights` of ComfyUI's adapters are, in its order; names are those of `lora_names.PARTS`, where they have one.
+# What `weights` of ComfyUI's adapters are, in its order; names are those of `names.PARTS`, where they have one.
 ADAPTERS = {
     comfy.weight_adapter.LoRAAdapter: ("up", "down", "alpha", "mid", "magnitude", "reshape"),
     comfy.weight_adapter.LoHaAdapter: (

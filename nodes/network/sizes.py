@@ -4,7 +4,7 @@ import torch
 
 from ...formats.kinds import SMALLER
 from ...skyreels_v3.jobs.budget import Network
-from .layers import Packed
+from ..weights.layers import Packed
 from .model import skyreels_model
 
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}

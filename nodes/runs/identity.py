@@ -12,15 +12,15 @@ import nodes as comfy_nodes
 from comfy_execution.graph_utils import is_link
 
 from ...formats.kinds import Products
-from ...model_loaders.folders import checkpoint_files
-from ...model_loaders.stamps import stamp_of
+from ...model_loaders.files.folders import checkpoint_files
+from ...model_loaders.files.stamps import stamp_of
 from ...skyreels_v3.digest import digest
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
 from ..network import attention
-from ..network.lora_branches import attached
+from ..weights.lora_branches import attached
 
 log = logging.getLogger(__name__)
 

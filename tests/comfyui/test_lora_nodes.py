@@ -8,7 +8,7 @@ import torch
 
 from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weights
 from pack.formats.kinds import PACKED
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
 from pack.tests.support.golden import relative_error
 from pack.tests.support.loras import (
     ALPHA,
@@ -99,7 +99,7 @@ def layer_outputs(pack_nodes):
     behind the next. loras: whether with those on the model.
     """
     applied = pack_nodes.module("skyreels_v3.model.lora").applied
-    attached = pack_nodes.module("nodes.network.lora_branches").attached
+    attached = pack_nodes.module("nodes.weights.lora_branches").attached
 
     def layer_outputs(model, loras=True):
         network = model.model.diffusion_model
@@ -286,7 +286,7 @@ def test_a_file_that_comfyui_maps_ends_a_sampling_in_a_sentence(pack_nodes, load
 def test_hooks_change_weights_in_files_for_a_while(pack_nodes, load, velocity):
     import comfy.hooks
 
-    is_mapped = pack_nodes.module("model_loaders.file_tensors").is_mapped
+    is_mapped = pack_nodes.module("model_loaders.tensors.file_tensors").is_mapped
     model, pairs = load(), lora_pairs()
     in_files = {name for name, weight in model.model.named_parameters() if is_mapped(weight)}
     assert len(in_files) > 40
@@ -459,7 +459,7 @@ def turned(parts, weight):
 
 def test_gains_of_a_dora_are_those_of_one_sampling(pack_nodes, load, put, stock, velocity):
     """Another node's patches change the weights between two samplings, and with them the lengths of their rows."""
-    attached = pack_nodes.module("nodes.network.lora_branches").attached
+    attached = pack_nodes.module("nodes.weights.lora_branches").attached
     tensors = named_products(lora_products("DoRA"), alpha=ALPHA)
     model = put(load(), tensors)
     first = velocity(model)
@@ -602,7 +602,7 @@ def on_another_card(model):
 
 @pytest.mark.parametrize("precision", ["auto", "int8"])
 def test_a_copy_on_another_card_has_copies_of_them(pack_nodes, load, put, stock, velocity, precision):
-    attached = pack_nodes.module("nodes.network.lora_branches").attached
+    attached = pack_nodes.module("nodes.weights.lora_branches").attached
     style, other = named(lora_pairs(), alpha=ALPHA), named(lora_pairs(seed=1))
     model = stock(put(put(load(precision=precision), style), other, -0.5, "other.safetensors"), style, 0.3)
     wanted, copy = velocity(model), on_another_card(model)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import write_transformer
-from pack.model_loaders.params import expected_shapes
-from pack.model_loaders.precision import MATRICES
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.tensors.precision import MATRICES
 from pack.skyreels_v3.container import Limit
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
@@ -312,7 +312,7 @@ def test_a_file_that_wishes_for_exact_products_has_them_and_it_is_said(load, for
     ],
 )
 def test_auto_follows_the_machine(pack_nodes, device, vram, ram, wanted):
-    precision = pack_nodes.module("model_loaders.precision")
+    precision = pack_nodes.module("model_loaders.tensors.precision")
     chosen, why = precision.automatic(14_288_000_000, device, vram * 10**9, ram * 10**9)
     assert chosen.value == wanted and why.endswith(".") and "\n" not in why
     small, _ = precision.automatic(100_000_000, device, vram * 10**9, ram * 10**9)

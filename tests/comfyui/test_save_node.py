@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, transformer_weights, write_transformer
-from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
@@ -183,7 +183,7 @@ def test_a_dora_among_loras_is_merged_as_it_runs(load, pack_nodes, comfyui, tmp_
     model = load(str(write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE, dtype=torch.float32)))
     for file, strength in ((lora[0], 0.3), (path, 0.8), (lora[0], -0.2)):
         model, _ = pack_nodes.module("nodes.models.lora").with_lora(model, file, strength)
-    network, attached = model.model.diffusion_model, pack_nodes.module("nodes.network.lora_branches").attached
+    network, attached = model.model.diffusion_model, pack_nodes.module("nodes.weights.lora_branches").attached
     own, given = network.get_submodule(layer), [(one.lora, one.strength, one.gains) for one in attached(model)]
     with torch.inference_mode(), pack_nodes.module("skyreels_v3.model.lora").applied(network, given):
         runs = (own(torch.eye(own.in_features)) - own.bias).T

@@ -89,8 +89,8 @@ def small_card(pack_nodes, monkeypatch):
     ComfyUI decides what stays and marks it, as on such a card. There the rest is on another device, which tells the
     pack that it waits; on a CPU everything is in one place, and ComfyUI's marks tell.
     """
-    streaming = pack_nodes.module("nodes.network.streaming")
-    lora_key = pack_nodes.module("nodes.network.lora_branches").KEY
+    streaming = pack_nodes.module("nodes.weights.streaming")
+    lora_key = pack_nodes.module("nodes.weights.lora_branches").KEY
 
     def small_card(patcher, share, queues):
         def limit(one, room):
@@ -272,7 +272,7 @@ class Driver:
 def test_weights_of_mapped_files_stay_there_and_are_not_pinned(pack_nodes, patcher_of, sample, monkeypatch, precision):
     import comfy.model_management as management
 
-    is_mapped = pack_nodes.module("model_loaders.file_tensors").is_mapped
+    is_mapped = pack_nodes.module("model_loaders.tensors.file_tensors").is_mapped
     driver, patcher = Driver(), patcher_of(precision)
     network = patcher.model.diffusion_model
     picture = sample(patcher)

@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from pack.dev.setup.environment import comfyui_path
-from pack.model_loaders.key_maps import find_dialect
+from pack.model_loaders.architecture.key_maps import find_dialect
 from pack.skyreels_v3.images.colour import ColourMatch
 from pack.skyreels_v3.images.convert import to_rgb8
 from pack.skyreels_v3.images.resize import cover_crop, letterbox

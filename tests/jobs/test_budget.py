@@ -9,7 +9,7 @@ import pytest
 
 from pack.dev.samples.tiny_models import write_transformer
 from pack.formats.kinds import SMALLER
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
 from pack.skyreels_v3.jobs.budget import SETTINGS, Budget, Machine, Network, planned_size, ways

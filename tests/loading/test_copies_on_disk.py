@@ -11,11 +11,11 @@ import torch
 
 from pack.dev.samples.tiny_models import write_transformer
 from pack.formats.kinds import PACKED, Precision
-from pack.model_loaders import copies_on_disk
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.copies_on_disk import CopiesOnDisk
-from pack.model_loaders.file_tensors import is_mapped
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.model_loaders.placement import Memory, copied_bytes, on_disk
+from pack.model_loaders.tensors import copies_on_disk
+from pack.model_loaders.tensors.copies_on_disk import CopiesOnDisk
+from pack.model_loaders.tensors.file_tensors import is_mapped
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.container import memory_limit
 from pack.skyreels_v3.recipes import Job

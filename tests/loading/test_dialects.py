@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, transformer_weights
 from pack.formats.kinds import KINDS, Precision, Products
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.stored import METADATA
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.tensors.stored import METADATA
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job

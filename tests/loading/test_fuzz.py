@@ -11,8 +11,8 @@ import pytest
 
 from pack.dev.samples.damage import damaged, damaged_gguf, damaged_json, damaged_safetensors, gguf_fields
 from pack.dev.samples.damaged_models import Fuzz, Image, gguf_layouts, safetensors_layouts, shards
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.header import read_header
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.files.header import read_header
 from pack.skyreels_v3.errors import InputError
 
 pytestmark = pytest.mark.workshop

@@ -11,8 +11,8 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES
 
 from pack.formats.gguf_types import BY_ID, TYPES
-from pack.model_loaders.gguf_header import MAX_ALIGNMENT, read_gguf
-from pack.model_loaders.header import TensorInfo, read_header
+from pack.model_loaders.files.gguf_header import MAX_ALIGNMENT, read_gguf
+from pack.model_loaders.files.header import TensorInfo, read_header
 from pack.skyreels_v3.errors import InputError
 
 Q4_K, Q8_0, BF16 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0, GGMLQuantizationType.BF16

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from pack.model_loaders.header import read_header
+from pack.model_loaders.files.header import read_header
 from pack.skyreels_v3.errors import InputError
 
 

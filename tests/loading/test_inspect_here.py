@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pack.formats.kinds import Precision
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.jobs.budget import Machine
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams

@@ -24,11 +24,11 @@ from pack.dev.samples.tiny_models import (
     write_vae,
 )
 from pack.formats.kinds import KINDS
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.dialects import PACKINGS, packing_of
-from pack.model_loaders.header import read_header
-from pack.model_loaders.inspection import inspect
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.dialects import PACKINGS, packing_of
+from pack.model_loaders.checkpoints.inspection import inspect
+from pack.model_loaders.files.header import read_header
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
@@ -447,7 +447,7 @@ def test_what_nobody_foresaw_is_told_too(tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("pack.model_loaders.inspection.open_checkpoint", fail)
+    monkeypatch.setattr("pack.model_loaders.checkpoints.inspection.open_checkpoint", fail)
     assert type(error).__name__ in inspected(tmp_path / "x.safetensors")["problems"][0]
 
 

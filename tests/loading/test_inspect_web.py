@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from pack.dev.samples.damaged_models import Image
 from pack.dev.samples.tiny_models import write_transformer, write_vae
 from pack.formats.kinds import Precision
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.inspection import HERE, Inspection, inspect
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.inspection import HERE, Inspection, inspect
 from pack.model_loaders.save import SavePlan
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, write_transformer
-from pack.model_loaders.key_maps import KEY_MAPS
-from pack.model_loaders.lora import open_lora
-from pack.model_loaders.lora_names import layer_names
-from pack.model_loaders.lora_products import product_of
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.key_maps import KEY_MAPS
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.loras.lora import open_lora
+from pack.model_loaders.loras.names import layer_names
+from pack.model_loaders.loras.products import product_of
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.lora import product
 from pack.skyreels_v3.model.params import TransformerParams

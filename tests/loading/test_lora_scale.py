@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import TINY
-from pack.model_loaders.lora import open_lora
-from pack.model_loaders.lora_scale import CONFIG, PEFT_FILE, config_beside
+from pack.model_loaders.loras.lora import open_lora
+from pack.model_loaders.loras.scale import CONFIG, PEFT_FILE, config_beside
 from pack.skyreels_v3.errors import InputError
 from pack.tests.support.loras import (
     RANK,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pack.model_loaders.lora_styles import lora_style
-from pack.model_loaders.tensor_info import TensorInfo
+from pack.model_loaders.files.tensor_info import TensorInfo
+from pack.model_loaders.loras.styles import lora_style
 
 SHAPES = {
     "pairs": {"lora_A.weight": (8, 1536), "lora_B.weight": (1536, 8)},

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from pack.dev.samples.tiny_models import TINY, write_transformer
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.folders import MAX_FOLDERS, entry_path, gguf_files, model_entries
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.files.folders import MAX_FOLDERS, entry_path, gguf_files, model_entries
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
 
@@ -132,5 +132,5 @@ def test_a_folder_that_may_not_be_read_counts_as_empty(gguf_roots):
 
 def test_the_search_for_gguf_files_ends(gguf_roots, monkeypatch):
     assert MAX_FOLDERS >= 1000
-    monkeypatch.setattr("pack.model_loaders.folders.MAX_FOLDERS", 2)
+    monkeypatch.setattr("pack.model_loaders.files.folders.MAX_FOLDERS", 2)
     assert gguf_files([gguf_roots[0]]) == ["b.gguf", "sub/A.GGUF"]

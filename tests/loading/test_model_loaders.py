@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 from pack.formats.int8 import Int8
 from pack.formats.kinds import Precision
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.folders import model_entries
-from pack.model_loaders.jobs import METADATA_JOB, detect_job, job_in_name
-from pack.model_loaders.key_maps import DIFFUSERS, find_dialect
-from pack.model_loaders.params import expected_shapes, params_from_shapes
+from pack.model_loaders.architecture.jobs import METADATA_JOB, detect_job, job_in_name
+from pack.model_loaders.architecture.key_maps import DIFFUSERS, find_dialect
+from pack.model_loaders.architecture.params import expected_shapes, params_from_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.files.folders import model_entries
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
@@ -294,7 +294,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.model_loaders.weights import load_weights
 
 # Counts all that is writable: private mappings of files too, whatever of them is read.

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pack.model_loaders.header import TensorInfo, read_header
-from pack.model_loaders.safetensors_header import BITS
+from pack.model_loaders.files.header import TensorInfo, read_header
+from pack.model_loaders.files.safetensors_header import BITS
 from pack.skyreels_v3.errors import InputError
 
 

@@ -18,13 +18,13 @@ from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights,
 from pack.formats.encoding import Encoding
 from pack.formats.kinds import Precision
 from pack.formats.registry import format_of
-from pack.model_loaders.checkpoint import open_checkpoint
-from pack.model_loaders.header import read_header
-from pack.model_loaders.params import expected_shapes
-from pack.model_loaders.precision import FLOAT32, MATRICES
-from pack.model_loaders.safetensors_header import BITS
-from pack.model_loaders.safetensors_writer import SafetensorsFile
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.files.header import read_header
+from pack.model_loaders.files.safetensors_header import BITS
 from pack.model_loaders.save import SavePlan
+from pack.model_loaders.tensors.precision import FLOAT32, MATRICES
+from pack.model_loaders.tensors.safetensors_writer import SafetensorsFile
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import TransformerParams
@@ -291,7 +291,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:2]
 import torch
 import pack
-from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.formats.kinds import Precision
 from pack.model_loaders.save import SavePlan
 from pack.skyreels_v3.errors import InputError
@@ -349,7 +349,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:2]
 import torch
 import pack
-from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.formats.kinds import Precision
 from pack.model_loaders.save import SavePlan
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -95,7 +95,7 @@ def test_a_packed_layer_applies_gelu_itself(monkeypatch):
 
 def test_a_lora_comes_before_gelu(pack_nodes):
     """Beside a packed layer it is added to the product, so the layer must not apply GELU on its own."""
-    operations = pack_nodes.module("nodes.network.layers")
+    operations = pack_nodes.module("nodes.weights.layers")
     formats = pack_nodes.module("formats.registry"), pack_nodes.module("formats.encoding")
     format = formats[0].format_of(formats[1].Encoding("int8", 64))
     packed = operations.Packed(128, 256, format, format.pack(torch.randn(256, 128)), torch.randn(256))

@@ -51,7 +51,7 @@ def test_comfyuis_layers_compute_in_the_dtype_of_their_input(pack_nodes, weights
     """A 16-bit network as a card runs it, whose layers do not cast by themselves, has the same numbers."""
     import comfy.ops
 
-    operations = pack_nodes.module("nodes.network.layers").branching(comfy.ops.disable_weight_init)
+    operations = pack_nodes.module("nodes.weights.layers").branching(comfy.ops.disable_weight_init)
     network = pack_nodes.module("nodes.network.network").Network(TINY, job, operations, device="meta", dtype=HALF)
     network.load_state_dict(weights, assign=True)
     seen = []

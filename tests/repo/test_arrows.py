@@ -37,9 +37,15 @@ nodes/jobs
 nodes/runs
 nodes/models nodes/sampling
 nodes/network
+nodes/weights
 nodes/inputs nodes/encoders
 nodes/versions
 model_loaders
+model_loaders/checkpoints
+model_loaders/loras
+model_loaders/architecture
+model_loaders/tensors
+model_loaders/files
 formats
 skyreels_v3/resume skyreels_v3/jobs/budget
 skyreels_v3/jobs/spec

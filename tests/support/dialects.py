@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights
-from pack.model_loaders.key_maps import DIFFUSERS
-from pack.model_loaders.precision import MATRICES
+from pack.model_loaders.architecture.key_maps import DIFFUSERS
+from pack.model_loaders.tensors.precision import MATRICES
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weights
-from pack.model_loaders.key_maps import DIFFUSERS
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.key_maps import DIFFUSERS
+from pack.model_loaders.architecture.params import expected_shapes
 from pack.skyreels_v3.model.params import TransformerParams
 
 RANK, ALPHA = 4, 2.0

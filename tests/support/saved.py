@@ -2,7 +2,7 @@
 
 import torch
 
-from pack.model_loaders.params import expected_shapes
+from pack.model_loaders.architecture.params import expected_shapes
 from pack.model_loaders.weights import load_weights
 
 

@@ -6,8 +6,8 @@ All numbers are zeros but the first, because a file of nothing but zeros is refu
 from math import prod
 from pathlib import Path
 
-from pack.model_loaders.params import expected_shapes
-from pack.model_loaders.safetensors_writer import SafetensorsFile
+from pack.model_loaders.architecture.params import expected_shapes
+from pack.model_loaders.tensors.safetensors_writer import SafetensorsFile
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 

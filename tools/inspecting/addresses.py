@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from ...model_loaders.folders import GGUF
-from ...model_loaders.shards import INDEX, SUFFIXES
+from ...model_loaders.files.folders import GGUF
+from ...model_loaders.files.shards import INDEX, SUFFIXES
 from ...skyreels_v3.errors import InputError
 from .web import HUB, Web, origin, shown
 

@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...model_loaders.header import Header, header_in
-from ...model_loaders.inspection import Inspection, Source, inspect, sentence_of
-from ...model_loaders.shards import INDEX, SHARD, read_json
-from ...model_loaders.tensor_info import printable
+from ...model_loaders.checkpoints.inspection import Inspection, Source, inspect, sentence_of
+from ...model_loaders.files.header import Header, header_in
+from ...model_loaders.files.shards import INDEX, SHARD, read_json
+from ...model_loaders.files.tensor_info import printable
 from ...skyreels_v3.errors import InputError
 from .addresses import MODELS, place_of
 from .web import Missing, Web

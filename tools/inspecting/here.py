@@ -7,9 +7,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ...formats.kinds import KINDS, SMALLER, Precision
-from ...model_loaders.checkpoint import Checkpoint
-from ...model_loaders.precision import automatic, encoding_of, stays_float32
-from ...model_loaders.tensor_info import printable
+from ...model_loaders.checkpoints.checkpoint import Checkpoint
+from ...model_loaders.files.tensor_info import printable
+from ...model_loaders.tensors.precision import automatic, encoding_of, stays_float32
 from ...skyreels_v3.units import GB, gb
 
 if TYPE_CHECKING:

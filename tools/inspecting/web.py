@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ...model_loaders.tensor_info import printable
+from ...model_loaders.files.tensor_info import printable
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.units import gb
 

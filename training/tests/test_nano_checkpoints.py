@@ -8,7 +8,7 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
-from pack.model_loaders.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support.plugin import ROOT
 from pack.training.measures.bounds import MEASURES

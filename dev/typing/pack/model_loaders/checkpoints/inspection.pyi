@@ -1,0 +1,1 @@
+from ......model_loaders.checkpoints.inspection import *

@@ -1,1 +1,0 @@
-from .....model_loaders.inspection import *

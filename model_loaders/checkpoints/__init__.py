@@ -1,0 +1,1 @@
+"""A checkpoint recognised and checked, and what any other file is."""

@@ -1,0 +1,1 @@
+"""LoRA files: names, kinds, products and strength, and what fits the network."""
