@@ -217,6 +217,29 @@ def test_a_subgraphs_box_has_its_inputs_and_fields(file: Path):
                         assert value in inside[link[3]]["widgets_values"]
 
 
+@each_file
+def test_app_mode_shows_what_an_artist_fills_in_and_the_video(file: Path):
+    """`extra.linearData`: fields in the order in which they are filled in, each with a name of its own."""
+    workflow = read(file)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    chosen = workflow["extra"]["linearData"]
+    fields = [(id, name) for id, name, *_ in chosen["inputs"]]
+    labels = []
+    for id, name in fields:
+        (field,) = [one for one in nodes[id]["inputs"] if one.get("widget", {}).get("name") == name]
+        assert field.get("link") is None
+        labels.append(field.get("label", name))
+    assert len(set(labels)) == len(labels)
+    is_model = [name.endswith("model") for _, name in fields]
+    assert is_model == sorted(is_model) and any(is_model), "models come last"
+    every_loader = {id for id, node in nodes.items() if node["type"] in {"LoadImage", "LoadVideo", "LoadAudio"}}
+    assert every_loader | {id for id, node in nodes.items() if node["type"] == "SkyReelsLoadModel"} <= {
+        id for id, _ in fields
+    }
+    videos = [id for id, node in nodes.items() if node["type"] == "SaveVideo"]
+    assert chosen["outputs"] == (videos if file in FILES else [1])
+
+
 def test_every_blueprint_is_one_box_with_a_description():
     assert len(BLUEPRINTS) == 4
     for file in BLUEPRINTS:
