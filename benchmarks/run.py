@@ -43,6 +43,7 @@ BENCHMARKS = (
     "audio_attention",
     "vae",
     "load",
+    "real_sizes",
     "precision",
     "lora",
     "import_time",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pack.dev.samples.sparse_models import SIZES, write_sparse
 from pack.dev.samples.tiny_models import write_transformer
 from pack.model_loaders.architecture.params import expected_shapes
 from pack.model_loaders.tensors.precision import MATRICES
@@ -21,7 +22,6 @@ from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
 from pack.tests.support.mapped import mapped_files
-from pack.tests.support.sparse_models import SIZES, write_sparse
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pack.dev.samples.sparse_models import SIZES, write_sparse
 from pack.dev.samples.tiny_models import write_transformer
 from pack.formats.kinds import PACKED, Precision
 from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
@@ -21,7 +22,6 @@ from pack.skyreels_v3.container import memory_limit
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.units import GB
 from pack.tests.support import dialects
-from pack.tests.support.sparse_models import SIZES, write_sparse
 
 SOURCES = ("bf16", "fp32", "fp8 mixed", "Q8_0", "int8 rotated")
 PRECISIONS = (*PACKED, Precision.BF16, Precision.FP16)

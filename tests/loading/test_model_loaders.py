@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pack.benchmarks.harness.pages import bytes_read, cached_bytes
+from pack.dev.samples.sparse_models import LARGE, write_sparse, write_sparse_gguf
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
 from pack.formats.int8 import Int8
 from pack.formats.kinds import Precision
@@ -25,9 +27,8 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support import dialects, golden
-from pack.tests.support.mapped import bytes_read, cached_bytes, mapped_files
+from pack.tests.support.mapped import mapped_files
 from pack.tests.support.out_of_memory import OUT_OF_MEMORY
-from pack.tests.support.sparse_models import LARGE, write_sparse, write_sparse_gguf
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 WIDE = TransformerParams(dim=512, ffn_dim=2048, num_heads=4, num_layers=2)
