@@ -52,6 +52,7 @@ BENCHMARKS = (
     "kills",
     "drift",
     "avatar_memory",
+    "film_memory",
     "batch_queue",
     "fuzz",
 )

@@ -31,6 +31,7 @@ from pack.dev.fake_card.profiles import CARDS, GIB, Card
 SIZES = {
     "480p41": (11, 60, 104),
     "480p81": (21, 60, 104),
+    "480p121": (31, 60, 104),
     "720p81": (21, 90, 160),
     "720p121": (31, 90, 160),
 }
@@ -74,7 +75,7 @@ def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
     with torch_device.measured(card) as meter, torch.no_grad():
         if dispatch.MODE == "triton":
             launches.install(nodes.module("kernels"), meter)
-        step = _Step(nodes, card, case, meter)
+        step = Step(nodes, card, case, meter)
         before = meter.live[card.device]
         step()
         meter.clear()
@@ -99,17 +100,17 @@ def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
         return found
 
 
-class _Step:
-    """One call of a MODEL, as ComfyUI's samplers make it."""
+class Step:
+    """One call of a MODEL, as ComfyUI's samplers make it. patcher: it; None for one without a file."""
 
-    def __init__(self, nodes: PackNodes, card: Card, case: Case, meter: Meter):
+    def __init__(self, nodes: PackNodes, card: Card, case: Case, meter: Meter, patcher: Any = None):
         import comfy.model_management as management
 
         self.nodes, self.case = nodes, case
         device = management.get_torch_device()
         assert device.type == card.device, f"ComfyUI computes on {device}"
         _pinned_without_a_driver(management, meter, card)
-        self.patcher = build(nodes, case, device)
+        self.patcher = patcher or build(nodes, case, device)
         if case.lora:
             self.patcher = with_lora(nodes, self.patcher, case.lora)
         model = self.patcher.model

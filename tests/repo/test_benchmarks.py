@@ -48,6 +48,19 @@ def test_what_is_for_graphics_cards_runs_in_tiny_sizes_without_one(tmp_path):
         assert json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["results"]["cases"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what memory is set aside")
+def test_what_loads_files_of_any_size_runs_in_tiny_ones(tmp_path):
+    done = harness("--only", "real_sizes", "--only", "film_memory", "--results", tmp_path)
+    assert done.returncode == 0, done.stderr
+    loads = json.loads((tmp_path / "real_sizes.json").read_text(encoding="utf-8"))["results"]["loads"]
+    assert [one["precision"] for one in loads] == ["auto", "auto", "auto", "int8"]
+    assert not any(one["problems"] for one in loads) and max(one["private_gb"] for one in loads) < 0.1
+    film = json.loads((tmp_path / "film_memory.json").read_text(encoding="utf-8"))["results"]
+    for form in film.values():
+        assert [step["model"] for step in form["steps"]] == ["r2v", "v2v", "v2v_shot", "v2v", "a2v"]
+        assert form["private_gb"] < form["limit_gb"] and all(step["on_host_gb"] == 0 for step in form["steps"])
+
+
 def test_bench_quick_ends_with_one_line_of_json():
     command = [sys.executable, str(BENCHMARKS / "quick.py"), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True)
