@@ -136,7 +136,7 @@ def _imitate(nodes: Any) -> None:
     from torch.utils._python_dispatch import _disable_current_modes
 
     weights, copies = nodes.module("model_loaders.weights"), nodes.module("nodes.models.copies")
-    on_disk = nodes.module("model_loaders.copies_on_disk")
+    on_disk = nodes.module("model_loaders.tensors.copies_on_disk")
 
     def packed(format, stored, shape, files, device):
         weight = weights._unpacked(stored, shape, files, "cpu")
@@ -183,7 +183,7 @@ def _steps(nodes: Any, card: Any, quick: bool) -> Iterator[dict]:
     inputs = {model: {"model": f"{model}.safetensors", "precision": "auto"} for model in MODELS}
     graph = {model: {"class_type": "SkyReelsLoadModel", "inputs": given} for model, given in inputs.items()}
     loaded: dict[str, Any] = {}
-    is_in_file = nodes.module("model_loaders.file_tensors").is_mapped
+    is_in_file = nodes.module("model_loaders.tensors.file_tensors").is_mapped
     with torch_device.measured(card) as meter, torch.no_grad():
         launches.install(nodes.module("kernels"), meter)
         for model in SAMPLED:
