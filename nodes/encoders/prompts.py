@@ -1,6 +1,7 @@
 """The texts of a long run, each encoded once, before anything is sampled."""
 
 import html
+import re
 from collections.abc import Iterable
 
 import torch
@@ -35,7 +36,9 @@ class Prompts:
 def official_tokens(clip, text: str) -> dict:
     """What ComfyUI's text encoder takes, with the token ids of the official code: brackets are text, not weights, and
     what is longer than the models know is cut, its last token the one that ends a text."""
-    tokens = clip.tokenize(official_text(text), disable_weights=True)
+    # ComfyUI takes the backslash before a bracket away, which keeps it from being a weight; no bracket is one here.
+    kept = re.sub(r"\\([()])", r"\\\\\1", official_text(text))
+    tokens = clip.tokenize(kept, disable_weights=True)
     return {
         name: [[*row[: TEXT_TOKENS - 1], row[-1]] if len(row) > TEXT_TOKENS else row for row in rows]
         for name, rows in tokens.items()

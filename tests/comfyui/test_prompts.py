@@ -13,6 +13,7 @@ PROMPTS = {
     "It&apos;s Tom &amp; Jerry &lt;3": "It's Tom & Jerry <3",
     "Tom &amp;amp; Jerry": "Tom & Jerry",
     "a (close-up) of the rabbit": "a (close-up) of the rabbit",
+    r"a \(close-up\) of \\(the\\\) rabbit: \)(\a": r"a \(close-up\) of \\(the\\\) rabbit: \)(\a",
     "a ((red:1.4)) hat and a [blue] one": "a ((red:1.4)) hat and a [blue] one",
     "[ZOOM_IN_CUT] Its face. [SHOT_REVERSE_SHOT_CUT] The other.": (
         "[ZOOM_IN_CUT] Its face. [SHOT_REVERSE_SHOT_CUT] The other."
