@@ -30,6 +30,9 @@ ROOTS = ("diffusion_models", "unet", "models", "checkpoints", "hub")
 NO_WEIGHTS = frozenset(
     ("model_type", "_extra_state", "freqs", "freqs_cos", "freqs_sin", "inv_freq", "rope", "num_batches_tracked")
 )
+# Those of a single number: what a training was at when it wrote the file.
+COUNTERS = ("global_step", "step", "epoch", "iteration", "num_updates", "decay")
+WHOLE_NUMBERS = ("I64", "I32")
 FOLDERS_READ = 4  # a snapshot of the Hugging Face cache has its model's name four folders up
 AUDIO = "audio_proj."
 LINKS_FOLLOWED = 8
@@ -156,13 +159,20 @@ def _markers(headers: Mapping[Path, Header]) -> set[str]:
 
 
 def _no_weights(headers: Mapping[Path, Header]) -> set[str]:
-    """The keys of tensors that are no weights of any network, and of empty ones."""
+    """The keys of tensors that are no weights of any network."""
     return {
         key
         for header in headers.values()
         for key, info in header.tensors.items()
-        if not NO_WEIGHTS.isdisjoint(parts := key.split(".")) or (not prod(info.shape) and parts[-1] not in BESIDE)
+        if not NO_WEIGHTS.isdisjoint(key.split(".")) or _says_nothing(key.rpartition(".")[2], info)
     }
+
+
+def _says_nothing(last: str, info: TensorInfo) -> bool:
+    """Whether a tensor is empty or a counter, by the last part of its name."""
+    numbers = prod(info.shape)
+    is_counter = numbers == 1 and (last in COUNTERS or info.dtype in WHOLE_NUMBERS)
+    return (numbers == 0 or is_counter) and last not in BESIDE
 
 
 def _parts(headers: Mapping[Path, Header], names: Mapping[str, str]) -> dict[str, Part]:

@@ -197,6 +197,10 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict, name: str) -
     told = next((kind for kind in KINDS.values() if _is_told(kind, part, scales)), None)
     if told is not None:
         return Encoding(_by_shape(told, part, scales).name)
+    if part.dtype in ("I64", "I32"):
+        raise InputError(
+            f"In {name}, {short(part.key)} holds whole numbers ({part.dtype}), as no weight does: {INSTEAD}."
+        )
     raise InputError(f"In {name}, {short(part.key)} is stored as {part.dtype} without its scales: {INSTEAD}.")
 
 

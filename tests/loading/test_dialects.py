@@ -328,6 +328,10 @@ def test_what_is_no_weight_is_left_out(tmp_path, prefix):
         f"{prefix}rope.freqs_cos": torch.ones(1024, 64).double(),
         f"{prefix}blocks.0.self_attn.q._extra_state": torch.ones(8).byte(),
         f"{prefix}blocks.0.cross_attn.memory": torch.empty(0),
+        "global_step": torch.tensor(5000),
+        "steps_done": torch.tensor([5000], dtype=torch.int32),
+        "optimizer.epoch": torch.tensor(3.0),
+        "model_ema.decay": torch.tensor(0.999),
     }
     path, means = changed(tmp_path, "bf16", lambda tensors, _: (tensors | others, None), prefix=prefix)
     checkpoint = open_checkpoint(path, Job.REFERENCE)

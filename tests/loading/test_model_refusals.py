@@ -55,6 +55,8 @@ def test_missing_unexpected_and_misshapen_weights(single):
     without = {key: weight for key, weight in weights.items() if not key.startswith("blocks.1.")}
     without["blocks.999999999.modulation"] = torch.ones(1, 6, 128)
     assert "incomplete" in refusal(write("x.safetensors", without))
+    ids = {**weights, "position_ids": torch.arange(77)}
+    assert "position_ids holds whole numbers (I64), as no weight does" in refusal(write("x.safetensors", ids))
     both = {**weights, "blocks.0.attn1.to_q.weight": torch.ones(1)}
     assert "blocks.0.attn1.to_q.weight" in refusal(write("x.safetensors", both))
     two = {**weights, "diffusion_model.x": torch.ones(1)}
