@@ -4,7 +4,6 @@ import copy
 import importlib
 import math
 
-import bitsandbytes.functional as bnb
 import gguf
 import numpy as np
 import pytest
@@ -164,6 +163,8 @@ def test_nvfp4_is_comfyuis(rows, columns, as_bits):
 
 @pytest.mark.parametrize("rows, columns", [(1, 64), (7, 320)])
 def test_nf4_is_bitsandbytes(rows, columns):
+    import bitsandbytes.functional as bnb  # here: it takes two seconds
+
     weight = normal("weight", (rows, columns))
     codes, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
     stored = torch.cat([codes.reshape(rows, -1), state.absmax.reshape(rows, -1).view(torch.uint8)], dim=1)

