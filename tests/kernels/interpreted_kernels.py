@@ -1,6 +1,7 @@
 """The Triton kernels in Triton's interpreter, each against its eager reference.
 
-Run by test_kernels.py in a process of its own, because TRITON_INTERPRET must be set before Triton is imported.
+Run by test_kernels.py in a process of its own, because TRITON_INTERPRET must be set before Triton is imported. One of
+each kind in `make test`, the other dtypes and sizes in the workshop: the interpreter is slow.
 """
 
 import importlib
@@ -21,9 +22,14 @@ from pack.tests.support.golden import normal, relative_error
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "tests/kernels/test_kernels.py runs this file"
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+def workshop(*values):
+    return pytest.param(*values, marks=pytest.mark.workshop)
+
+
+DTYPES = (torch.bfloat16, workshop(torch.float32), workshop(torch.float16))
 # Heads and numbers of a head: 128, 320, 512, 384 and 60 wide.
-HEADS = ((1, 128), (1, 320), (4, 128), (3, 128), (3, 20))
+HEADS = (workshop(1, 128), workshop(1, 320), workshop(4, 128), (3, 128), (3, 20))
 EPS = 1e-6
 CUT_OFF = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn}
 
@@ -84,7 +90,8 @@ def quantisations(width: int) -> list[Quantisation]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "batch, length, width, rows", [(1, 1, 128, 1), (1, 33, 128, 1), (2, 7, 320, 2), (2, 1, 512, 2), (2, 7, 512, 1)]
+    "batch, length, width, rows",
+    [workshop(1, 1, 128, 1), workshop(1, 33, 128, 1), (2, 7, 320, 2), workshop(2, 1, 512, 2), (2, 7, 512, 1)],
 )
 def test_norm_and_modulation(dtype, batch, length, width, rows):
     gate, shift, scale = modulation(rows, width)
@@ -145,8 +152,8 @@ def test_numbers_that_do_not_lie_side_by_side_are_left_to_the_reference():
 # Quantised rows.
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
-@pytest.mark.parametrize("width", (128, 320, 512))
+@pytest.mark.parametrize("dtype", (torch.float32, workshop(torch.float16)))
+@pytest.mark.parametrize("width", (workshop(128), 320, workshop(512)))
 def test_codes(dtype, width):
     _, shift, scale = modulation(1, width)
     x = tokens("x", 7, width, dtype)
@@ -160,7 +167,7 @@ def test_codes(dtype, width):
         assert_same_codes(normed, kernels.norm_modulate.eager(x, shift, scale, EPS, how))
 
 
-@pytest.mark.parametrize("width", (64, 320, 512))
+@pytest.mark.parametrize("width", (workshop(64), 320, 512))
 def test_codes_of_bfloat16_are_the_nearest_to_the_exact_rotation(width):
     """The reference rounds what it has rotated to bfloat16, the kernel does not."""
     x = tokens("x", 7, width, torch.bfloat16)
@@ -209,7 +216,7 @@ def test_groups_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("batch, length", [(1, 1), (2, 7), (1, 33)])
+@pytest.mark.parametrize("batch, length", [workshop(1, 1), (2, 7), workshop(1, 33)])
 @pytest.mark.parametrize("heads, dim", HEADS)
 def test_norm_and_rotary_positions(dtype, batch, length, heads, dim):
     width = heads * dim
@@ -256,7 +263,7 @@ def weights(rows: int, columns: int, rotation: int = 0) -> tuple[torch.Tensor, t
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("length", [1, 7, 33])
+@pytest.mark.parametrize("length", [workshop(1), 7, workshop(33)])
 def test_int8_layer(dtype, gelu, length):
     rows, columns = 71, 320
     codes, scale = weights(rows, columns, 64)
@@ -302,7 +309,8 @@ def test_not_a_number_stays_in_its_row():
 # All together.
 
 
-def test_every_backend_passes_its_own_trial(monkeypatch):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_backend_passes_its_own_trial(monkeypatch, dtype):
     """The trial that a card gets, in the interpreter: every kernel is taken, none is given up."""
     module = importlib.import_module("pack.kernels.modulation")
     said = []
@@ -312,29 +320,28 @@ def test_every_backend_passes_its_own_trial(monkeypatch):
     for operation in operations:
         monkeypatch.setattr(operation, "devices", ("cpu",))
         monkeypatch.setattr(operation, "_tried", {})
-    for dtype in DTYPES:
-        x, y = tokens("x", 4, 256, dtype), tokens("y", 4, 256, dtype)
-        gate, shift, scale = modulation(1, 256)
-        angles = normal("angles", (4, 64))
-        table = torch.stack([angles.cos(), angles.sin()], dim=-1)
-        for how in (None, Quantisation("int8", 256), Quantisation("fp8")):
-            kernels.norm_modulate(x, shift, scale, EPS, how)
-            kernels.add_gated_norm_modulate_(x, y, gate, shift, scale, EPS, quantise=how)
-        kernels.add_gated_(x, y, gate)
-        kernels.add_gated_(x, y, None)
-        kernels.rms_norm_rope_(x, shift[0], table, 2, EPS)
-        kernels.rms_norm_(x, shift[0], EPS)
-        codes, factors = weights(48, 256, 256)
-        kernels.int8_linear(x, codes, factors, normal("bias", (48,)).to(dtype), 256, gelu=True)
-        codes, factors = quantise_rows(normal("weight", (48, 256)), "fp8")
-        kernels.fp8_linear(x, codes, factors)
+    x, y = tokens("x", 4, 256, dtype), tokens("y", 4, 256, dtype)
+    gate, shift, scale = modulation(1, 256)
+    angles = normal("angles", (4, 64))
+    table = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    for how in (None, Quantisation("int8", 256), Quantisation("fp8")):
+        kernels.norm_modulate(x, shift, scale, EPS, how)
+        kernels.add_gated_norm_modulate_(x, y, gate, shift, scale, EPS, quantise=how)
+    kernels.add_gated_(x, y, gate)
+    kernels.add_gated_(x, y, None)
+    kernels.rms_norm_rope_(x, shift[0], table, 2, EPS)
+    kernels.rms_norm_(x, shift[0], EPS)
+    codes, factors = weights(48, 256, 256)
+    kernels.int8_linear(x, codes, factors, normal("bias", (48,)).to(dtype), 256, gelu=True)
+    codes, factors = quantise_rows(normal("weight", (48, 256)), "fp8")
+    kernels.fp8_linear(x, codes, factors)
     assert not said
     assert module.norm_modulate is kernels.norm_modulate
     for operation in operations:
         assert operation._tried and None not in operation._tried.values(), operation.__name__
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("dtype", (torch.float32, workshop(torch.bfloat16)))
 def test_a_network_computes_the_same(monkeypatch, dtype):
     from pack.skyreels_v3.model.params import TransformerParams
     from pack.skyreels_v3.model.sequence import extension_segments

@@ -30,10 +30,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton has packages for Linux only")
-def test_the_triton_kernels_compute_what_their_references_do():
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "ignore", str(TESTS / "kernels" / "interpreted_kernels.py")]
+@pytest.mark.parametrize("which", ["not workshop", pytest.param("workshop", marks=pytest.mark.workshop)])
+def test_the_triton_kernels_compute_what_their_references_do(which):
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-m", which]
     done = subprocess.run(
-        command, env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=TESTS.parent, capture_output=True, text=True
+        [*command, str(TESTS / "kernels" / "interpreted_kernels.py")],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-20000:]
 
