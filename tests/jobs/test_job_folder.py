@@ -1,6 +1,5 @@
 """What a long job keeps on disk: through kill -9, full disks, other processes and broken files."""
 
-import dataclasses
 import errno
 import json
 import logging
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from pack.skyreels_v3.digest import chain_keys, digest
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.extension.script import Line
-from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.resume import folder as job_folder
 from pack.skyreels_v3.resume import lock as job_lock
 from pack.skyreels_v3.resume.folder import RunFolder, prune
@@ -441,33 +436,3 @@ def test_prune_and_a_job_that_starts_do_not_meet(tmp_path, monkeypatch):
         assert folder.parts == ()
         folder.commit("a", [])
     assert RunFolder(tmp_path, "other").done("a")
-
-
-def test_a_changed_line_keeps_the_lines_before_it():
-    base = {"seed": 1, "source": torch.arange(3)}
-    before = chain_keys(base, ["one", "two", "three", "four"])
-    after = chain_keys(base, ["one", "two", "THREE", "four"])
-    assert before[:2] == after[:2] and before[2] != after[2] and before[3] != after[3]
-    assert len(set(before + after)) == 6
-    assert chain_keys(base, ["one", "two"])[-1] == before[1] and digest("base", base) not in before
-    assert chain_keys({**base, "seed": 2}, ["one"])[0] != before[0]
-    assert chain_keys(base, []) == ()
-
-
-def test_digests_follow_from_values_alone():
-    lines = [Line(1, "cut", Fraction(2), "x"), Line(2, "cut", Fraction(2), "x")]
-    values = [None, True, False, 0, 1, 1.0, -0.0, 0.0, float("nan"), Fraction(1, 2), "1", "", b"1", "ab", "\ud800"]
-    values += [["a", "b"], ["ab"], [["a"], "b"], [], {}, {"a": 1}, {"a": [1]}, {"b": 1}, *lines]
-    values += [torch.ones(2), torch.ones(2, 1), torch.ones(2, dtype=torch.int32), torch.zeros(0)]
-    values += [torch.ones(1, dtype=torch.bfloat16)]
-    digests = [digest(value) for value in values]
-    assert len(set(digests)) == len(values)
-    assert all(len(text) == 32 and int(text, 16) >= 0 for text in digests)
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert digest((1, 2)) == digest([1, 2]) != digest(1, 2)
-    assert digest(Job.SHOT) == digest("shot") and digest(np.float64(0.5)) != digest("0.5")
-    assert digest(np.ones((2, 2))[:, 0]) == digest(torch.ones(2, dtype=torch.float64))
-    assert digest(dataclasses.replace(lines[0])) == digest(lines[0])
-    assert digest("fixed", 1, [2.5]) == "4fbdfc4555bb01190ce18ddf5812f180"
-    with pytest.raises(TypeError, match="object"):
-        digest(object())
