@@ -22,203 +22,25 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import shutil
 import sys
-import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not every Python looks beside a script
+from pack.tools.batching.farm import Farm, all_needs
+from pack.tools.batching.needs import Needs, needs_of
+from pack.tools.batching.report import summary
+from pack.tools.batching.results import Results
 from pack.tools.batching.rows import KINDS, BatchError, Field, Row, Template, read_rows, row_key, value_of
-from pack.tools.batching.server import Away, ComfyUI, Denied, Refused, files, outcome, seconds
+from pack.tools.batching.scripts import wrong_script
+from pack.tools.batching.server import TIMEOUT, Away, ComfyUI, Denied, Refused
+from pack.tools.batching.state import OPEN, State, Task
 from pack.tools.batching.way import HEADER, WayError
 from pack.tools.batching.workflow import WorkflowError
 
-AHEAD = 2  # tasks in ComfyUI's queue at once: it never waits for us, and others' tasks get in between
-POLL = 0.5  # seconds
-LOST = 2  # times that ComfyUI may end while it runs a row until that row is left out
-DONE, FAILED, CANCELLED, QUEUED, OPEN = "done", "failed", "cancelled", "queued", "open"
-
-
-@dataclass
-class Task:
-    """A row with its values. record: what the state file keeps of it."""
-
-    row: Row
-    values: dict[tuple[str, str], object]
-    uploads: dict[tuple[str, str], Path]
-    key: str
-    record: dict = field(default_factory=lambda: {"state": OPEN})
-    outages: int = 0  # of the server when it was queued
-
-
-class State:
-    """What is done, in a file that is whole at every moment."""
-
-    def __init__(self, path: Path, forget: bool = False):
-        self.path = path
-        self.rows: dict[str, dict] = {}
-        if path.exists() and not forget:
-            try:
-                self.rows = dict(json.loads(path.read_text(encoding="utf-8"))["rows"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise BatchError(f"{path.name} is damaged: remove it, and every row is made again.") from error
-
-    def save(self) -> None:
-        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
-        unfinished.write_text(json.dumps({"rows": self.rows}, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(unfinished, self.path)
-
-
-class Batch:
-    """The tasks of one table, queued one after another until all have ended."""
-
-    def __init__(self, server: ComfyUI, template: Template, tasks: list[Task], state: State, folder: str):
-        self.server = server
-        self.template = template
-        self.tasks = tasks
-        self.state = state
-        self.folder = folder
-        self.titles = {one.node: one.title for one in template.fields}
-        self.outages = 0
-        self.began: dict[str, float] = {}
-
-    def run(self, say: Callable[[str], None], show: Callable[[str], None]) -> None:
-        """say: prints a line that stays.  show: writes one that the next takes the place of."""
-        todo = [task for task in self.tasks if task.record["state"] in (OPEN, FAILED, CANCELLED)]
-        active = [task for task in self.tasks if task.record["state"] == QUEUED]
-        for task in active:
-            task.outages = -1  # nobody watched since: one that is gone was lost
-        away = False
-        try:
-            while todo or active:
-                try:
-                    active = [task for task in active if not self._ended(task, todo, say)]
-                    while todo and len(active) < AHEAD:
-                        active.append(todo.pop(0))
-                        if not self._queue(active[-1], say):
-                            active.pop()
-                    away = False
-                except (Away, Refused) as error:
-                    if not away:
-                        self.outages += 1
-                        why = error if isinstance(error, Denied) else f"ComfyUI does not answer ({error});"
-                        say(f"{why} waiting for it at {self.server.address}.")
-                    away = True
-                show(self._status(active, len(todo)))
-                if todo or active:
-                    time.sleep(POLL)
-        except KeyboardInterrupt:
-            self._withdraw(active)
-            raise
-
-    def _queue(self, task: Task, say) -> bool:
-        """Puts a task into the queue; False where ComfyUI refuses it. Raises Away, with the task noted as queued."""
-        prompt_id = str(uuid.uuid4())
-        lost = task.record.get("lost", 0)
-        self._note(task, state=QUEUED, id=prompt_id, lost=lost, running=False, seconds=None, files=[], why="")
-        task.outages = self.outages
-        try:
-            names = {key: self.server.upload(path) for key, path in task.uploads.items()}
-            prompt, workflow = self.template.filled({**task.values, **names}, f"{self.folder}/{task.row.name}")
-            self.server.queue(prompt, prompt_id, workflow)
-        except Refused as error:
-            self._end(task, FAILED, str(error), say)
-            return False
-        except OSError as error:
-            if isinstance(error, Away):
-                task.outages = -1
-                raise
-            self._end(task, FAILED, f"{error.filename} cannot be read ({error.strerror}).", say)
-            return False
-        return True
-
-    def _ended(self, task: Task, todo: list[Task], say) -> bool:
-        """Whether a queued task is no longer one; what came of it is noted, one that was lost is to do again."""
-        record = task.record
-        # In this order: a task that ends in between is in the history by then.
-        running, pending = self.server.queued()
-        if record["id"] in running | pending:
-            if record["id"] in running and not record["running"]:
-                self.began[record["id"]] = time.monotonic()
-                self._note(task, running=True)
-            return False
-        entry = self.server.entry(record["id"])
-        if entry is not None:
-            state, why = outcome(entry, self.titles)
-            self._note(task, seconds=seconds(entry), files=files(entry))
-            self._end(task, state, why, say)
-        elif task.outages == self.outages:
-            self._end(task, CANCELLED, "It was taken out of ComfyUI's queue.", say)
-        else:
-            record["lost"] += record["running"]
-            if record["lost"] >= LOST:
-                self._end(task, FAILED, f"ComfyUI ended {LOST} times while it ran.", say)
-            else:
-                todo.insert(0, task)
-        return True
-
-    def _end(self, task: Task, state: str, why: str, say) -> None:
-        self._note(task, state=state, why=why)
-        took = "" if task.record["seconds"] is None else f" in {clock(task.record['seconds'])}"
-        ended = sum(one.record["state"] in (DONE, FAILED, CANCELLED) for one in self.tasks)
-        what = ", ".join(task.record["files"]) if state == DONE else why
-        say(f"[{ended}/{len(self.tasks)}] {task.row.name} {state}{took}: {what or 'no file'}")
-
-    def _note(self, task: Task, **what) -> None:
-        task.record.update(what, name=task.row.name, row=task.row.number)
-        self.state.rows[task.key] = task.record
-        self.state.save()
-
-    def _withdraw(self, active: list[Task]) -> None:
-        """Takes what does not run yet out of ComfyUI's queue."""
-        try:
-            running, _ = self.server.queued()
-            waiting = [task for task in active if task.record["id"] not in running]
-            self.server.cancel([task.record["id"] for task in waiting])
-        except (Away, Refused):
-            return
-        for task in waiting:
-            self._note(task, state=OPEN)
-
-    def _status(self, active: list[Task], left: int) -> str:
-        now = [task for task in active if task.record["running"]]
-        parts = []
-        for task in now:
-            since = self.began.get(task.record["id"])
-            parts.append(f"{task.row.name} runs" + ("" if since is None else f", {clock(time.monotonic() - since)}"))
-        times = [task.record["seconds"] for task in self.tasks if task.record.get("seconds")]
-        remain = left + len(active)
-        about = f", about {clock(remain * sum(times) / len(times))}" if times and remain else ""
-        return "; ".join([*parts, f"{remain} to go{about}"])
-
-
-def clock(seconds: float) -> str:
-    """65 -> 1:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def summary(tasks: list[Task]) -> str:
-    """The table at the end."""
-    lines = [("row", "name", "state", "seconds", "file")]
-    for task in tasks:
-        record = task.record
-        took = record.get("seconds")
-        what = ", ".join(record.get("files") or []) or record.get("why", "")
-        lines.append(
-            (str(task.row.number), task.row.name, record["state"], "" if took is None else f"{took:.1f}", what)
-        )
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    count = {state: sum(task.record["state"] == state for task in tasks) for state in (DONE, FAILED, CANCELLED)}
-    rest = len(tasks) - sum(count.values())
-    end = ", ".join(f"{number} {state}" for state, number in {**count, "to do": rest}.items() if number)
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
-    return "\n".join([*rows, f"{end}."])
+SERVER = "http://127.0.0.1:8188"
 
 
 def make_tasks(rows: list[Row], template: Template, base: Path, into: list[str], state: State) -> list[Task]:
@@ -240,10 +62,14 @@ def make_tasks(rows: list[Row], template: Template, base: Path, into: list[str],
                 beside = f" There is no such file in {base} either." if one.upload else ""
                 raise BatchError(f"Row {row.number} ({row.name}), column {column}: {error}{beside}") from error
         prompt, _ = template.filled(values, row.name)
+        wrong = wrong_script(prompt)
+        if wrong:
+            raise BatchError(f"Row {row.number} ({row.name}): {wrong}")
         key = row_key(prompt, list(uploads.values()))
         keys[key] = keys.get(key, 0) + 1
         key = f"{key}-{keys[key]}"  # rows that are alike are made as often as they are there
-        tasks.append(Task(row, values, uploads, key, state.rows.get(key) or {"state": OPEN}))
+        needs = needs_of(prompt, uploads)
+        tasks.append(Task(row, values, uploads, key, needs, state.rows.get(key) or {"state": OPEN}))
     return tasks
 
 
@@ -264,8 +90,17 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("table", type=Path, help="a .csv, a .txt with a prompt a line, or a folder")
     parser.add_argument(
         "--server",
-        default="http://127.0.0.1:8188",
-        help="ComfyUI's address, with name:password@ before the host where it asks for them; default: %(default)s",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="ComfyUI's address, with name:password@ before the host where it asks for them; given several times, the "
+        f"rows are shared out among them; default: {SERVER}",
+    )
+    parser.add_argument(
+        "--servers",
+        type=Path,
+        metavar="FILE",
+        help="a file with an address a line, such as the one that workers.py keeps; read again whenever it changes",
     )
     parser.add_argument(
         "--header",
@@ -282,65 +117,193 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         help="where a folder's pictures, recordings, clips or prompts go, as 'Load Image: face.image', if there are "
         "several places for them",
     )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="where the files are brought to, under the names of their rows; default: with several servers a folder "
+        "beside the table, with one they stay in ComfyUI's output folder",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help="how long a server may be silent until its rows go to others; default: %(default)s",
+    )
     parser.add_argument("--check", action="store_true", help="only say what would be queued, and what is wrong")
     parser.add_argument("--again", action="store_true", help="make every row again, also those that are done")
     return parser.parse_args(given)
 
 
-def prepare(options: argparse.Namespace, server: ComfyUI) -> tuple[Template, list[Task], State]:
-    """Reads and checks everything. Raises BatchError, WorkflowError and Away."""
-    rows = read_rows(options.table)
+class Servers:
+    """The servers that the command line names, and those in the file of --servers, as it is now."""
+
+    def __init__(self, options: argparse.Namespace):
+        self._options = options
+        self._file: Path | None = options.servers
+        self._read: tuple[str, ...] = ()
+        self._known: dict[str, ComfyUI] = {}
+
+    @property
+    def several(self) -> bool:
+        return self._file is not None or len(self._options.server) > 1
+
+    def now(self) -> list[ComfyUI]:
+        """Raises WayError, and BatchError for a file that cannot be read or names none."""
+        named = [*self._options.server]
+        if self._file is not None:
+            try:
+                lines = [line.strip() for line in self._file.read_text(encoding="utf-8").splitlines()]
+            except (OSError, ValueError) as error:
+                raise BatchError(f"{self._file} of --servers cannot be read ({error}).") from error
+            named += [line for line in lines if line and not line.startswith("#")]
+            if not named:
+                raise BatchError(f"{self._file} of --servers names no server: write an address on each line.")
+        self._read = tuple(named)
+        for name in named or [SERVER]:
+            if name not in self._known:
+                self._known[name] = ComfyUI(name, self._options.header, self._options.patience)
+        return list({self._known[name].address: self._known[name] for name in named or [SERVER]}.values())
+
+    def changed(self) -> list[ComfyUI] | None:
+        """Those of now, None where they are those of before. A file that is being written is left for later."""
+        if self._file is None:
+            return None
+        before = self._read
+        try:
+            now = self.now()
+        except (BatchError, WayError):
+            return None
+        return None if self._read == before else now
+
+
+def read_workflow(path: Path) -> dict:
     try:
-        workflow = json.loads(options.workflow.read_text(encoding="utf-8"))
+        workflow = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BatchError(f"{options.workflow} is no workflow that can be read ({error}).") from error
+        raise BatchError(f"{path} is no workflow that can be read ({error}).") from error
     if not isinstance(workflow, dict):
-        raise BatchError(f"{options.workflow} is no workflow of ComfyUI.")
-    template = Template(workflow, server.object_info())
+        raise BatchError(f"{path} is no workflow of ComfyUI.")
+    return workflow
+
+
+def ask(servers: Sequence[ComfyUI]) -> list[tuple[ComfyUI, dict | Away | Refused]]:
+    """What each server says of its nodes, or why it does not, all asked at once."""
+
+    def one(server: ComfyUI) -> dict | Away | Refused:
+        try:
+            return server.object_info()
+        except (Away, Refused) as error:
+            return error
+
+    with ThreadPoolExecutor(len(servers)) as threads:
+        return list(zip(servers, threads.map(one, servers)))
+
+
+def prepare(options: argparse.Namespace, infos: Sequence[dict]) -> tuple[Template, list[Task], State, Needs]:
+    """Reads and checks everything, by the first server that knows all of it. Raises BatchError, WorkflowError."""
+    rows = read_rows(options.table)
+    workflow = read_workflow(options.workflow)
     table = options.table.resolve()
     state = State(table.with_name(f"{table.stem}.batch.json"), options.again)
     base = table if table.is_dir() else table.parent
-    return template, make_tasks(rows, template, base, options.into, state), state
+    problem: Exception | None = None
+    for number, info in enumerate(infos):
+        try:
+            template = Template(workflow, info)
+            tasks = make_tasks(rows, template, base, options.into, state)
+        except (BatchError, WorkflowError) as error:
+            problem = problem or error
+        else:
+            first = [info, *infos[:number], *infos[number + 1 :]]
+            return template, tasks, state, Needs(all_needs(tasks), first)
+    raise problem or BatchError("No server answers.")
+
+
+def fit(answers: Sequence[tuple[ComfyUI, dict | Away | Refused]], needs: Needs) -> list[ComfyUI]:
+    """The servers that lack nothing, and those that do not answer yet; none where no other is left.
+
+    What the rest lacks is told.
+    """
+    found, usable = [], False
+    for server, answer in answers:
+        lacking = None
+        if isinstance(answer, dict):
+            try:
+                lacking = needs.lacking(server, answer)
+                usable |= lacking is None
+            except (Away, Refused) as error:
+                print(unheard(server, error, True), file=sys.stderr)
+        if lacking is None:
+            found.append(server)
+        else:
+            print(lacking, file=sys.stderr)
+    return found if usable else []
+
+
+def unheard(server: ComfyUI, error: Away | Refused, others: bool) -> str:
+    if isinstance(error, (Denied, Refused)):
+        return str(error)
+    cure = "it gets rows once it is there." if others else "start it, or give --server."
+    return f"ComfyUI does not answer at {server.address} ({error}): {cure}"
 
 
 def main(given: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names that an old console of Windows cannot show
     options = arguments(given)
+    servers = Servers(options)
     try:
-        server = ComfyUI(options.server, options.header)
-    except WayError as error:
+        answers = ask(servers.now())
+        infos = [answer for _, answer in answers if isinstance(answer, dict)]
+        for server, answer in answers:
+            if not isinstance(answer, dict):
+                print(unheard(server, answer, bool(infos)), file=sys.stderr)
+        if not infos:
+            return 2
+        template, tasks, state, needs = prepare(options, infos)
+    except (BatchError, WorkflowError, WayError) as error:
         print(error, file=sys.stderr)
         return 2
-    try:
-        template, tasks, state = prepare(options, server)
-    except Denied as error:
-        print(error, file=sys.stderr)
+    seats = fit(answers, needs)
+    if not seats:
         return 2
-    except Away as error:
-        print(f"ComfyUI does not answer at {server.address} ({error}): start it, or give --server.", file=sys.stderr)
-        return 2
-    except (BatchError, Refused, WorkflowError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    before = sum(task.record["state"] == DONE for task in tasks)
+    before = sum(task.done for task in tasks)
     names = sorted({f"{one.title}.{one.input}" for one in template.fields for task in tasks if _fills(task, one)})
     print(f"{len(tasks)} rows, {before} of them done before; they fill in {', '.join(names) or 'nothing'}.", flush=True)
     if options.check:
         return 0
+    folder = options.table.resolve()
+    results = None
+    if servers.several or options.results:
+        results = Results((options.results or folder.with_name(f"{folder.stem}_results")).resolve(), state)
+        print(f"The files come into {results.folder}.", flush=True)
     live, width = sys.stdout.isatty(), shutil.get_terminal_size().columns - 1
-    batch = Batch(server, template, tasks, state, options.table.resolve().stem)
+    farm = Farm(template, tasks, state, folder.stem, needs, results, options.patience)
+    try:
+        state.take()
+    except BatchError as error:
+        print(error, file=sys.stderr)
+        return 2
     code = 0
     try:
-        batch.run(
+        farm.run(
+            seats,
             say=lambda line: print(("\r\x1b[K" if live else "") + line, flush=True),
             show=lambda line: print(f"\r\x1b[K{line[:width]}", end="", flush=True) if live else None,
+            look=servers.changed,
         )
     except KeyboardInterrupt:
         print("\nStopped. What runs in ComfyUI runs on; the same command goes on from here.")
         code = 130
-    print(("\r\x1b[K" if live else "") + "\n" + summary(tasks), flush=True)
-    return code or int(any(task.record["state"] != DONE for task in tasks))
+    except BatchError as error:
+        print(f"\n{error}", file=sys.stderr)
+        code = 2
+    finally:
+        state.release()
+    print(("\r\x1b[K" if live else "") + "\n" + summary(tasks, servers.several), flush=True)
+    return code or int(any(not task.done for task in tasks))
 
 
 def _fills(task: Task, one: Field) -> bool:

@@ -50,12 +50,21 @@ def lock_folder(folder: Path) -> int:
     The folder is made where it is missing.
     Raises FolderInUse where another process, or this one, has it locked, and OSError where it cannot be written.
     """
-    path = folder / LOCK
+    in_use = f"The job folder {folder} is in use by {{owner}}: wait until that job is done, or stop it."
+    return lock_file(folder / LOCK, in_use)
+
+
+def lock_file(path: Path, in_use: str) -> int:
+    """The handle of an open lock file, locked; closing it ends the lock.
+
+    in_use: the sentence where another has it, with `{owner}` for who that is.
+    Raises FolderInUse and OSError as `lock_folder` does.
+    """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            _lock_handle(handle, folder)
+            _lock_handle(handle, path, in_use)
             # Between open and lock, `prune` may have taken the folder away.
             if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
                 os.ftruncate(handle, 0)
@@ -68,7 +77,7 @@ def lock_folder(folder: Path) -> int:
         os.close(handle)
 
 
-def _lock_handle(handle: int, folder: Path) -> None:
+def _lock_handle(handle: int, path: Path, in_use: str) -> None:
     try:
         _take(handle)
     except OSError as error:
@@ -76,14 +85,12 @@ def _lock_handle(handle: int, folder: Path) -> None:
         # Drives without locks: all there is to go by is whether the process that wrote its number is still there.
         if error.errno in NO_LOCKS:
             if not _is_alive(owner):
-                log.warning("SkyReels-V3: %s is on a drive without locks; run one job at a time in it.", folder)
+                log.warning("SkyReels-V3: %s is on a drive without locks; run one job at a time in it.", path.parent)
                 return
         elif sys.platform != "win32" and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
         who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}" if owner else "another process"
-        raise FolderInUse(
-            f"The job folder {folder} is in use by {who}: wait until that job is done, or stop it."
-        ) from error
+        raise FolderInUse(in_use.replace("{owner}", who)) from error
 
 
 def _written_in(handle: int) -> dict[str, Any]:

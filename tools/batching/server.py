@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import re
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import IO, TypeVar
 
 from .way import HEADER, Way
 
 TIMEOUT = 60  # seconds; a busy server answers late
+CHUNK = 1 << 20  # bytes of a result that are read at once
+Read = TypeVar("Read")
 RUNNING, PENDING = "queue_running", "queue_pending"
 
 
@@ -31,11 +37,13 @@ class Refused(ValueError):
 class ComfyUI:
     """The server at an address such as http://127.0.0.1:8188 or https://name:password@example.com; see `Way`.
 
-    headers: `Name: value` each, sent with every request.  Raises WayError for an address or a header that is none.
+    headers: `Name: value` each, sent with every request.  timeout: seconds of silence until it counts as away.
+    Raises WayError for an address or a header that is none.
     """
 
-    def __init__(self, address: str, headers: Sequence[str] = ()):
+    def __init__(self, address: str, headers: Sequence[str] = (), timeout: float = TIMEOUT):
         self._way = Way(address, headers)
+        self._timeout = timeout
         self.address = self._way.address
 
     def object_info(self) -> dict:
@@ -91,17 +99,56 @@ class ComfyUI:
         """Takes prompts that wait out of the queue."""
         self._post("/queue", json.dumps({"delete": prompt_ids}).encode(), "application/json")
 
+    def interrupt(self, prompt_id: str) -> None:
+        """Stops a prompt if it runs."""
+        self._post("/interrupt", json.dumps({"prompt_id": prompt_id}).encode(), "application/json")
+
+    def fetch(self, name: str, into: IO[bytes]) -> None:
+        """Writes a file of the output folder, `subfolder/name`, to `into`.
+
+        Raises Refused where it is gone, and OSError, but no ConnectionError, where it cannot be written here.
+        """
+        failed: list[OSError] = []
+
+        def read(answer: HTTPResponse) -> None:
+            while chunk := answer.read(CHUNK):
+                try:
+                    into.write(chunk)
+                except OSError as error:
+                    return failed.append(error)
+            if answer.length:  # of what was promised
+                raise Away("the connection broke")
+            return None
+
+        try:
+            self._send(self._way.request(_view(name, "output")), read)
+        except Refused as error:
+            raise Refused(f"{name} could not be fetched from {self.address} ({error}).") from error
+        if failed:
+            raise failed[0]
+
+    def has(self, name: str) -> bool:
+        """Whether a file is in the input folder, or in that of its ending, as in `name [output]`."""
+        found = re.fullmatch(r"(.*?)\s*\[(input|output|temp)\]", name)
+        path = _view(found[1], found[2]) if found else _view(name, "input")
+        request = self._way.request(path)
+        request.method = "HEAD"
+        try:
+            self._send(request, lambda answer: None)
+        except Refused:
+            return False
+        return True
+
     def _get(self, path: str) -> dict:
-        return self._send(self._way.request(path))
+        return self._send(self._way.request(path), self._answer)
 
     def _post(self, path: str, body: bytes, kind: str) -> dict:
-        return self._send(self._way.request(path, body, kind))
+        return self._send(self._way.request(path, body, kind), self._answer)
 
-    def _send(self, request: urllib.request.Request) -> dict:
+    def _send(self, request: urllib.request.Request, read: Callable[[HTTPResponse], Read]) -> Read:
         try:
-            with self._way.open(request, timeout=TIMEOUT) as answer:
-                written = answer.read() or b"{}"
-            return self._answer(written)
+            with self._way.open(request, timeout=self._timeout) as answer:
+                return read(answer)
         except urllib.error.HTTPError as error:
             denied = self._way.denied(error)
             if denied is not None:
@@ -112,12 +159,13 @@ class ComfyUI:
                 raise Refused(_why(json.loads(error.read()))) from error
             except json.JSONDecodeError:
                 raise Refused(f"{error.code} {error.reason}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             if isinstance(error, (Away, Refused)):
                 raise
             raise Away(str(getattr(error, "reason", error))) from error
 
-    def _answer(self, written: bytes) -> dict:
+    def _answer(self, answer: HTTPResponse) -> dict:
+        written = answer.read() or b"{}"
         try:
             return json.loads(written)
         except ValueError as error:
@@ -153,6 +201,11 @@ def files(entry: dict) -> list[str]:
                 if isinstance(item, dict) and "filename" in item and item.get("type", "output") == "output":
                     found.append("/".join(part for part in (item.get("subfolder"), item["filename"]) if part))
     return found
+
+
+def _view(name: str, kind: str) -> str:
+    folder, _, last = name.replace("\\", "/").rpartition("/")
+    return "/view?" + urllib.parse.urlencode({"filename": last, "subfolder": folder, "type": kind})
 
 
 def _why(answer: dict) -> str:

@@ -63,7 +63,8 @@ class Way:
     def request(self, path: str, body: bytes | None = None, kind: str | None = None) -> urllib.request.Request:
         """A request of ComfyUI's `path`; body: of a POST, of the type `kind`."""
         headers = self._headers if kind is None else {**self._headers, "Content-Type": kind}
-        return urllib.request.Request(self.address + path + self._query, body, headers)
+        query = self._query.replace("?", "&", 1) if "?" in path else self._query
+        return urllib.request.Request(self.address + path + query, body, headers)
 
     def denied(self, error: urllib.error.HTTPError) -> str | None:
         """What to do where an answer says that something before ComfyUI does not let us through, in one sentence."""

@@ -1,0 +1,87 @@
+"""The rows of a table as a batch carries them, and what is done, in a file beside the table."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.resume.lock import lock_file
+from .rows import BatchError, Row
+
+DONE, FAILED, CANCELLED, QUEUED, OPEN = "done", "failed", "cancelled", "queued", "open"
+Need = tuple[str, str, str]  # node type, its input, the text that it holds
+
+
+@dataclass
+class Task:
+    """A row with its values. record: what the state file keeps of it.  needs: what a server must have for it."""
+
+    row: Row
+    values: dict[tuple[str, str], object]
+    uploads: dict[tuple[str, str], Path]
+    key: str
+    needs: frozenset[Need] = frozenset()
+    record: dict = field(default_factory=lambda: {"state": OPEN})
+
+    @property
+    def done(self) -> bool:
+        return self.record["state"] == DONE
+
+    @property
+    def ended(self) -> bool:
+        return self.record["state"] in (DONE, FAILED, CANCELLED)
+
+
+class State:
+    """What is done, in a file that is whole at every moment, for one process at a time."""
+
+    _lock: int | None = None
+
+    def __init__(self, path: Path, forget: bool = False):
+        self.path = path
+        self.rows: dict[str, dict] = {}
+        if path.exists() and not forget:
+            try:
+                self.rows = dict(json.loads(path.read_text(encoding="utf-8"))["rows"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise BatchError(f"{path.name} is damaged: remove it, and every row is made again.") from error
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    def take(self) -> None:
+        """Keeps other batches from this table until `release`. Raises BatchError where one has it."""
+        in_use = f"{self.path.name} is in use by {{owner}}: wait until that batch is done, or stop it."
+        try:
+            self._lock = lock_file(self._lock_path, in_use)
+        except InputError as error:
+            raise BatchError(str(error)) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def release(self) -> None:
+        if self._lock is None:
+            return
+        if os.name == "posix":  # while it is locked: nobody else's is removed
+            self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+
+    def save(self) -> None:
+        """Raises BatchError where the file cannot be written."""
+        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        try:
+            unfinished.write_text(json.dumps({"rows": self.rows}, indent=1, ensure_ascii=False), encoding="utf-8")
+            os.replace(unfinished, self.path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> BatchError:
+        return BatchError(
+            f"{self.path} cannot be written ({error.strerror}), and without it nobody knows what is done: make room or "
+            "make the folder writable, then run the same command again."
+        )
