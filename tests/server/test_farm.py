@@ -114,7 +114,7 @@ def chaos(folder: Path, servers: list[StandIn], rows: int, seed: int) -> int:
 @pytest.mark.parametrize("seed", range(3))
 def test_servers_come_and_go(servers, tmp_path: Path, seed: int):
     chaos(tmp_path, servers(4), 60, seed)
-    assert batch.main([*table(tmp_path, 60), *given(servers(1))]) == 0, "what was left out after two deaths"
+    assert batch.main([*table(tmp_path, 60), *given(servers(2))]) == 0, "what was left out after two deaths"
     assert results(tmp_path) == expected(60)
 
 
@@ -122,7 +122,7 @@ def test_servers_come_and_go(servers, tmp_path: Path, seed: int):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_thousand_rows(servers, tmp_path: Path, seed: int):
     chaos(tmp_path, servers(8), 1000, 100 + seed)
-    assert batch.main([*table(tmp_path, 1000), *given(servers(1))]) == 0
+    assert batch.main([*table(tmp_path, 1000), *given(servers(2))]) == 0
     found = {name.rjust(8, "0"): note for name, note in results(tmp_path).items()}
     assert found == {f"{number:04}.mp4": f"note{number}" for number in range(1, 1001)}
 

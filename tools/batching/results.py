@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from .rows import BatchError
@@ -24,12 +24,11 @@ class Results:
         self._state = state
         self._naming = threading.Lock()
 
-    def bring(self, server: ComfyUI, task: Task, note: Callable) -> None:
-        """Brings the files that a row's record names, and names those here in it.
+    def bring(self, server: ComfyUI, task: Task, there: Sequence[str], note: Callable) -> list[str]:
+        """Brings the files `there` of a row, `subfolder/name`, and returns what they are called here.
 
-        note: takes what is to be kept of the row. Raises Away, Refused for a file that is gone, BatchError.
+        note: takes what is to be kept of the row.  Raises Away, Refused for a file that is gone, BatchError.
         """
-        there: list[str] = task.record["files"]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._naming:
@@ -38,9 +37,12 @@ class Results:
                 note(task, here=names)
             for far, name in zip(there, names):
                 unfinished = self.folder / f"{name}.unfinished"
-                with unfinished.open("wb") as file:
-                    server.fetch(far, file)
-                os.replace(unfinished, self.folder / name)
+                try:
+                    with unfinished.open("wb") as file:
+                        server.fetch(far, file)
+                    os.replace(unfinished, self.folder / name)
+                finally:
+                    unfinished.unlink(missing_ok=True)
         except ConnectionError:
             raise
         except OSError as error:
@@ -48,9 +50,9 @@ class Results:
                 f"{self.folder} cannot be written ({error.strerror}): make room or make it writable, then run the "
                 "same command again, which goes on."
             ) from error
-        note(task, files=names)
+        return names
 
-    def _names(self, task: Task, there: list[str]) -> list[str]:
+    def _names(self, task: Task, there: Sequence[str]) -> list[str]:
         mine = task.record.get("here", [])
         taken = {name.casefold() for record in self._state.rows.values() for name in record.get("here", [])}
         taken |= {path.name.casefold() for path in self.folder.iterdir()}

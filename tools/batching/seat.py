@@ -128,12 +128,13 @@ class Seat:
         entry = self.server.entry(prompt_id)
         if entry is not None:
             state, why = outcome(entry, self.farm.titles)
-            self.farm.note(job.task, seconds=seconds(entry), files=files(entry))
+            names = files(entry)
             if state == DONE and self.farm.results is not None:
                 try:
-                    self.farm.results.bring(self.server, job.task, self.farm.note)
+                    names = self.farm.results.bring(self.server, job.task, names, self.farm.note)
                 except Refused as error:
                     state, why = FAILED, str(error)
+            record.update(seconds=seconds(entry), files=names)
             self._end(prompt_id, state, why)
             return
         if record["running"]:  # what was stopped is in the history: the server was restarted between two looks

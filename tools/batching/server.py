@@ -156,9 +156,10 @@ class ComfyUI:
             if error.code > 500:  # of a proxy whose ComfyUI is away
                 raise Away(f"{error.code} {error.reason}") from error
             try:
-                raise Refused(_why(json.loads(error.read()))) from error
-            except json.JSONDecodeError:
-                raise Refused(f"{error.code} {error.reason}") from error
+                said = json.loads(error.read())
+            except (OSError, ValueError, HTTPException):
+                said = None
+            raise Refused(_why(said) if isinstance(said, dict) else f"{error.code} {error.reason}") from error
         except (OSError, ValueError, HTTPException) as error:
             if isinstance(error, (Away, Refused)):
                 raise
@@ -167,12 +168,15 @@ class ComfyUI:
     def _answer(self, answer: HTTPResponse) -> dict:
         written = answer.read() or b"{}"
         try:
-            return json.loads(written)
-        except ValueError as error:
+            said = json.loads(written)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
             raise Denied(
                 f"What answers at {self.address} is no ComfyUI but a page, such as one to log in on: give --server the "
                 f"address of ComfyUI, and --header {HEADER} with what is needed to pass."
-            ) from error
+            )
+        return said
 
 
 def outcome(entry: dict, titles: dict[str, str]) -> tuple[str, str]:

@@ -74,8 +74,10 @@ class State:
     def save(self) -> None:
         """Raises BatchError where the file cannot be written."""
         unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        # A row a line: with `indent`, Python's slow encoder would take the longer the more rows there are.
+        rows = ",\n".join(f"{json.dumps(key)}: {json.dumps(row, ensure_ascii=False)}" for key, row in self.rows.items())
         try:
-            unfinished.write_text(json.dumps({"rows": self.rows}, indent=1, ensure_ascii=False), encoding="utf-8")
+            unfinished.write_text(f'{{"rows": {{\n{rows}\n}}}}\n', encoding="utf-8")
             os.replace(unfinished, self.path)
         except OSError as error:
             raise self._unwritable(error) from error
