@@ -4,6 +4,7 @@ Source: cuBLAS, "1D Block Scaling Factors Layout", https://docs.nvidia.com/cuda/
 """
 
 import torch
+from einops import rearrange
 
 
 def untiled(scales: torch.Tensor, rows: int, blocks: int) -> torch.Tensor:
@@ -12,4 +13,4 @@ def untiled(scales: torch.Tensor, rows: int, blocks: int) -> torch.Tensor:
     Within a tile, row r and block b lie at 16 (r mod 32) + 4 (r div 32) + b; tiles follow each other along a row.
     """
     tiles = scales.reshape(-(-rows // 128), -(-blocks // 4), 32, 4, 4)
-    return tiles.permute(0, 3, 2, 1, 4).flatten(3).flatten(0, 2)[:rows, :blocks]
+    return rearrange(tiles, "down across row quarter block -> (down quarter row) (across block)")[:rows, :blocks]

@@ -124,8 +124,8 @@ def fastest_exact(device: torch.device) -> Backend | None:
         return None
     if FLASH_3.runs_on(device) and FLASH_3.installed():
         return FLASH_3
-    # PyTorch has FlashAttention 2 built in, but not on Windows, where it is half as fast without and takes cuDNN's only
-    # if asked.
+    # PyTorch has FlashAttention 2 built in, but not on Windows: there its attention is half as fast, and cuDNN's runs
+    # only where it is asked for.
     built_in = getattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)()
     if not built_in and FLASH_2.runs_on(device) and FLASH_2.installed():
         return FLASH_2

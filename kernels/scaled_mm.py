@@ -21,7 +21,7 @@ OUT = torch.bfloat16
 
 
 def fp8_linear(x: torch.Tensor | QuantisedRows, weight, scale, bias=None):
-    """As the reference; leaves float32, sizes that are no multiple of 16, and devices that cannot to it."""
+    """As the reference; NotImplemented for float32, sides no multiple of 16, and devices without an fp8 product."""
     if (
         not has_fp8_matmul(x.device)
         or x.dtype == torch.float32

@@ -80,6 +80,6 @@ def latent_frames(frames: int) -> int:
     return (frames - 1) // FRAMES_PER_LATENT + 1
 
 
-def tokens(frames: int, height: int, width: int) -> int:
+def tokens(latents: int, height: int, width: int) -> int:
     """Transformer tokens of so many latent frames of height x width pixels."""
-    return frames * (height // PIXELS_PER_TOKEN) * (width // PIXELS_PER_TOKEN)
+    return latents * (height // PIXELS_PER_TOKEN) * (width // PIXELS_PER_TOKEN)

@@ -42,14 +42,14 @@ def roll_distances(encode, decode, source, rolls, strength: float) -> list[float
     import torch
 
     from pack.benchmarks.harness.colour import lab_distance
-    from pack.skyreels_v3.images.convert import signed
+    from pack.skyreels_v3.images.convert import tail_to_signed
     from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
 
     tail, first, distances = Tail.of_source(source), None, []
     for roll in rolls:
         made, settings = [], Settings(colour_anchor=strength)
         tail = run_roll(roll, tail, Tools(encode, decode, stand_in), settings, made.append)
-        pixels = signed(torch.cat(made).permute(3, 0, 1, 2)[None])
+        pixels = tail_to_signed(torch.cat(made).permute(3, 0, 1, 2)[None])
         first = pixels if first is None else first
         distances.append(lab_distance(pixels, first))
     return distances

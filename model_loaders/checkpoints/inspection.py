@@ -34,7 +34,7 @@ PUBLISHED = "SkyReels-V3's models are at huggingface.co/Skywork: R2V, V2V and A2
 AGAIN = "Download the file again from where it came from, or use another file of the same model."
 GIVE = "Give the path of a .safetensors or .gguf file, or of a folder with a model, which you may read."
 FOLDER = "models/diffusion_models"
-SMALLEST = 10 * GB  # numbers; the published models have 14 and 19 billion
+SMALLEST = 10 * 10**9  # numbers; the published models have 14 and 19 billion
 CARDS = (8, 12, 16, 24, 32, 48, 80, 96, 141)  # GB of VRAM in use
 NODES = {
     Job.REFERENCE: "SkyReels-V3 Reference to Video",

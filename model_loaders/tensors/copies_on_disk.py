@@ -62,7 +62,7 @@ class CopiesOnDisk:
         self.is_full = True
         self.waiting.clear()
         log.warning(
-            "[SkyReels-V3] ComfyUI's temp folder takes no more weights (%s): what is left stays in RAM. Make room on "
+            "SkyReels-V3: ComfyUI's temp folder takes no more weights (%s): what is left stays in RAM. Make room on "
             "that disk.",
             error.strerror or error,
         )

@@ -35,7 +35,10 @@ class Speech:
     silent: int | None = None  # who of two people only listens, see `placed`
 
     def placed(self, masks: Sequence[torch.Tensor | None], boxes: Sequence[str]) -> "Speech":
-        """One recording with a place for a speaker is confined to that one, beside another who is silent."""
+        """One recording with a place for its speaker: their speech beside silence for the other person. Else unchanged.
+
+        Raises InputError where the audio encoder is of another kind.
+        """
         silent = only_listens(masks, boxes) if self.people == 1 else None
         if silent is None:
             return self

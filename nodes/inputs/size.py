@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ...skyreels_v3.images.sizes import DEFAULT_RESOLUTION, RESOLUTIONS
+from ...skyreels_v3.images.sizes import DEFAULT_RESOLUTION, DEFAULT_SIZE, MAX_SIDE, RESOLUTIONS
+from ...skyreels_v3.recipes import PIXELS_PER_TOKEN
 
 CUSTOM = "custom"
 
@@ -16,17 +17,15 @@ def size_inputs(shape_of: str) -> list[io.Input]:
             default=DEFAULT_RESOLUTION,
             tooltip=f"Picks the size nearest to the shape of {shape_of}. custom takes width and height below.",
         ),
-        *(
-            io.Int.Input(
-                side,
-                default=default,
-                min=16,
-                max=4096,
-                step=16,
-                tooltip="Pixels, for resolution custom; snapped to a multiple of 16.",
-            )
-            for side, default in (("width", 832), ("height", 480))
-        ),
+        *side_inputs("Pixels, for resolution custom; snapped to a multiple of 16."),
+    ]
+
+
+def side_inputs(tooltip: str) -> list[io.Input]:
+    """width and height in pixels."""
+    return [
+        io.Int.Input(side, default=default, min=PIXELS_PER_TOKEN, max=MAX_SIDE, step=PIXELS_PER_TOKEN, tooltip=tooltip)
+        for side, default in zip(("width", "height"), DEFAULT_SIZE, strict=True)
     ]
 
 

@@ -1,5 +1,7 @@
 """Where each of two people is: the inputs that the avatar's nodes share."""
 
+from collections.abc import Mapping
+
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
@@ -41,6 +43,11 @@ def place_inputs() -> list[io.Input]:
         "them in other frames: the same only while nobody moves.",
     )
     return [*masks, *boxes, versions.advanced(position_map)]
+
+
+def chosen_places(inputs: Mapping) -> tuple[list, list[str]]:
+    """(masks, boxes) of the speakers: what is set of `place_inputs`."""
+    return [inputs.get("mask_1"), inputs.get("mask_2")], [inputs.get("box_1", ""), inputs.get("box_2", "")]
 
 
 def chosen_map(value: str) -> PositionMap:

@@ -5,7 +5,7 @@ import torch
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.images.convert import to_rgb8, to_signed
+from ...skyreels_v3.images.convert import picture_to_signed, to_rgb8
 from ...skyreels_v3.images.resize import cover_crop
 from ...skyreels_v3.jobs.avatar.condition import clip_pixels, window_condition
 from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, WindowPlan, plan_avatar
@@ -18,7 +18,7 @@ from ..encoders.clip_vision import image_tokens
 from ..encoders.speech import SpeechType
 from ..encoders.vae import encoder
 from ..inputs.size import chosen_size, size_inputs
-from ..inputs.speakers import DEFAULT_MAP, chosen_map, place_inputs
+from ..inputs.speakers import DEFAULT_MAP, chosen_map, chosen_places, place_inputs
 from ..network.condition import JobCondition, attach_pair
 
 
@@ -60,7 +60,7 @@ class AvatarWindow(io.ComfyNode):
     def execute(cls, positive, vae, clip_vision, portrait, speech, start, resolution, width, height, **rest):
         high, wide = portrait.shape[1:3]
         size = chosen_size(resolution, width, height)
-        places = [rest.get("mask_1"), rest.get("mask_2")], [rest.get("box_1", ""), rest.get("box_2", "")]
+        places = chosen_places(rest)
         speech = speech.placed(*places)
         plan = plan_avatar((wide, high), speech.frames, **size, people=speech.people, max_seconds=speech.max_seconds)
         first = round(start * FPS)
@@ -71,7 +71,7 @@ class AvatarWindow(io.ComfyNode):
         window = WindowPlan(first, first + DEFAULT_TIMING.window, None, 1, 0, DEFAULT_TIMING.window)
 
         def fitted(image):
-            return to_signed(cover_crop(to_rgb8(image), plan.width, plan.height).copy())
+            return picture_to_signed(cover_crop(to_rgb8(image), plan.width, plan.height).copy())
 
         last = rest.get("last_frame")
         image = fitted(portrait)

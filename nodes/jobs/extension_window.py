@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ...skyreels_v3.images.convert import signed
+from ...skyreels_v3.images.convert import tail_to_signed
 from ...skyreels_v3.images.resize import fit_frame
 from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT, Line
@@ -75,7 +75,7 @@ class ExtensionWindow(io.ComfyNode):
         frames = torch.stack(
             [torch.from_numpy(fit_frame(frame.numpy(), plan.width, plan.height, fit).copy()) for frame in past]
         )
-        prefix = encode(signed(frames.permute(3, 0, 1, 2)[None])[:, :, -roll.prefix_frames :])
+        prefix = encode(tail_to_signed(frames.permute(3, 0, 1, 2)[None])[:, :, -roll.prefix_frames :])
         versions.tell(
             cls.hidden.unique_id,
             f"{shot}: {roll.prefix_frames} frames of the past, {roll.new_frames} new, {plan.width} x {plan.height}",

@@ -5,13 +5,14 @@ from comfy_api.latest import io
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.budget import Budget, Size, planned_size
 from ...skyreels_v3.jobs.forecast import duration
-from ...skyreels_v3.jobs.reference import MAX_SECONDS
+from ...skyreels_v3.jobs.reference import MAX_FRAMES
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import PIXELS_PER_LATENT, RECIPES, Job
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.vae.memory import Direction
 from .. import versions
 from ..encoders.vae import TiledVae, check_vae
+from ..inputs.size import side_inputs
 from ..network.forecast import expected
 from ..network.machine import machine_of
 from ..network.sizes import network_of
@@ -54,17 +55,12 @@ class PlanNode(io.ComfyNode):
             search_aliases=["vram", "memory", "out of memory", "oom", "estimate", "will it fit", "skyreels plan"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from SkyReels-V3 Load Model; its job decides the rest."),
-                io.Int.Input(
-                    "width", default=832, min=16, max=4096, step=16, tooltip="Pixels; snapped to a multiple of 16."
-                ),
-                io.Int.Input(
-                    "height", default=480, min=16, max=4096, step=16, tooltip="Pixels; snapped to a multiple of 16."
-                ),
+                *side_inputs("Pixels; snapped to a multiple of 16."),
                 io.Int.Input(
                     "frames",
                     default=0,
                     min=0,
-                    max=int(MAX_SECONDS * 24) + 1,
+                    max=MAX_FRAMES,
                     tooltip=f"Of one forward; 0: the job's own ({own}). For an extension the new ones of a roll, for "
                     "an avatar the window: longer ones are made one after another and need no more memory.",
                 ),

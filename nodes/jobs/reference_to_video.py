@@ -4,7 +4,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ...skyreels_v3.jobs.reference import MAX_SECONDS, encode_references, plan_reference
+from ...skyreels_v3.jobs.reference import MAX_FRAMES, MAX_SECONDS, encode_references, plan_reference
 from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..encoders.vae import encoder
@@ -53,7 +53,7 @@ class ReferenceToVideo(io.ComfyNode):
                     "frames",
                     default=0,
                     min=0,
-                    max=int(MAX_SECONDS * 24) + 1,
+                    max=MAX_FRAMES,
                     tooltip="Length in frames instead of seconds; 0 goes by seconds. Snapped to 4n + 1.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Videos made side by side."),

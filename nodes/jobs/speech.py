@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.speech.encoder import ENCODER
-from ...skyreels_v3.speech.recording import MAX_SECONDS
+from ...skyreels_v3.speech.recording import FPS, MAX_SECONDS
 from ...skyreels_v3.speech.speakers import Recording, in_turns, mixed
 from .. import versions
 from ..encoders.speech import Speech, SpeechType, encode_speech
@@ -67,6 +67,6 @@ class SpeechNode(io.ComfyNode):
         speech = Speech(features, waveform, rate, max_seconds, audio_encoder)
         versions.tell(
             cls.hidden.unique_id,
-            f"{speech.frames} frames at 25 a second, {speech.people} speaker{'s' if speech.people > 1 else ''}",
+            f"{speech.frames} frames at {FPS} a second, {speech.people} speaker{'s' if speech.people > 1 else ''}",
         )
         return io.NodeOutput(speech, {"waveform": waveform, "sample_rate": rate})

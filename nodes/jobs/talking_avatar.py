@@ -17,7 +17,7 @@ from ..inputs.sampling import (
     steps_input,
 )
 from ..inputs.size import chosen_size, size_inputs
-from ..inputs.speakers import DEFAULT_MAP, chosen_map, place_inputs
+from ..inputs.speakers import DEFAULT_MAP, chosen_map, chosen_places, place_inputs
 from ..network.model import skyreels_model
 from ..runs.avatar import AvatarModels, AvatarRequest, AvatarRun, Sampling, Texts
 from ..runs.identity import Node, upstream
@@ -88,7 +88,7 @@ class TalkingAvatar(io.ComfyNode):
                     min=9,
                     max=321,
                     step=4,
-                    tooltip="Frames made at once, 4n + 1; the model is made for 81.",
+                    tooltip=f"Frames made at once, 4n + 1; the model is made for {DEFAULT_TIMING.window}.",
                 ),
                 io.Int.Input(
                     "motion",
@@ -125,12 +125,13 @@ class TalkingAvatar(io.ComfyNode):
         check_avatar(model)
         sampling = Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"])
         negative = (rest["negative"].strip() or RECIPES[Job.AVATAR].negative) if sampling.needs_negative else ""
+        masks, boxes = chosen_places(rest)
         request = AvatarRequest(
             portrait=portrait,
             speech=speech,
             texts=Texts(prompt, connection_prompt, negative),
-            masks=[rest.get("mask_1"), rest.get("mask_2")],
-            boxes=[rest.get("box_1", ""), rest.get("box_2", "")],
+            masks=masks,
+            boxes=boxes,
             position_map=chosen_map(rest.get("position_map", DEFAULT_MAP)),
             size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
             timing=Timing(rest["window"], rest["motion"], rest["drop"]),

@@ -74,7 +74,7 @@ def load_patcher(
     checkpoint = open_checkpoint(Path(path), None if job == AUTO else Job(job))
     chosen, why = resolve(Precision(precision), checkpoint, load_device)
     if checkpoint.left_out:
-        log.info("[SkyReels-V3] Left out, because they are no weights: %s.", some(checkpoint.left_out))
+        log.info("SkyReels-V3: Left out, because they are no weights: %s.", some(checkpoint.left_out))
     config = Config(checkpoint.params, checkpoint.job)
     dtype = plain_dtype(chosen, checkpoint, config, load_device)
     copies, where = place_for(copied_bytes(checkpoint, chosen, dtype), others)

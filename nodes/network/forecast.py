@@ -9,7 +9,7 @@ import comfy.model_management
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 
-from ...skyreels_v3.jobs.forecast import Estimate, Record, Run, Setting, estimate, network_name
+from ...skyreels_v3.jobs.forecast import Estimate, Measurement, Record, Setting, estimate, network_name
 from .sizes import network_of
 
 
@@ -56,4 +56,4 @@ def remember(patcher) -> None:
     sizes = {(one.tokens, one.batch) for one in forwards}
     for tokens, batch in sizes:
         seconds = [one.seconds for one in forwards if (one.tokens, one.batch) == (tokens, batch)]
-        record().add(Run(setting_of(patcher), tokens, batch, round(statistics.median(seconds), 4)))
+        record().add(Measurement(setting_of(patcher), tokens, batch, round(statistics.median(seconds), 4)))

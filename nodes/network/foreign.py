@@ -57,9 +57,9 @@ class WanCrossAttention:
             context = torch.cat([image[own], context], dim=1)
         image_tokens = None if image is None else image.shape[1]
         options = dict(inputs.runtime.foreign_options or {})
-        for of_row in ("cond_or_uncond", "uuids"):  # ComfyUI's, one for the rows of each conditioning
-            if of_row in options:
-                options[of_row] = [options[of_row][row * len(options[of_row]) // len(x)]]
+        for option in ("cond_or_uncond", "uuids"):  # ComfyUI's, one for the rows of each conditioning
+            if option in options:
+                options[option] = [options[option][row * len(options[option]) // len(x)]]
         try:
             return self.forward(x[own], context, context_img_len=image_tokens, transformer_options=options)
         except MISFITS as error:
@@ -92,7 +92,7 @@ def fitting(model, name: str, obj: Any) -> Any:
 
 
 def _check_sampling(own: Any, obj: Any) -> None:
-    """Raises InputError where the network would be told another time than the noise that it is given has."""
+    """Raises InputError where the timestep that the network is told would not match the noise of what it is given."""
     try:
         same = isinstance(obj, comfy.model_sampling.CONST) and torch.equal(obj.timestep(SIGMA), own.timestep(SIGMA))
     except MISFITS:
@@ -100,8 +100,8 @@ def _check_sampling(own: Any, obj: Any) -> None:
     if not same:
         raise InputError(
             "A node gives the model the sampling of another family (ModelSamplingAuraFlow, ModelSamplingFlux and "
-            "ModelSamplingDiscrete do), which makes noise of SkyReels-V3 models: remove that node; ModelSamplingSD3 "
-            "changes the shift."
+            "ModelSamplingDiscrete do), with which SkyReels-V3 models make only noise: remove that node; "
+            "ModelSamplingSD3 changes the shift."
         )
 
 

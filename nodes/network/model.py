@@ -15,7 +15,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.memory import TEXT_TOKENS, needed_bytes
 from ...skyreels_v3.model.params import TransformerParams
-from ...skyreels_v3.recipes import Job
+from ...skyreels_v3.recipes import PIXELS_PER_LATENT, Job
 from ...skyreels_v3.speech.encoder import check_features
 from ..encoders.clip_vision import check_tokens
 from ..weights.layers import branching
@@ -131,9 +131,10 @@ class Model(comfy.model_base.BaseModel):
                 "latent that it puts out."
             )
         if noise.shape[-2:] != (height, width):
+            wide, high = (PIXELS_PER_LATENT * side for side in (noise.shape[-1], noise.shape[-2]))
             return (
-                f"The latent is {noise.shape[-1] * 8} x {noise.shape[-2] * 8} pixels, but {node} prepared "
-                f"{width * 8} x {height * 8}: sample the latent that it puts out."
+                f"The latent is {wide} x {high} pixels, but {node} prepared {PIXELS_PER_LATENT * width} x "
+                f"{PIXELS_PER_LATENT * height}: sample the latent that it puts out."
             )
         image, audio = self.params.image_dim, self.params.audio
         if condition.image is not None and condition.speech is not None and image is not None and audio is not None:

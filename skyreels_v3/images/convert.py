@@ -42,13 +42,13 @@ def to_rgb8(image: torch.Tensor | np.ndarray) -> np.ndarray:
     return (pixels.expand(-1, -1, 3) * WHITE).round().to(torch.uint8).numpy()
 
 
-def to_signed(pixels: np.ndarray) -> torch.Tensor:
+def picture_to_signed(pixels: np.ndarray) -> torch.Tensor:
     """8-bit RGB [H, W, 3] -> [1, 3, 1, H, W] float32 in [-1, 1], as a VAE encodes it."""
     unit = torch.from_numpy(np.ascontiguousarray(pixels)).float() / WHITE
     return rearrange((unit - 0.5) / 0.5, "h w c -> 1 c 1 h w")
 
 
-def signed(pixels: torch.Tensor) -> torch.Tensor:
+def tail_to_signed(pixels: torch.Tensor) -> torch.Tensor:
     """Pixels of a tail, uint8 or float16 in [-1, 1], as float32 in [-1, 1]."""
     return pixels.float() / (255.0 / 2.0) - 1.0 if pixels.dtype == torch.uint8 else pixels.float()
 

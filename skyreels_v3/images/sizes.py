@@ -13,6 +13,7 @@ Bucket = tuple[float, int, int]  # ratio, height, width
 
 RESOLUTIONS = ("480P", "540P", "720P")
 DEFAULT_RESOLUTION = "480P"
+DEFAULT_SIZE = 832, 480  # width and height in pixels where no picture gives a shape
 MAX_SIDE = 4096  # pixels; the largest side of any bucket is 2048
 
 BUCKETS: dict[str, tuple[Bucket, ...]] = {

@@ -44,7 +44,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Run:
+class Measurement:
     """What the forwards of a sampling took, as in Forward."""
 
     setting: Setting
@@ -79,11 +79,11 @@ def forward_flops(params: TransformerParams, tokens: int, batch: int = 1) -> flo
 
 
 def estimate(
-    runs: Iterable[Run], setting: Setting, params: TransformerParams, tokens: int, batch: int = 1
+    runs: Iterable[Measurement], setting: Setting, params: TransformerParams, tokens: int, batch: int = 1
 ) -> Estimate | None:
     """The time of a forward, or None where nothing like it was measured. params: of the setting's network."""
     flops = forward_flops(params, tokens, batch)
-    measured: dict[float, list[Run]] = {}
+    measured: dict[float, list[Measurement]] = {}
     for run in runs:
         if run.setting == setting and 1 / FARTHEST <= tokens * batch / (run.tokens * run.batch) <= FARTHEST:
             measured.setdefault(forward_flops(params, run.tokens, run.batch), []).append(run)
@@ -107,7 +107,7 @@ class Record:
     def __init__(self, path: Path):
         self.path = path
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[Measurement]:
         """Oldest first; entries that cannot be read are left out."""
         try:
             if self.path.stat().st_size > LARGEST_FILE:
@@ -117,8 +117,8 @@ class Record:
             return []
         return [run for run in map(_run, entries if isinstance(entries, list) else ()) if run is not None]
 
-    def add(self, run: Run) -> None:
-        def alike(other: Run) -> bool:
+    def add(self, run: Measurement) -> None:
+        def alike(other: Measurement) -> bool:
             return (other.setting, other.tokens, other.batch) == (run.setting, run.tokens, run.batch)
 
         runs = [*self.runs(), run]
@@ -135,11 +135,11 @@ class Record:
                 unfinished.unlink()
 
 
-def _run(entry) -> Run | None:
+def _run(entry) -> Measurement | None:
     """A run as it stands in the file; None where anything about it is not as it should be."""
     try:
         setting = Setting(**{field.name: entry["setting"][field.name] for field in fields(Setting)})
-        run = Run(setting, entry["tokens"], entry["batch"], entry["seconds"])
+        run = Measurement(setting, entry["tokens"], entry["batch"], entry["seconds"])
     except (KeyError, TypeError):
         return None
     words = all(isinstance(value, str) for value in asdict(setting).values())

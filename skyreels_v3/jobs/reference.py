@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import InputError
-from ..images.convert import to_rgb8, to_signed
+from ..images.convert import picture_to_signed, to_rgb8
 from ..images.resize import letterbox
 from ..images.sizes import snap_frames, video_size
 from ..recipes import LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames
@@ -19,6 +19,7 @@ SLOTS = 4  # the model was trained with four reference slots, always; empty ones
 DEFAULT_SECONDS = 5.0
 # The model is made for 5 s. Far beyond, motion repeats and memory grows: the official extension stops at 30 s too.
 MAX_SECONDS = 30.0
+MAX_FRAMES = int(MAX_SECONDS * RECIPES[Job.REFERENCE].fps) + 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def encode_references(
     shape = (1, LATENT_CHANNELS, 1, *plan.latent_shape[3:])
     slots = []
     for image in images:
-        latents = encode(to_signed(letterbox(to_rgb8(image), plan.width, plan.height)))
+        latents = encode(picture_to_signed(letterbox(to_rgb8(image), plan.width, plan.height)))
         if tuple(latents.shape) != shape:
             raise InputError(
                 f"The VAE made a latent of {' x '.join(map(str, latents.shape))} from a reference image, but "

@@ -20,6 +20,8 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class JobSpec:
+    """What one job is: its sampling, sequence and guidance, and the node that prepares it."""
+
     recipe: Recipe
     node: str  # which prepares the conditioning of one forward
     segments: Callable[[torch.Tensor, torch.Tensor], list[Segment]]  # noisy video, condition -> the sequence

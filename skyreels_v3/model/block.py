@@ -54,7 +54,8 @@ class Runtime:
     step_cache: StepCache | None = None  # of the projections that are the same in every step; None makes them in each
     chunking: Chunking = USUAL  # of a long sequence
     rope: Rope = AS_TRAINED
-    # The host's options where other code is a cross-attention: it takes the whole prompt and plain tensors. Else None.
+    # ComfyUI's transformer_options where another node has replaced a cross-attention, which then needs the whole prompt
+    # and plain tensors; else None.
     foreign_options: dict | None = None
 
 
@@ -158,15 +159,15 @@ def _prepared(x: torch.Tensor, layers: tuple[nn.Module, ...]):
         yield
 
 
-def that_fit(numbers: int, layers: list) -> list:
-    """Those of the layers that can be `prepared`, the first first, whose weights have together at most so many numbers.
+def fitting_layers(room: int, layers: list) -> list:
+    """The first of the layers that can be `prepared` and whose weights together have at most `room` numbers.
 
     What another node put into a layer's place may be anything that can be called.
     """
     fit = []
     for layer in (one for one in layers if hasattr(one, "prepared")):
-        numbers -= layer.in_features * layer.out_features
-        if numbers < 0:
+        room -= layer.in_features * layer.out_features
+        if room < 0:
             break
         fit.append(layer)
     return fit
@@ -320,7 +321,7 @@ class Block(nn.Module):
         # From here on tokens do not depend on each other: a long sequence passes in chunks.
         x, modulation = x[:, wanted], within(modulation, wanted)
         chunks = chunks_of(x, runtime.chunking)
-        with prepared(x, *self._met_again(stream, runtime.chunking, chunks, len(modulation))):
+        with prepared(x, *self._called_repeatedly(stream, runtime.chunking, chunks, len(modulation))):
             for chunk in chunks:
                 own, rows = x[:, chunk], within(modulation, chunk)
                 # Unbound only behind the last chunk, which pyright does not see.
@@ -345,7 +346,7 @@ class Block(nn.Module):
                     kernels.add_gated_(own[:, span], h, row[:, 5])
         return stream
 
-    def _met_again(self, stream: torch.Tensor, chunking: Chunking, chunks: list, spans: int) -> list:
+    def _called_repeatedly(self, stream: torch.Tensor, chunking: Chunking, chunks: list, spans: int) -> list:
         """Layers that are called several times for a sequence: for each chunk of it, the feed-forward for each range of
         tokens with a modulation of its own. As many as fit where keys and values were, so that the peak stays theirs.
         """
@@ -356,7 +357,7 @@ class Block(nn.Module):
             layers += [self.self_attn.o, self.cross_attn.q, self.cross_attn.o]
             if hasattr(self, "audio_cross_attn"):
                 layers += [self.audio_cross_attn.q_linear, self.audio_cross_attn.proj]
-        return that_fit(room, layers)
+        return fitting_layers(room, layers)
 
     def _add_norm(self, x, y, gates: list, norm: nn.Module, layer: nn.Module | None, runtime: Runtime):
         """x += y with the gate of each token range, then the norm of x as the input of `layer`. May write into y.

@@ -66,7 +66,7 @@ class SpeakerMap:
             )
         size, masks = (layout.height, layout.width), masks.float()
         tokens = F.interpolate(masks[None], size=size, mode="nearest")[0].flatten(1)
-        # One that lies between the pixels that are looked at, such as a small box, has every token that it touches.
+        # A mask so small that nearest sampling misses it gets every token that it touches.
         touched = F.adaptive_max_pool2d(masks, size).flatten(1)
         masks = (torch.where(tokens.amax(dim=1, keepdim=True) > 0, tokens, touched) > 0).float()
         # A mask may be empty: its weights are zero, not zero over zero.

@@ -28,7 +28,7 @@ class Branch(Enum):
     POSITIVE = ("prompt", "references")
     NEGATIVE = ("negative prompt", "references")
     NONE = ("negative prompt", "empty slots")
-    NO_IMAGES = ("prompt", "empty slots")
+    PROMPT_ALONE = ("prompt", "empty slots")
 
     @property
     def uses_prompt(self) -> bool:
@@ -58,20 +58,20 @@ def reference_branches(text: float, image: float) -> dict[Branch, float]:
     if text > 1:
         weights = {Branch.POSITIVE: text, Branch.NEGATIVE: image - text, Branch.NONE: 1 - image}
     elif image > 1:
-        weights = {Branch.POSITIVE: image, Branch.NO_IMAGES: 1 - image}
+        weights = {Branch.POSITIVE: image, Branch.PROMPT_ALONE: 1 - image}
     else:
         weights = {Branch.POSITIVE: 1.0}
     return {branch: weight for branch, weight in weights.items() if weight}
 
 
-def avatar_branches(text: float, speech: float) -> dict[Branch, float]:
+def avatar_branches(text: float, audio: float) -> dict[Branch, float]:
     """The forwards of the avatar job and the weight of each; where only one is above 1, plain guidance on that one.
 
     Raises InputError for a NaN or infinite guidance.
     """
     _check("text", text)
-    _check("speech", speech)
-    return reference_branches(text, max(speech, 1.0))
+    _check("audio", audio)
+    return reference_branches(text, max(audio, 1.0))
 
 
 def text_branches(text: float) -> dict[Branch, float]:

@@ -21,18 +21,18 @@ from .recording import video_frames
 CHUNK = 500  # frames that are made at once, 10 s of the convolutions: 200 s whole would take 4 GB
 ENCODER = "wav2vec2-chinese-base (AudioEncoderLoader)"
 
-Run = Callable[[torch.Tensor], torch.Tensor]
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Convolution(NamedTuple):
     """One layer of the feature extractor: [1, c, n] -> [1, c', (n - kernel) // stride + 1]."""
 
-    run: Run
+    run: Layer
     kernel: int
     stride: int
     # Only where the layer normalises each channel over all of time: it is convolve, then norm, then GELU.
-    convolve: Run | None = None
-    norm: Run | None = None
+    convolve: Layer | None = None
+    norm: Layer | None = None
     eps: float = 1e-5
 
 
@@ -145,7 +145,7 @@ def _chunks(x: torch.Tensor, convolutions: Sequence[Convolution], chunk: int) ->
         yield x[:, :, start * stride : (stop - 1) * stride + field]
 
 
-def _normalised(layer: Convolution, convolve: Run, norm: Run, samples: torch.Tensor, chunk: int) -> Run:
+def _normalised(layer: Convolution, convolve: Layer, norm: Layer, samples: torch.Tensor, chunk: int) -> Layer:
     """A layer that normalises with each channel's mean and variance over all of time, as a function of a chunk."""
     count, mean, square = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     # As many of this layer's frames as it later makes at once: six halvings of time come after it.

@@ -89,6 +89,12 @@ def silence(frames: int) -> torch.Tensor:
     return torch.zeros(frames * each - each // 2)  # up to the middle of the last one, far from where one begins
 
 
+def check_people(count: int) -> None:
+    """Raises InputError for a number of speakers that the model was not made for."""
+    if not 1 <= count <= MAX_PEOPLE:
+        raise InputError(f"Speech of {count} people was given, but the model drives 1 or {MAX_PEOPLE}.")
+
+
 def too_long(seconds: float, max_seconds: float) -> str:
     """The sentence for speech beyond the limit."""
     return (

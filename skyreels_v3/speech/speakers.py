@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from .recording import MAX_PEOPLE, MAX_SECONDS, SAMPLE_RATE, prepare_speech, resample, to_channels, too_long
+from .recording import MAX_SECONDS, SAMPLE_RATE, check_people, prepare_speech, resample, to_channels, too_long
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ def speech_of(recordings: Sequence[Recording], max_seconds: float = MAX_SECONDS)
     Raises InputError for no or more than two people, a start that is no time, more than max_seconds in all, and what
     `prepare_speech` refuses.
     """
-    if not 1 <= len(recordings) <= MAX_PEOPLE:
-        raise InputError(f"Speech of {len(recordings)} people was given, but the model drives 1 or {MAX_PEOPLE}.")
+    check_people(len(recordings))
     for recording in recordings:
         if not 0 <= recording.start < math.inf:
             raise InputError(f"A recording starts at {recording.start} s, but it must be 0 or later.")

@@ -205,14 +205,16 @@ def test_no_numbers_stop_the_job(image, features):
         (1, 1, {Branch.POSITIVE: 1}),
         (3, 1, {Branch.POSITIVE: 3, Branch.NEGATIVE: -2}),
         (3, 0.5, {Branch.POSITIVE: 3, Branch.NEGATIVE: -2}),
-        (1, 2, {Branch.POSITIVE: 2, Branch.NO_IMAGES: -1}),
+        (1, 2, {Branch.POSITIVE: 2, Branch.PROMPT_ALONE: -1}),
         (3, 2, {Branch.POSITIVE: 3, Branch.NEGATIVE: -1, Branch.NONE: -1}),
         (2, 2, {Branch.POSITIVE: 2, Branch.NONE: -1}),
     ],
 )
 def test_guidance(text, speech, branches):
     assert avatar_branches(text, speech) == branches
-    assert [branch.uses_references for branch in (Branch.POSITIVE, Branch.NEGATIVE, Branch.NONE, Branch.NO_IMAGES)] == [
+    assert [
+        branch.uses_references for branch in (Branch.POSITIVE, Branch.NEGATIVE, Branch.NONE, Branch.PROMPT_ALONE)
+    ] == [
         True,
         True,
         False,
@@ -221,5 +223,5 @@ def test_guidance(text, speech, branches):
 
 
 def test_guidance_is_a_number():
-    with pytest.raises(InputError, match="speech guidance"):
+    with pytest.raises(InputError, match="audio guidance"):
         avatar_branches(1, float("nan"))

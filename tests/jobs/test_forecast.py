@@ -9,8 +9,8 @@ from pack.dev.samples.tiny_models import write_transformer
 from pack.skyreels_v3.jobs.forecast import (
     KEPT,
     KEPT_OF_ONE,
+    Measurement,
     Record,
-    Run,
     Setting,
     TimeLeft,
     duration,
@@ -26,8 +26,8 @@ AVATAR = TransformerParams(in_dim=36, image_dim=1280, audio=AudioParams())
 HERE = Setting(network_name(VIDEO), "cuda:0 A card", "int8", "auto")
 
 
-def run(tokens: int, seconds: float, batch: int = 1, setting: Setting = HERE) -> Run:
-    return Run(setting, tokens, batch, seconds)
+def run(tokens: int, seconds: float, batch: int = 1, setting: Setting = HERE) -> Measurement:
+    return Measurement(setting, tokens, batch, seconds)
 
 
 def test_the_arithmetic_is_that_of_the_models():

@@ -116,7 +116,7 @@ def test_dual_guidance_is_the_official_formula(text, image, forwards):
 
 
 def test_image_guidance_alone_keeps_the_prompt():
-    positive, without = ANSWERS[Branch.POSITIVE], ANSWERS[Branch.NO_IMAGES]
+    positive, without = ANSWERS[Branch.POSITIVE], ANSWERS[Branch.PROMPT_ALONE]
     got, asked = run_guidance(reference_branches(1, 3))
     assert torch.allclose(got, without + 3 * (positive - without))
     assert all(branch.uses_prompt for branch in asked)

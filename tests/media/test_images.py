@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.images.convert import to_rgb8, to_signed
+from pack.skyreels_v3.images.convert import picture_to_signed, to_rgb8
 from pack.skyreels_v3.images.resize import cover_crop, letterbox
 
 
@@ -84,6 +84,6 @@ def test_an_extreme_panorama_keeps_its_middle():
 
 def test_to_signed_is_what_a_vae_takes():
     pixels = np.array([[[0, 255, 51]]], dtype=np.uint8)
-    signed = to_signed(pixels)
+    signed = picture_to_signed(pixels)
     assert signed.shape == (1, 3, 1, 1, 1) and signed.dtype == torch.float32
     assert torch.allclose(signed.flatten(), torch.tensor([-1.0, 1.0, -0.6]))

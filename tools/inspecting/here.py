@@ -10,12 +10,12 @@ from ...formats.kinds import KINDS, SMALLER, Precision
 from ...model_loaders.checkpoints.checkpoint import Checkpoint
 from ...model_loaders.files.tensor_info import printable
 from ...model_loaders.tensors.precision import automatic, encoding_of, stays_float32
+from ...skyreels_v3.images.sizes import DEFAULT_SIZE
 from ...skyreels_v3.units import GB, gb
 
 if TYPE_CHECKING:
     from ...skyreels_v3.jobs.budget import Machine
 
-SIZE = 832, 480  # pixels, as Plan starts with
 RESERVE = GB // 2  # of the VRAM, about what ComfyUI leaves to other programs
 NO_TORCH = "Run this with ComfyUI's Python, which has torch, to hear what Load Model does with it on this machine."
 
@@ -67,7 +67,7 @@ def describe(checkpoint: Checkpoint, machine: Machine) -> tuple[str, ...]:
     name = checkpoint.precision if precision is Precision.AUTO else precision.value
     weights = weights_bytes(checkpoint, precision)
     network = Network(checkpoint.params, checkpoint.job, 2, weights, name, SMALLER)
-    size = planned_size(checkpoint.job, *SIZE)
+    size = planned_size(checkpoint.job, *DEFAULT_SIZE)
     verdict = Budget(network, size, machine).verdict()
     return (
         _memory(machine),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...images.colour import ColourMatch
-from ...images.convert import to_rgb8, to_signed, to_uint8
+from ...images.convert import picture_to_signed, to_rgb8, to_uint8
 from ...images.resize import cover_crop
 from ...speech.features import SpeechFeatures
 from ...vae.frames import Decode, decoded
@@ -78,7 +78,7 @@ class Portrait:
     @classmethod
     def of(cls, image: torch.Tensor | np.ndarray, plan: AvatarPlan, tools: Tools) -> "Portrait":
         """From a ComfyUI IMAGE. Both the key-frame pass and the first window see it: it is encoded once."""
-        pixels = to_signed(cover_crop(to_rgb8(image), plan.width, plan.height).copy())  # Pillow's is read-only
+        pixels = picture_to_signed(cover_crop(to_rgb8(image), plan.width, plan.height).copy())  # Pillow's is read-only
         return cls(pixels, tools.image_tokens(clip_pixels(pixels)))
 
 

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...images.sizes import video_size
 from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ...speech.features import AROUND, around_frames, mirrored
-from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, too_long
+from ...speech.recording import FPS, MAX_SECONDS, check_people, too_long
 from ..table import seconds, table
 
 KEY_COPIES = 5  # of the key frame at a window's end: its last latent frame and the frame before
@@ -219,8 +219,7 @@ def plan_avatar(
     Raises InputError for no frames, more than max_seconds of them, more than two people, and sizes and timings that
     make no video.
     """
-    if not 1 <= people <= MAX_PEOPLE:
-        raise InputError(f"Speech of {people} people was given, but the model drives 1 or {MAX_PEOPLE}.")
+    check_people(people)
     if frames > max_seconds * FPS:
         raise InputError(too_long(frames / FPS, max_seconds))
     width, height, notes = video_size(portrait_size, resolution, width, height, Job.AVATAR)
@@ -258,10 +257,12 @@ def _check_timing(timing: Timing) -> None:
     for name, count in (("window", timing.window), ("motion", timing.motion)):
         if count < 1 or count % FRAMES_PER_LATENT != 1:
             raise InputError(
-                f"The {name} has {count} frames, but frames come as 4n + 1: the model is made for 81 and 5."
+                f"The {name} has {count} frames, but frames come as 4n + 1: the model is made for "
+                f"{DEFAULT_TIMING.window} and {DEFAULT_TIMING.motion}."
             )
     if timing.drop < 0 or timing.step < 1 or timing.window < timing.motion + KEY_COPIES:
         raise InputError(
             f"A window of {timing.window} frames with {timing.motion} motion frames and {timing.drop} dropped ones "
-            "leaves no new frames: the model is made for 81, 5 and 12."
+            f"leaves no new frames: the model is made for {DEFAULT_TIMING.window}, {DEFAULT_TIMING.motion} and "
+            f"{DEFAULT_TIMING.drop}."
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ...images.colour import ColourMatch
-from ...images.convert import signed, to_uint8
+from ...images.convert import tail_to_signed, to_uint8
 from ...recipes import LATENT_CHANNELS, PIXELS_PER_LATENT
 from ...vae.frames import Decode, decoded
 from .plan import LONGEST_PREFIX, RollPlan
@@ -75,7 +75,7 @@ def run_roll(
 
     Raises InputError for NaN or infinite frames; some may have been written then.
     """
-    prefix = tools.encode(signed(tail.frames[:, :, -roll.prefix_frames :]))
+    prefix = tools.encode(tail_to_signed(tail.frames[:, :, -roll.prefix_frames :]))
     height, width = tail.frames.shape[-2:]
     shape = (1, LATENT_CHANNELS, roll.latent_frames, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed))
@@ -83,7 +83,7 @@ def run_roll(
     cut = roll.kind == CUT
     if not cut:  # a continued shot is decoded together with its prefix
         latents = torch.cat([prefix.to(latents), latents], dim=2)
-    match = ColourMatch(signed(tail.anchor), 0.0 if cut else settings.colour_anchor)
+    match = ColourMatch(tail_to_signed(tail.anchor), 0.0 if cut else settings.colour_anchor)
     # A prefix must not reach across a cut: the shot before it is another picture.
     anchors, history = ([], []) if cut else ([tail.anchor], [tail.frames])
     for pixels in decoded(tools.decode, latents, roll.new_start, roll.new_start + roll.new_frames, "roll"):
@@ -103,4 +103,4 @@ def run_roll(
 
 def _like(pixels: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """The source's 8-bit tail in the form of the roll's."""
-    return pixels if pixels.dtype == other.dtype else signed(pixels).to(other.dtype)
+    return pixels if pixels.dtype == other.dtype else tail_to_signed(pixels).to(other.dtype)
