@@ -10,6 +10,7 @@ from .rotation import rotate
 
 # Rows of zeros have no scale of their own; this one leaves them zero.
 SMALLEST_SCALE = 1e-30
+CHUNK_ROWS = 2048  # whose float32 copy exists at a time
 # kind -> (dtype of the codes, the largest code).
 KINDS = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
 
@@ -73,7 +74,10 @@ class QuantisedRows:
 
     def unpacked(self) -> torch.Tensor:
         """x [..., K] in its dtype."""
-        return rotate(self.codes.float().mul_(self.scale), self.rotation).to(self.dtype)
+        x = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for some, place in zip(self.rows().split(CHUNK_ROWS), x.view(-1, x.shape[-1]).split(CHUNK_ROWS), strict=True):
+            place.copy_(rotate(some.codes.float().mul_(some.scale), self.rotation))
+        return x
 
 
 @overload

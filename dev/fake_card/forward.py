@@ -67,14 +67,12 @@ def open_host(card: Card, base: Path, **flags: Any) -> PackNodes:
 
 def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
     """What the second step of a case takes, after one that fills caches."""
-    dispatch = nodes.module("kernels.dispatch")
-    dispatch.MODE = "triton" if case.triton and card.has_triton else "eager"
+    nodes.module("kernels.dispatch").MODE = "triton"  # every backend, without a trial: there are no numbers
     ram = int(case.ram * GIB)
     memory = psutil.virtual_memory()._replace(total=ram, available=int(0.9 * ram))
     psutil.virtual_memory = lambda: memory
     with torch_device.measured(card) as meter, torch.no_grad():
-        if dispatch.MODE == "triton":
-            launches.install(nodes.module("kernels"), meter)
+        launches.install(nodes.module("kernels"), meter, case.triton and card.has_triton)
         step = Step(nodes, card, case, meter)
         before = meter.live[card.device]
         step()
@@ -151,7 +149,7 @@ class Step:
         management.current_loaded_models.clear()
 
     def __call__(self) -> None:
-        options = {**self.patcher.model_options["transformer_options"]}
+        options = {**self.patcher.model_options["transformer_options"], "uuids": ["prompt"] * self.case.batch}
         model = self.patcher.model
         out = model.apply_model(self.x, self.timestep, c_crossattn=self.text, transformer_options=options, **self.given)
         assert out.shape == self.x.shape and out.device == self.x.device, (out.shape, out.device)

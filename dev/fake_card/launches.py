@@ -104,8 +104,17 @@ def _modulated(g: Given) -> int:
     return tokens * sizes
 
 
-def install(package: ModuleType, meter: Meter) -> None:
-    """The Triton modules of the pack's `kernels` with stand-ins in the place of their kernels."""
+def install(package: ModuleType, meter: Meter, triton: bool = True) -> None:
+    """The Triton modules of the pack's `kernels` with stand-ins in the place of their kernels; without Triton they
+    leave all to the references.
+    """
+    kind = importlib.import_module(f"{package.__name__}.dispatch").Operation
+    for operation in (one for one in vars(package).values() if isinstance(one, kind)):
+        given = vars(operation).setdefault("given", operation._backend)
+        if isinstance(given, str) and given.startswith("triton_"):
+            operation._backend = given if triton else lambda *_, **__: NotImplemented
+    if not triton:
+        return
 
     def put(module: str, kernel: str, *how: Callable) -> None:
         holder = importlib.import_module(f"{package.__name__}.{module}")

@@ -105,19 +105,18 @@ class Network(SkyReelsTransformer):
             float32_time=spec.recipe.float32_time,
             run_block=BlockHooks(transformer_options, len(self.blocks), x, context),
             step_cache=self.step_cache,
+            # ComfyUI's names of the prompts that this forward is for.
+            conditioning=tuple(transformer_options.get("uuids", ())) or None,
             chunking=self._chunking(segments),
             rope=rope_of(transformer_options, self.rope_embedder),
             foreign_options=transformer_options if self._has_foreign_attention() else None,
         )
         given = {keyword: conditions[name] for keyword, name in AVATAR_INPUTS.items() if name in conditions}
         with applied(self, ((one.lora, one.strength, one.gains) for one in self.loras)):
-            velocity = self._in_memory(runtime, segments, timestep, context, **given)
-            # One look per forward, which takes seconds on the card: what goes on from here is hours of black frames.
-            finite = bool(torch.isfinite(velocity).all())
+            velocity, finite = self._looked_at(runtime, segments, timestep, context, **given)
             if not finite and chosen.backend is not None:
                 exact = dataclasses.replace(runtime, attention=kernels.attention)
-                velocity = self._in_memory(exact, segments, timestep, context, **given)
-                finite = bool(torch.isfinite(velocity).all())
+                velocity, finite = self._looked_at(exact, segments, timestep, context, **given)
                 if finite:
                     disable(chosen, x.device)
         if not finite:
@@ -126,6 +125,22 @@ class Network(SkyReelsTransformer):
                 "is too narrow: try the precision bf16 without LoRAs, then another file."
             )
         return velocity
+
+    def _looked_at(self, runtime: Runtime, segments, timestep, context, **given) -> tuple[torch.Tensor, bool]:
+        """The network's velocity, and whether it is finite: what goes on from what is not is hours of black frames.
+
+        The CPU looks at the card once a forward, which takes seconds there.
+        """
+        velocity = self._in_memory(runtime, segments, timestep, context, **given)
+        finite = torch.isfinite(velocity).all()
+        doubt = None if self.step_cache is None else self.step_cache.doubt
+        if bool(finite if doubt is None else finite & doubt):
+            return velocity, True
+        if self.step_cache is None or doubt is None or bool(doubt):
+            return velocity, False
+        # A node has changed the prompt under its name: what was cached of it was another's.
+        self.step_cache.distrust(runtime.conditioning)
+        return self._looked_at(runtime, segments, timestep, context, **given)
 
     def _has_foreign_attention(self) -> bool:
         attentions: list[Any] = [block.cross_attn for block in self.blocks]

@@ -3,7 +3,7 @@
 Sources: those of transformer.py. What runs between the matrix products is in kernels/, fused where a card can.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +52,7 @@ class Runtime:
     float32_time: frozenset[TimeStep] = frozenset(TimeStep)  # see recipes.Recipe
     run_block: Callable[..., torch.Tensor] = plain_block  # (index, block, x) -> output; block(x) may overwrite x
     step_cache: StepCache | None = None  # of the projections that are the same in every step; None makes them in each
+    conditioning: Hashable = None  # name of text, image and audio for step_cache, where they have one
     chunking: Chunking = USUAL  # of a long sequence
     rope: Rope = AS_TRAINED
     # ComfyUI's transformer_options where another node has replaced a cross-attention, which then needs the whole prompt
@@ -226,6 +227,7 @@ class SelfAttention(Attention):
                         tokens = overlap(own, chunk)
                         if tokens.start < tokens.stop:
                             made[:, overlap(chunk, own)] = layer(normed[:, tokens])
+                    del normed  # before the next chunk is normed
         return q, k, v
 
     def _norm_rope(self, x: torch.Tensor, norm: nn.Module, cos_sin: torch.Tensor, runtime: Runtime) -> torch.Tensor:

@@ -6,7 +6,7 @@ that computes and a queue that copies; n counts the blocks that wait:
     copying     copy n     | copy n + 1, into the other buffer | copy n + 2, once block n has computed
     computing              | block n, once copy n is done      | block n + 1, once copy n + 1 is done
 
-One queue waits for the other through events on the device; the CPU waits once, at the end, for the copies. Weights
+One queue waits for the other through events on the device, the CPU for none, unless a pass ends early. Weights
 never change, so nothing is copied back: a block's parameters lie in the buffer while it runs, and are the waiting ones
 again afterwards.
 """
@@ -130,6 +130,7 @@ class BlockStream:
         self.free: list[object] = []  # of each buffer: when its last block has computed
         self.ready: list[object] = [None] * len(self.waiting)
         self.rest: list[tuple[torch.Tensor, torch.Tensor]] = []  # copies that have yet to be begun
+        self.passed = False  # all blocks: then what computes has waited for every copy
 
     def open(self) -> None:
         """Takes the buffers and starts with the first block that waits."""
@@ -142,7 +143,7 @@ class BlockStream:
 
     def close(self) -> None:
         """Gives the buffers back once nothing is copied any more, also in the middle of a block."""
-        if self.buffers:
+        if self.buffers and not self.passed:
             self.queues.finish_copies()
         self.buffers, self.rest = [], []
 
@@ -159,6 +160,7 @@ class BlockStream:
             yield
         self.free[n % BLOCKS_AHEAD] = self.queues.computed()
         self._complete(n + 1)
+        self.passed = n + 1 == len(self.waiting)
 
     def wrap(self, run: Callable[..., T]) -> Callable[..., T]:
         """`run`, a Runtime's run_block, within `block`."""

@@ -23,6 +23,7 @@ class Entry:
     inputs: tuple[torch.Tensor | None, ...]
     values: dict = field(default_factory=dict)
     size: int = 0  # bytes of the values
+    names: set[Hashable] = field(default_factory=set)
 
 
 class StepCache:
@@ -30,26 +31,39 @@ class StepCache:
 
     limit: bytes that all values together may take; what does not fit is made anew each time. Inputs are compared by
     value, so a node that changes the prompt between steps gets what belongs to its prompt.
+    doubt: a bool on the device, whether the inputs of the last forward are those that its name stood for before; None
+    where that is known. To be looked at when the forward is done: the CPU need not wait for it before.
     """
 
     def __init__(self, limit: int):
         self.limit = limit
         self.entries: list[Entry] = []
+        self.doubt: torch.Tensor | None = None
+        self._changing: set[Hashable] = set()  # names that stood for several inputs
 
     @property
     def size(self) -> int:
         """Bytes of all values."""
         return sum(entry.size for entry in self.entries)
 
-    def for_inputs(self, *inputs: torch.Tensor | None) -> Cached:
+    def for_inputs(self, *inputs: torch.Tensor | None, name: Hashable = None) -> Cached:
         """cached(key, make) for a forward with these inputs: the value under the key, made by make() the first time.
 
         A value is a tensor or a tuple of tensors, and must not be written into. Within torch.compile all are made anew.
+        name: of the inputs, from their second forward on `doubt` says whether they are still the same; where they are
+        not, what the forward made is wrong, `distrust` is to be called, and it is to be made again.
         """
-        entry = next((entry for entry in self.entries if _equal(entry.inputs, inputs)), None)
+        self.doubt = None
+        entry = None
+        if name is not None and name not in self._changing:
+            entry = next((one for one in self.entries if name in one.names and _alike(one.inputs, inputs)), None)
+            self.doubt = None if entry is None else _compared(entry.inputs, inputs)
+        if entry is None:
+            entry = next((one for one in self.entries if _equal(one.inputs, inputs)), None)
         if entry is None:
             entry = Entry(inputs)
             self.entries = [*self.entries[1 - ENTRIES :], entry]
+        entry.names.add(name)
 
         def cached(key: Hashable, make: Callable[[], T]) -> T:
             if torch.compiler.is_compiling():  # a graph is for every step: what it holds must not differ between them
@@ -65,13 +79,26 @@ class StepCache:
 
         return cached
 
+    def distrust(self, name: Hashable) -> None:
+        """From now on inputs of this name are looked at before they are taken for those of an earlier forward."""
+        self._changing.add(name)
+
 
 def _equal(first: tuple, second: tuple) -> bool:
-    if [*map(_kind, first)] != [*map(_kind, second)]:
+    if not _alike(first, second):
         return False
-    # One look at the device, however many there are.
+    same = _compared(first, second)
+    return same is None or bool(same)
+
+
+def _compared(first: tuple, second: tuple) -> torch.Tensor | None:
+    """A bool on the device, whether all are equal: one look, however many there are. None where there is nothing."""
     same = [torch.eq(a, b).all() for a, b in zip(first, second, strict=True) if a is not None]
-    return not same or bool(torch.stack(same).all())
+    return torch.stack(same).all() if same else None
+
+
+def _alike(first: tuple, second: tuple) -> bool:
+    return [*map(_kind, first)] == [*map(_kind, second)]
 
 
 def _kind(tensor: torch.Tensor | None) -> tuple | None:

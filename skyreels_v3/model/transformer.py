@@ -129,7 +129,9 @@ class SkyReelsTransformer(nn.Module):
         # In one expression: a name would hold the patches for the whole forward, a tensor as large as the stream.
         x = torch.cat([rearrange(self.patch_embedding(s.latents), "b d t h w -> b (t h w) d") for s in segments], dim=1)
 
-        cached = uncached if runtime.step_cache is None else runtime.step_cache.for_inputs(text, image, audio)
+        cached, step_cache = uncached, runtime.step_cache
+        if step_cache is not None:
+            cached = step_cache.for_inputs(text, image, audio, name=runtime.conditioning)
         embedding, noisy, clean = self._time(timestep, layout.has_clean, x.dtype, runtime)
         prompt = cached("text", lambda: self._prompt(text, runtime.foreign_options is None))
         inputs = BlockInputs(

@@ -60,7 +60,7 @@ def resident(layers):
 def test_equal_numbers_whatever_the_copies_do(layers, late, pinned, waiting):
     with Trap(late, pinned=lambda source: pinned) as queues:
         assert torch.equal(run(layers, queues, waiting), resident(layers))
-    assert not queues.faults and not queues.pending
+    assert not queues.faults and not queues.pending and not queues.waits
     assert [id(source) for source in queues.copies] == [
         id(weight.tensor) for index in waiting for weight in weights_of(layers[index])
     ], "every weight once, in the order of the blocks"
@@ -114,7 +114,7 @@ def test_an_interrupt_in_any_block(layers, late, at):
     with Trap(late) as queues:
         with pytest.raises(Stop):
             run(layers, queues, compute=compute)
-        assert not queues.pending, "nothing is copied any more"
+        assert not queues.pending and queues.waits == 1, "nothing is copied any more"
         assert torch.equal(run(layers, queues), resident(layers))
 
 

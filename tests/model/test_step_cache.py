@@ -29,6 +29,23 @@ def test_equal_inputs_share_what_was_made():
     assert len(made) == 4
 
 
+def test_what_a_name_stands_for_is_asked_later():
+    """A second forward of a name takes what was made for the first, and `doubt` tells whether that was right."""
+    cache = StepCache(1000)
+
+    def value(seed: int, name: str) -> int:
+        return int(cache.for_inputs(tensors(seed)[0], None, name=name)("k", lambda: torch.tensor(seed)))
+
+    assert [value(1, "a"), value(2, "b")] == [1, 2] and cache.doubt is None
+    assert value(1, "a") == 1 and bool(cache.doubt)
+    assert value(3, "a") == 1 and not bool(cache.doubt)
+    cache.distrust("a")
+    assert [value(3, "a"), value(1, "a"), value(2, "a")] == [3, 1, 2] and cache.doubt is None
+    # A name of inputs of another kind is no reason to doubt.
+    cache.for_inputs(tensors(1)[0].double(), None, name="b")
+    assert cache.doubt is None
+
+
 def test_what_does_not_fit_is_made_each_time():
     cache = StepCache(20)
     cached = cache.for_inputs(*tensors(1))
@@ -91,3 +108,34 @@ def test_a_sampling_projects_its_prompt_once(pack_nodes, tmp_path):
     assert len(calls) in (1, 2)  # both prompts in one batch, or in turns
     patcher.callbacks.clear()
     assert torch.equal(sample(4, 1.0), kept) and len(calls) == 4
+
+
+def test_a_node_may_change_the_prompt_in_every_step(pack_nodes, tmp_path):
+    """ComfyUI's name of the prompt stays the same then."""
+    import comfy.sample
+
+    Job = pack_nodes.module("skyreels_v3.recipes").Job
+    condition = pack_nodes.module("nodes.network.condition")
+    path = write_transformer(tmp_path / "r2v.safetensors", Job.REFERENCE)
+    patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path))
+    texts = [torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    slots, latent = torch.zeros(1, 16, 4, 8, 12), torch.zeros(1, 16, 3, 8, 12)
+    pair = [condition.attach([[texts[0], {}]], condition.JobCondition(Job.REFERENCE, slots))] * 2
+    seen = []
+
+    def in_turns(apply_model, args):
+        seen.append(args["c"]["transformer_options"]["uuids"])
+        text = texts[len(seen) % 2].to(args["c"]["c_crossattn"])
+        return apply_model(args["input"], args["timestep"], **{**args["c"], "c_crossattn": text})
+
+    patcher.set_model_unet_function_wrapper(in_turns)
+
+    def sample():
+        seen.clear()
+        noise = comfy.sample.prepare_noise(latent, 5)
+        return comfy.sample.sample(patcher, noise, 4, 1.0, "euler", "simple", *pair, latent, seed=5)
+
+    cached = sample()
+    assert len(seen) == 4 and all(uuids == seen[0] for uuids in seen)
+    patcher.callbacks.clear()
+    assert torch.equal(cached, sample())

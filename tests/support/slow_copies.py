@@ -28,6 +28,7 @@ class Trap(TorchDispatchMode):
         self.read: dict[int, int] = {}  # address of a buffer -> the last operation that touched it
         self.taken = 0  # bytes of all buffers
         self.busy = False  # with what is not the computation
+        self.waits = 0  # of the CPU
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if not self.busy and not _is_view(function):
@@ -74,6 +75,7 @@ class Trap(TorchDispatchMode):
         self.known = max(self.known, event)
 
     def finish_copies(self) -> None:
+        self.waits += 1
         self._catch_up(self.issued)
 
     def _catch_up(self, event: int) -> None:
