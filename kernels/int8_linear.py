@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from .dispatch import normal, operation
 from .probes import probe
 from .quantise import quantised
-from .quantised_rows import Quantisation, QuantisedRows, quantise_rows
+from .quantised_rows import Quantisation, QuantisedRows, chunk_rows, quantise_rows
 from .rotation import is_power_of_4, rotate
 
 __all__ = ["has_int8_matmul", "int8_linear", "int8_matmul", "is_power_of_4", "quantise_rows", "rotate"]
 
-# Rows of x that are worked on at a time: bounds their float32 copies and the int32 result.
-CHUNK_ROWS = 2048
 EXACT_COLUMNS = 1024  # products of int8 that float32 sums without rounding: 1024 x 128 x 128 = 2^24
 
 
@@ -52,13 +50,19 @@ def int8_linear(
     """
     flat = flat_rows(x, rotation)
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
-    for chunk, place in zip(flat.split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+    size = chunk_rows(max(weight.shape))
+    for chunk, place in zip(flat.split(size), out.split(size)):
         rows = chunk if isinstance(chunk, QuantisedRows) else quantised(chunk, Quantisation("int8", rotation))
-        product = int8_matmul(rows.codes, weight).float().mul_(rows.scale).mul_(scale.reshape(1, -1))
-        if bias is not None:
-            product.add_(bias)
-        place.copy_(torch.ops.aten.gelu_(product, approximate="tanh") if gelu else product)
+        # No name for what is made: it would live on beside the next chunk's.
+        place.copy_(_scaled(int8_matmul(rows.codes, weight).float().mul_(rows.scale), scale, bias, gelu))
     return out.reshape(*x.shape[:-1], len(weight))
+
+
+def _scaled(product: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, gelu: bool) -> torch.Tensor:
+    product.mul_(scale.reshape(1, -1))
+    if bias is not None:
+        product.add_(bias)
+    return torch.ops.aten.gelu_(product, approximate="tanh") if gelu else product
 
 
 def flat_rows(x: torch.Tensor | QuantisedRows, rotation: int) -> torch.Tensor | QuantisedRows:

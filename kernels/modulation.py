@@ -52,10 +52,13 @@ def norm_modulate(
             return _norm_modulate(x.float(), shift, scale, eps).to(x.dtype)
     out = rows_like(x, quantise) if out is None else out
     for chunk, place in zip(x.split(CHUNK_TOKENS, dim=1), out.split(CHUNK_TOKENS, dim=1), strict=True):
-        y = _norm_modulate(chunk.float(), shift, scale, eps)
-        made: Any = y if quantise is None else quantised(y.to(x.dtype), quantise)  # of the same kind as place
-        place.copy_(made)
+        # No name for what is made: it would live on beside the next chunk's.
+        place.copy_(_as_wanted(_norm_modulate(chunk.float(), shift, scale, eps).to(x.dtype), quantise))
     return out
+
+
+def _as_wanted(y: torch.Tensor, quantise: Quantisation | None) -> Any:
+    return y if quantise is None else quantised(y, quantise)
 
 
 def _norm_modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:

@@ -40,11 +40,13 @@ def rotate_(x: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
             turned = torch.view_as_complex(chunk.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
             if chunk.dtype != torch.float32:
                 chunk.copy_(torch.view_as_real(turned).flatten(-2))
+            del turned  # before the next chunk's
             continue
         cos, sin = angles.unbind(-1)
         even, odd = chunk.float().unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
         chunk.copy_(turned.flatten(-2))
+        del even, odd, turned
     return x
 
 

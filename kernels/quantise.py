@@ -3,11 +3,8 @@
 import torch
 
 from .dispatch import normal, operation
-from .quantised_rows import Quantisation, QuantisedRows, quantise_rows, rows_like
+from .quantised_rows import Quantisation, QuantisedRows, chunk_rows, quantise_rows, rows_like
 from .rotation import rotate
-
-# Rows of x that are worked on at a time: bounds their float32 copies.
-CHUNK_ROWS = 2048
 
 
 def _sample(x, how):
@@ -18,7 +15,8 @@ def _sample(x, how):
 def quantised(x: torch.Tensor, how: Quantisation) -> QuantisedRows:
     """x [..., K] in any floating dtype -> its rows in 8 bits; K a multiple of the rotation."""
     out = rows_like(x, how).rows()
-    for chunk, place in zip(x.reshape(-1, x.shape[-1]).split(CHUNK_ROWS), out.split(CHUNK_ROWS)):
+    size = chunk_rows(x.shape[-1])
+    for chunk, place in zip(x.reshape(-1, x.shape[-1]).split(size), out.split(size)):
         codes, scale = quantise_rows(rotate(chunk, how.rotation), how.kind)
         place.codes.copy_(codes)
         place.scale.copy_(scale)

@@ -10,9 +10,15 @@ from .rotation import rotate
 
 # Rows of zeros have no scale of their own; this one leaves them zero.
 SMALLEST_SCALE = 1e-30
-CHUNK_ROWS = 2048  # whose float32 copy exists at a time
+# Of half precision numbers, how many have a float32 copy at a time.
+CHUNK = 2**24
 # kind -> (dtype of the codes, the largest code).
 KINDS = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
+
+
+def chunk_rows(width: int) -> int:
+    """Rows of `width` numbers that are worked on at a time; a round number for products."""
+    return max(128, CHUNK // width // 128 * 128)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class QuantisedRows:
     def unpacked(self) -> torch.Tensor:
         """x [..., K] in its dtype."""
         x = torch.empty(self.shape, dtype=self.dtype, device=self.device)
-        for some, place in zip(self.rows().split(CHUNK_ROWS), x.view(-1, x.shape[-1]).split(CHUNK_ROWS), strict=True):
+        size = chunk_rows(x.shape[-1])
+        for some, place in zip(self.rows().split(size), x.view(-1, x.shape[-1]).split(size), strict=True):
             place.copy_(rotate(some.codes.float().mul_(some.scale), self.rotation))
         return x
 
@@ -101,8 +108,8 @@ def quantise_rows(x: torch.Tensor, kind: str = "int8") -> tuple[torch.Tensor, to
     Symmetric: the largest number of a row has the largest code or its negative.
     """
     dtype, top = KINDS[kind]
-    x = x.float()
+    own, x = x.dtype != torch.float32, x.float()
     largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
     scale = (largest / top).clamp_(min=SMALLEST_SCALE)
-    codes = x / scale
+    codes = x.div_(scale) if own else x / scale
     return (codes.round_() if kind == "int8" else codes).to(dtype), scale

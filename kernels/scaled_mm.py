@@ -11,11 +11,11 @@ import torch
 from .fp8_linear import FP8, checked
 from .probes import probe
 from .quantise import quantised
-from .quantised_rows import QuantisedRows
+from .quantised_rows import QuantisedRows, chunk_rows
 
-# Rows of x that are quantised at a time: fills a large card, and bounds the codes; fewer where the sums are scaled
-# afterwards, in float32.
-CHUNK_ROWS, SCALED_ROWS = 32768, 2048
+# Rows of x that are quantised at a time: fills a large card, and bounds the codes. Fewer, see `chunk_rows`, where the
+# sums are scaled afterwards, in float32.
+CHUNK_ROWS = 32768
 # Row-wise scales come with bfloat16 results only.
 OUT = torch.bfloat16
 
@@ -36,7 +36,7 @@ def fp8_linear(x: torch.Tensor | QuantisedRows, weight, scale, bias=None):
     if len(flat) <= CHUNK_ROWS and x.dtype == OUT and multiply is _by_rows:
         return _by_rows(_rows(flat), weight, scales, bias).reshape(*x.shape[:-1], len(weight))
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
-    size = CHUNK_ROWS if multiply is _by_rows else SCALED_ROWS
+    size = CHUNK_ROWS if multiply is _by_rows else chunk_rows(max(weight.shape))
     for chunk, place in zip(flat.split(size), out.split(size)):
         place.copy_(multiply(_rows(chunk), weight, scales, bias))
     return out.reshape(*x.shape[:-1], len(weight))

@@ -29,6 +29,8 @@ from pack.dev.fake_card.profiles import CARDS, GIB, Card
 
 # Latent frames, height and width.
 SIZES = {
+    "480p9": (3, 60, 104),
+    "480p17": (5, 60, 104),
     "480p41": (11, 60, 104),
     "480p81": (21, 60, 104),
     "480p121": (31, 60, 104),

@@ -359,7 +359,7 @@ def test_fp8_products_where_rows_have_no_scale(dtype, monkeypatch):
         return multiply(a, b, row_scale, column_scale, **options)
 
     monkeypatch.setattr(torch, "_scaled_mm", whole_only)
-    monkeypatch.setattr(scaled_mm, "SCALED_ROWS", 20)
+    monkeypatch.setattr(scaled_mm, "chunk_rows", lambda width: 20)
     with fresh_probes():
         assert scaled_mm.has_fp8_matmul(x.device) and not scaled_mm.scales_rows(x.device)
         assert relative_error(scaled_mm.fp8_linear(x, codes, scale, bias).float(), wanted.float()) < 0.0078

@@ -104,7 +104,7 @@ def test_long_inputs_are_worked_on_in_pieces(monkeypatch):
     format, weight, x = Int8(), normal("weight", (7, 64)), normal("x", (2, 33, 64))
     parts = format.pack(weight)
     whole = format.linear(x, parts, 7, None)
-    monkeypatch.setattr(kernel, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(kernel, "chunk_rows", lambda width: 5)
     assert equal(format.linear(x, parts, 7, None), whole)
 
 
