@@ -147,8 +147,8 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         machine_of(self.model.load_device).check_forward(need)
         return f"about {gb(need)} for a window beside the weights"
 
-    def identity(self) -> tuple:
-        plan, asked, models = self.plan, self.request, model_stamps([self.model])
+    def identity(self, by_time: bool) -> tuple:
+        plan, asked, models = self.plan, self.request, model_stamps([self.model], by_time)
         texts, timing = asked.texts, plan.timing
         if plan.single:  # nothing comes between key frames
             texts, timing = replace(texts, connection=""), replace(timing, drop=0)

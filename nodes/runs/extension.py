@@ -92,9 +92,6 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         self.models = {job: model for job, model in models.by_job.items() if model is not None}
         for job, model in self.models.items():
             check_job(model, job)
-        self.model_keys = {
-            job: digest(node.inputs[ENTRIES[job]], model_stamps([model])) for job, model in self.models.items()
-        }
         self.plan, self.past = self._planned()
         self.windows = self.plan.rolls
         info = request.source.info
@@ -122,17 +119,18 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         machine_of(comfy.model_management.get_torch_device()).check_forward(max(needs))
         return f"about {gb(max(needs))} for the largest roll beside the weights"
 
-    def identity(self) -> tuple:
+    def identity(self, by_time: bool) -> tuple:
         settings, sampling, inputs = self.request.settings, self.request.sampling, self.node.inputs
         return (
             (inputs["clip"], inputs["vae"], self.past, settings, sampling.values),
             (self.file.rate, self.file.codec),
         )
 
-    def identity_of(self, window: RollPlan) -> list:
+    def identity_of(self, window: RollPlan, by_time: bool) -> list:
         """Not its line's number, which an added comment changes, and of the models the one that makes it."""
         lengths = window.prefix_frames, window.latent_frames, window.new_frames
-        return [window.kind, window.prompt, lengths, self.model_keys[window.job]]
+        model = digest(self.node.inputs[ENTRIES[window.job]], model_stamps([self.models[window.job]], by_time))
+        return [window.kind, window.prompt, lengths, model]
 
     def lead(self) -> Lead | None:
         """The source."""

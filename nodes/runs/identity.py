@@ -88,22 +88,26 @@ def declared_inputs(class_type: str) -> set[str] | None:
     return None if node is None else {name for group in node.INPUT_TYPES().values() for name in group}
 
 
-def file_stamps(paths: list[Path]) -> list[tuple[str, int, int]]:
-    """(name, size, time of change) of files: the same as long as they are."""
-    return [stamp_of(path).key for path in sorted(paths)]
+def file_stamps(paths: list[Path], by_time: bool = False) -> list[tuple]:
+    """(name, size, content) of files: the same as long as they are, and for copies on other machines.
+
+    by_time: with the time of change instead of the content, as keys of runs had it once.
+    """
+    stamps = [stamp_of(path) for path in sorted(paths)]
+    return [stamp.key if by_time else stamp.content_key for stamp in stamps]
 
 
-def model_stamps(models: Iterable) -> list[tuple]:
+def model_stamps(models: Iterable, by_time: bool = False) -> list[tuple]:
     """The checkpoints and LoRAs behind MODELs of Load Model, products of the artist's choice and an attention that
-    rounds: another one of these is another run. Exact attentions are one and the same.
+    rounds: another one of these is another run. Exact attentions are one and the same. by_time: see `file_stamps`.
     """
     stamps = []
     for model in models:
-        stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])))
+        stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])), by_time)
         products = model.cached_patcher_init[1][4]
         if products != Products.AUTO.value:
             stamps.append(("products", products))
-        stamps += [file.key for lora in attached(model) for file in lora.files]
+        stamps += [file.key if by_time else file.content_key for lora in attached(model) for file in lora.files]
         attending = attention.choose(
             model.model.diffusion_model.attention, model.load_device, model.model_options["transformer_options"]
         )

@@ -16,7 +16,7 @@ import av
 import torch
 
 from ...skyreels_v3.digest import chain_keys, digest
-from ...skyreels_v3.resume.folder import RunFolder
+from ...skyreels_v3.resume.folder import RunFolder, finished_parts
 from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
@@ -91,10 +91,13 @@ class ResumableRun(ABC, Generic[Window, State]):
         """What a window needs, in words. Raises InputError where no card like this can hold it."""
 
     @abstractmethod
-    def identity(self) -> tuple:
-        """All that every window follows from, see `digest.digest`: what changes here makes the whole run anew."""
+    def identity(self, by_time: bool) -> tuple:
+        """All that every window follows from, see `digest.digest`: what changes here makes the whole run anew.
 
-    def identity_of(self, window: Window) -> Any:
+        by_time: of `model_stamps`.
+        """
+
+    def identity_of(self, window: Window, by_time: bool) -> Any:
         """What a window adds to those before it: a change makes it and those behind it anew."""
         return window
 
@@ -126,9 +129,7 @@ class ResumableRun(ABC, Generic[Window, State]):
         """Makes what is not made yet, and the video of all of it."""
         started = time.perf_counter()
         versions.tell(self.node.id, self.plan.describe(), self.memory(), *self.notes)
-        # Pieces of two versions of the encoder cannot be joined.
-        base = digest((self.name, LAYOUT, av.__version__), *self.identity())
-        keys = [f"{self.unit}-{key}" for key in chain_keys(base, [self.identity_of(one) for one in self.windows])]
+        base, keys = self._keys()
         lead = self.lead()
         order = [lead.key, *keys] if lead else keys
         prune_runs()
@@ -157,6 +158,23 @@ class ResumableRun(ABC, Generic[Window, State]):
             count = folder.info(result)["frames"]
             folder.finish()
         return Finished(path, count, state, folder, done, len(keys), time.perf_counter() - started)
+
+    def _keys(self) -> tuple[str, list[str]]:
+        """The key of the run and those of its windows; the ones it would once have had, if it was begun with them."""
+        now = self._keys_by(False)
+        if self._begun(*now):
+            return now
+        once = self._keys_by(True)
+        return once if self._begun(*once) else now
+
+    def _begun(self, base: str, keys: Sequence[str]) -> bool:
+        return not {keys[0], *self.beside}.isdisjoint(finished_parts(jobs_folder(), f"{self.name}-{base}"))
+
+    def _keys_by(self, by_time: bool) -> tuple[str, list[str]]:
+        # Pieces of two versions of the encoder cannot be joined.
+        base = digest((self.name, LAYOUT, av.__version__), *self.identity(by_time))
+        parts = [self.identity_of(one, by_time) for one in self.windows]
+        return base, [f"{self.unit}-{key}" for key in chain_keys(base, parts)]
 
     def report(self, finished: Finished[State], *lines: str) -> str:
         """The plan, what this run made of it, and `lines`."""

@@ -243,6 +243,14 @@ class RunFolder:
                 path.unlink()
 
 
+def finished_parts(root: str | os.PathLike, key: str) -> tuple[str, ...]:
+    """Keys of the finished parts of the run in `root / key`, whoever uses it; none where there is no such run."""
+    with contextlib.suppress(OSError):
+        manifest = _manifest(Path(root) / key)
+        return tuple(manifest["parts"]) if manifest is not None and manifest["key"] == key else ()
+    return ()
+
+
 def prune(
     root: str | os.PathLike, keep: int = 3, days: float = 7.0, keep_names: Collection[str] = ()
 ) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -35,11 +36,20 @@ DEFAULTS = {
     **SIZE,
 }
 KEY = r"[a-z]+-[0-9a-f]{32}"
-KEPT = {
+# Of runs that were begun when models still counted by their files' times of change.
+KEPT_BY_TIME = {
     "extension-edaea3310b29c0d5bbf839ed87befe65": [
         "roll-e42e4c29e6b7892ba5d4983f94b88927",
         "roll-e5ee02fecf52c58bc9d952e8b73633ec",
         "video-55532760edd65149a0fbbf77eee9fd26",
+    ],
+    "source-1278251d9fa79444eac85923c2161039": [],
+}
+KEPT = {
+    "extension-edaea3310b29c0d5bbf839ed87befe65": [
+        "roll-a0bd20e600533ffb7aeaf138376bc316",
+        "roll-f4ed510e2228af79288a83e107e9a20a",
+        "video-f144e6452e2b38e6f7b45e8941e20edf",
     ],
     "source-1278251d9fa79444eac85923c2161039": [],
 }
@@ -174,13 +184,32 @@ def kept_parts(output: Path) -> dict[str, list[str]]:
     return {path.name: sorted({one.stem for one in path.iterdir() if re.match(KEY, one.name)}) for path in folders}
 
 
-def test_keys_of_kept_jobs_stay(extend, models, comfyui, tmp_path, monkeypatch):
+def check_keys(run, module, output: Path, monkeypatch, now: dict, once: dict, report: str) -> None:
+    """A run keeps its files under the keys `now`; one that was begun `once` goes on under those."""
+    with monkeypatch.context() as older:
+        kind = module("nodes.runs.resumable").ResumableRun
+        older.setattr(kind, "_keys", lambda self: self._keys_by(by_time=True))
+        run()
+        assert kept_parts(output) == once
+    assert report in run()[-1]
+    assert kept_parts(output) == once
+    shutil.rmtree(output)
+    run()
+    assert kept_parts(output) == now
+
+
+def test_keys_of_kept_jobs_stay(extend, models, pack_nodes, tmp_path, monkeypatch):
     """A release that computes other keys makes artists' unfinished jobs anew: these were computed once and stay."""
     monkeypatch.setattr(av, "__version__", "fixed")
     given = {name: of_file(models[name], tmp_path / f"{name}.safetensors") for name in ("model", "shot_model")}
+    given |= {"steps": 1, "guidance": 2.0, "negative": "dark", "colour_anchor": 0.5}
     script = "continue 0.5s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face."
-    extend(script, torch.full((30, 64, 96, 3), 0.5), **given, steps=1, guidance=2.0, negative="dark", colour_anchor=0.5)
-    assert kept_parts(tmp_path / "output") == KEPT
+
+    def run():
+        return extend(script, torch.full((30, 64, 96, 3), 0.5), **given)
+
+    made = "2 of 2 rolls were made before"
+    check_keys(run, pack_nodes.module, tmp_path / "output", monkeypatch, KEPT, KEPT_BY_TIME, made)
 
 
 def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, pack_nodes, monkeypatch):

@@ -283,8 +283,12 @@ def test_stamps_of_files_change_with_them(job_module, tmp_path):
     stamps = job_module.file_stamps(paths)
     assert [stamp[:2] for stamp in stamps] == [("a.safetensors", 4), ("b.safetensors", 4)]
     assert job_module.file_stamps(paths[::-1]) == stamps
+    once = job_module.file_stamps(paths, by_time=True)
     os.utime(paths[0], ns=(1, 1))
-    touched = job_module.file_stamps(paths)
-    assert touched[0] == stamps[0] and touched[1] != stamps[1]
+    assert job_module.file_stamps(paths) == stamps, "as a copy on another machine"
+    touched = job_module.file_stamps(paths, by_time=True)
+    assert touched[0] == once[0] and touched[1] != once[1]
+    paths[1].write_bytes(b"4321")
+    assert job_module.file_stamps(paths)[0] != stamps[0]
     paths[1].write_bytes(b"12345")
     assert job_module.file_stamps(paths)[0] != stamps[0]

@@ -6,6 +6,7 @@ import struct
 import pytest
 
 from pack.model_loaders.files.header import read_header
+from pack.model_loaders.files.stamps import stamp_of
 from pack.skyreels_v3.errors import InputError
 
 
@@ -62,3 +63,27 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert "device" in refusal(tmp_path / "pipe.safetensors")
+
+
+def test_copies_of_a_file_have_one_key_and_other_weights_another(tmp_path):
+    big = bytearray(os.urandom(5 << 20))
+    first, copy = tmp_path / "model.safetensors", tmp_path / "copy" / "model.safetensors"
+    copy.parent.mkdir()
+    for path in (first, copy):
+        path.write_bytes(big)
+    os.utime(copy, ns=(1, 1))
+    assert stamp_of(copy).content_key == stamp_of(first).content_key != stamp_of(first).key
+    keys = {stamp_of(first).content_key}
+    for place in (0, (2 << 20) + 7, len(big) - 1):
+        other = bytearray(big)
+        other[place : place + (1 << 17)] = bytes(1 << 17)
+        copy.write_bytes(other[: len(big)])
+        keys.add(stamp_of(copy).content_key)
+    assert len(keys) == 4
+    stamp = stamp_of(copy)
+    copy.unlink()
+    first.replace(copy)
+    assert stamp.content_key in keys, "of the file that it was, read before"
+    stamp = stamp_of(copy)
+    copy.unlink()
+    assert stamp.content_key == stamp.key, "of a file that nobody can read any more"
