@@ -20,7 +20,7 @@ from ..files.shards import Files, check_index, find_files, others_in, read_json,
 from ..files.stamps import FileStamp
 from ..files.tensor_info import printable, short, some
 from ..tensors.stored import BESIDE, MARKER, Part, StoredWeight, fits, part_of, stored_weights, summary
-from .other_models import refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
+from .other_models import is_lora, refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
 OTHER_PARTS = ("vae.", "first_stage_model.", "cond_stage_model.", "text_encoders.", "conditioner.", "clip_vision.")
@@ -34,7 +34,7 @@ NO_WEIGHTS = frozenset(
 COUNTERS = ("global_step", "step", "epoch", "iteration", "num_updates", "decay")
 WHOLE_NUMBERS = ("I64", "I32")
 FOLDERS_READ = 4  # a snapshot of the Hugging Face cache has its model's name four folders up
-AUDIO = "audio_proj."
+AUDIO = "audio_proj.", "audio_cross_attn."
 LINKS_FOLLOWED = 8
 LONGEST_KEY = 50  # signs of a key in a sentence
 
@@ -102,6 +102,7 @@ def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header
     name = title(place)
     headers = {file: read(file) for file in files.paths}
     if path.is_dir():
+        headers = _one_model(headers, name)
         headers |= _audio_layers(files, headers, read)
     left_out = _no_weights(headers)
     tensors = {key: info for header in headers.values() for key, info in header.tensors.items() if key not in left_out}
@@ -123,18 +124,28 @@ def open_checkpoint(path: Path, job: Job | None = None, read: Read = read_header
     shapes = {wan: weight.shape for wan, weight in weights.items()}
     params = params_from_shapes(shapes, _config(files, path, metadata))
     _check_complete(weights, params, name)
-    job, why = detect_job(params, _names(place), metadata, job, dialect.name)
+    said = place if len(headers) > 1 else next(iter(headers))
+    job, why = detect_job(params, _names(said), metadata, job, dialect.name)
     stamps = tuple(header.stamp for header in headers.values() if header.stamp is not None)
     return Checkpoint(
         tuple(headers), params, job, why, metadata, dialect.name, weights, tuple(sorted(left_out)), stamps
     )
 
 
+def _one_model(headers: Mapping[Path, Header], name: str) -> dict[Path, Header]:
+    """The files of a folder that are one model's: those without LoRAs. Raises InputError where they are several."""
+    models = {file: header for file, header in headers.items() if not is_lora(header.tensors)}
+    begun = [file.name for file, header in models.items() if find_dialect(header.tensors)]
+    if len(begun) > 1 and {*begun} == {file.name for file in models}:
+        raise InputError(f"{name} holds {some(begun, LONGEST_KEY)}, each a model: choose one of these files.")
+    return models or dict(headers)
+
+
 def _audio_layers(files: Files, headers: Mapping[Path, Header], read: Read) -> dict[Path, Header]:
     """The files with the audio layers that a folder may have beside the shards of the rest, as the official loader
-    reads every file of a folder. Raises InputError where there are several: which is meant, nobody can tell."""
+    reads every file of a folder. Raises InputError where several have the same: which is meant, nobody can tell."""
     own = {key for header in headers.values() for key in header.tensors}
-    if any(AUDIO in key for key in own):
+    if any(part in key for key in own for part in AUDIO):
         return {}
     found: dict[Path, Header] = {}
     for file in others_in(files.paths[0].parent, files):
@@ -142,9 +153,11 @@ def _audio_layers(files: Files, headers: Mapping[Path, Header], read: Read) -> d
             header = read(file)
         except InputError:  # another file, which may be anything
             continue
-        if any(AUDIO in key for key in header.tensors) and own.isdisjoint({*header.tensors} - _markers({file: header})):
+        has_audio = any(part in key for key in header.tensors for part in AUDIO)
+        if has_audio and own.isdisjoint({*header.tensors} - _markers({file: header})):
             found[file] = header
-    if len(found) > 1:
+    keys = [key for header in found.values() for key in {*header.tensors} - _markers(found)]
+    if len(keys) > len({*keys}):
         names = " and ".join(printable(file.name) for file in found)
         raise InputError(
             f"{title(files.paths[0].parent)} holds audio layers in {names}: leave one of these files there."

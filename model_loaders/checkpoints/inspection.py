@@ -131,7 +131,10 @@ def _models_in(folder: str, source: Source) -> list[str]:
     except InputError:
         return models
     # shards may have names of their own
-    return [] if {_path(folder) / model for model in models} <= set(whole.paths) else models
+    others = [model for model in models if _path(folder) / model not in whole.paths]
+    if len(whole.paths) == 1 or len(others) == len(models):
+        return models
+    return ["", *others] if others else []
 
 
 def _has_files(folder: str) -> bool:

@@ -21,6 +21,7 @@ from pack.model_loaders.architecture.jobs import METADATA_JOB, detect_job, job_i
 from pack.model_loaders.architecture.key_maps import DIFFUSERS, find_dialect
 from pack.model_loaders.architecture.params import expected_shapes, params_from_shapes
 from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
+from pack.model_loaders.checkpoints.inspection import inspect
 from pack.model_loaders.files.folders import model_entries
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
@@ -178,6 +179,38 @@ def test_audio_layers_in_a_file_beside_the_shards(tmp_path, index):
     save_file(audio, folder / "again.safetensors")  # which of them is meant, nobody can tell
     with pytest.raises(InputError, match=r"audio layers in again\.safetensors and talking\."):
         open_checkpoint(folder)
+
+
+def test_audio_layers_in_two_files_beside_the_shards(tmp_path):
+    folder = write_transformer(tmp_path / "A2V", Job.AVATAR, shards=2, index=False)
+    audio = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(path)
+        audio |= {key: tensors.pop(key) for key in list(tensors) if "audio_" in key or ".norm_x." in key}
+        save_file(tensors, path)
+    for number in range(2):
+        half = {key: audio[key] for key in audio if (key < "blocks.1") is bool(number)}
+        save_file({**half, "global_step": torch.tensor(7)}, folder / f"audio_{number}.safetensors")
+    check_weights(open_checkpoint(folder), TINY_AVATAR)
+
+
+def test_a_lora_beside_a_model_is_none_of_its_files(tmp_path):
+    pair = {f"diffusion_model.blocks.0.ffn.0.lora_{part}.weight": torch.ones(4, 4) for part in "AB"}
+    write_transformer(tmp_path / "mine" / "v2v.safetensors", Job.EXTENSION)
+    save_file(pair, tmp_path / "mine" / "style.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "mine")
+    assert checkpoint.job is Job.EXTENSION and [path.name for path in checkpoint.paths] == ["v2v.safetensors"]
+    weights = load_file(tmp_path / "mine" / "v2v.safetensors")
+    (tmp_path / "parts").mkdir()
+    for number in range(2):
+        save_file({key: weights[key] for key in list(weights)[number::2]}, tmp_path / "parts" / f"{number}.safetensors")
+    save_file(pair, tmp_path / "parts" / "style.safetensors")
+    check_weights(open_checkpoint(tmp_path / "parts"), TINY)
+    told = {Path(one.file).name: bool(one.problems) for one in inspect(str(tmp_path / "parts"))}
+    assert told == {"parts": False, "style.safetensors": True}
+    write_transformer(tmp_path / "mine" / "r2v.safetensors", Job.REFERENCE)
+    with pytest.raises(InputError, match=r"mine holds r2v\.safetensors, v2v\.safetensors, each a model: choose one"):
+        open_checkpoint(tmp_path / "mine")
 
 
 def test_files_that_tools_leave_beside_the_shards(tmp_path):
