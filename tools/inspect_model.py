@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from pack.model_loaders.checkpoints.inspection import Source, inspect
+from pack.model_loaders.files.tensor_info import printable
 from pack.tools.inspecting.addresses import is_address
 from pack.tools.inspecting.far import inspect_far
 from pack.tools.inspecting.here import plan_here
@@ -48,6 +50,15 @@ A file that is complete may still hold bad numbers: that shows only when it is l
 """
 
 
+def gigabytes(text: str) -> float:
+    """GB, written with or without a unit. Raises ArgumentTypeError for what is no amount of memory."""
+    found = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if found is None or not float(found[1].replace(",", ".")):
+        raise argparse.ArgumentTypeError(f"{printable(text)} is no amount of memory: write GB, such as 12 or 12GB")
+    power = "kmgt".index(found[2].lower() or "g") + 1
+    return float(found[1].replace(",", ".")) * (1024 if found[3] else 1000) ** power / 1e9
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, epilog=AFTER, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -55,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="a model file, a folder with a model or several, or a web address"
     )
-    parser.add_argument("--vram", type=float, metavar="GB", help="answer for a card with so much memory")
-    parser.add_argument("--ram", type=float, metavar="GB", help="answer for a machine with so much memory")
+    parser.add_argument("--vram", type=gigabytes, metavar="GB", help="answer for a card with so much memory")
+    parser.add_argument("--ram", type=gigabytes, metavar="GB", help="answer for a machine with so much memory")
     given = parser.parse_args(arguments)
     source = Source(plan=plan_here(given.vram, given.ram))
     # People see every letter of a name; what reads the lines gets ASCII, whichever encoding it expects.

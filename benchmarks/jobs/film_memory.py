@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))  # for `pack`
@@ -108,8 +109,6 @@ def film(base: Path, form: str, quick: bool) -> dict:
 
 def _memory(total: int):
     """What psutil says of a machine with so much RAM: pages of files can be dropped, other memory cannot."""
-    from types import SimpleNamespace
-
     return SimpleNamespace(total=total, available=total - OTHERS - pages.own_bytes())
 
 
@@ -189,7 +188,8 @@ def _steps(nodes: Any, card: Any, quick: bool) -> Iterator[dict]:
         for model in SAMPLED:
             start = time.perf_counter()
             if model not in loaded:
-                node = nodes.ready("SkyReelsLoadModel", unique_id=model, prompt=graph)
+                node = nodes.ready("SkyReelsLoadModel")
+                node.hidden = SimpleNamespace(unique_id=model, prompt=graph)
                 loaded[model] = node.execute(**inputs[model], job=MODELS[model]).args[0]
             load_s = time.perf_counter() - start
             case = forward.Case(job=MODELS[model], size="480p41" if quick else "480p121")

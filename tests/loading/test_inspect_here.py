@@ -1,5 +1,6 @@
 """What tools/inspect_model.py says of this machine: as Load Model and Plan would, from the header alone."""
 
+import argparse
 import json
 
 import pytest
@@ -76,12 +77,22 @@ def test_bytes_are_those_of_the_loaded_model(tmp_path, dialect, precision):
     assert abs(weights_bytes(checkpoint, precision) / loaded - 1) < 0.05  # scales of so narrow rows
 
 
+def test_amounts_of_memory():
+    written = {"12": 12, "12GB": 12, "12.5 g": 12.5, "12,5GB": 12.5, "16GiB": 16 * 1.024**3, "24576 MiB": 24 * 1.024**3}
+    assert {text: inspect_model.gigabytes(text) for text in written} == pytest.approx(written)
+    for text in ("", "x", "-3", "0", "nan", "12 GBs", "GB"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no amount of memory: write GB"):
+            inspect_model.gigabytes(text)
+
+
 def test_the_tool_says_it(tmp_path, capsys, monkeypatch):
     path = str(header_only(tmp_path / "r2v.safetensors", expected_shapes(R2V)))
     assert inspect_model.main([path, "--vram", "12", "--ram", "32"]) == 0
     line = json.loads(capsys.readouterr().out)
     check(line)
     assert "12.0 GB of VRAM" in line["here"][0] and line["here"][1].startswith("Precision int8")
+    inspect_model.main([path, "--vram", "12GB", "--ram=32 gb"])
+    assert json.loads(capsys.readouterr().out) == line
     inspect_model.main([path])
     line = json.loads(capsys.readouterr().out)
     check(line)

@@ -386,6 +386,18 @@ def test_addresses_that_are_none(given):
     assert "is no address of a model" in said and "secret" not in said
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("https://civitai.com/models/12345/a-name?modelVersionId=678&x=1", "civitai.com/api/download/models/678."),
+        ("civitai.com/models/12345", "civitai.com/api/download/models/NUMBER."),
+    ],
+)
+def test_a_page_at_civitai_is_no_file(given, wanted):
+    (said,) = only(given).problems
+    assert "is a page, not a file" in said and said.endswith(wanted)
+
+
 def test_addresses(tmp_path, monkeypatch):
     assert not is_address("C:\\models\\x.safetensors") and not is_address("models/x.safetensors")
     assert is_address("HTTPS://host/x.gguf") and is_address("hf.co/a/b")

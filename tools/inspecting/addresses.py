@@ -6,15 +6,16 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from ...model_loaders.files.folders import GGUF
 from ...model_loaders.files.shards import INDEX, SUFFIXES
+from ...model_loaders.files.tensor_info import printable
 from ...skyreels_v3.errors import InputError
 from .web import HUB, Web, origin, shown
 
 # Hosts that people write without https://
-KNOWN = ("huggingface.co/", "hf.co/", "hf-mirror.com/", "modelscope.cn/", "www.modelscope.cn/")
+KNOWN = ("huggingface.co/", "hf.co/", "hf-mirror.com/", "modelscope.cn/", "www.modelscope.cn/", "civitai.com/")
 HUGGING_FACE = re.compile(
     r"/(?P<name>[^/]+/[^/]+)"
     r"(?:/(?:blob|resolve|raw|tree)/(?P<revision>[^/]+)(?:/(?P<path>.+))?)?"
@@ -23,6 +24,8 @@ MODELSCOPE = re.compile(
     r"/models/(?P<name>[^/]+/[^/]+)"
     r"(?:/(?:file/view|resolve|tree)/(?P<revision>[^/]+)(?:/(?P<path>.+))?|/(?:summary|files))?"
 )
+# Its pages name no file; the addresses of its download buttons do.
+CIVITAI = re.compile(r"(?:www\.)?civitai\.[a-z]+/models/.*", re.IGNORECASE)
 MODELS = (*SUFFIXES, GGUF)  # ends of names
 QUOTED = "/%:@!$&'()*+,;=~?[]"  # signs that stay as they are in an address that people give
 MOST_PAGES = 20  # of a listing; Hugging Face's have 1000 files each
@@ -85,6 +88,12 @@ def place_of(address: str, hub: str) -> Place:
         raise InputError(
             f"{shown(address)} is no address of a model: copy the one of a file or of a repository, such as "
             f"{HUB}/Skywork/SkyReels-V3-R2V-14B."
+        )
+    if CIVITAI.fullmatch(f"{parts.hostname}{parts.path}"):
+        version = "".join(parse_qs(parts.query).get("modelVersionId", ["NUMBER"])[:1])
+        raise InputError(
+            f"{shown(address)} is a page, not a file: give the address of its download button, which looks like "
+            f"https://{parts.hostname}/api/download/models/{printable(version)}."
         )
     root, path = origin(parts.geturl()), quote(parts.path.rstrip("/"), QUOTED)
     if root in (HUB, "https://www.huggingface.co", "https://hf.co"):
