@@ -63,7 +63,8 @@ class Operation:
 
     def __call__(self, x, *args, **options):
         """x: a tensor or QuantisedRows, whose device decides; then whatever the reference takes."""
-        if MODE == "eager" or torch.compiler.is_compiling() or not self._is_for(x.device):
+        # A kernel cannot be launched for nothing, which is what a process may have of a shared sequence.
+        if MODE == "eager" or torch.compiler.is_compiling() or not self._is_for(x.device) or 0 in x.shape:
             return self.eager(x, *args, **options)
         if MODE == "triton":
             result = self.on_device(self._loaded(), x, *args, **options)

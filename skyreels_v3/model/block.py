@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ... import kernels
+from ...distributed.ranks import ALONE, Ranks, Share, overlap
 from ..recipes import TimeStep
 from .audio_attention import AudioAttention
 from .chunking import USUAL, Chunking
@@ -54,6 +55,7 @@ class Runtime:
     step_cache: StepCache | None = None  # of the projections that are the same in every step; None makes them in each
     conditioning: Hashable = None  # name of text, image and audio for step_cache, where they have one
     chunking: Chunking = USUAL  # of a long sequence
+    ranks: Ranks = ALONE  # the processes that share the sequence
     rope: Rope = AS_TRAINED
     # ComfyUI's transformer_options where another node has replaced a cross-attention, which then needs the whole prompt
     # and plain tensors; else None.
@@ -68,6 +70,7 @@ class BlockInputs:
     """What every block needs of one forward."""
 
     layout: Layout
+    share: Share  # what of the sequence is this process's; L are its tokens
     noisy: torch.Tensor  # modulation at the sampler's timestep [B or 1, 6, D] float32
     clean: torch.Tensor | None  # modulation at timestep 0 [1, 6, D] float32, where there are clean segments
     cos_sin: torch.Tensor  # rotary (cos, sin) [L, d / 2, 2]
@@ -80,19 +83,14 @@ class BlockInputs:
     cached: Cached = uncached  # for what is made of text, image and audio alone
 
     def modulation(self, own: torch.Tensor) -> Modulation:
-        """The modulation of every segment, with a block's `own` [1, 6, D] added."""
+        """The modulation of the tokens held, segment by segment, with a block's `own` [1, 6, D] added."""
         own = own.to(device=self.noisy.device, dtype=torch.float32)
-        noisy = self.noisy + own
+        noisy, held = self.noisy + own, self.share.held
         if self.clean is None:
-            return [(slice(0, self.layout.tokens), noisy)]
+            return [(slice(0, held.stop - held.start), noisy)]
         clean = self.clean + own
-        return [(slice(span.start, span.stop), clean if span.clean else noisy) for span in self.layout.spans]
-
-
-def overlap(span: slice, wanted: slice) -> slice:
-    """The range of `span` that lies in `wanted`, counted from the start of `wanted`; may be empty."""
-    start, stop = (min(max(edge, wanted.start), wanted.stop) - wanted.start for edge in (span.start, span.stop))
-    return slice(start, stop)
+        rows = [(slice(span.start, span.stop), clean if span.clean else noisy) for span in self.layout.spans]
+        return within(rows, held)
 
 
 def within(modulation: Modulation, wanted: slice) -> Modulation:
@@ -195,24 +193,34 @@ class SelfAttention(Attention):
     """Attention among all tokens of the sequence, without its output projection `o`."""
 
     def forward(self, x: torch.Tensor, modulation: Modulation, inputs: BlockInputs, wanted: slice):
-        """x [B, L, D] -> (output of the tokens `wanted` [B, n, D], their `SpeakerMap.positions` or None)."""
-        q, k, v = self._qkv(x, modulation, inputs.runtime.chunking, wanted)
-        q = self._norm_rope(q, self.norm_q, inputs.cos_sin[wanted], inputs.runtime)
+        """x [B, L, D] -> (output of the tokens `wanted` that are held [B, n, D], `SpeakerMap.positions` or None).
+
+        wanted: in the sequence.
+        """
+        own, chunking = overlap(wanted, inputs.share.held), inputs.runtime.chunking
+        q, k, v = self._qkv(x, modulation, chunking, own)
+        q = self._norm_rope(q, self.norm_q, inputs.cos_sin[own], inputs.runtime)
         k = self._norm_rope(k, self.norm_k, inputs.cos_sin, inputs.runtime)
         v = v.unflatten(-1, (self.heads, -1))
-        chunking = inputs.runtime.chunking
-        groups = chunking.head_groups if is_long(k, chunking) else 1
-        positions = None if inputs.speakers is None else inputs.speakers.positions(q, k, groups)
-        return self._attention(q, k, v, inputs.runtime), positions
+        # By the longest share, not by one's own: all processes exchange alike.
+        groups = chunking.head_groups if len(x) * inputs.share.longest > chunking.long else 1
+        positions = None if inputs.speakers is None else inputs.speakers.positions(q, k, groups, inputs.share)
+        return inputs.share.attend(q, k, v, wanted, inputs.runtime.attention, groups), positions
 
     def _qkv(
         self, x: torch.Tensor, modulation: Modulation, chunking: Chunking, wanted: slice
     ) -> tuple[torch.Tensor, ...]:
-        """x [B, L, D] normed, modulated and projected to q [B, n, D] of the tokens `wanted`, k and v [B, L, D]."""
+        """x [B, L, D] normed, modulated and projected to q [B, n, D] of the tokens `wanted`, k and v [B, L, D].
+
+        wanted: of the L tokens. Where there are none, as in a process that shares a sequence, no layer is called.
+        """
+        if not x.shape[1]:
+            return x, x, x
         how = shared_quantisation(x.device, self.q, self.k, self.v)
         if not is_long(x, chunking):
             normed = norm_modulate(x, modulation, self.eps, how)
-            return self.q(normed[:, wanted]), self.k(normed), self.v(normed)
+            asked = wanted.start < wanted.stop
+            return self.q(normed[:, wanted]) if asked else x[:, wanted], self.k(normed), self.v(normed)
         # The normed stream of a long sequence never exists as a whole: it would be one tensor in five. Nor do several
         # unpacked weights at once, which costs little more than norming the stream again.
         q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
@@ -234,16 +242,6 @@ class SelfAttention(Attention):
         """x [B, n, D] normed and rotated to its tokens' positions, [B, n, heads, d]; written into x."""
         weight, _ = runtime.affine(norm, x.device)
         return kernels.rms_norm_rope_(x, weight, cos_sin, self.heads, self.eps)
-
-    def _attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runtime: Runtime) -> torch.Tensor:
-        """Attention of all heads [B, L, D]; of a long sequence by groups of heads, written over their queries."""
-        if not is_long(k, runtime.chunking):
-            return runtime.attention(q, k, v)
-        for heads in torch.arange(self.heads).chunk(runtime.chunking.head_groups):
-            group = slice(int(heads[0]), int(heads[-1]) + 1)
-            # No name for the output: it would live on beside the next group's.
-            q[:, :, group] = runtime.attention(*(x[:, :, group] for x in (q, k, v))).unflatten(-1, (len(heads), -1))
-        return q.flatten(2)
 
 
 class CrossAttention(Attention):
@@ -309,11 +307,11 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, inputs: BlockInputs, wanted: slice | None = None) -> torch.Tensor:
         """x [B, L, D] -> [B, L, D], written into x.
 
-        wanted: the tokens whose output is used, None for all. Of the others only keys and values are made; they stay
-        as they were.
+        wanted: the tokens of the sequence whose output is used, None for all. Of the others only keys and values are
+        made; they stay as they were.
         """
         stream, modulation, runtime = x, inputs.modulation(self.modulation), inputs.runtime
-        wanted = wanted or slice(0, x.shape[1])
+        wanted = wanted or slice(0, inputs.layout.tokens)
         attended, positions = self.self_attn(x, modulation, inputs, wanted)
         prompt = self.cross_attn.keys(inputs)
         speech = None
@@ -321,7 +319,9 @@ class Block(nn.Module):
             speech = self.audio_cross_attn.keys(inputs.audio, positions, inputs.layout, inputs.cached)
 
         # From here on tokens do not depend on each other: a long sequence passes in chunks.
-        x, modulation = x[:, wanted], within(modulation, wanted)
+        held = inputs.share.held
+        mine = overlap(wanted, held)
+        x, modulation = x[:, mine], within(modulation, mine)
         chunks = chunks_of(x, runtime.chunking)
         with prepared(x, *self._called_repeatedly(stream, runtime.chunking, chunks, len(modulation))):
             for chunk in chunks:
@@ -337,7 +337,9 @@ class Block(nn.Module):
                 if speech is not None:
                     ungated, layer = [(slice(None), None)], self.audio_cross_attn.q_linear
                     y = self._add_norm(own, y, ungated, self.norm_x, layer, runtime)
-                    y = self.audio_cross_attn(y, speech, chunk, runtime.attention)
+                    first = held.start + mine.start
+                    place = slice(first + chunk.start, first + chunk.stop)
+                    y = self.audio_cross_attn(y, speech, place, runtime.attention)
 
                 how, addends = shared_quantisation(x.device, self.ffn[0]), _ranges(y, rows)
                 del y

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from ...distributed.ranks import ALONE, Share, overlap
 from ..errors import InputError
 from .sequence import Layout
 
@@ -72,11 +73,13 @@ class SpeakerMap:
         # A mask may be empty: its weights are zero, not zero over zero.
         return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map)
 
-    def positions(self, q: torch.Tensor, k: torch.Tensor, groups: int = 1) -> torch.Tensor:
-        """Rotary position of every video token [B, L, heads or 1] float32, from q and k [B, L, heads, d] after rotary.
+    def positions(self, q: torch.Tensor, k: torch.Tensor, groups: int = 1, share: Share | None = None) -> torch.Tensor:
+        """Rotary position of every video token [B, L, heads or 1] float32, from q and k [B, n, heads, d] after rotary.
 
-        The tokens of q are whole frames.  groups: of heads, one after the other.
+        groups: of heads, one after the other.  share: whose n tokens q and k are of the L, which are whole frames; None
+        for all of them.
         """
+        share = share or Share(ALONE, q.shape[1])
         classes, tokens = self.weights.shape
         # The official code averages two halves of the heads, so that an odd head out is left out.
         heads, dim = q.shape[2] // 2 * 2 or q.shape[2], q.shape[3]
@@ -84,18 +87,22 @@ class SpeakerMap:
         values = F.pad(self.weights.T, (0, dim - classes)).to(q)
         values = values[None, :, None].expand(q.shape[0], tokens, heads, dim)
         shares = q.new_zeros(*q.shape[:2], classes, dtype=torch.float32)
-        for some in torch.arange(heads).chunk(groups):
+        first = slice(0, tokens)
+        own = overlap(first, share.held)
+        keys = share.gathered(k[:, own, :heads], first)
+        for some in torch.arange(heads).chunk(groups) if q.shape[1] else ():
             group = slice(int(some[0]), int(some[-1]) + 1)
-            out = self.attention(q[:, :, group], k[:, :tokens, group], values[:, :, group], precise=True)
+            out = self.attention(q[:, :, group], keys[:, :, group], values[:, :, group], precise=True)
             shares += out.unflatten(-1, (len(some), dim))[..., :classes].float().sum(dim=2)
             del out
         shares /= heads
         people = torch.stack(
-            [spread(shares[..., i], low, high) for i, (low, high) in enumerate(PERSON_POSITIONS)]
+            [spread(shares[..., i], low, high, share) for i, (low, high) in enumerate(PERSON_POSITIONS)]
             + [torch.full_like(shares[..., 0], BACKGROUND_POSITION)],
             dim=-1,
         )
         positions = people.gather(-1, shares.argmax(dim=-1, keepdim=True))
+        positions = share.gathered(positions, slice(0, share.tokens))
         return _reshaped(positions, tokens, q.shape[2]) if self.position_map is PositionMap.OFFICIAL else positions
 
 
@@ -108,7 +115,7 @@ def _reshaped(positions: torch.Tensor, tokens: int, heads: int) -> torch.Tensor:
     return rearrange(maps[:, source], "b t h n -> b (t n) h")
 
 
-def spread(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """x [B, n] mapped so that each row's smallest value becomes `low` and its largest `high`."""
-    least, most = x.amin(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
+def spread(x: torch.Tensor, low: float, high: float, share: Share) -> torch.Tensor:
+    """x [B, n] mapped so that of each row of the whole sequence the least value becomes `low`, the largest `high`."""
+    least, most = share.extremes(x)
     return (x - least) / (most - least + 1e-8) * (high - low) + low

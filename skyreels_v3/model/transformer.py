@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import nn
 
 from ... import kernels
+from ...distributed.ranks import Share, overlap
 from ..errors import InputError
 from ..recipes import TimeStep
 from .audio_attention import AudioProjection
@@ -126,8 +127,8 @@ class SkyReelsTransformer(nn.Module):
         self._check(segments, text, image, audio)
         runtime = runtime or Runtime()
         layout = layout_of(segments, self.params.patch_size)
-        # In one expression: a name would hold the patches for the whole forward, a tensor as large as the stream.
-        x = torch.cat([rearrange(self.patch_embedding(s.latents), "b d t h w -> b (t h w) d") for s in segments], dim=1)
+        share = Share(runtime.ranks, layout.tokens)
+        x = self._embed(segments, layout, share.held)
 
         cached, step_cache = uncached, runtime.step_cache
         if step_cache is not None:
@@ -136,9 +137,10 @@ class SkyReelsTransformer(nn.Module):
         prompt = cached("text", lambda: self._prompt(text, runtime.foreign_options is None))
         inputs = BlockInputs(
             layout=layout,
+            share=share,
             noisy=noisy,
             clean=clean,
-            cos_sin=self.rotary.get(layout, x.device, runtime.rope),
+            cos_sin=self.rotary.get(layout, x.device, runtime.rope)[share.held],
             text=prompt[0],
             key_bias=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else cached("image", lambda: self.img_emb(image)),
@@ -152,7 +154,23 @@ class SkyReelsTransformer(nn.Module):
             wanted = predicted if index == len(self.blocks) - 1 else None
             x = runtime.run_block(index, lambda x, block=block, wanted=wanted: block(x, inputs, wanted), x)
 
-        return self._unpatchify(self.head(x[:, predicted], embedding), layout, layout.predicted.frames)
+        x = share.gathered(self.head(x[:, overlap(predicted, share.held)], embedding), predicted)
+        return self._unpatchify(x, layout, layout.predicted.frames)
+
+    def _embed(self, segments: Sequence[Segment], layout: Layout, held: slice) -> torch.Tensor:
+        """The tokens `held` of the sequence, [B, n, D]; of frames without one, nothing is made."""
+        latents, size = segments[0].latents, layout.height * layout.width
+        if held.start == held.stop:
+            return latents.new_empty(len(latents), 0, self.params.dim)
+        parts = []
+        for segment, span in zip(segments, layout.spans):
+            own = overlap(held, slice(span.start, span.stop))
+            if own.start == own.stop:
+                continue
+            frames = slice(own.start // size, -(-own.stop // size))
+            made = self.patch_embedding(segment.latents[:, :, frames]).flatten(2).transpose(1, 2)
+            parts.append(made[:, own.start - frames.start * size : own.stop - frames.start * size])
+        return torch.cat(parts, dim=1)
 
     def _prompt(self, text: torch.Tensor, merge: bool) -> tuple[torch.Tensor, ...]:
         """The prompt at the model's width, and the bias of its keys where one stands for many."""

@@ -3,12 +3,14 @@
 What a file checks is told by its name, which contains one of the kinds registered in KINDS (the longest counts).
 """
 
+import argparse
 import importlib
 import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from pack.dev.setup.environment import comfyui_path
+from pack.distributed.ranks import ALONE, Ranks
 from pack.model_loaders.architecture.key_maps import find_dialect
 from pack.skyreels_v3.images.colour import ColourMatch
 from pack.skyreels_v3.images.convert import to_rgb8
@@ -34,7 +37,7 @@ from pack.skyreels_v3.jobs.reference import encode_references, plan_reference
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments, shot_segments
 from pack.skyreels_v3.model.speaker_map import PositionMap
-from pack.skyreels_v3.model.transformer import SkyReelsTransformer
+from pack.skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from pack.skyreels_v3.recipes import RECIPES, Job, latent_frames
 from pack.skyreels_v3.sampling.guidance import Branch, avatar_branches, reference_branches
 from pack.skyreels_v3.sampling.schedule import euler_sigmas, integer_timestep, timesteps_of, unipc_sigmas
@@ -46,6 +49,7 @@ from pack.skyreels_v3.speech.recording import SAMPLE_RATE
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.tests.support.golden import Golden, normal, pixels, read, relative_error
 from pack.tests.support.guided import guided
+from pack.tests.support.processes import Processes
 
 NETWORK = 1e-4  # relative error of networks and latents
 SIGMA = 1e-6
@@ -98,6 +102,9 @@ def run(path: str | Path) -> list[Check]:
     return checks
 
 
+_ranks = ALONE  # that share the sequences of `network`: set where a process runs goldens together with others
+
+
 def network(golden: Golden) -> SkyReelsTransformer:
     """The transformer of a golden with its weights, sized by the shapes of the weights."""
     weights = golden.weights()
@@ -106,6 +113,7 @@ def network(golden: Golden) -> SkyReelsTransformer:
     weights = {names[name.removeprefix(prefix)]: weight for name, weight in weights.items()}
     model = SkyReelsTransformer(params_of(golden, weights), device="meta")
     model.load_state_dict(weights, assign=True)
+    model.forward = partial(model.forward, runtime=Runtime(ranks=_ranks))
     return model.eval()
 
 
@@ -505,26 +513,47 @@ def plans(golden: Golden) -> Iterable[Check]:
             yield Check(f"{job} {length}", float(PLANS[job](int(length)) != wanted), EXACT)
 
 
-def main(paths: list[str]) -> int:
-    """Prints one line a file; 0 where all passed, 1 where one did not, 2 where none was given."""
-    if not paths:
-        print("usage: python tests/goldens.py FILE...", file=sys.stderr)
-        return 2
-    failed = False
+def lines(ranks: Ranks, paths: Sequence[str]) -> list[tuple[str, bool]]:
+    """One line a file and whether it passed. ranks: the processes that share every sequence of a network."""
+    global _ranks
+    _ranks, found = ranks, []
     for path in paths:
         name = Path(path).name
         try:
             checks = run(path)
         except Exception as error:  # one bad file must not hide the others
-            print(f"{name}  -  FAIL  {type(error).__name__}: {error}")
-            failed = True
+            found.append((f"{name}  -  FAIL  {type(error).__name__}: {error}", False))
             continue
         bad = [check for check in checks if not check.passed]
-        failed = failed or bool(bad)
         worst = max(check.error for check in checks)
         reason = "".join(f"  {check.what}: {check.error:.3g} > {check.tolerance:g}" for check in bad[:3])
-        print(f"{name}  {worst:.2e}  {'FAIL' if bad else 'ok'}{reason}")
-    return int(failed)
+        found.append((f"{name}  {worst:.2e}  {'FAIL' if bad else 'ok'}{reason}", not bad))
+    _ranks = ALONE
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Prints one line a file; 0 where all passed, 1 where one did not, 2 where none was given."""
+    parser = argparse.ArgumentParser(prog="python tests/goldens.py")
+    parser.add_argument("--ranks", type=int, default=1, help="processes that share the sequences of networks (gloo)")
+    parser.add_argument("paths", nargs="*", metavar="FILE")
+    given = parser.parse_args(arguments)
+    if not given.paths or given.ranks < 1:
+        parser.print_usage(sys.stderr)
+        return 2
+    if given.ranks == 1:
+        found = lines(ALONE, given.paths)
+    else:
+        processes = Processes(given.ranks)
+        each = [processes.call(lines, [path]) for path in given.paths]
+        processes.close()
+        found = [
+            own if all(other == [own] for other in others) else (f"{own[0]}  FAIL  the processes differ", False)
+            for [own], *others in each
+        ]
+    for line, _ in found:
+        print(line)
+    return int(not all(passed for _, passed in found))
 
 
 if __name__ == "__main__":

@@ -212,15 +212,15 @@ def test_out_of_memory_steps_down(pack_nodes, tmp_path, monkeypatch, how):
     wanted, tried, failures = sample(), [], [1]
     failure = OUT_OF_MEMORY[how]
 
-    def attend(q, k, v, runtime):
-        tried.append(runtime.chunking)
+    def project(x, modulation, chunking, wanted):
+        tried.append(chunking)
         if failures:
             failures.pop()
             raise failure
-        return type(layer)._attention(layer, q, k, v, runtime)
+        return type(layer)._qkv(layer, x, modulation, chunking, wanted)
 
     layer = network.blocks[1].self_attn
-    layer._attention = attend
+    layer._qkv = project
     torch.testing.assert_close(sample(), wanted, rtol=1e-5, atol=1e-5)
     assert tried == [levels[0], levels[1], levels[1]]
     sample()

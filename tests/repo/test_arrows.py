@@ -52,7 +52,8 @@ skyreels_v3/jobs/spec
 skyreels_v3/jobs/reference skyreels_v3/jobs/forecast skyreels_v3/jobs/extension skyreels_v3/jobs/avatar
 skyreels_v3/speech skyreels_v3/video
 skyreels_v3/jobs/table skyreels_v3/images skyreels_v3/sampling skyreels_v3/vae skyreels_v3/model
-kernels
+distributed/joining
+kernels distributed/ranks
 skyreels_v3/digest skyreels_v3/errors skyreels_v3/container skyreels_v3/cpu_memory skyreels_v3/recipes skyreels_v3/units
 """
 FLOOR = {name: number for number, line in enumerate(FLOORS.split("\n")) for name in line.split()}

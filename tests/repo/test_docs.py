@@ -36,7 +36,7 @@ def schemas() -> list[dict[str, ast.expr]]:
 def literals() -> str:
     """Every text in the pack's code, one after the other, its values left out."""
     found = []
-    for folder in ("nodes", "skyreels_v3", "model_loaders", "formats", "kernels"):
+    for folder in ("nodes", "skyreels_v3", "model_loaders", "formats", "kernels", "distributed"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):

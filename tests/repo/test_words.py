@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-AREAS = ("skyreels_v3", "nodes", "model_loaders", "formats", "kernels")
+AREAS = ("skyreels_v3", "nodes", "model_loaders", "formats", "kernels", "distributed")
 
 
 def glossary() -> Iterator[tuple[str, set[str]]]:
