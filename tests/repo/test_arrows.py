@@ -47,7 +47,7 @@ model_loaders/architecture
 model_loaders/tensors
 model_loaders/files
 formats
-skyreels_v3/resume skyreels_v3/jobs/budget
+skyreels_v3/resume skyreels_v3/jobs/budget skyreels_v3/jobs/film
 skyreels_v3/jobs/spec
 skyreels_v3/jobs/reference skyreels_v3/jobs/forecast skyreels_v3/jobs/extension skyreels_v3/jobs/avatar
 skyreels_v3/speech skyreels_v3/video

@@ -124,7 +124,7 @@ def read_lines(text: str) -> tuple[tuple[Line, ...], dict[int, str]]:
     lines, wrong, total = [], marked.wrong, Fraction(0)
     for number, written in marked.lines:
         try:
-            line, begins = _parse_line(number, written)
+            line, begins = parse_line(number, written)
             if line.automatic and number in marked.outside and not has_cut_tag(line.prompt):
                 raise InputError(f"Line {number} stands outside of the code fence: take it out, or the ``` marks.")
             if begins is not None and begins != total and not wrong:
@@ -146,7 +146,13 @@ def has_cut_tag(prompt: str) -> bool:
     return _TAG.match(plain(prompt)) is not None
 
 
-def _parse_line(number: int, written: str) -> tuple[Line, Fraction | None]:
+def is_misplaced(prompt: str) -> str:
+    """An order or a length inside of a prompt, where none is read; "" without one."""
+    found = _MISPLACED.search(plain(prompt))
+    return found[0].strip() if found else ""
+
+
+def parse_line(number: int, written: str) -> tuple[Line, Fraction | None]:
     """The line of a text that is not blank, and when it says to begin. Raises InputError that names the line."""
     label = _LABEL.match(plain(written))  # `Shot 2: cut 4s: ...`
     order = _order(number, written[label.end() :] if label else written)
@@ -303,10 +309,10 @@ def _check_prompt(number: int, kind: str, order: _Order, prompt: str) -> None:
     """Raises InputError for a prompt that holds an order or a length: the model would be told them as if to be seen."""
     text = plain(prompt)
     slip = _SLIP.match(text) if order.kind is None else None
-    misplaced = _MISPLACED.search(text)
+    misplaced = is_misplaced(prompt)
     if misplaced:
         raise InputError(
-            f"Line {number} holds {misplaced[0].strip()!r} inside of its prompt: give each shot a line of its own, its "
+            f"Line {number} holds {misplaced!r} inside of its prompt: give each shot a line of its own, its "
             f"length first, such as `{kind} 5s: ...`."
         )
     if slip:

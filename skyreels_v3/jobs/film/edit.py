@@ -1,0 +1,63 @@
+"""Changes of one option on one line of a film's script: what the cards on the page do. Needs no torch."""
+
+import re
+from dataclasses import replace
+
+from ...errors import InputError
+from ..extension.script_marks import plain
+from .options import read_options
+from .script import read_film
+
+_ENDS = re.compile("(\r\n|[\r\n\v\f\x85\u2028\u2029])")
+
+
+def edited(text: str, number: int, word: str, value: str | None) -> str:
+    """The script with an option of line `number` set, or taken out where `value` is None; "" is for a word alone.
+
+    All else stays as it was written. A line that is no right line of the script is left alone, and so is the whole
+    where the result would not be read as that option.
+    """
+    parts = _ENDS.split(text)
+    place = 2 * (number - 1)
+    before = {line.number: line for line in read_film(text)[0]}
+    if number not in before or place >= len(parts):
+        return text
+    line = parts[place]
+    opened, close = _braces(line)
+    written = [part.strip() for part in line[opened + 1 : close].split(",")] if close > opened else []
+    kept = [part for part in written if part and re.split(r"[\s=:]", plain(part), maxsplit=1)[0].lower() != word]
+    if value is not None:
+        kept.append(f"{word} {value}".strip())
+    braces = f"{{{', '.join(kept)}}}" if kept else ""
+    if close > opened:
+        start, end = line[:opened].rstrip(), line[close + 1 :]
+        changed = f"{start}{' ' if braces else ''}{braces}{end}"
+    else:
+        colon = _head_end(line)
+        changed = f"{line[:colon].rstrip()} {braces}{line[colon:]}" if braces else line
+    result = "".join([*parts[:place], changed, *parts[place + 1 :]])
+    after = {line.number: line for line in read_film(result)[0]}
+    try:
+        wanted = read_options(number, before[number].kind, ", ".join(kept))
+    except InputError:
+        return text
+    return result if after.get(number) == replace(before[number], options=wanted) else text
+
+
+def _braces(line: str) -> tuple[int, int]:
+    """Where the line's options open and close; (0, 0) without any."""
+    text = plain(line)
+    opened = text.find("{")
+    close = text.find("}", opened)
+    return (opened, close) if 0 <= opened < close and opened < _head_end(line) else (0, 0)
+
+
+def _head_end(line: str) -> int:
+    """Where the colon before the prompt is; the end of a line without one."""
+    depth, end = 0, None
+    for place, sign in enumerate(plain(line)):
+        depth += (sign in "[{") - (sign in "]}")
+        if sign == ":" and depth <= 0:
+            end = place
+            break
+    return len(line.rstrip()) if end is None else end

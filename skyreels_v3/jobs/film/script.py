@@ -1,0 +1,311 @@
+"""The script of a film: one line for each shot, as an artist writes it. Needs no torch.
+
+    scene 5s [anna, cafe]: Anna comes into the cafe and looks round.
+    continue 8s: She walks to the window.
+    cut 4s {seed 7}: [ZOOM_IN_CUT] The scene cuts from the cafe to her face.
+    speak [anna: hello.wav]: Anna talks to somebody outside the window.
+    clip harbour.mp4 3s-8s
+
+All that Extend Video's script may be (`extension.script`) is valid here too. `read_film` reads what one line says by
+itself; whether its names, files and models are there is asked in `check`.
+"""
+
+import re
+from fractions import Fraction
+
+from ...errors import InputError
+from ..extension.script import (
+    CONTINUE,
+    DEFAULT_SECONDS,
+    MAX_SECONDS,
+    MAX_TOLD,
+    SHORTEST,
+    has_cut_tag,
+    is_misplaced,
+    parse_line,
+)
+from ..extension.script_marks import plain, read_marked, unwrapped
+from .head import Head, read_head
+from .line import CLIP, SCENE, SPEAK, FilmLine, Options, Voice
+from .options import WORDS, read_options
+
+MAX_SCENE = 30  # seconds: of the reference job
+MAX_REFERENCES, MAX_VOICES = 4, 2
+EXAMPLES = {
+    SCENE: "`scene 5s [anna, cafe]: Anna looks round.`",
+    SPEAK: "`speak [anna: hello.wav]: Anna talks.`",
+    CLIP: "`clip harbour.mp4 3s-8s`",
+}
+
+_KEYWORDS = {
+    **{"scene": SCENE, "场景": SCENE, "場景": SCENE},
+    **{"speak": SPEAK, "说话": SPEAK, "說話": SPEAK},
+    **{"clip": CLIP, "片段": CLIP},
+}
+_KEYWORD = re.compile("|".join(word + r"(?![^\W\d])" if word.isascii() else word for word in _KEYWORDS), re.IGNORECASE)
+_LENGTH = re.compile(
+    r"(?:for )?(\d{1,20}(?:[.,]\d{0,20})?|[.,]\d{1,20})\s*(s|sec\.?|secs|seconds?|秒钟?)?", re.IGNORECASE
+)
+# Braces belong to the order of a line where nothing but that stands before them: `Shot 2: cut 4s {seed 7}: ...`.
+_BEFORE = re.compile(
+    r"([^:{\[]{1,30}?[:|.)-]\s*)?([\[(]?\s*(continue|cut)(?![^\W\d])|继续|繼續|续写|切)[^:{]{0,30}(\[[^\]]*\]\s*)?"
+    r"|\s*(\[\s*\w[\w\s-]*\]\s*)?",
+    re.IGNORECASE,
+)
+_OPTIONS = re.compile(rf"\{{\s*(?:{'|'.join(WORDS)})\b[^}}]*\}}", re.IGNORECASE)
+_LISTED = re.compile(r"(?:continue|cut)(?![^\W\d])[^:\[]*\[([^\]]*)\][^:]*:", re.IGNORECASE)
+_MOMENT = r"(?:\d{1,2}:){0,2}\d{1,4}(?:[.,]\d{1,6})?"
+_UNIT = r"\s*(?:s|sec\.?|secs|seconds?|秒钟?)?"
+_SPAN = re.compile(
+    rf"(?:^|\s)(?P<start>{_MOMENT}){_UNIT}(?:\s*(?P<to>-|~|–|to)\s*(?:(?P<stop>{_MOMENT}){_UNIT})?)?$", re.I
+)
+_FILE = re.compile(r"\.\w{2,5}$")
+
+
+def parse_film(text: str) -> tuple[FilmLine, ...]:
+    """The shots of a film's script, in order.
+
+    Raises InputError with one sentence for each wrong line (the first five), for a script without a line, and for one
+    that makes more than MAX_SECONDS in all.
+    """
+    lines, wrong = read_film(text)
+    if wrong:
+        raise told(wrong)
+    if not lines:
+        raise InputError(f"The script is empty, but it needs a line for each shot, such as {EXAMPLES[SCENE]}.")
+    total = sum(line.seconds or 0 for line in lines)
+    if total > MAX_SECONDS:
+        raise InputError(
+            f"The script makes {float(total):g} s in all, but at most {MAX_SECONDS} s are made in one film: take lines "
+            "out, and put the finished film into the next script as a `clip`."
+        )
+    return lines
+
+
+def told(wrong: dict[int, str]) -> InputError:
+    """One error for the wrong lines of a script: the first five, and how many more there are."""
+    more = len(wrong) - MAX_TOLD
+    said = [wrong[number] for number in sorted(wrong)][:MAX_TOLD]
+    return InputError(" ".join(said + ([f"{more} more lines are wrong."] if more > 0 else [])))
+
+
+def read_film(text: str) -> tuple[tuple[FilmLine, ...], dict[int, str]]:
+    """The right lines of a film's script in order, and of each wrong one, by its number, a sentence on what to do."""
+    marked = read_marked(text)
+    lines, wrong = [], marked.wrong
+    total: Fraction | None = Fraction(0)  # seconds of the lines so far, None behind a recording or whole footage
+    for number, written in marked.lines:
+        try:
+            line, begins, automatic = _film_line(number, written)
+            if automatic and number in marked.outside and not has_cut_tag(line.prompt):
+                raise InputError(f"Line {number} stands outside of the code fence: take it out, or the ``` marks.")
+            if begins is not None and total is not None and begins != total and not wrong:
+                raise InputError(
+                    f"Line {number} begins at {float(begins):g} s, but the lines before it end at {float(total):g} s: "
+                    "let each begin where the one before ends, the first at 0 s, or write lengths, as in "
+                    f"`{line.kind} {float(line.seconds or 0):g}s: ...`."
+                )
+        except InputError as error:
+            wrong[number] = str(error)
+            continue
+        lines.append(line)
+        length = line.stop - line.start if line.stop is not None else line.seconds
+        total = None if total is None or length is None else total + length
+    return tuple(lines), wrong
+
+
+def _film_line(number: int, written: str) -> tuple[FilmLine, Fraction | None, bool]:
+    """The line, when it says to begin, and whether it is a prompt without a keyword."""
+    text = plain(written)
+    keyword = _KEYWORD.match(text)
+    kind = _KEYWORDS[keyword[0].lower()] if keyword else None
+    if kind == CLIP and keyword:
+        clip = _clip(number, written, keyword.end())
+        if clip is not None:
+            return clip, None, False
+    elif kind and keyword:
+        head = read_head(number, text, keyword.end())
+        if _is_order(kind, head):
+            return _ordered(number, kind, head, written), None, False
+    return _extended(number, written)
+
+
+def _is_order(kind: str, head: Head) -> bool:
+    """Whether what follows a keyword makes it one: `Scene 2: She walks on.` and `Speak softly.` are prompts."""
+    listed = head.references is not None or head.options is not None
+    length = _LENGTH.fullmatch(head.words)
+    if head.prompt is None and not listed:
+        return False
+    return listed or not head.words or (kind == SCENE and length is not None and length[2] is not None)
+
+
+def _ordered(number: int, kind: str, head: Head, written: str) -> FilmLine:
+    """A scene or a speak."""
+    if head.twice:
+        raise InputError(f"Line {number} has two brackets of one kind: write all of them in one, with commas between.")
+    if head.prompt is None:
+        raise InputError(f"Line {number} has no colon before its prompt: write it as in {EXAMPLES[kind]}.")
+    options = read_options(number, kind, head.options or "")
+    prompt = unwrapped(written[head.prompt :])
+    if not prompt:
+        raise InputError(f"Line {number} has no prompt: say what is to be seen.")
+    _check_prompt(number, kind, prompt)
+    items = [item.strip() for item in re.split("[,;、]", head.references or "") if item.strip()]
+    if kind == SCENE:
+        return FilmLine(
+            number, kind, _scene_seconds(number, head.words), prompt, _references(number, items), options=options
+        )
+    if head.words:
+        raise InputError(
+            f"Line {number} has {head.words!r} behind `speak`, but the recording says how long it is: write "
+            f"{EXAMPLES[SPEAK]}."
+        )
+    return FilmLine(number, kind, None, prompt, voices=_voices(number, items), options=options)
+
+
+def _scene_seconds(number: int, words: str) -> Fraction:
+    if not words:
+        return DEFAULT_SECONDS
+    length = _LENGTH.fullmatch(words)
+    if length is None:
+        raise InputError(
+            f"Line {number} has the length {words[:40]!r}, but a number of seconds is needed, as in {EXAMPLES[SCENE]}."
+        )
+    seconds = Fraction(length[1].replace(",", ".").rstrip("."))
+    if seconds < SHORTEST:
+        raise InputError(f"Line {number} is {words} long, but it must be at least a frame, 1/24 s.")
+    if seconds > MAX_SCENE:
+        raise InputError(
+            f"Line {number} is a scene of {float(seconds):g} s, but at most {MAX_SCENE} s are made of references: make "
+            "it shorter, and go on with a `continue` line."
+        )
+    return seconds
+
+
+def _references(number: int, names: list[str]) -> tuple[str, ...]:
+    if not names:
+        raise InputError(
+            f"Line {number} is a scene without pictures: name 1 to {MAX_REFERENCES} of them, as in {EXAMPLES[SCENE]}."
+        )
+    if len(names) > MAX_REFERENCES:
+        raise InputError(
+            f"Line {number} names {len(names)} pictures, but the model takes 1 to {MAX_REFERENCES}: leave some out."
+        )
+    for name in names:
+        if ":" in name:
+            raise InputError(
+                f"Line {number} has {name[:40]!r} among the pictures of a scene, but recordings are for `speak`: write "
+                "names alone."
+            )
+    return tuple(names)
+
+
+def _voices(number: int, items: list[str]) -> tuple[Voice, ...]:
+    if not items:
+        raise InputError(f"Line {number} speaks without a voice: name one or two, as in {EXAMPLES[SPEAK]}.")
+    if len(items) > MAX_VOICES:
+        raise InputError(
+            f"Line {number} has {len(items)} voices, but the model drives 1 or {MAX_VOICES}: give the others lines of "
+            "their own."
+        )
+    voices = []
+    for item in items:
+        name, colon, file = (part.strip() for part in item.partition(":"))
+        if colon and not (name and file):
+            raise InputError(
+                f"Line {number} has the voice {item[:40]!r}: write a name and a file, such as anna: hello.wav."
+            )
+        if not colon and _FILE.search(name):
+            name, file = "", name
+        voices.append(Voice(name or None, file or None))
+    return tuple(voices)
+
+
+def _clip(number: int, written: str, start: int) -> FilmLine | None:
+    """A clip, None for a prompt that only begins with that word."""
+    text = plain(written)
+    head = read_head(number, text, start, colon=False)
+    words = head.words.rstrip(":").rstrip()
+    span = _SPAN.search(words)
+    file = words[: span.start()] if span else words
+    if head.references is not None:
+        file, rest = head.references, file
+        if rest.strip():
+            return None
+    file = file.strip().strip("\"'`")
+    if not file:
+        raise InputError(f"Line {number} is a clip without a file: name it, as in {EXAMPLES[CLIP]}.")
+    if not span and not _FILE.search(file) and head.options is None and head.references is None:
+        if _FILE.search(file.partition(":")[0].strip()):
+            raise InputError(f"Line {number} is a clip, which has no prompt: leave out what is behind the file.")
+        return None
+    options = read_options(number, CLIP, head.options or "")
+    for word in ("seed", "steps", "guidance", "takes", "take", "lock"):
+        if getattr(options, word) not in (None, False):
+            raise InputError(f"Line {number} is a clip, of which nothing is made: leave out the option {word}.")
+    begin, stop = _span(number, span)
+    return FilmLine(number, CLIP, file=file, start=begin, stop=stop, options=Options(name=options.name))
+
+
+def _span(number: int, span: re.Match | None) -> tuple[Fraction, Fraction | None]:
+    """From when to when. `3s` alone are the first 3 seconds."""
+    if span is None:
+        return Fraction(0), None
+    first, stop = _moment(span["start"]), _moment(span["stop"]) if span["stop"] else None
+    if not span["to"]:
+        first, stop = Fraction(0), first
+    if stop is not None and stop - first < SHORTEST:
+        raise InputError(
+            f"Line {number} shows {span[0].strip()!r} of its file, but the second time must be the later one, by a "
+            f"frame at least: write it as in {EXAMPLES[CLIP]}."
+        )
+    return first, stop
+
+
+def _moment(written: str) -> Fraction:
+    """1:02.5 in seconds."""
+    total = Fraction(0)
+    for part in written.split(":"):
+        total = 60 * total + Fraction(part.replace(",", "."))
+    return total
+
+
+def _extended(number: int, written: str) -> tuple[FilmLine, Fraction | None, bool]:
+    """A continue or a cut, in all the ways in which Extend Video's script has them, with options in braces."""
+    text, braces = plain(written), None
+    opened = text.find("{")
+    if opened >= 0 and _BEFORE.fullmatch(text, 0, opened):
+        close = text.find("}", opened)
+        if close < 0:
+            raise InputError(f"Line {number} opens a brace `{{` that is not closed: write `}}` behind it.")
+        braces = written[opened + 1 : close]
+        written = f"{written[:opened].rstrip()}{_between(text[close + 1 :])}{written[close + 1 :].lstrip()}"
+    listed = _LISTED.match(plain(written))
+    if listed and not has_cut_tag(f"[{listed[1]}]") and not re.search(r"\d", listed[1]):
+        raise InputError(
+            f"Line {number} names {listed[1].strip()[:40]!r}, but pictures are for a `scene` and voices for `speak`: "
+            f"leave the brackets out, or write {EXAMPLES[SCENE]}."
+        )
+    line, begins = parse_line(number, written)
+    _check_prompt(number, line.kind, line.prompt)
+    options = read_options(number, line.kind, braces or "")
+    return FilmLine(number, line.kind, line.seconds, line.prompt, options=options), begins, line.automatic
+
+
+def _between(rest: str) -> str:
+    """What joins an order to what follows its braces."""
+    return "" if rest.lstrip().startswith(":") else " "
+
+
+def _check_prompt(number: int, kind: str, prompt: str) -> None:
+    misplaced = _OPTIONS.search(plain(prompt))
+    if misplaced:
+        raise InputError(
+            f"Line {number} has {misplaced[0][:60]} inside of its prompt: write it before the colon, such as "
+            f"`{kind} {misplaced[0][:60]}: ...`."
+        )
+    order = is_misplaced(prompt)
+    if order and kind != CONTINUE:
+        raise InputError(
+            f"Line {number} holds {order!r} inside of its prompt: give each shot a line of its own, its length first."
+        )

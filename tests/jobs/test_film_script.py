@@ -1,0 +1,218 @@
+"""The script of a film: what its lines mean, what is told of wrong ones, and how cards change it."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.jobs.extension.script import parse_script
+from pack.skyreels_v3.jobs.film.check import Known, missing
+from pack.skyreels_v3.jobs.film.edit import edited
+from pack.skyreels_v3.jobs.film.line import BEST, FilmLine, Options, Voice
+from pack.skyreels_v3.jobs.film.script import parse_film, read_film
+from pack.skyreels_v3.recipes import Job
+
+FILM = """\
+# the café
+scene 5s [anna, cafe]: Anna comes into the cafe and looks round.
+continue 8s: She walks to the window.
+cut 4s {seed 7}: [ZOOM_IN_CUT] The scene cuts from the room to her hands.
+speak [anna: hello.wav]: Anna talks to somebody outside the window.
+speak [anna: question.wav, ben: answer.wav] {together}: They talk.
+scene 5s [anna, last] {takes 3, take best, name door}: She opens the door.
+clip harbour.mp4 3s-8s
+"""
+
+
+def test_a_whole_film():
+    lines = parse_film(FILM)
+    assert [line.kind for line in lines] == ["scene", "continue", "cut", "speak", "speak", "scene", "clip"]
+    assert [line.number for line in lines] == [2, 3, 4, 5, 6, 7, 8]
+    assert lines[0].references == ("anna", "cafe") and lines[0].seconds == 5
+    assert lines[2].options == Options(seed=7)
+    assert lines[3].voices == (Voice("anna", "hello.wav"),)
+    assert lines[4].voices[1] == Voice("ben", "answer.wav") and lines[4].options.together
+    assert lines[5].options == Options(takes=3, take=BEST, name="door")
+    assert lines[5].options.numbers == (1, 2, 3)
+    assert (lines[6].file, lines[6].start, lines[6].stop) == ("harbour.mp4", 3, 8)
+    assert [line.job for line in lines][-2:] == [Job.REFERENCE, None]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "continue 5s: She walks on.\ncut 4s: [ZOOM_IN_CUT] Close-up of her face.",
+        "Shot 2: cut 4s: [ZOOM_IN_CUT] Her face.",
+        "[0-2s] She waits.\n[2-4s] She walks.",
+        "Scene 2: She walks on.",
+        "Speak softly to her, please: that is all.",
+        "Clip of a man walking.",
+        "She {walks|runs} on.",
+        "Scene 1: continue 5s: She walks.",
+        "继续 8秒：她走。\n切 4秒：[ZOOM_IN_CUT] 她的脸。",
+    ],
+)
+def test_the_script_of_extend_video_means_the_same(written):
+    old = [(line.number, line.kind, line.seconds, line.prompt) for line in parse_script(written)]
+    assert [(line.number, line.kind, line.seconds, line.prompt) for line in parse_film(written)] == old
+
+
+@pytest.mark.parametrize(
+    "written, same",
+    [
+        ("Scene 5 sec [ anna ,cafe ] : x", "scene 5s [anna, cafe]: x"),
+        ("scene [anna, cafe] 5s: x", "scene 5s [anna, cafe]: x"),
+        ("- **scene 5s [anna, cafe]:** x", "scene 5s [anna, cafe]: x"),
+        ("场景 5秒 【anna，cafe】：x", "scene 5s [anna, cafe]: x"),
+        ("cut {seed=7} 4s: x", "cut 4s {seed 7}: x"),
+        ("Shot 3: cut 4s {seed: 7}: x", "cut 4s {seed 7}: x"),
+        ("[ZOOM_IN_CUT] {seed 7} x", "cut 5s {seed 7}: [ZOOM_IN_CUT] x"),
+        ("clip [harbour.mp4] 0:03 - 0:08", "clip harbour.mp4 3s-8s"),
+        ("clip 'my harbour.mp4' 2s", "clip my harbour.mp4 0s-2s"),
+        ("片段 harbour.mp4 3秒-", "clip harbour.mp4 3-"),
+    ],
+)
+def test_ways_to_write_the_same(written, same):
+    assert parse_film(written) == parse_film(same)
+
+
+@pytest.mark.parametrize(
+    "written, told",
+    [
+        ("scene 5s: x", "without pictures"),
+        ("scene 5s [a, b, c, d, e]: x", "names 5 pictures"),
+        ("scene 31s [a]: x", "at most 30 s"),
+        ("scene soon [a]: x", "the length 'soon'"),
+        ("scene 5s [a", "not closed"),
+        ("scene 5s [a] She walks.", "no colon"),
+        ("scene 5s [a]:", "no prompt"),
+        ("scene 5s [a: b.wav]: x", "recordings are for `speak`"),
+        ("scene 5s [a] [b]: x", "two brackets"),
+        ("scene 5s [a]: x. cut 4s: y", "inside of its prompt"),
+        ("continue 5s [anna]: x", "pictures are for a `scene`"),
+        ("continue 5s: She walks. {seed 7}", "before the colon"),
+        ("continue 5s {sed 7}: x", "the option 'sed'"),
+        ("continue 5s {seed}: x", "without a value"),
+        ("continue 5s {seed 7, seed 8}: x", "twice"),
+        ("continue 5s {seed -1}: x", "a whole number"),
+        ("continue 5s {steps 0}: x", "a whole number"),
+        ("continue 5s {guidance 50}: x", "a number from 1 to 30"),
+        ("continue 5s {lock yes}: x", "stands alone"),
+        ("continue 5s {takes 3, take 5}: x", "take 5 of 3"),
+        ("continue 5s {take best}: x", "makes only one"),
+        ("continue 5s {name last}: x", "the last frame so far"),
+        ("continue 5s {together}: x", "`speak` alone"),
+        ("continue 5s {lock: x", "not closed"),
+        ("cut 6s {lock}: x", "2 to 5 s"),
+        ("speak [a: b.wav, c: d.wav, e: f.wav]: x", "3 voices"),
+        ("speak 5s [a: b.wav]: x", "the recording says"),
+        ("speak [a:]: x", "a name and a file"),
+        ("speak: x", "without a voice"),
+        ("clip harbour.mp4 8s-3s", "the later one"),
+        ("clip harbour.mp4 {seed 3}", "nothing is made"),
+        ("clip harbour.mp4: She walks.", "no prompt"),
+        ("clip", "without a file"),
+    ],
+)
+def test_a_wrong_line_is_told_in_one_sentence(written, told):
+    lines, wrong = read_film(f"# a comment\n{written}\ncontinue 5s: This one is right.")
+    assert [line.number for line in lines] == [3]
+    assert list(wrong) == [2] and wrong[2].startswith("Line 2 ") and told in wrong[2], wrong
+    assert wrong[2].endswith(".") and "\n" not in wrong[2]
+
+
+def test_a_script_of_200_lines_and_one_that_is_too_long():
+    assert len(parse_film("scene 3s [anna]: She waits.\n" * 200)) == 200
+    with pytest.raises(InputError, match="at most 600 s"):
+        parse_film("scene 5s [anna]: She waits.\n" * 200)
+    with pytest.raises(InputError, match="195 more lines are wrong"):
+        parse_film("scene 5s: She waits.\n" * 200)
+
+
+KNOWN = Known(
+    {"Anna": True, "Ben": False, "cafe": False},
+    {"harbour.mp4", "hello.wav", "dog.png"}.__contains__,
+    set(Job),
+    audio_encoder=True,
+    clip_vision=True,
+)
+
+
+@pytest.mark.parametrize(
+    "written, told",
+    [
+        ("continue 5s: x", "nothing comes before it"),
+        ("speak [anna]: x", "nothing comes before it"),
+        ("scene [anna, last]: x", "nothing comes before it"),
+        ("scene [ana]: x", "the picture 'ana'"),
+        ("scene [door]: x\ncontinue 5s {name door}: y", "which is line 2"),
+        ("scene [anna] {name ben}: x", "a picture of the cast"),
+        ("scene [anna] {name door}: x\ncut 4s {name Door}: y", "the name of line 1"),
+        ("clip sea.mp4", "the file 'sea.mp4'"),
+        ("scene [anna]: x\nspeak [ben]: y", "no recording"),
+        ("scene [anna]: x\nspeak [eva: hello.wav]: y", "the person 'eva'"),
+        ("scene [anna]: x\nspeak [anna: bye.wav]: y", "the file 'bye.wav'"),
+    ],
+)
+def test_what_is_missing_is_told_with_its_line(written, told):
+    (sentence,) = missing(parse_film(written), KNOWN).values()
+    assert sentence.startswith("Line ") and told in sentence
+
+
+def test_what_is_there_is_not_missing():
+    written = "scene [ANNA, cafe, dog.png] {name door}: x\nspeak [anna]: y\nscene [door, last]: z\nclip harbour.mp4"
+    assert missing(parse_film(written), KNOWN) == {}
+    assert missing(parse_film("continue 5s: x"), Known(source=True)) == {}
+    assert missing(parse_film("scene [who]: x\nspeak [she]: y\nclip a.mp4"), Known()) == {}, "a page knows little"
+
+
+@pytest.mark.parametrize(
+    "kind, job, entry", [("cut 4s", Job.SHOT, "shot_model"), ("speak [anna]", Job.AVATAR, "avatar")]
+)
+def test_a_line_without_its_model(kind, job, entry):
+    lines = parse_film(f"clip harbour.mp4\n{kind}: x")
+    (sentence,) = missing(lines, Known(KNOWN.cast, KNOWN.has_file, set(Job) - {job})).values()
+    assert sentence.startswith("Line 2 ") and entry in sentence
+    (sentence,) = missing(parse_film("clip harbour.mp4\nspeak [anna]: x"), Known(audio_encoder=False)).values()
+    assert "audio_encoder" in sentence
+
+
+@pytest.mark.parametrize(
+    "line, word, value, becomes",
+    [
+        ("cut 4s: x", "seed", "8", "cut 4s {seed 8}: x"),
+        ("cut 4s {seed 7}: x", "seed", "8", "cut 4s {seed 8}: x"),
+        ("cut 4s {seed 7, lock}: x", "lock", None, "cut 4s {seed 7}: x"),
+        ("cut 4s {lock}: x", "lock", None, "cut 4s: x"),
+        ("  - scene [anna] : a: {b}", "lock", "", "  - scene [anna] {lock}: a: {b}"),
+        ("speak [anna: a.wav]: x", "takes", "3", "speak [anna: a.wav] {takes 3}: x"),
+        ("clip harbour.mp4 3s-8s", "name", "sea", "clip harbour.mp4 3s-8s {name sea}"),
+        ("继续 8秒：她走。", "take", "2", "继续 8秒 {take 2}：她走。"),
+        ("She walks on.", "seed", "8", "She walks on."),  # has no place for it
+        ("cut 40s: x", "seed", "8", "cut 40s: x"),  # is wrong
+    ],
+)
+def test_a_card_changes_one_option_of_one_line(line, word, value, becomes):
+    text = f"# first\r\n{line}\ncontinue 5s: {{y}} stays"
+    assert edited(text, 2, word, value) == f"# first\r\n{becomes}\ncontinue 5s: {{y}} stays"
+
+
+PIECES = ["scene", "speak", "clip", "continue", "cut", "[", "]", "{", "}", ":", ",", " ", "5s", "anna", "a.wav", "lock"]
+PIECES += ["seed 7", "take best", "[ZOOM_IN_CUT]", "3s-8s", "harbour.mp4", "：", "【", "\n", "last", "-", "\N{SNOWMAN}"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(max_size=200))
+def test_any_text_is_read_or_told(text):
+    lines, wrong = read_film(text)
+    assert not {line.number for line in lines} & set(wrong)
+    for number, sentence in wrong.items():
+        assert f"Line {number} " in sentence
+    for line in lines:
+        assert isinstance(line, FilmLine) and (line.prompt or line.kind == "clip")
+        assert line.stop is None or line.stop > line.start
+        assert line.seconds is None or line.seconds >= Fraction(1, 24)
+        changed = edited(text, line.number, "seed", "123")
+        again = {one.number: one for one in read_film(changed)[0]}
+        assert again[line.number].prompt == line.prompt, "a card never changes the prompt"
