@@ -91,6 +91,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
     """One run of Talking Avatar."""
 
     name, unit, beside, state_type = "avatar", "window", (KEY_FRAMES,), Start
+    key_frames = KEY_FRAMES  # the part that they are; in a folder with other runs each has its own
     avatar: AvatarPasses  # from `prepare`: the portrait is encoded only where there is something to make
 
     def __init__(self, node: Node, models: AvatarModels, request: AvatarRequest):
@@ -181,7 +182,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         window = self.windows[index]
         before = sum(one.new_frames for one in self.windows[:index])
         self.progress.start(index + 1, f"{before / FPS:.1f} s to {(before + window.new_frames) / FPS:.1f} s")
-        key_frame = folder.get_tensors(key_name(window.ends_on))["frame"].clone()
+        key_frame = folder.get_tensors(self._key_name(window.ends_on))["frame"].clone()
         return self.avatar.window(window, start, key_frame, write)
 
     def _texts_to_come(self, done: int) -> list[str]:
@@ -193,24 +194,24 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
 
     def _key_frames(self, folder: RunFolder, avatar: AvatarPasses) -> Start:
         """Makes the key frames once a run, one file each; several of its windows may end on the same one."""
-        start = f"{KEY_FRAMES}.safetensors"
-        if not folder.done(KEY_FRAMES):
+        start, sheet = f"{self.key_frames}.safetensors", f"{self.key_frames}.png"
+        if not folder.done(self.key_frames):
             self.progress.start(0, "key frames")
             frames, first = avatar.key_pass()
-            files = [start, SHEET]
+            files = [start, sheet]
             folder.put_tensors(start, first.tensors())
             pictures, labels = [], []
             for number, windows in groupby(range(len(self.windows)), lambda i: self.windows[i].ends_on):
                 frame = frames[number]
-                folder.put_tensors(key_name(number), {"frame": frame})
-                files.append(key_name(number))
+                folder.put_tensors(self._key_name(number), {"frame": frame})
+                files.append(self._key_name(number))
                 pictures.append(thumbnail(finish(frame, self.request.settings)[0]))
                 labels.append(window_numbers(list(windows)))
-            with folder.writing(folder.path(SHEET)):
-                contact_sheet(pictures, labels).save(folder.path(SHEET))
-            folder.commit(KEY_FRAMES, files)
-            versions.tell(self.node.id, f"Key frames: {folder.path(SHEET)}")
-            with Image.open(folder.path(SHEET)) as picture:
+            with folder.writing(folder.path(sheet)):
+                contact_sheet(pictures, labels).save(folder.path(sheet))
+            folder.commit(self.key_frames, files)
+            versions.tell(self.node.id, f"Key frames: {folder.path(sheet)}")
+            with Image.open(folder.path(sheet)) as picture:
                 self.progress.show_image(picture.convert("RGB"))
         return Start(**{name: tensor.clone() for name, tensor in folder.get_tensors(start).items()})
 
@@ -227,7 +228,6 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         latents = guider.sample(noise, empty, avatar_sampler(one.pin), sampling.sigmas, callback=callback, seed=seed)
         return LATENT_FORMAT.process_in(latents)
 
-
-def key_name(number: int) -> str:
-    """The file of a key frame, a frame of the key-frame pass."""
-    return f"{KEY_FRAMES}-{number:04d}.safetensors"
+    def _key_name(self, number: int) -> str:
+        """The file of a key frame, a frame of the key-frame pass."""
+        return f"{self.key_frames}-{number:04d}.safetensors"

@@ -76,7 +76,11 @@ class Lead:
     def fitted(self, first: int) -> Iterator[np.ndarray]:
         """uint8 [height, width, 3] of each frame from number `first` on."""
         for pixels in frames(self.source, self.rate, first):
-            yield fit_frame(pixels, self.width, self.height, self.fit)
+            yield self.fitted_frame(pixels)
+
+    def fitted_frame(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [height, width, 3] of a frame of the source."""
+        return fit_frame(pixels, self.width, self.height, self.fit)
 
     def writer(self, path: Path) -> VideoWriter:
         """Of a piece."""

@@ -1,7 +1,7 @@
 """The finished videos that ComfyUI holds: they lie with the runs, because its temp folder is emptied by every server
 that starts on it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from comfy_api.latest import InputImpl
@@ -34,6 +34,21 @@ def prune_runs() -> None:
     """Makes room: see `prune`. What nodes of this process have put out stays."""
     prune(jobs_folder(), keep_names={path.parent.name for path in _given})
     prune(sources_folder())
+
+
+def keep_takes(folder: RunFolder, takes: Mapping[str, Collection[str]], result: str) -> None:
+    """Drops results of another process, and windows of takes that were given up long ago; finished takes stay.
+
+    takes: the parts of each finished take by its own part.  result: the part that is the video now.
+    """
+    used = {result, *takes, *(part for parts in takes.values() for part in parts)}
+
+    def kept(part: str) -> bool:
+        if part.startswith(RESULT):
+            return folder.path(f"{part}.mp4") in _given
+        return folder.age(part) < UNUSED_DAYS * 86400
+
+    folder.keep_only(part for part in folder.parts if part in used or kept(part))
 
 
 def keep_used(folder: RunFolder, used: Iterable[str]) -> None:

@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from .recording import MAX_SECONDS, SAMPLE_RATE, check_people, prepare_speech, resample, to_channels, too_long
+from .recording import (
+    MAX_SECONDS,
+    SAMPLE_RATE,
+    check_people,
+    prepare_speech,
+    resample,
+    to_channels,
+    too_long,
+    video_frames,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,15 @@ def speech_of(recordings: Sequence[Recording], max_seconds: float = MAX_SECONDS)
     samples = [prepare_speech(recording.waveform, recording.rate, max_seconds) for recording in recordings]
     before, length = _places(samples, [recording.start for recording in recordings], SAMPLE_RATE)
     return [F.pad(part, (ahead, length - ahead - len(part))) for part, ahead in zip(samples, before)]
+
+
+def speech_frames(recordings: Sequence[Recording]) -> int:
+    """Frames of the video of these recordings, before anything of them is prepared."""
+    ends = [
+        round(one.start * SAMPLE_RATE) + math.ceil(one.waveform.shape[-1] * (SAMPLE_RATE / one.rate))
+        for one in recordings
+    ]
+    return video_frames(max(ends))
 
 
 def mixed(recordings: Sequence[Recording]) -> tuple[torch.Tensor, int]:

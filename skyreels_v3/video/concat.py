@@ -55,7 +55,7 @@ def concat(
         return (count - before, False) if length is None else (length, True)
 
     rate = film_rate(videos)
-    sound = _joined_sound(videos, rate, position)
+    sound = joined_sound(videos, rate, position)
     with VideoWriter(out, width, height, rate, codec, sound) as writer:
         for number, video in enumerate(videos):
             start = count
@@ -75,9 +75,15 @@ def film_rate(videos: Sequence[Source]) -> Fraction:
     return written_rate(rates[0], least=min(SMOOTH, max(rates)))
 
 
-def _joined_sound(videos: Sequence[Source], frame_rate: Fraction, position: Callable) -> Sound | None:
-    """The sound of all videos, made as the frames are written: no video's length is known before; None without any."""
-    with_sound = [video.info for video in videos if video.info.has_audio]
+def joined_sound(
+    videos: Sequence[Source | None], frame_rate: Fraction, position: Callable[[int], tuple[int, bool]]
+) -> Sound | None:
+    """The sound of all videos, made as the frames are written; None without any.
+
+    None among the videos is one without sound.  position: of a video, by its place, the frames from its start that are
+    written so far, and whether that is all of it: its length need not be known before.
+    """
+    with_sound = [video.info for video in videos if video is not None and video.info.has_audio]
     if not with_sound:
         return None
     rate = max(info.audio_rate for info in with_sound)
@@ -89,7 +95,7 @@ def _joined_sound(videos: Sequence[Source], frame_rate: Fraction, position: Call
         for number, video in enumerate(videos):
             begin = round(frames_before / frame_rate * rate)
             given, rest = 0, np.zeros((channels, 0), dtype=np.float32)
-            with closing(_resampled(video.sound(), rate, channels)) as samples:
+            with closing(_resampled(None if video is None else video.sound(), rate, channels)) as samples:
                 while True:
                     length, whole = position(number)
                     due = round((frames_before + length) / frame_rate * rate) - begin - given

@@ -65,6 +65,13 @@ def join(
     return frames
 
 
+def count_frames(piece: Path) -> int:
+    """How many frames a piece has; none is decoded."""
+    with _opened(piece) as given:
+        source = given.streams.video[0]
+        return source.frames or sum(1 for _ in _guarded(given, source))
+
+
 def fits(path: Path, piece: Path, frame_rate: Fraction | int) -> bool:
     """Whether any file can be joined to `piece` as it is: encoded alike, and from a key frame on at one rate.
 

@@ -1,0 +1,141 @@
+"""What a film's lines name, read before anything is made: pictures, recordings, footage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from ....skyreels_v3.digest import digest
+from ....skyreels_v3.errors import InputError
+from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SHORTEST_SHOT
+from ....skyreels_v3.jobs.extension.roll import Tail
+from ....skyreels_v3.jobs.film.graph import Shot, shown_shot
+from ....skyreels_v3.jobs.film.line import CLIP, SCENE, SPEAK, FilmLine
+from ....skyreels_v3.speech.recording import MAX_SECONDS
+from ....skyreels_v3.speech.speakers import Recording, in_turns, mixed
+from ....skyreels_v3.video.animation import file_source
+from ....skyreels_v3.video.cuts import last_cut
+from ....skyreels_v3.video.source import FramesSource, Source, last_frames
+from ....skyreels_v3.video.trimmed import TrimmedSource
+from ...inputs.cast import Member, member_of
+from ...inputs.files import input_file, read_picture, read_recording
+from ..lead import Lead
+
+
+@dataclass(frozen=True)
+class Material:
+    """By the places of the shots.
+
+    pictures: of a scene's references in order, IMAGE [1, H, W, C]; the place of a shot where that one's last frame is
+    shown.  recordings: of a speak.  footage: of a clip.  notes: what an artist should know, one sentence each.
+    """
+
+    pictures: Mapping[int, Sequence[torch.Tensor | int]]
+    recordings: Mapping[int, Sequence[Recording]]
+    footage: Mapping[int, Source]
+    notes: Sequence[str]
+
+    def heard(self, place: int) -> Source | None:
+        """Of a shot, a source with its sound; None for one without."""
+        if place in self.footage:
+            return self.footage[place]
+        if place in self.recordings:
+            return FramesSource(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), 1, mixed(self.recordings[place]))
+        return None
+
+    def key(self, place: int) -> str:
+        """What a shot is made of beside its words."""
+        pictures = [one if isinstance(one, torch.Tensor) else "shot" for one in self.pictures.get(place, ())]
+        recordings = [(one.waveform, one.rate, one.start) for one in self.recordings.get(place, ())]
+        footage = self.footage[place].content() if place in self.footage else None
+        return digest(pictures, recordings, footage)
+
+
+def gathered(shots: Sequence[Shot], cast: Sequence[Member], source: Source | None) -> Material:
+    """Reads what the lines name. source: the footage that the film begins with, line 0.
+
+    Raises InputError with the line's number.
+    """
+    known: dict[str, torch.Tensor] = {}
+    files: dict[str, Source] = {}
+    pictures, recordings, footage, notes = {}, {}, {}, []
+    for place, shot in enumerate(shots):
+        line = shot.line
+        try:
+            if line.kind == SCENE:
+                pictures[place] = [_picture(shots, place, name, cast, known) for name in line.references]
+            elif line.kind == SPEAK:
+                recordings[place] = _recordings(line, cast)
+            elif line.kind == CLIP:
+                whole = source if line.number == 0 and source is not None else _file(line.file, files)
+                footage[place] = _part(line, whole, notes)
+        except InputError as error:
+            said = str(error)
+            raise InputError(said if said.startswith("Line ") else f"Line {line.number}: {said}") from error
+    return Material(pictures, recordings, footage, notes)
+
+
+def _picture(
+    shots: Sequence[Shot], place: int, name: str, cast: Sequence[Member], known: dict[str, torch.Tensor]
+) -> torch.Tensor | int:
+    shown = shown_shot(shots, place, name)
+    if shown is not None:
+        return shown
+    member = member_of(cast, name)
+    if member is not None:
+        return member.picture[:1]
+    if name not in known:
+        known[name] = read_picture(name)
+    return known[name]
+
+
+def _recordings(line: FilmLine, cast: Sequence[Member]) -> list[Recording]:
+    recordings = []
+    for voice in line.voices:
+        member = None if voice.name is None else member_of(cast, voice.name)
+        if voice.file is not None:
+            waveform, rate = read_recording(voice.file)
+        elif member is not None and member.voice is not None:
+            waveform, rate = member.voice["waveform"], member.voice["sample_rate"]
+        else:
+            raise InputError(f"Line {line.number} gives {voice.name!r} no recording: write a file, or connect a voice.")
+        recordings.append(Recording(waveform, rate))
+    placed = recordings if line.options.together else in_turns(recordings)
+    seconds = max(one.start + one.seconds for one in placed)
+    if seconds > MAX_SECONDS:
+        raise InputError(
+            f"Line {line.number} speaks for {seconds:.1f} s, but at most {MAX_SECONDS:g} s are made on one line: cut "
+            "the recording in two, and give each part a line of its own."
+        )
+    return placed
+
+
+def _file(name: str, files: dict[str, Source]) -> Source:
+    path = input_file(name)
+    if path is None:
+        raise InputError(f"The input folder has no file {name!r}: put it there.")
+    return files.setdefault(str(path), file_source(path))
+
+
+def _part(line: FilmLine, whole: Source, notes: list[str]) -> Source:
+    if not line.start and line.stop is None:
+        return whole
+    seconds = 0.0 if line.stop is None else float(line.stop - line.start)
+    part = TrimmedSource(whole, float(line.start), seconds)
+    has = part.info.duration
+    if seconds and has < Fraction(seconds) - 1 / part.info.frame_rate:
+        notes.append(
+            f"Line {line.number} asks for {seconds:g} s of footage, but there are only {float(has):.2f} s: all of them "
+            "are shown."
+        )
+    return part
+
+
+def footage_tail(lead: Lead) -> Tail:
+    """What shots after footage go on from: its last frames, as far as they are behind its last hard cut."""
+    past = last_frames(lead.source, LONGEST_PREFIX, FPS, fit=lead.fitted_frame)
+    cut = last_cut(past)
+    if cut is not None and len(past) - cut >= SHORTEST_SHOT:
+        past = past[cut:]
+    return Tail.of_source(past)

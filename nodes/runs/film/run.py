@@ -1,0 +1,390 @@
+"""One run of Film: what is missing of its shots is made, and all of them become one video.
+
+The folder of a film holds its takes, each with its windows, and is never removed by itself: whatever a line was before
+is found again. Only its last result counts as the film.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from PIL import Image
+
+from ....skyreels_v3.digest import digest
+from ....skyreels_v3.errors import InputError
+from ....skyreels_v3.jobs.avatar.plan import plan_windows
+from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from ....skyreels_v3.jobs.extension.roll import Tail
+from ....skyreels_v3.jobs.film.check import ENTRIES
+from ....skyreels_v3.jobs.film.graph import Shot
+from ....skyreels_v3.jobs.film.line import SCENE, SPEAK, FilmLine
+from ....skyreels_v3.jobs.film.order import ready
+from ....skyreels_v3.jobs.film.plan import FilmPlan
+from ....skyreels_v3.jobs.film.takes import ShotState, Take, states
+from ....skyreels_v3.jobs.reference import SLOTS
+from ....skyreels_v3.recipes import Job, latent_frames
+from ....skyreels_v3.resume.folder import RunFolder
+from ....skyreels_v3.resume.windows import LongRun
+from ....skyreels_v3.speech.recording import FPS as SPOKEN_FPS
+from ....skyreels_v3.speech.recording import MAX_SECONDS
+from ....skyreels_v3.speech.speakers import mixed, speech_frames
+from ....skyreels_v3.units import gb
+from ....skyreels_v3.video.concat import joined_sound
+from ....skyreels_v3.video.join import count_frames, join
+from ....skyreels_v3.video.rates import resample_indices
+from ... import versions
+from ...encoders.prompts import Prompts
+from ...encoders.speech import Speech, encode_speech
+from ..identity import Node, jobs_folder, model_stamps
+from ..lead import Lead, LeadWriting
+from ..progress import RunProgress
+from ..results import RESULT, keep_takes, prune_runs
+from .material import Material, footage_tail
+from .progress import PartProgress
+from .shots import (
+    FilmModels,
+    Look,
+    OneLine,
+    RollRun,
+    SceneRun,
+    ShotRun,
+    SpokenRun,
+    check_memory,
+    last_picture,
+    roll_line,
+    scene_window,
+    take_settings,
+)
+from .watched import Watched
+
+log = logging.getLogger(__name__)
+
+NAME = "shots"  # begins the folder's name
+LAYOUT = 1  # of the folder; another number makes every film anew
+TAKE = "take-"  # begins the part of a finished take
+STEPS = 8  # of the progress bar for each pass
+
+
+@dataclass(frozen=True)
+class FilmRequest:
+    """What the artist asks for."""
+
+    shots: tuple[Shot, ...]
+    material: Material
+    look: Look
+    rate: Fraction
+    fit: str
+
+
+class FilmRun:
+    """One run of Film."""
+
+    def __init__(self, node: Node, models: FilmModels, request: FilmRequest):
+        self.node, self.models, self.request = node, models, request
+        self.shots, self.material = request.shots, request.material
+        self.progress, self._passed = RunProgress(node.id, "pass", 1, STEPS), 0
+        self.prompts = Prompts(models.clip)
+        self.speech: dict[int, Speech] = {}
+        self.model_keys = {
+            job: digest(node.inputs[entry], model_stamps([models.by_job[job]]))
+            for job, (entry, _) in ENTRIES.items()
+            if models.by_job.get(job) is not None
+        }
+        self._keys = [self.material.key(place) for place in range(len(self.shots))]
+        self.notes = list(self.material.notes)
+
+    # What shots follow from, and where they stand.
+
+    def own(self, place: int, number: int) -> str:
+        """The key of all that a shot's line decides for one of its takes."""
+        line, look = self.shots[place].line, self.request.look
+        if line.job is None:
+            return digest("clip", LAYOUT, self._keys[place], self.request.fit)
+        said = line.kind, line.prompt, line.seconds, self._keys[place]
+        extra: tuple = (look.colour_anchor,) if line.job in (Job.EXTENSION, Job.SHOT) else ()
+        if line.job is Job.AVATAR:
+            extra = self.node.inputs["clip_vision"], self.node.inputs["audio_encoder"]
+        return digest("shot", LAYOUT, said, take_settings(look, line, number), self.model_keys[line.job], extra)
+
+    def where(self, folder: RunFolder) -> tuple[ShotState, ...]:
+        shelf = {
+            part.removeprefix(TAKE): Take(folder.info(part)["own"], folder.info(part)["score"])
+            for part in folder.parts
+            if part.startswith(TAKE)
+        }
+        return states(self.shots, self.own, shelf)
+
+    def frames(self, place: int) -> int:
+        """Of a shot in the film, as far as that is known before it is made."""
+        rate = self.request.rate
+        if place in self.material.footage:
+            return self.material.footage[place].info.frames_at(rate)
+        if place in self.material.recordings:
+            return _shown(speech_frames(self.material.recordings[place]), SPOKEN_FPS, rate)
+        line = self.shots[place].line
+        made = scene_window(line).new_frames if line.kind == SCENE else self._rolls(line).new_frames
+        return _shown(made, FPS, rate)
+
+    def _rolls(self, line: FilmLine):
+        look = self.request.look
+        source = SourceInfo(look.width, look.height, LONGEST_PREFIX)
+        return plan_extension([roll_line(line)], source, width=look.width, height=look.height)
+
+    def memory(self, places: Sequence[int]) -> int:
+        """Bytes that the largest forward of these shots takes beside the weights."""
+        needs = [0]
+        for place in places:
+            line = self.shots[place].line
+            if line.kind == SCENE:
+                needs.append(self._need(Job.REFERENCE, scene_window(line).latent_frames, SLOTS))
+            elif line.kind == SPEAK:
+                window = plan_windows(speech_frames(self.material.recordings[place])).key_pass
+                needs.append(self._need(Job.AVATAR, latent_frames(window.stop - window.start), 0))
+            elif line.job is not None:
+                prefix = latent_frames(max(CUT_PREFIX_FRAMES.values()))
+                needs += [self._need(roll.job, roll.latent_frames, prefix) for roll in self._rolls(line).rolls]
+        return max(needs)
+
+    def _need(self, job: Job, latents: int, beside: int) -> int:
+        return check_memory(self.models, self.request.look, job, latents, beside)
+
+    # The run.
+
+    def run(self) -> tuple[Path, torch.Tensor, str]:
+        """Makes what is not made yet. Returns the film's path, its last frames [n, H, W, 3] and a report."""
+        started = time.perf_counter()
+        look, rate = self.request.look, self.request.rate
+        inputs = self.node.inputs["clip"], self.node.inputs["vae"]
+        base = digest((NAME, LAYOUT, av.__version__), inputs, (look.width, look.height, rate, look.codec))
+        prune_runs()
+        with RunFolder(jobs_folder(), f"{NAME}-{base}") as folder:
+            now = self.where(folder)
+            frames = tuple(map(self.frames, range(len(self.shots))))
+            plan = FilmPlan(look.width, look.height, rate, self.shots, frames, now)
+            need = self.memory(plan.to_make)
+            told_memory = [f"About {gb(need)} for the largest pass beside the weights."] if need else []
+            versions.tell(self.node.id, plan.describe(), *told_memory, *self.notes)
+            keep_takes(folder, _takes(folder), "")
+            made = 0
+            try:
+                self._encode(plan)
+                for place, number in self._to_make(folder, plan):
+                    made += place not in self.material.footage
+                    self._make(folder, place, number)
+            except BaseException:
+                self._leave_playable(folder)
+                raise
+            now = self.where(folder)
+            path, count, tail = self._finish(folder, now)
+        took = time.perf_counter() - started
+        report = self._report(plan, now, folder, made, count, took)
+        versions.tell(self.node.id, f"{count} frames, {float(count / rate):.2f} s, in {took:.0f} s", *self.notes)
+        return path, tail, report
+
+    def _encode(self, plan: FilmPlan) -> None:
+        """Texts and speech of all that is to be made, before the first transformer is loaded."""
+        look, texts = self.request.look, []
+        for place in plan.to_make:
+            line = self.shots[place].line
+            if line.job is not None:
+                settings = take_settings(look, line, 1)
+                texts += [line.prompt, *([] if settings.negative is None else [settings.negative])]
+        self.prompts.prepare(texts)
+        for place in plan.to_make:
+            if self.shots[place].line.kind == SPEAK:
+                recordings = self.material.recordings[place]
+                try:
+                    features = encode_speech(self.models.audio_encoder, list(recordings), MAX_SECONDS)
+                except InputError as error:
+                    raise InputError(f"Line {self.shots[place].line.number}: {error}") from error
+                encoder = self.models.audio_encoder
+                self.speech[place] = Speech(features, *mixed(recordings), MAX_SECONDS, encoder)
+        passes = sum(self._passes(place) * len(plan.states[place].missing or (1,)) for place in plan.to_make)
+        self.progress = RunProgress(self.node.id, "pass", max(1, passes), STEPS)
+
+    def _passes(self, place: int) -> int:
+        line = self.shots[place].line
+        if line.kind == SPEAK:
+            windows = plan_windows(self.speech[place].frames)
+            return 1 + len(windows.windows)
+        return 1 if line.job in (None, Job.REFERENCE) else len(self._rolls(line).rolls)
+
+    def _to_make(self, folder: RunFolder, plan: FilmPlan) -> Iterator[tuple[int, int]]:
+        """(place of a shot, number of a take), one after another, until nothing is missing."""
+        rank = {place: number for number, place in enumerate(plan.to_make)}
+        while places := ready(self.shots, now := self.where(folder)):
+            place = min(places, key=lambda one: rank.get(one, one))
+            yield place, now[place].missing[0]
+
+    def _make(self, folder: RunFolder, place: int, number: int) -> None:
+        """Makes a take."""
+        now = self.where(folder)
+        key = now[place].keys[number]
+        line = self.shots[place].line
+        info: dict[str, Any] = {"own": self.own(place, number), "score": None, "number": number, "windows": []}
+        if line.job is None:
+            pieces = self._footage(place)
+            info["frames"] = sum(map(count_frames, pieces))
+            tail = footage_tail(self._lead(place))
+            picture = last_picture(tail)[0].mul(255).round().to(torch.uint8)
+            self.progress.start(self._passed, f"line {line.number}: {line.file or 'source'}")
+        else:
+            run = self._shot_run(folder, place, number, now)
+            tail, watched, info["windows"] = self._windows(folder, run, key)
+            info["frames"] = sum(folder.info(one)["frames"] for one in info["windows"])
+            picture = watched.middle
+        self._passed += self._passes(place)
+        self._commit(folder, key, tail, picture, info)
+
+    def _commit(self, folder: RunFolder, key: str, tail: Tail, picture: torch.Tensor, info: dict[str, Any]) -> None:
+        part = f"{TAKE}{key}"
+        folder.put_tensors(f"{part}.safetensors", tail.tensors())
+        thumbnail = Image.fromarray(picture.numpy())
+        thumbnail.thumbnail((320, 320))
+        with folder.writing(folder.path(f"{part}.jpg")):
+            thumbnail.save(folder.path(f"{part}.jpg"), quality=85)
+        folder.commit(part, [f"{part}.safetensors", f"{part}.jpg"], info)
+        for window in info["windows"]:
+            self._long_run(folder, FPS).drop_state(window)
+        folder.keep_only(one for one in folder.parts if one != f"key-frames-{key}")
+
+    def _shot_run(self, folder: RunFolder, place: int, number: int, now: Sequence[ShotState]) -> ShotRun:
+        line, look = self.shots[place].line, self.request.look
+        settings = take_settings(look, line, number)
+        given = self.models, self.prompts, look, line, settings
+        if line.kind == SCENE:
+            pictures = [
+                one if isinstance(one, torch.Tensor) else last_picture(self._tail(folder, now, one))
+                for one in self.material.pictures[place]
+            ]
+            return SceneRun(*given, pictures)
+        before = self._tail(folder, now, place - 1)
+        if line.kind == SPEAK:
+            return SpokenRun(self.node, *given, before, self.speech[place], now[place].keys[number])
+        return RollRun(OneLine(self.node, *given, before))
+
+    def _windows(self, folder: RunFolder, shot: ShotRun, key: str) -> tuple[Tail, Watched, list[str]]:
+        """Makes the windows of a take that are not there; those of an interrupted run are."""
+        run = self._long_run(folder, shot.made_rate)
+        keys = [f"window-{key}-{index:03d}" for index in range(len(shot.windows))]
+        done = run.finished(keys)
+        shot.progress = PartProgress(self.progress, self._passed)
+        watched = Watched(sum(window.new_frames for window in shot.windows))
+        state: Any = None
+        if done < len(keys):
+            state = shot.prepare(folder, done)
+        if done:
+            state = shot.state_type(**run.state(keys[done - 1]))
+        before = sum(window.new_frames for window in shot.windows[:done])
+        watched.skip(before, folder.path(f"{keys[done - 1]}.mp4") if done else None)
+        for index, window in enumerate(shot.windows[done:], start=done):
+            with run.window(keys[index], window.new_frames, before) as video:
+                state = shot.make(index, state, folder, watched.seen(video.write))
+                video.state = state.tensors()
+            shot.progress.show(video.last)
+            before += window.new_frames
+            if index:
+                run.drop_state(keys[index - 1])
+        return shot.tail(state), watched, keys
+
+    def _long_run(self, folder: RunFolder, made_rate: int) -> LongRun:
+        look = self.request.look
+        return LongRun(folder, look.width, look.height, made_rate, self.request.rate, look.codec)
+
+    def _tail(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> Tail:
+        stored = folder.get_tensors(f"{TAKE}{now[place].chosen}.safetensors")
+        return Tail(**{name: tensor.clone() for name, tensor in stored.items()})
+
+    def _lead(self, place: int) -> Lead:
+        look = self.request.look
+        return Lead(
+            self.material.footage[place], look.width, look.height, self.request.fit, self.request.rate, look.codec
+        )
+
+    def _footage(self, place: int) -> list[Path]:
+        with LeadWriting(self._lead(place), self.node.id) as writing:
+            return writing.pieces()
+
+    # The video.
+
+    def _pieces(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> list[Path]:
+        if place in self.material.footage:
+            return self._footage(place)
+        windows = folder.info(f"{TAKE}{now[place].chosen}")["windows"]
+        return [folder.path(f"{window}.mp4") for window in windows if folder.info(window)["frames"]]
+
+    def _joined(self, folder: RunFolder, now: Sequence[ShotState], places: Sequence[int], path: Path) -> int:
+        """Writes the shots at these places, one after another, each with its sound."""
+        lengths = [folder.info(f"{TAKE}{now[place].chosen}")["frames"] for place in places]
+        pieces = [piece for place in places for piece in self._pieces(folder, now, place)]
+        heard = [self.material.heard(place) for place in places]
+        sound = joined_sound(heard, self.request.rate, lambda number: (lengths[number], True))
+        return join(pieces, path, self.request.rate, sound, self.progress.joining(sum(lengths)))
+
+    def _finish(self, folder: RunFolder, now: Sequence[ShotState]) -> tuple[Path, int, torch.Tensor]:
+        places = range(len(self.shots))
+        result = f"{RESULT}{digest([state.chosen for state in now])}"
+        keep_takes(folder, _takes(folder), result)
+        path = folder.path(f"{result}.mp4")
+        if not folder.done(result):
+            with folder.writing():
+                count = self._joined(folder, now, places, path)
+            folder.commit(result, [path.name], {"frames": count})
+        tail = self._tail(folder, now, places[-1])
+        return (
+            path,
+            folder.info(result)["frames"],
+            torch.cat([last_picture(Tail(tail.frames[:, :, : number + 1], tail.anchor)) for number in _last(tail)]),
+        )
+
+    def _leave_playable(self, folder: RunFolder) -> None:
+        """Joins what is done, so that an interrupted night still has something to watch."""
+        try:
+            now = self.where(folder)
+            places = [place for place, state in enumerate(now) if state.made and place not in self.material.footage]
+            places = sorted([*places, *(place for place in self.material.footage if now[place].made)])
+            if any(place not in self.material.footage for place in places):
+                path = folder.path("so_far.mp4")
+                self._joined(folder, now, places, path)
+                versions.tell(self.node.id, f"What is done so far: {path}. Queue the same graph again to go on.")
+        except InputError as error:
+            log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
+
+    def _report(
+        self, plan: FilmPlan, now: Sequence[ShotState], folder: RunFolder, made: int, count: int, took: float
+    ) -> str:
+        stale = [shot.line.number for shot, state in zip(self.shots, now, strict=True) if state.kept]
+        notes = [
+            f"Line {number} is locked and was made from other frames than those before it now: a seam may show there."
+            for number in stale
+        ]
+        lines = [
+            *plan.describe().split("\n"),
+            f"{made} take{'s' if made != 1 else ''} made in {took:.0f} s; all takes are in {folder.folder}.",
+            *notes,
+            *self.notes,
+            f"Film: {count} frames at {float(self.request.rate):.4g} a second, {self.request.look.codec}.",
+        ]
+        # The page shows text as Markdown: two spaces keep lines apart.
+        return "\n".join(line if not line or line.startswith("|") else f"{line}  " for line in lines)
+
+
+def _shown(made: int, made_rate: int, rate: Fraction) -> int:
+    return len(resample_indices(made, made_rate, rate))
+
+
+def _last(tail: Tail) -> range:
+    """Which frames of a tail a node puts out: the last 25."""
+    count = tail.frames.shape[2]
+    return range(max(0, count - 25), count)
+
+
+def _takes(folder: RunFolder) -> dict[str, list[str]]:
+    """The windows of each finished take."""
+    return {part: folder.info(part)["windows"] for part in folder.parts if part.startswith(TAKE)}

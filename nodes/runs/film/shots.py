@@ -1,0 +1,367 @@
+"""How a take of each kind of shot is made, window by window, by the job that it belongs to.
+
+All end in the same state: the last frames, from which the shots after it go on.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import comfy.model_management
+import torch
+
+from ....skyreels_v3.images.convert import signed, to_uint8
+from ....skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
+from ....skyreels_v3.jobs.avatar.passes import Start
+from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
+from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from ....skyreels_v3.jobs.extension.roll import Settings, Tail
+from ....skyreels_v3.jobs.extension.script import DEFAULT_SECONDS, Line
+from ....skyreels_v3.jobs.film.line import FilmLine
+from ....skyreels_v3.jobs.reference import ReferencePlan, encode_references
+from ....skyreels_v3.model.speaker_map import PositionMap
+from ....skyreels_v3.recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames
+from ....skyreels_v3.resume.folder import RunFolder
+from ....skyreels_v3.sampling.guidance import reference_branches
+from ....skyreels_v3.sampling.schedule import job_sigmas
+from ....skyreels_v3.speech.recording import FPS as SPOKEN_FPS
+from ....skyreels_v3.vae.frames import decoded
+from ....skyreels_v3.video.source import FramesSource
+from ...encoders.prompts import Prompts
+from ...encoders.speech import Speech
+from ...encoders.vae import LATENT_FORMAT, decoder, encoder
+from ...network.condition import KEY, JobCondition, attach
+from ...network.machine import machine_of
+from ...sampling.guider import BranchGuider
+from ...sampling.samplers import unipc_sampler
+from ..avatar import AvatarModels, AvatarRequest, AvatarRun, Texts
+from ..avatar import Sampling as AvatarSampling
+from ..extension import UNIPC, ExtensionModels, ExtensionRequest, ExtensionRun, Sampling
+from ..identity import Node
+from ..resumable import Planned, WindowState
+
+CONNECTION = "a person is talking"  # as in Talking Avatar
+RECENT = 36  # frames at 25 a second that LONGEST_PREFIX frames at 24 are picked from
+
+State = TypeVar("State", bound=WindowState)
+Write = Callable[[torch.Tensor], object]
+
+
+@dataclass(frozen=True)
+class FilmModels:
+    """What ComfyUI's loaders and Load Model give; None where none is connected."""
+
+    clip: Any
+    vae: Any
+    by_job: dict[Job, Any]
+    clip_vision: Any = None
+    audio_encoder: Any = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """How all shots of a film are sampled, where their lines say nothing else; and the size of the film in pixels.
+
+    steps, shift: None for those that each model was distilled for.
+    """
+
+    width: int
+    height: int
+    seed: int
+    steps: int | None
+    shift: float | None
+    guidance: float
+    negative: str
+    colour_anchor: float
+    codec: str
+
+
+@dataclass(frozen=True)
+class TakeSettings:
+    """What one take is sampled with."""
+
+    seed: int
+    steps: int
+    shift: float
+    guidance: float
+    negative: str | None  # None where it is not used
+
+
+def take_settings(look: Look, line: FilmLine, number: int) -> TakeSettings:
+    """Of a take (from 1) of a line that a model makes. Each take has the seed after that of the one before."""
+    if line.job is None:
+        raise ValueError("a clip is not sampled")
+    recipe, options = RECIPES[line.job], line.options
+    guidance = look.guidance if options.guidance is None else options.guidance
+    seed = (look.seed if options.seed is None else options.seed) + number - 1
+    negative = (look.negative.strip() or recipe.negative) if guidance > 1 else None
+    steps = options.steps or look.steps or recipe.steps
+    return TakeSettings(seed % 2**64, steps, look.shift or recipe.shift, guidance, negative)
+
+
+class ShotRun(ABC, Generic[State]):
+    """The windows of one take. made_rate: frames a second.  passes: runs of the sampler, more than windows at times."""
+
+    made_rate: int = FPS
+    windows: Sequence[Planned]
+    state_type: type[State]
+    progress: Any  # see `RunProgress`
+
+    @property
+    def passes(self) -> int:
+        return len(self.windows)
+
+    @abstractmethod
+    def prepare(self, folder: RunFolder, done: int) -> State:
+        """Gets ready for the windows from number `done` on, and says what the very first one starts from."""
+
+    @abstractmethod
+    def make(self, index: int, start: State, folder: RunFolder, write: Write) -> State:
+        """Makes a window, hands its frames, uint8 [n, H, W, 3], to `write`, and says what the next one starts from."""
+
+    @abstractmethod
+    def tail(self, state: State) -> Tail:
+        """Of the whole take, from the state after its last window."""
+
+
+@dataclass(frozen=True)
+class SceneWindow:
+    """The one window of a scene. prompt: of its line."""
+
+    new_frames: int
+    latent_frames: int
+    prompt: str
+
+
+class SceneRun(ShotRun[Tail]):
+    """A scene: a video of its references, cut to exactly the length of its line."""
+
+    state_type = Tail
+
+    def __init__(
+        self,
+        models: FilmModels,
+        prompts: Prompts,
+        look: Look,
+        line: FilmLine,
+        settings: TakeSettings,
+        pictures: Sequence[torch.Tensor],
+    ):
+        """pictures: IMAGEs of the references, in order."""
+        self.model, self.prompts, self.settings = models.by_job[Job.REFERENCE], prompts, settings
+        self.encode, self.decode = encoder(models.vae), decoder(models.vae)
+        self.pictures = pictures
+        self.window = scene_window(line)
+        frames = FRAMES_PER_LATENT * (self.window.latent_frames - 1) + 1
+        self.plan = ReferencePlan(look.width, look.height, frames, self.window.latent_frames, len(pictures))
+        self.windows = (self.window,)
+
+    def prepare(self, folder: RunFolder, done: int) -> Tail:
+        negative = self.settings.negative
+        self.prompts.prepare([self.window.prompt, *([] if negative is None else [negative])])
+        empty = torch.empty(1, 3, 0, self.plan.height, self.plan.width)
+        return Tail(empty, empty)
+
+    def make(self, index: int, start: Tail, folder: RunFolder, write: Write) -> Tail:
+        self.progress.start(index, self.window.prompt[:60])
+        condition = JobCondition(Job.REFERENCE, encode_references(self.pictures, self.plan, self.encode))
+        settings = self.settings
+        guider = BranchGuider(self.model)
+        guider.set_branches(
+            attach(self.prompts[self.window.prompt], condition),
+            None if settings.negative is None else attach(self.prompts[settings.negative], condition),
+            reference_branches(settings.guidance, 1.0),
+        )
+        noise = torch.randn(self.plan.latent_shape, generator=torch.Generator().manual_seed(settings.seed))
+        sigmas = job_sigmas(Job.REFERENCE, settings.steps, settings.shift)
+        callback = self.progress.sampling_callback(self.model)
+        empty, seed = torch.zeros_like(noise), settings.seed
+        latents = guider.sample(noise, empty, unipc_sampler(), sigmas, callback=callback, seed=seed)
+        latents = LATENT_FORMAT.process_in(latents)
+        last: list[torch.Tensor] = []
+        anchor = None
+        for pixels in decoded(self.decode, latents, 0, self.window.new_frames, "scene"):
+            kept = pixels.half()
+            write(to_uint8(kept.float()).cpu())
+            kept = kept.cpu()
+            anchor = kept[:, :, :1].clone() if anchor is None else anchor
+            last = [torch.cat([*last, kept], dim=2)[:, :, -LONGEST_PREFIX:]]
+        return Tail(last[0].clone(), last[0][:, :, :1].clone() if anchor is None else anchor)
+
+    def tail(self, state: Tail) -> Tail:
+        return state
+
+
+def scene_window(line: FilmLine) -> SceneWindow:
+    """Exactly 24 frames a second of a scene's length; what the VAE makes beyond that is left out."""
+    frames = max(1, round((line.seconds or 0) * FPS))
+    return SceneWindow(frames, latent_frames(frames + FRAMES_PER_LATENT - 1), line.prompt)
+
+
+class OneLine(ExtensionRun):
+    """One line of Extend Video, which goes on from another shot's last frames."""
+
+    def __init__(
+        self,
+        node: Node,
+        models: FilmModels,
+        prompts: Prompts,
+        look: Look,
+        line: FilmLine,
+        settings: TakeSettings,
+        before: Tail,
+    ):
+        self._before, self._line = before, line
+        request = ExtensionRequest(
+            source=FramesSource(torch.zeros(1, look.height, look.width, 3, dtype=torch.uint8), FPS),
+            lines=[],
+            size={"width": look.width, "height": look.height},
+            fit="crop",
+            settings=Settings(settings.seed, False, look.colour_anchor),
+            sampling=Sampling(settings.steps, settings.shift, UNIPC, settings.guidance, settings.negative or ""),
+            joined=False,
+            rate=None,
+            codec=look.codec,
+        )
+        by_job = {job: models.by_job.get(job) for job in (Job.EXTENSION, Job.SHOT)}
+        super().__init__(node, ExtensionModels(models.clip, models.vae, by_job), request)
+        self.prompts = prompts
+
+    def prepare(self, folder: RunFolder, done: int) -> Tail:
+        negative = self.request.sampling.negative
+        self.prompts.prepare([self._line.prompt, *([] if negative is None else [negative])])
+        return self._before
+
+    def _planned(self):
+        available = self._before.frames.shape[2]
+        size = self.request.size
+        line = roll_line(self._line)
+        source = SourceInfo(size["width"], size["height"], available)
+        plan = plan_extension([line], source, **size, steps=self.request.sampling.steps)
+        return plan, self._before.frames
+
+
+class RollRun(ShotRun[Tail]):
+    """A continue or a cut: the rolls of its line."""
+
+    state_type = Tail
+
+    def __init__(self, run: OneLine):
+        self.run, self.windows = run, run.windows
+
+    def prepare(self, folder: RunFolder, done: int) -> Tail:
+        self.run.progress = self.progress
+        return self.run.prepare(folder, done)
+
+    def make(self, index: int, start: Tail, folder: RunFolder, write: Write) -> Tail:
+        return self.run.make(index, start, folder, write)
+
+    def tail(self, state: Tail) -> Tail:
+        return state
+
+
+def roll_line(line: FilmLine) -> Line:
+    """As Extend Video's script has it."""
+    return Line(line.number, line.kind, line.seconds or DEFAULT_SECONDS, line.prompt)
+
+
+@dataclass(frozen=True)
+class Spoken(Start):
+    """And the last frames that were written, uint8 [n, H, W, 3], at 25 a second: a window may be shorter."""
+
+    recent: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {**super().tensors(), "recent": self.recent}
+
+
+class SpokenRun(ShotRun[Spoken]):
+    """A speak: a talking avatar whose portrait is another shot's last frame."""
+
+    made_rate, state_type = SPOKEN_FPS, Spoken
+
+    def __init__(
+        self,
+        node: Node,
+        models: FilmModels,
+        prompts: Prompts,
+        look: Look,
+        line: FilmLine,
+        settings: TakeSettings,
+        before: Tail,
+        speech: Speech,
+        key: str,
+    ):
+        """key: of the take; its key frames are kept under it."""
+        sampling = AvatarSampling(settings.steps, settings.shift, settings.guidance, 1.0)
+        request = AvatarRequest(
+            portrait=last_picture(before),
+            speech=speech,
+            texts=Texts(line.prompt, CONNECTION, settings.negative or ""),
+            masks=[None, None],
+            boxes=["", ""],
+            position_map=PositionMap.OWN_FRAME,
+            size={"width": look.width, "height": look.height},
+            timing=DEFAULT_TIMING,
+            settings=AvatarSettings(settings.seed),
+            sampling=sampling,
+            codec=look.codec,
+        )
+        given = AvatarModels(models.by_job[Job.AVATAR], models.clip, models.vae, models.clip_vision)
+        self.run = AvatarRun(node, given, request)
+        self.run.prompts = prompts
+        self.run.key_frames = f"key-frames-{key}"
+        self.windows = self.run.windows
+
+    @property
+    def passes(self) -> int:
+        return len(self.run.plan.passes)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is kept in the folder beside the windows, as long as they are made."""
+        return (self.run.key_frames,)
+
+    def prepare(self, folder: RunFolder, done: int) -> Spoken:
+        self.run.progress = self.progress
+        start = self.run.prepare(folder, done)
+        shape = self.run.plan.height, self.run.plan.width
+        return Spoken(start.motion, start.generator, torch.zeros(0, *shape, 3, dtype=torch.uint8))
+
+    def make(self, index: int, start: Spoken, folder: RunFolder, write: Write) -> Spoken:
+        recent = start.recent
+
+        def written(frames: torch.Tensor) -> None:
+            nonlocal recent
+            write(frames)
+            recent = torch.cat([recent, frames])[-RECENT:].clone()
+
+        made = self.run.make(index, start, folder, written)
+        return Spoken(made.motion, made.generator, recent)
+
+    def tail(self, state: Spoken) -> Tail:
+        last = len(state.recent) - 1
+        back = [round(last - number * SPOKEN_FPS / FPS) for number in reversed(range(LONGEST_PREFIX))]
+        frames = state.recent[[index for index in back if index >= 0]]
+        return Tail.of_source(frames)
+
+
+def last_picture(tail: Tail) -> torch.Tensor:
+    """IMAGE [1, H, W, 3] of a tail's last frame."""
+    return signed(tail.frames[:, :, -1]).add(1).div(2).permute(0, 2, 3, 1).contiguous()
+
+
+def check_memory(models: FilmModels, look: Look, job: Job, latents: int, beside: int) -> int:
+    """Bytes that the largest forward of a job takes beside its weights.
+
+    latents: frames of the video's latent.  beside: those of references or past.  Raises InputError where no card like
+    this can hold it.
+    """
+    model = models.by_job[job]
+    side = PIXELS_PER_LATENT
+    shape = [1, LATENT_CHANNELS, latents, look.height // side, look.width // side]
+    condition = {KEY: [[*shape[:2], beside, *shape[3:]]]} if beside else {}
+    need = model.model.memory_required(shape, condition)
+    machine_of(comfy.model_management.get_torch_device()).check_forward(need)
+    return need
