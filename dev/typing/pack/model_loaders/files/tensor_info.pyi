@@ -1,0 +1,1 @@
+from ......model_loaders.files.tensor_info import *

@@ -1,0 +1,1 @@
+from .......skyreels_v3.jobs.extension.script import *
