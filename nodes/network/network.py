@@ -139,7 +139,7 @@ class Network(SkyReelsTransformer):
         if self.step_cache is None or doubt is None or bool(doubt):
             return velocity, False
         # A node has changed the prompt under its name: what was cached of it was another's.
-        self.step_cache.distrust(runtime.conditioning)
+        self.step_cache.mark_changing(runtime.conditioning)
         return self._looked_at(runtime, segments, timestep, context, **given)
 
     def _has_foreign_attention(self) -> bool:

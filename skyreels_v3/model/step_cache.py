@@ -51,7 +51,7 @@ class StepCache:
 
         A value is a tensor or a tuple of tensors, and must not be written into. Within torch.compile all are made anew.
         name: of the inputs, from their second forward on `doubt` says whether they are still the same; where they are
-        not, what the forward made is wrong, `distrust` is to be called, and it is to be made again.
+        not, what the forward made is wrong, `mark_changing` is to be called, and it is to be made again.
         """
         self.doubt = None
         entry = None
@@ -79,7 +79,7 @@ class StepCache:
 
         return cached
 
-    def distrust(self, name: Hashable) -> None:
+    def mark_changing(self, name: Hashable) -> None:
         """From now on inputs of this name are looked at before they are taken for those of an earlier forward."""
         self._changing.add(name)
 

@@ -39,7 +39,7 @@ def test_what_a_name_stands_for_is_asked_later():
     assert [value(1, "a"), value(2, "b")] == [1, 2] and cache.doubt is None
     assert value(1, "a") == 1 and bool(cache.doubt)
     assert value(3, "a") == 1 and not bool(cache.doubt)
-    cache.distrust("a")
+    cache.mark_changing("a")
     assert [value(3, "a"), value(1, "a"), value(2, "a")] == [3, 1, 2] and cache.doubt is None
     # A name of inputs of another kind is no reason to doubt.
     cache.for_inputs(tensors(1)[0].double(), None, name="b")

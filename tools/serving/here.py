@@ -12,11 +12,12 @@ COUNT = "import torch; print(torch.cuda.device_count())"
 
 def cards_of(python: str) -> int:
     """How many cards ComfyUI's Python sees. Raises OSError where it cannot be asked."""
-    asked = subprocess.run([python, "-c", COUNT], capture_output=True, text=True)
+    pipe = subprocess.PIPE
+    said, wrong = subprocess.Popen([python, "-c", COUNT], stdout=pipe, stderr=pipe, text=True).communicate()
     try:
-        return int(asked.stdout.split()[-1])
+        return int(said.split()[-1])
     except (ValueError, IndexError):
-        last = (asked.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (wrong.strip().splitlines() or ["it said nothing"])[-1]
         raise OSError(f"{python} has no torch that works ({last})") from None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import comfy.model_management
 import torch
 
-from ....skyreels_v3.images.convert import signed, to_uint8
+from ....skyreels_v3.images.convert import tail_to_signed, to_uint8
 from ....skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from ....skyreels_v3.jobs.avatar.passes import Start
 from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
@@ -349,7 +349,7 @@ class SpokenRun(ShotRun[Spoken]):
 
 def last_picture(tail: Tail) -> torch.Tensor:
     """IMAGE [1, H, W, 3] of a tail's last frame."""
-    return signed(tail.frames[:, :, -1]).add(1).div(2).permute(0, 2, 3, 1).contiguous()
+    return tail_to_signed(tail.frames[:, :, -1]).add(1).div(2).permute(0, 2, 3, 1).contiguous()
 
 
 def check_memory(models: FilmModels, look: Look, job: Job, latents: int, beside: int) -> int:
