@@ -54,6 +54,9 @@ KEPT = {
     "source-1278251d9fa79444eac85923c2161039": [],
 }
 STORY = "continue 1s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.5s: She smiles."
+# Of what is kept and made again: five frames a roll, and as short a past.
+SHORT = "continue 0.2s: She walks on.\ncontinue 0.2s: She stops.\ncontinue 0.2s: She smiles."
+FEW = 5
 
 
 @pytest.fixture(scope="module")
@@ -150,21 +153,22 @@ def test_prompts_are_encoded_once_a_line_before_sampling(extend, models, pack_no
 
 
 def test_queued_again_nothing_is_made_twice(extend, pack_nodes, monkeypatch):
-    first, *_ = extend(STORY)
+    first, *_ = extend(SHORT, picture(FEW))
     tiled = pack_nodes.module("nodes.encoders.vae").TiledVae
     monkeypatch.setattr(tiled, "run", lambda *_: pytest.fail("nothing is left to decode"))
-    again, _, report = extend(STORY)
+    again, _, report = extend(SHORT, picture(FEW))
     assert torch.equal(decoded(first)[0], decoded(again)[0])
     assert "3 of 3 rolls were made before" in report
 
 
 def test_a_changed_line_keeps_those_before_it(extend):
-    extend(STORY)
-    *_, report = extend(STORY.replace("She smiles", "She laughs"))
+    source = picture(FEW)
+    extend(SHORT, source)
+    *_, report = extend(SHORT.replace("She smiles", "She laughs"), source)
     assert "2 of 3 rolls were made before" in report
-    *_, report = extend("# a comment\n\n" + STORY)
+    *_, report = extend("# a comment\n\n" + SHORT, source)
     assert "3 of 3 rolls were made before" in report, "the last line is the old one again"
-    *_, report = extend(STORY, seed=8)
+    *_, report = extend(SHORT, source, seed=8)
     assert "0 of 3 rolls were made before" in report
 
 
@@ -215,7 +219,8 @@ def test_keys_of_kept_jobs_stay(extend, models, pack_nodes, tmp_path, monkeypatc
 def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, pack_nodes, monkeypatch):
     import comfy.model_management as management
 
-    whole = decoded(extend(STORY)[0])[0]
+    source = picture(FEW)
+    whole = decoded(extend(SHORT, source)[0])[0]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
     job = pack_nodes.module("nodes.runs.extension")
     run_roll, made = job.run_roll, []
@@ -228,11 +233,11 @@ def test_an_interrupted_job_is_playable_and_goes_on(extend, comfyui, tmp_path, p
 
     monkeypatch.setattr(job, "run_roll", interrupted)
     with pytest.raises(management.InterruptProcessingException):
-        extend(STORY)
+        extend(SHORT, source)
     so_far = next((tmp_path / "other").rglob("so_far.mp4"))
-    assert torch.equal(decoded(so_far)[0], whole[: 30 + 24 + 48])
+    assert torch.equal(decoded(so_far)[0], whole[: FEW + 5 + 5])
     monkeypatch.undo()
-    path, _, report = extend(STORY)
+    path, _, report = extend(SHORT, source)
     assert torch.equal(decoded(path)[0], whole)
     assert "2 of 3 rolls were made before" in report
 
@@ -292,9 +297,9 @@ def test_a_cut_in_the_source_is_found(extend):
 
 
 def test_guidance_and_other_samplers(extend):
-    plain = decoded(extend("continue 1s: On.")[0])[0]
-    guided = decoded(extend("continue 1s: On.", guidance=3.0, negative="blurry")[0])[0]
-    euler = decoded(extend("continue 1s: On.", sampler="euler")[0])[0]
+    plain = decoded(extend("continue 0.2s: On.", picture(FEW))[0])[0]
+    guided = decoded(extend("continue 0.2s: On.", picture(FEW), guidance=3.0, negative="blurry")[0])[0]
+    euler = decoded(extend("continue 0.2s: On.", picture(FEW), sampler="euler")[0])[0]
     assert not torch.equal(plain, guided) and not torch.equal(plain, euler)
 
 
@@ -354,13 +359,13 @@ def test_what_decides_no_frame_makes_nothing_anew(extend, models, comfyui, tmp_p
     from comfy_api.latest import InputImpl, Types
 
     clip = tmp_path / "clip.mp4"
-    components = Types.VideoComponents(images=picture(30), audio=None, frame_rate=Fraction(24))
+    components = Types.VideoComponents(images=picture(FEW), audio=None, frame_rate=Fraction(24))
     InputImpl.VideoFromComponents(components).save_to(str(clip))
     copy = tmp_path / "another name.mp4"
     copy.write_bytes(clip.read_bytes())
     os.utime(copy, (10**9, 10**9))
 
-    def report(file=clip, first=1, script="continue 0.5s: On.", **inputs):
+    def report(file=clip, first=1, script="continue 0.2s: On.", **inputs):
         source = InputImpl.VideoFromFile(str(file))
         prompt = graph_of(file.name, first, **inputs)
         path, _, said = extend(script, source, prompt, str(first), steps=1, **inputs)
@@ -389,11 +394,11 @@ def sources(output: Path) -> dict[Path, int]:
 
 
 def test_a_source_is_written_once_for_all_seeds_and_scripts(extend, pack_nodes, tmp_path):
-    path, *_ = extend("continue 0.5s: On.", steps=1)
+    path, *_ = extend("continue 0.2s: On.", picture(FEW), steps=1)
     written = sources(tmp_path / "output")
-    assert len(written) == 1 and torch.equal(decoded(next(iter(written)))[0], decoded(path)[0][:30])
-    extend("continue 0.6s: Off.", steps=2, seed=8, guidance=2.0)
-    extend("continue 0.5s: On.", picture(31, "other"), steps=1, output="new only")
+    assert len(written) == 1 and torch.equal(decoded(next(iter(written)))[0], decoded(path)[0][:FEW])
+    extend("continue 0.3s: Off.", picture(FEW), steps=2, seed=8, guidance=2.0)
+    extend("continue 0.2s: On.", picture(FEW + 1, "other"), steps=1, output="new only")
     assert sources(tmp_path / "output") == written, "taken over, and not written where it is not shown"
 
     FramesSource = pack_nodes.module("skyreels_v3.video.source").FramesSource
@@ -411,15 +416,15 @@ def test_an_earlier_result_goes_on_without_a_frame_encoded_anew(extend, tmp_path
         with av.open(str(path)) as container:
             return [bytes(packet) for packet, _ in zip(container.demux(video=0), range(count))]
 
-    path, *_ = extend("continue 0.5s: On.", steps=1, codec="h264")
+    path, *_ = extend("continue 0.2s: On.", picture(FEW), steps=1, codec="h264")
     before = sources(tmp_path / "output")
     InputImpl.VideoFromFile(str(path)).save_to(str(tmp_path / "saved.mp4"))  # as Save Video does
     saved = InputImpl.VideoFromFile(str(tmp_path / "saved.mp4"))
-    longer, *_ = extend("continue 0.5s: Off.", saved, steps=1, codec="h264")
-    assert packets(longer, 42) == packets(path, 42) and len(decoded(longer)[0]) == 30 + 12 + 12
+    longer, *_ = extend("continue 0.2s: Off.", saved, steps=1, codec="h264")
+    assert packets(longer, FEW + 5) == packets(path, FEW + 5) and len(decoded(longer)[0]) == FEW + 5 + 5
     assert sources(tmp_path / "output") == before
-    other, *_ = extend("continue 0.5s: Off.", saved, steps=1, codec="h264", width=64)
-    assert len(sources(tmp_path / "output")) == 2 and len(decoded(other)[0]) == 30 + 12 + 12
+    other, *_ = extend("continue 0.2s: Off.", saved, steps=1, codec="h264", width=64)
+    assert len(sources(tmp_path / "output")) == 2 and len(decoded(other)[0]) == FEW + 5 + 5
 
 
 def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_path, monkeypatch):

@@ -24,6 +24,11 @@ class HalfComputations(TorchDispatchMode):
         super().__init__()
         self.found: set[tuple[str, torch.dtype]] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would import its compiler to keep it out: a second and a hundred megabytes."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         if name not in STORAGE:
