@@ -54,6 +54,7 @@ BENCHMARKS = (
     "avatar_memory",
     "film_memory",
     "batch_queue",
+    "farm",
     "fuzz",
 )
 

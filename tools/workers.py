@@ -16,7 +16,6 @@ in it, each from the folder of --comfyui there. That needs the package ray.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not every Python looks beside a script
 from pack.tools.serving.cluster import Cluster
 from pack.tools.serving.here import cards_of, on_cards, without_cards
-from pack.tools.serving.worker import GRACE, Setup, Worker
+from pack.tools.serving.worker import GRACE, Setup, Worker, is_private
 
 HERE = Path(__file__).absolute().parent  # as it was called: a pack may be a link in custom_nodes
 POLL = 1.0  # seconds
@@ -82,15 +81,6 @@ def setup_of(options: argparse.Namespace) -> Setup:
         )
     folder = options.folder.absolute() if options.folder else comfyui / "user" / "skyreels_v3_workers"
     return Setup(comfyui, options.python, listen, folder, tuple(options.arguments))
-
-
-def is_private(listen: str) -> bool:
-    """Whether an address is one of this machine or of a private network, and not all that the machine has."""
-    try:
-        address = ipaddress.ip_address(listen.partition("%")[0])
-    except ValueError:
-        return listen == "localhost"
-    return (address.is_private or address in ipaddress.ip_network("100.64.0.0/10")) and not address.is_unspecified
 
 
 def local_workers(options: argparse.Namespace, setup: Setup) -> list[Worker]:

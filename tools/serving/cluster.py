@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from . import worker as worker_module
-from .worker import Setup, Worker, free_port
+from .worker import Setup, Worker, free_port, is_private
 
+PORTS = 10  # for each worker to choose from, of those that share a machine too
 ANSWER = 10  # seconds that an actor may take to say how it is
 
 
@@ -29,20 +30,36 @@ class Cluster:
 
         self._ray = ray
         ray.init(address=address, namespace="skyreels-workers", log_to_driver=False, logging_level="ERROR")
-        cards = ray.cluster_resources().get("GPU", 0.0)
-        if count is None and cards < each:
+        try:
+            self._check(setup.listen, 0 if count else each)
+        except ValueError:
             ray.shutdown()
-            raise ValueError(
-                f"The Ray cluster has {cards:g} cards, but {each:g} are needed for a ComfyUI: start Ray on machines "
-                "that have some, or give --count and -- --cpu."
-            )
+            raise
         for module in (worker_module, sys.modules[__name__]):  # other machines need not have this pack
             cloudpickle.register_pickle_by_value(module)
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": 2}
         options |= {} if count else {"num_gpus": each}
         actor = ray.remote(**options)(Actor)
-        self._actors = [actor.remote(setup, f"worker {number}", port) for number in range(count or int(cards // each))]
-        self._addresses: list[str | None] = [None] * len(self._actors)
+        number = count or int(self._cards() // each)
+        self._actors = [actor.remote(setup, f"worker {one}", port + PORTS * one) for one in range(number)]
+        self._addresses: list[str | None] = [None] * number
+
+    def _cards(self) -> float:
+        return self._ray.cluster_resources().get("GPU", 0.0)
+
+    def _check(self, listen: str, needed: float) -> None:
+        if self._cards() < needed:
+            raise ValueError(
+                f"The Ray cluster has {self._cards():g} cards, but {needed:g} are needed for a ComfyUI: start Ray on "
+                "machines that have some, or give --count and -- --cpu."
+            )
+        open_ones = {node["NodeManagerAddress"] for node in self._ray.nodes() if node["Alive"]} if not listen else set()
+        open_ones = sorted(address for address in open_ones if not is_private(address))
+        if open_ones:
+            raise ValueError(
+                f"{', '.join(open_ones)} of the Ray cluster is no address of a private network, and whoever reaches a "
+                "ComfyUI can run what he likes on its machine: start Ray there with --node-ip-address in a private one."
+            )
 
     def __len__(self) -> int:
         return len(self._actors)

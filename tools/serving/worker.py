@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -21,7 +22,8 @@ SOON = 60  # seconds; who ends within them has not come up
 TRIES = 3  # so often in a row
 TAIL = 15  # lines of the log that are told then
 # Runs main.py as its own process would, and ends with whoever started it, however that ends: file 0 is a pipe that
-# nobody writes to and that closes with the other end. SIGINT is set because the background jobs of a shell ignore it.
+# nobody writes to and that closes with the other end. SIGINT is set because the background jobs of a shell ignore it,
+# and let in because Ray's processes keep it out.
 LAUNCHER = """
 import os, runpy, signal, sys, threading
 def follow():
@@ -31,6 +33,8 @@ def follow():
     os._exit(1)
 threading.Thread(target=follow, daemon=True).start()
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if os.name == "posix":
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 sys.argv = sys.argv[1:]
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -168,6 +172,15 @@ class Worker:
     def _tail(self) -> str:
         lines = self.log.read_bytes()[-20000:].decode(errors="replace").splitlines()
         return "\n".join(lines[-TAIL:])
+
+
+def is_private(listen: str) -> bool:
+    """Whether an address is one of this machine or of a private network, and not all that the machine has."""
+    try:
+        address = ipaddress.ip_address(listen.partition("%")[0])
+    except ValueError:
+        return listen == "localhost"
+    return (address.is_private or address in ipaddress.ip_network("100.64.0.0/10")) and not address.is_unspecified
 
 
 def free_port(host: str, first: int, taken: frozenset[int] = frozenset()) -> int:
