@@ -66,7 +66,13 @@ def rate(count: int, seconds: float, rows: int) -> float:
 
 def tables(result: dict) -> str:
     rows = [
-        [count, result["rows"] * int(count), f"{found:.1f}", f"**{result['of_linear'][count]:.3f}**", AIMS[0].shown()]
+        [
+            count,
+            f"{result['rows'] * int(count)}",
+            f"{found:.1f}",
+            f"**{result['of_linear'][count]:.3f}**",
+            AIMS[0].shown(),
+        ]
         for count, found in result["rows_per_minute"].items()
     ]
     return measure.table(["servers", "rows", "rows a minute", "of as many times one", "aim"], rows)
