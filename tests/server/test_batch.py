@@ -130,15 +130,6 @@ def test_text_becomes_what_a_field_holds():
             value_of(field(kind, **options), text)
 
 
-def test_a_script_is_read_before_anything_is_queued():
-    script = Field("1", "script", "Extend", "SkyReelsExtendVideo", "STRING", {"multiline": True})
-    good = r"continue 3s: She walks.\ncut 3s: [ZOOM_IN_CUT] Her face."
-    assert value_of(script, good) == good.replace(r"\n", "\n")
-    with pytest.raises(BatchError, match="continue 90s"):
-        value_of(script, r"continue 3s: She walks.\ncontinue 90s: She sits.")
-    assert value_of(field("STRING", multiline=True), "continue 90s: She sits.")
-
-
 def test_a_row_is_the_same_whatever_its_results_are_called(tmp_path: Path):
     def prompt(prefix: str, seed: int) -> dict:
         return {"1": {"class_type": "Save", "inputs": {"filename_prefix": prefix, "seed": seed}}}

@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.extension.script import parse_script
 from pack.tools.batching.workflow import Graph, default, is_page_form, is_widget
 
 KINDS = {
@@ -26,7 +24,6 @@ NAME = "name"  # the column that names a row's results
 PREFIX = "filename_prefix"  # of nodes that save
 # What people call a field -> what nodes call it, where none has that very name.
 OTHER_NAMES = {"prompt": ("text", "script", "prompts"), "seed": ("noise_seed",), "video": ("file",)}
-SCRIPT = ("SkyReelsExtendVideo", "script")  # node and input
 YES, NO = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 
@@ -243,13 +240,7 @@ def value_of(field: Field, text: str) -> object:
         if not least <= number <= most:
             raise BatchError(f"{field.input} is {text}, but it must be between {least} and {most}.")
         return number
-    text = text.replace("\\n", "\n") if options.get("multiline") else text
-    if (field.node_type, field.input) == SCRIPT:
-        try:
-            parse_script(text)
-        except InputError as error:
-            raise BatchError(str(error)) from error
-    return text
+    return text.replace("\\n", "\n") if options.get("multiline") else text
 
 
 def row_key(prompt: dict, files: list[Path]) -> str:
