@@ -3,8 +3,10 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .jobs.avatar_window import AvatarWindow
+from .jobs.cast import Cast
 from .jobs.extend_video import ExtendVideo
 from .jobs.extension_window import ExtensionWindow
+from .jobs.film import Film
 from .jobs.join_videos import JoinVideos
 from .jobs.plan import PlanNode
 from .jobs.prompts import PromptList
@@ -32,6 +34,8 @@ NODES: list[type[io.ComfyNode]] = [
     PlanNode,
     JoinVideos,
     PromptList,
+    Film,
+    Cast,
 ]
 
 

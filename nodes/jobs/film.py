@@ -40,6 +40,9 @@ class Film(io.ComfyNode):
         source = source_input()
         source.optional = True
         source.tooltip = "Footage that the film begins with, for a first line that goes on from something."
+        fit, seed = fit_input(), seed_input("")
+        fit.tooltip = "How footage fills the film: crop cuts its edges, letterbox adds black bars, stretch distorts it."
+        seed.tooltip = "Of the noise of all shots whose lines name none. Another one makes these shots anew."
         return versions.schema(
             node_id="SkyReelsFilm",
             display_name="SkyReels-V3 Film",
@@ -57,12 +60,12 @@ class Film(io.ComfyNode):
                     multiline=True,
                     default=SCRIPT,
                     tooltip="One line for each shot: `scene 5s [anna, cafe]: ...`, `continue 8s: ...`, `cut 4s: "
-                    "[ZOOM_IN_CUT] ...`, `speak [anna: hello.wav]: ...`, `clip harbour.mp4 3s-8s`. Options in braces: "
-                    "`{seed 7, takes 3, take 2, lock, name door}`. Lines that begin with # are comments. At most "
-                    f"{MAX_SECONDS} s are made.",
+                    "[ZOOM_IN_CUT] ...`, `speak [anna: hello.wav]: ...`, `clip harbour.mp4 3s-8s`. Before the colon "
+                    "stand options in braces: `seed 7`, `steps 6`, `takes 3`, `take 2`, `lock`, `name door`. Lines "
+                    f"that begin with # are comments. At most {MAX_SECONDS} s are made.",
                 ),
                 *size_inputs("the first shot"),
-                fit_input(),
+                fit,
                 io.Combo.Input(
                     "rate",
                     options=[str(FPS), str(SPOKEN_FPS), AS_FOOTAGE],
@@ -70,7 +73,7 @@ class Film(io.ComfyNode):
                     tooltip="Frames a second of the film. Speaking shots are made at 25, all others at 24; the other "
                     "rates repeat or leave out frames. As the footage: that of the first clip.",
                 ),
-                seed_input("Of all shots whose lines name none."),
+                seed,
                 steps_input(None, "Of all shots whose lines name none. 0: those that each model is distilled for."),
                 shift_input(None, "0: that of each model. Above 1 spends more of the steps on layout and motion."),
                 guidance_input("guidance", "Above 1 follows the prompts harder and uses negative; twice the time."),
@@ -89,7 +92,10 @@ class Film(io.ComfyNode):
                 CastType.Input("cast", optional=True, tooltip="The pictures and voices that the script names."),
                 *models,
                 io.ClipVision.Input(
-                    "clip_vision", optional=True, tooltip="clip_vision_h (CLIPVisionLoader); for lines that speak."
+                    "clip_vision",
+                    optional=True,
+                    tooltip="clip_vision_h (CLIPVisionLoader); for lines that speak, and for likeness as a measure "
+                    "of takes.",
                 ),
                 io.AudioEncoder.Input("audio_encoder", optional=True, tooltip=f"{ENCODER}; for lines that speak."),
                 source,

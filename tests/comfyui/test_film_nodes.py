@@ -217,13 +217,21 @@ def test_a_changed_line_makes_only_what_follows_from_it(film, forwards):
 def test_takes_are_kept_and_chosen(film, forwards):
     first = decoded(film(STORY)[0])[0]
     forwards.clear()
-    path, *_ = film(STORY.replace("scene 1s", "scene 1s {takes 3, take 2}"))
+    path, _, report = film(STORY.replace("scene 1s", "scene 1s {takes 3, take 2}"))
+    assert "| line | take | shown | likeness | jump | colour | motion |" in report and "| yes |" in report.replace(
+        "  ", ""
+    )
     assert forwards == ["reference"] * 2 + ["extension", "shot", "reference"], "the first is there"
     frames = decoded(path)[0]
     assert not torch.equal(frames[:24], first[:24])
     forwards.clear()
     assert torch.equal(decoded(film(STORY.replace("scene 1s", "scene 1s {seed 8}"))[0])[0][:24], frames[:24])
     assert forwards == [], "the second take has the seed after the first's"
+    _, _, report = film(STORY.replace("continue 0.5s", "continue 0.5s {takes 2, take best}"))
+    jumps = [
+        float(row.split("|")[5]) for row in report.splitlines() if row.startswith("|    2 |") and "walks" not in row
+    ]
+    assert len(jumps) == 2 and "nothing could be measured" not in report
 
 
 def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, comfyui):
@@ -251,10 +259,12 @@ def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui,
 
     script = "scene 0.5s [dora]: x\nspeak [dora]: Dora talks.\ncontinue 0.5s: y"
     Member = pack_nodes.module("nodes.inputs.cast").Member
-    given = {"cast": (Member("dora", picture(1, "dora"), sound(5.0)),), "steps": 1, "rate": "25"}
+    timing = pack_nodes.module("skyreels_v3.jobs.avatar.plan").Timing(13, 5, 0)
+    monkeypatch.setattr(pack_nodes.module("nodes.runs.film.shots"), "DEFAULT_TIMING", timing)
+    given = {"cast": (Member("dora", picture(1, "dora"), sound(0.92)),), "steps": 1, "rate": "25"}
     whole = decoded(film(script, **given)[0])[0]
-    assert len(whole) == 12 + 125 + 12
-    assert forwards == ["reference", "avatar", "avatar", "avatar", "extension"]
+    assert len(whole) == 12 + 23 + 12
+    assert forwards == ["reference", *["avatar"] * 4, "extension"]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
     run = pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarPasses
     make, made = run.window, []
@@ -273,7 +283,7 @@ def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui,
     monkeypatch.setattr(run, "window", make)
     forwards.clear()
     assert torch.equal(decoded(film(script, **given)[0])[0], whole)
-    assert forwards == ["avatar", "extension"], "the key frames and the first window are kept"
+    assert forwards == ["avatar", "avatar", "extension"], "the key frames and the first window are kept"
     assert not list((tmp_path / "other").rglob("key-frames*")), "and are not needed any more"
 
 

@@ -37,6 +37,8 @@ NAMES = {
     "SkyReelsPlan": "SkyReels-V3 Plan",
     "SkyReelsJoinVideos": "SkyReels-V3 Join Videos",
     "SkyReelsPrompts": "SkyReels-V3 Prompts",
+    "SkyReelsFilm": "SkyReels-V3 Film",
+    "SkyReelsCast": "SkyReels-V3 Cast",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = workflow_inputs.WORKFLOWS / "reference_to_video.json"

@@ -18,12 +18,16 @@ from PIL import Image
 
 from ....skyreels_v3.digest import digest
 from ....skyreels_v3.errors import InputError
+from ....skyreels_v3.images.convert import signed, to_rgb8, to_signed, to_uint8
+from ....skyreels_v3.jobs.avatar.condition import clip_pixels
 from ....skyreels_v3.jobs.avatar.plan import plan_windows
 from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, SourceInfo, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Tail
+from ....skyreels_v3.jobs.extension.script import CUT
 from ....skyreels_v3.jobs.film.check import ENTRIES
 from ....skyreels_v3.jobs.film.graph import Shot
 from ....skyreels_v3.jobs.film.line import SCENE, SPEAK, FilmLine
+from ....skyreels_v3.jobs.film.measures import likeness, score_of
 from ....skyreels_v3.jobs.film.order import ready
 from ....skyreels_v3.jobs.film.plan import FilmPlan
 from ....skyreels_v3.jobs.film.takes import ShotState, Take, states
@@ -39,6 +43,7 @@ from ....skyreels_v3.video.concat import joined_sound
 from ....skyreels_v3.video.join import count_frames, join
 from ....skyreels_v3.video.rates import resample_indices
 from ... import versions
+from ...encoders.clip_vision import image_tokens
 from ...encoders.prompts import Prompts
 from ...encoders.speech import Speech, encode_speech
 from ..identity import Node, jobs_folder, model_stamps
@@ -47,6 +52,7 @@ from ..progress import RunProgress
 from ..results import RESULT, keep_takes, prune_runs
 from .material import Material, footage_tail
 from .progress import PartProgress
+from .report import report_of
 from .shots import (
     FilmModels,
     Look,
@@ -183,7 +189,8 @@ class FilmRun:
             now = self.where(folder)
             path, count, tail = self._finish(folder, now)
         took = time.perf_counter() - started
-        report = self._report(plan, now, folder, made, count, took)
+        infos = {part.removeprefix(TAKE): folder.info(part) for part in folder.parts if part.startswith(TAKE)}
+        report = report_of(plan, now, infos, made, took, folder.folder, self.notes, count, look.codec)
         versions.tell(self.node.id, f"{count} frames, {float(count / rate):.2f} s, in {took:.0f} s", *self.notes)
         return path, tail, report
 
@@ -236,9 +243,12 @@ class FilmRun:
             self.progress.start(self._passed, f"line {line.number}: {line.file or 'source'}")
         else:
             run = self._shot_run(folder, place, number, now)
-            tail, watched, info["windows"] = self._windows(folder, run, key)
+            before = self._frames_before(folder, now, place)
+            tail, watched, info["windows"] = self._windows(folder, run, key, before)
             info["frames"] = sum(folder.info(one)["frames"] for one in info["windows"])
             picture = watched.middle
+            info["measures"] = self._measured(folder, now, place, watched)
+            info["score"] = score_of(info["measures"])
         self._passed += self._passes(place)
         self._commit(folder, key, tail, picture, info)
 
@@ -269,20 +279,48 @@ class FilmRun:
             return SpokenRun(self.node, *given, before, self.speech[place], now[place].keys[number])
         return RollRun(OneLine(self.node, *given, before))
 
-    def _windows(self, folder: RunFolder, shot: ShotRun, key: str) -> tuple[Tail, Watched, list[str]]:
+    def _frames_before(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> torch.Tensor | None:
+        """uint8 [n, H, W, 3] that a shot goes on from without a cut; None where it begins with a new picture."""
+        if self.shots[place].line.kind in (SCENE, CUT):
+            return None
+        return to_uint8(signed(self._tail(folder, now, place - 1).frames))
+
+    def _measured(self, folder: RunFolder, now: Sequence[ShotState], place: int, watched: Watched) -> dict[str, float]:
+        """What a take measures; likeness where a CLIP vision model is connected, to the references or what it cuts."""
+        found: dict[str, float] = {}
+        if watched.motion is not None:
+            found["motion"] = watched.motion
+        if watched.seam is not None:
+            found |= {"jump": watched.seam.jump, "colour": watched.seam.colour}
+        line = self.shots[place].line
+        if self.models.clip_vision is not None and line.kind in (SCENE, CUT):
+            if line.kind == CUT:
+                pictures = [last_picture(self._tail(folder, now, place - 1))]
+            else:
+                pictures = [one for one in self.material.pictures[place] if isinstance(one, torch.Tensor)]
+            if pictures:
+                tokens = image_tokens(self.models.clip_vision)
+                looks = [tokens(clip_pixels(to_signed(to_rgb8(one)))) for one in (watched.middle, *pictures)]
+                found["likeness"] = likeness(looks[0], looks[1:])
+        return {name: round(value, 4) for name, value in found.items()}
+
+    def _windows(
+        self, folder: RunFolder, shot: ShotRun, key: str, past: torch.Tensor | None
+    ) -> tuple[Tail, Watched, list[str]]:
         """Makes the windows of a take that are not there; those of an interrupted run are."""
         run = self._long_run(folder, shot.made_rate)
         keys = [f"window-{key}-{index:03d}" for index in range(len(shot.windows))]
         done = run.finished(keys)
         shot.progress = PartProgress(self.progress, self._passed)
-        watched = Watched(sum(window.new_frames for window in shot.windows))
+        watched = Watched(sum(window.new_frames for window in shot.windows), past)
         state: Any = None
         if done < len(keys):
             state = shot.prepare(folder, done)
         if done:
             state = shot.state_type(**run.state(keys[done - 1]))
         before = sum(window.new_frames for window in shot.windows[:done])
-        watched.skip(before, folder.path(f"{keys[done - 1]}.mp4") if done else None)
+        if done:
+            watched.skip(before, folder.path(f"{keys[0]}.mp4"))
         for index, window in enumerate(shot.windows[done:], start=done):
             with run.window(keys[index], window.new_frames, before) as video:
                 state = shot.make(index, state, folder, watched.seen(video.write))
@@ -355,24 +393,6 @@ class FilmRun:
                 versions.tell(self.node.id, f"What is done so far: {path}. Queue the same graph again to go on.")
         except InputError as error:
             log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
-
-    def _report(
-        self, plan: FilmPlan, now: Sequence[ShotState], folder: RunFolder, made: int, count: int, took: float
-    ) -> str:
-        stale = [shot.line.number for shot, state in zip(self.shots, now, strict=True) if state.kept]
-        notes = [
-            f"Line {number} is locked and was made from other frames than those before it now: a seam may show there."
-            for number in stale
-        ]
-        lines = [
-            *plan.describe().split("\n"),
-            f"{made} take{'s' if made != 1 else ''} made in {took:.0f} s; all takes are in {folder.folder}.",
-            *notes,
-            *self.notes,
-            f"Film: {count} frames at {float(self.request.rate):.4g} a second, {self.request.look.codec}.",
-        ]
-        # The page shows text as Markdown: two spaces keep lines apart.
-        return "\n".join(line if not line or line.startswith("|") else f"{line}  " for line in lines)
 
 
 def _shown(made: int, made_rate: int, rate: Fraction) -> int:

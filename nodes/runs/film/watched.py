@@ -1,10 +1,13 @@
-"""What is seen of a take's frames while they are written: one of them as its picture."""
+"""What is seen of a take's frames while they are written: one of them as its picture, and what can be measured."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import av
+import numpy as np
 import torch
+
+from ....skyreels_v3.jobs.film.measures import NEAR, Seam, frame_change
 
 
 class Watched:
@@ -12,25 +15,47 @@ class Watched:
 
     middle: torch.Tensor
 
-    def __init__(self, frames: int):
-        """frames: of the whole take."""
+    def __init__(self, frames: int, before: torch.Tensor | None):
+        """frames: of the whole take.  before: uint8 [n, H, W, 3], the frames that it goes on from without a cut."""
         self.wanted, self.count = frames // 2, 0
+        self.before, self.start = before, torch.empty(0)
+        self._last: torch.Tensor | None = None
+        self._changes: list[float] = []
 
-    def skip(self, frames: int, piece: Path | None) -> None:
-        """Frames that an earlier run has made; piece: the video of the last of them."""
+    def skip(self, frames: int, piece: Path) -> None:
+        """Frames that an earlier run has made; piece: the video of the first of them."""
         self.count = frames
-        if piece is not None and piece.exists():
-            with av.open(str(piece)) as container:
-                first = next(container.decode(video=0))
-                self.middle = torch.from_numpy(first.to_ndarray(format="rgb24"))
+        with av.open(str(piece)) as container:
+            shown = [frame.to_ndarray(format="rgb24") for frame, _ in zip(container.decode(video=0), range(NEAR))]
+        self.start = torch.from_numpy(np.stack(shown))
+        self.middle = self.start[0]
 
     def seen(self, write: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], None]:
         """`write`, and a look at what it is given."""
 
         def both(frames: torch.Tensor) -> None:
             write(frames)
+            if not self.count:
+                self.start = frames.clone()
             if self.count <= self.wanted:
                 self.middle = frames[min(self.wanted - self.count, len(frames) - 1)].clone()
+            for frame in frames:
+                if self._last is not None:
+                    self._changes.append(frame_change(self._last, frame))
+                self._last = frame
+            self._last = None if self._last is None else self._last.clone()
             self.count += len(frames)
 
         return both
+
+    @property
+    def motion(self) -> float | None:
+        """Mean change from one frame to the next, in steps of 8 bits; None where it was not watched."""
+        return sum(self._changes) / len(self._changes) if self._changes else None
+
+    @property
+    def seam(self) -> Seam | None:
+        """Over the first frame; None behind a cut, and where it was not watched."""
+        if self.before is None or not len(self.start):
+            return None
+        return Seam.of(self.before, self.start, self.motion or 0.0)
