@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from .dispatch import normal, operation
 from .probes import probe
 from .quantise import quantised
-from .quantised_rows import Quantisation, QuantisedRows, chunk_rows, quantise_rows
+from .quantised_rows import Quantisation, QuantisedRows, chunk_rows, put_scaled, quantise_rows
 from .rotation import is_power_of_4, rotate
 
 __all__ = ["has_int8_matmul", "int8_linear", "int8_matmul", "is_power_of_4", "quantise_rows", "rotate"]
@@ -54,15 +54,8 @@ def int8_linear(
     for chunk, place in zip(flat.split(size), out.split(size)):
         rows = chunk if isinstance(chunk, QuantisedRows) else quantised(chunk, Quantisation("int8", rotation))
         # No name for what is made: it would live on beside the next chunk's.
-        place.copy_(_scaled(int8_matmul(rows.codes, weight).float().mul_(rows.scale), scale, bias, gelu))
+        put_scaled(place, int8_matmul(rows.codes, weight), rows.scale, scale.reshape(1, -1), bias, gelu)
     return out.reshape(*x.shape[:-1], len(weight))
-
-
-def _scaled(product: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, gelu: bool) -> torch.Tensor:
-    product.mul_(scale.reshape(1, -1))
-    if bias is not None:
-        product.add_(bias)
-    return torch.ops.aten.gelu_(product, approximate="tanh") if gelu else product
 
 
 def flat_rows(x: torch.Tensor | QuantisedRows, rotation: int) -> torch.Tensor | QuantisedRows:

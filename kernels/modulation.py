@@ -76,10 +76,8 @@ def add_gated_(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor | None) -> t
     """
     if gate is None:
         return x.add_(y)
-    if x.dtype == torch.float32:
-        return x.addcmul_(y, gate[:, None])
     for chunk, addend in zip(x.split(CHUNK_TOKENS, dim=1), y.split(CHUNK_TOKENS, dim=1), strict=True):
-        chunk.copy_(torch.addcmul(chunk.float(), addend.float(), gate[:, None]))
+        chunk.addcmul_(addend, gate[:, None])  # in float32, as the gate is
     return x
 
 

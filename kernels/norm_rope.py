@@ -33,8 +33,7 @@ def rotate_(x: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
 
     x: [B, L, heads, d].  cos_sin: (cos, sin) [B or 1, L, heads or 1, d / 2, 2] float32.
     """
-    # A pair as a complex number: one pass instead of seven, where it is supported.
-    as_complex = x.device.type in ("cpu", "cuda") and x.is_contiguous() and not torch.compiler.is_compiling()
+    as_complex = _turns_complex(x)
     for chunk, angles in zip(x.split(CHUNK_TOKENS, dim=1), cos_sin.split(CHUNK_TOKENS, dim=1), strict=True):
         if as_complex:
             turned = torch.view_as_complex(chunk.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
@@ -59,13 +58,23 @@ def rms_norm_rope_(
     x: [B, L, heads * d], contiguous.  weight: [heads * d] float32.  cos_sin: (cos, sin) [L, d / 2, 2] float32.
     Returns [B, L, heads, d].
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-        # On a CPU the passes over memory are the cost: the norm's factor rides on the rotation (complex product).
-        turn = torch.view_as_complex(cos_sin) * _inverse_rms(x, eps)
-        x.mul_(weight)
-        torch.view_as_complex(x.unflatten(-1, (heads, -1, 2))).mul_(turn.unsqueeze(-2))
-        return x.unflatten(-1, (heads, -1))
-    return rotate_(rms_norm_.eager(x, weight, eps).unflatten(-1, (heads, -1)), cos_sin[None, :, None])
+    if not _turns_complex(x):
+        return rotate_(rms_norm_.eager(x, weight, eps).unflatten(-1, (heads, -1)), cos_sin[None, :, None])
+    # Passes over memory are the cost: the norm's factor rides on the rotation.
+    size = x.shape[1] if x.dtype == torch.float32 else CHUNK_TOKENS
+    for chunk, angles in zip(x.split(size, dim=1), cos_sin.split(size), strict=True):
+        turn = torch.view_as_complex(angles) * _inverse_rms(chunk, eps)
+        weighted = chunk.mul_(weight) if x.dtype == torch.float32 else chunk * weight
+        turned = torch.view_as_complex(weighted.unflatten(-1, (heads, -1, 2))).mul_(turn.unsqueeze(-2))
+        if x.dtype != torch.float32:
+            chunk.copy_(torch.view_as_real(turned).flatten(-3))
+        del turn, weighted, turned  # before the next chunk's
+    return x.unflatten(-1, (heads, -1))
+
+
+def _turns_complex(x: torch.Tensor) -> bool:
+    """Whether pairs are turned as complex numbers: one pass instead of seven, where they are supported."""
+    return x.device.type in ("cpu", "cuda") and x.is_contiguous() and not torch.compiler.is_compiling()
 
 
 def _inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -17,7 +17,5 @@ def quantised(x: torch.Tensor, how: Quantisation) -> QuantisedRows:
     out = rows_like(x, how).rows()
     size = chunk_rows(x.shape[-1])
     for chunk, place in zip(x.reshape(-1, x.shape[-1]).split(size), out.split(size)):
-        codes, scale = quantise_rows(rotate(chunk, how.rotation), how.kind)
-        place.codes.copy_(codes)
-        place.scale.copy_(scale)
+        quantise_rows(rotate(chunk, how.rotation), how.kind, place)
     return out.map(lambda tensor: tensor.reshape(*x.shape[:-1], tensor.shape[-1]))

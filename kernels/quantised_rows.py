@@ -102,14 +102,66 @@ def rows_like(x: torch.Tensor, how: Quantisation | None) -> torch.Tensor | Quant
     return QuantisedRows(codes, scale, how.rotation, x.dtype)
 
 
-def quantise_rows(x: torch.Tensor, kind: str = "int8") -> tuple[torch.Tensor, torch.Tensor]:
+def quantise_rows(
+    x: torch.Tensor, kind: str = "int8", out: QuantisedRows | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """x [..., K] -> (codes [..., K], scale [..., 1] float32) with x = codes * scale; computed in float32.
 
-    Symmetric: the largest number of a row has the largest code or its negative.
+    Symmetric: the largest number of a row has the largest code or its negative.  out: where the result goes.
     """
     dtype, top = KINDS[kind]
-    own, x = x.dtype != torch.float32, x.float()
-    largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
+    # On a card passes over memory are the cost: it converts while it computes. A processor does so in steps.
+    steps = x.device.type == "cpu"
+    own, x = steps and x.dtype != torch.float32, x.float() if steps else x
+    largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).float()
     scale = (largest / top).clamp_(min=SMALLEST_SCALE)
-    codes = x.div_(scale) if own else x / scale
-    return (codes.round_() if kind == "int8" else codes).to(dtype), scale
+    if kind == "int8" and not steps:
+        codes = _rounded(x, scale)
+    else:
+        codes = x.div_(scale) if own else x / scale
+        codes = codes.round_() if kind == "int8" else codes
+    if out is None:
+        return codes.to(dtype, memory_format=torch.contiguous_format), scale
+    out.codes.copy_(codes)
+    out.scale.copy_(scale)
+    return out.codes, out.scale
+
+
+def _rounded(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """x / scale to the nearest integer in [-127, 127], even ones first, as int8, in one pass."""
+    # Beside 1.5 * 2^23 float32 has no room for fractions, and its lowest byte is the integer's.
+    beside = torch.full((), 1.5 * 2**23, device=x.device)
+    return torch.addcdiv(beside, x, scale).view(torch.int8)[..., ::4]
+
+
+def put_scaled(
+    out: torch.Tensor,
+    sums: torch.Tensor,
+    row_scale: torch.Tensor,
+    column_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    gelu: bool = False,
+) -> None:
+    """Writes sums * row_scale * column_scale + bias, or GELU (tanh form) of it: in float32, rounded once.
+
+    out, sums: [M, N].  row_scale: [M, 1], column_scale: [1, N or 1] float32.  bias: [N].
+    """
+    (_put_in_steps if sums.device.type == "cpu" else _put_in_passes)(out, sums, row_scale, column_scale, bias, gelu)
+
+
+def _put_in_steps(out, sums, row_scale, column_scale, bias, gelu: bool) -> None:
+    total = sums.float().mul_(row_scale).mul_(column_scale)
+    total = total if bias is None else total.add_(bias)
+    out.copy_(torch.ops.aten.gelu_(total, approximate="tanh") if gelu else total)
+
+
+def _put_in_passes(out, sums, row_scale, column_scale, bias, gelu: bool) -> None:
+    # As above: as few passes as there can be.
+    total = sums * row_scale
+    place = total if gelu else out
+    if bias is None:
+        torch.mul(total, column_scale, out=place)
+    else:
+        torch.addcmul(bias, total, column_scale, out=place)
+    if gelu:
+        out.copy_(torch.ops.aten.gelu_(place, approximate="tanh"))

@@ -11,7 +11,7 @@ import torch
 from .fp8_linear import FP8, checked
 from .probes import probe
 from .quantise import quantised
-from .quantised_rows import QuantisedRows, chunk_rows
+from .quantised_rows import QuantisedRows, chunk_rows, put_scaled
 
 # Rows of x that are quantised at a time: fills a large card, and bounds the codes. Fewer, see `chunk_rows`, where the
 # sums are scaled afterwards, in float32.
@@ -32,13 +32,17 @@ def fp8_linear(x: torch.Tensor | QuantisedRows, weight, scale, bias=None):
     flat = checked(x).rows() if isinstance(x, QuantisedRows) else x.reshape(-1, x.shape[-1])
     scales = scale.reshape(1, -1).expand(1, len(weight)).contiguous()
     bias = None if bias is None else bias.to(OUT)
-    multiply = _by_rows if scales_rows(x.device) else _scaled_after
-    if len(flat) <= CHUNK_ROWS and x.dtype == OUT and multiply is _by_rows:
+    by_row = scales_rows(x.device)
+    if len(flat) <= CHUNK_ROWS and x.dtype == OUT and by_row:
         return _by_rows(_rows(flat), weight, scales, bias).reshape(*x.shape[:-1], len(weight))
     out = torch.empty(len(flat), len(weight), dtype=x.dtype, device=x.device)
-    size = CHUNK_ROWS if multiply is _by_rows else chunk_rows(max(weight.shape))
+    size = CHUNK_ROWS if by_row else chunk_rows(max(weight.shape))
     for chunk, place in zip(flat.split(size), out.split(size)):
-        place.copy_(multiply(_rows(chunk), weight, scales, bias))
+        rows = _rows(chunk)
+        if by_row:
+            place.copy_(_by_rows(rows, weight, scales, bias))
+        else:
+            put_scaled(place, _unscaled(rows, weight), rows.scale, scales, bias)
     return out.reshape(*x.shape[:-1], len(weight))
 
 
@@ -50,10 +54,9 @@ def _by_rows(rows: QuantisedRows, weight, scales, bias) -> torch.Tensor:
     return _product(rows.codes, weight, rows.scale, scales, bias)
 
 
-def _scaled_after(rows: QuantisedRows, weight, scales, bias) -> torch.Tensor:
+def _unscaled(rows: QuantisedRows, weight) -> torch.Tensor:
     one = torch.ones((), device=weight.device)
-    sums = _product(rows.codes, weight, one, one).float().mul_(rows.scale).mul_(scales)
-    return sums if bias is None else sums.add_(bias)
+    return _product(rows.codes, weight, one, one)
 
 
 def _product(codes, weight, row_scale, column_scale, bias=None) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from pack import kernels
-from pack.kernels import dispatch, scaled_mm
+from pack.kernels import dispatch, quantised_rows, scaled_mm
 from pack.kernels.dispatch import Operation
 from pack.kernels.quantised_rows import Quantisation, QuantisedRows, quantise_rows, rows_like
 from pack.kernels.rotation import rotate
@@ -386,3 +386,39 @@ def test_the_operations_have_their_references():
         "add_gated_", "add_gated_norm_modulate_", "fp8_linear", "int8_linear", "norm_modulate", "quantised",
         "rms_norm_", "rms_norm_rope_",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_card_rounds_to_int8_in_one_pass(dtype):
+    """As cards without Triton do it: the same numbers, ties to even."""
+    x = torch.cat([normal("x", (33, 320)), torch.arange(-160, 160)[None] / 2, torch.zeros(1, 320)]).to(dtype)
+    _, scale = quantise_rows(x)
+    scale[-2:] = 1
+    codes = quantised_rows._rounded(x, scale)
+    assert torch.equal(codes, (x.float() / scale).round().to(torch.int8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_card_scales_sums_in_few_passes(dtype, gelu, bias):
+    sums = (1000 * normal("sums", (33, 48))).int()
+    for columns in (48, 1):
+        given = normal("rows", (33, 1)).abs() / 100, normal("columns", (1, columns)).abs()
+        given += (normal("bias", (48,)).to(dtype) if bias else None, gelu)
+        few, steps = torch.empty(2, 33, 48, dtype=dtype)
+        quantised_rows._put_in_passes(few, sums, *given)
+        quantised_rows._put_in_steps(steps, sums, *given)
+        assert relative_error(few.float(), steps.float()) < torch.finfo(dtype).eps
+    few = torch.empty(33, 48, dtype=dtype)
+    quantised_rows._put_in_passes(few, sums.to(dtype), *given)  # as fp8's come
+    assert relative_error(few.float(), steps.float()) < 4 * torch.finfo(dtype).eps
+
+
+def test_half_precision_is_normed_and_rotated_with_one_rounding():
+    x, weight, angles = normal("x", (2, 33, 256)), normal("weight", (256,)), normal("angles", (33, 32))
+    cos_sin = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    half = x.to(torch.bfloat16)
+    wanted = kernels.rms_norm_rope_(half.float(), weight, cos_sin, 4, 1e-6)
+    own = kernels.rms_norm_rope_(half, weight, cos_sin, 4, 1e-6)
+    assert torch.equal(own, wanted.to(torch.bfloat16))
