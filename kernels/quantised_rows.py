@@ -121,7 +121,7 @@ def quantise_rows(
         codes = x.div_(scale) if own else x / scale
         codes = codes.round_() if kind == "int8" else codes
     if out is None:
-        return codes.to(dtype, memory_format=torch.contiguous_format), scale
+        return codes.to(dtype).contiguous(), scale
     out.codes.copy_(codes)
     out.scale.copy_(scale)
     return out.codes, out.scale

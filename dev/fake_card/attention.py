@@ -7,7 +7,6 @@ import torch
 from .meter import Meter, size_of
 from .profiles import Card
 
-REACHED = 0.6  # of a card's rate of products, by exact attention
 OFFSETS = 2**31  # beyond them kernels that count in 32 bits are wrong
 
 
@@ -33,11 +32,27 @@ def attention(
     sums = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
     if q.device.type == card.device:
         operations = 4.0 * batch * heads * length * k.shape[2] * width
-        rate = card.half / 16 if q.dtype == torch.float32 else REACHED * card.half
+        rate = card.rates.half / 16 if q.dtype == torch.float32 else card.rates.attention
         for meter in meters:
             with meter.of("attention"):
                 meter.count(sum(map(size_of, (q, k, v, out))), operations, rate)
     del sums
+    return out
+
+
+def attention_in_8_bits(
+    card: Card, meters: Sequence[Meter], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> torch.Tensor:
+    """In the place of a backend of the pack that rounds; see kernels.attention for its arguments."""
+    codes = [torch.empty(part.shape, dtype=torch.int8, device=part.device) for part in (q, k, v)]
+    out = torch.empty(*q.shape[:2], q.shape[2] * v.shape[3], dtype=q.dtype, device=q.device)
+    for meter in meters:
+        with meter.of("quantising"):
+            for part in (q, k, v):
+                meter.count(1.5 * size_of(part))
+        with meter.of("attention"):
+            operations = 4.0 * q.numel() * k.shape[1]
+            meter.count(sum(map(size_of, (*codes, out))), operations, card.rates.attention8)
     return out
 
 

@@ -12,11 +12,14 @@ if __package__ in (None, ""):
     sys.path[:1] = [str(Path(__file__).resolve().parents[2] / "tools")]
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import tempfile
 import traceback
+from collections.abc import Generator
 from typing import Any
 
 import psutil
@@ -24,7 +27,8 @@ import torch
 
 from pack.dev.comfyui.process import PackNodes, load_pack, open_comfyui
 from pack.dev.fake_card import launches, torch_device
-from pack.dev.fake_card.meter import Meter
+from pack.dev.fake_card.attention import attention_in_8_bits
+from pack.dev.fake_card.meter import WAITS, Meter
 from pack.dev.fake_card.profiles import CARDS, GIB, Card
 
 # Latent frames, height and width.
@@ -38,6 +42,7 @@ SIZES = {
     "720p121": (31, 90, 160),
 }
 LAYERS = 40
+ROUNDED = ("int8", "sage")  # attentions in 8 bits
 IMAGE_TOKENS, IMAGE_WIDTH = 257, 1280
 
 
@@ -75,11 +80,14 @@ def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
     psutil.virtual_memory = lambda: memory
     with torch_device.measured(card) as meter, torch.no_grad():
         launches.install(nodes.module("kernels"), meter, case.triton and card.has_triton)
+        if case.attention in ROUNDED:
+            _round(nodes, card, case.attention, meter)
         step = Step(nodes, card, case, meter)
         before = meter.live[card.device]
         step()
         meter.clear()
-        step()
+        with _told_apart(nodes, meter):
+            step()
         cached = meter.live[card.device] - before
         scale = LAYERS / case.layers
         found = {
@@ -93,11 +101,55 @@ def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
             "resident_part": round(step.resident / max(1, step.patcher.model_size()), 3),
             "waits": dict(meter.waits),
             "launches": round(sum(meter.launches.values()) * scale),
-            "seconds": {name: round(value * scale, 2) for name, value in meter.seconds.most_common()},
+            "seconds": _seconds(card, meter, scale),
             "copied": {name: round(value * scale) for name, value in meter.copied.items()},
         }
         step.end()
         return found
+
+
+def _seconds(card: Card, meter: Meter, scale: float) -> dict[str, float]:
+    """What a step of the whole network takes by the roofline; what is copied takes turns with nothing but itself."""
+    seconds = {name: value * (1 if name == WAITS else scale) for name, value in meter.seconds.items()}
+    copies = scale * meter.copied["from pinned memory"] / card.link
+    late = max(0.0, copies - sum(seconds.values())) + scale * meter.copied["from pageable memory"] / card.pageable
+    seconds[WAITS] = seconds.get(WAITS, 0.0) + late
+    return {name: round(value, 3) for name, value in sorted(seconds.items())}
+
+
+@contextlib.contextmanager
+def _told_apart(nodes: PackNodes, meter: Meter) -> Generator[None]:
+    """While it is open, what unpacks weights and quantises rows is counted as that."""
+
+    def counted(function: Any, name: str) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            with meter.of(name):
+                return function(*args, **options)
+
+        return call
+
+    kinds = [kind for kind in _kinds(nodes.module("formats.base").Format) if "unpack" in vars(kind)]
+    places = [(kind, "unpack", "unpacking") for kind in kinds]
+    places.append((nodes.module("kernels.quantise").quantised, "eager", "quantising"))
+    before = [getattr(owner, name) for owner, name, _ in places]
+    for (owner, name, part), function in zip(places, before):
+        setattr(owner, name, counted(function, part))
+    try:
+        yield
+    finally:
+        for (owner, name, _), function in zip(places, before):
+            setattr(owner, name, function)
+
+
+def _kinds(kind: type) -> list[type]:
+    return [kind, *(below for one in kind.__subclasses__() for below in _kinds(one))]
+
+
+def _round(nodes: PackNodes, card: Card, key: str, meter: Meter) -> None:
+    """Lets an attention in 8 bits be installed."""
+    backend = nodes.module("kernels.attention_backends").BACKENDS[key]
+    backend.installed = lambda: True
+    backend.operation.eager = backend.operation._backend = functools.partial(attention_in_8_bits, card, [meter])
 
 
 class Step:

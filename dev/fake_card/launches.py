@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from pack.skyreels_v3.jobs.rates import REACHED
+
 from .meter import Meter, size_of
 
 Given = Mapping[str, Any]
 OPTIONS = ("num_warps", "num_stages")
-REACHED = 0.6  # of a card's rate of int8 products
 
 
 class Kernel:
@@ -46,7 +47,7 @@ class Kernel:
             self.check(given, grid)
             operations = self.operations(given) if self.operations else 0.0
             with self.meter.of(self.name):
-                self.meter.count(self.moved(given), operations, REACHED * self.meter.card.int8)
+                self.meter.count(self.moved(given), operations, REACHED * self.meter.card.rates.int8)
 
         return launch
 

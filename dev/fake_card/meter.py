@@ -22,6 +22,11 @@ HERE = str(Path(__file__).parent)
 PAGE = 512  # bytes by which torch's allocator rounds up
 COMPUTED = 2**24  # numbers of a tensor on the host that are really computed; of larger ones nothing is known
 LAUNCH = 2e-6  # seconds that a kernel takes at least
+WAIT = 50e-6  # seconds that a card idles when the host has waited for it
+LAUNCHES, WAITS = "launches", "waits"
+# What a kernel's time is counted as; others by whether they multiply. A kernel shorter than a launch is one.
+PARTS = {"int8_kernel": "products", "attention": "attention"}
+PARTS |= dict.fromkeys(("quantise_kernel", "quantising"), "quantising") | {"unpacking": "unpacking"}
 PRODUCTS = {aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.bmm.default, aten.baddbmm.default}
 EMPTY = {
     aten.empty.memory_format,
@@ -49,8 +54,9 @@ class CardlessMode(FakeTensorMode):
 class Meter(TorchDispatchMode):
     """Counts while it is entered. All counters are by category, of which `of` names the present one.
 
-    live, peak: bytes by place ("cuda", "cpu").  moved: bytes read and written.  seconds: the roofline.
-    launches: kernels.  waits: of the host, by the line of code that caused them.  copied: bytes over the link.
+    live, peak: bytes by place ("cuda", "cpu").  moved: bytes read and written.  seconds: the roofline, by what a
+    kernel is for (PARTS; "products", "between" them) or else what binds it.  launches: kernels.  waits: of the host,
+    by the line of code that caused them.  copied: bytes over the link.
     """
 
     def __init__(self, card: Card):
@@ -87,13 +93,16 @@ class Meter(TorchDispatchMode):
         category = self._categories[-1]
         self.moved[category] += int(moved)
         self.launches[category] += 1
-        self.seconds[category] += max(moved / self.card.bandwidth, operations / rate if rate else 0.0, LAUNCH)
+        took = max(moved / self.card.bandwidth, operations / rate if rate else 0.0)
+        part = PARTS.get(category, "products" if operations else "between")
+        self.seconds[part if took >= LAUNCH else LAUNCHES] += max(took, LAUNCH)
 
     def wait(self, what: str) -> None:
         """The host waits for the card, because of the innermost line that is neither torch's nor of this folder."""
         frames = [f for f in traceback.extract_stack() if "site-packages" not in f.filename and HERE not in f.filename]
         where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}" if frames else "?"
         self.waits[f"{what} at {where}"] += 1
+        self.seconds[WAITS] += WAIT
 
     def hold(self, tensor: object) -> None:
         """Counts the memory of a tensor until it is freed."""
@@ -198,13 +207,15 @@ class Meter(TorchDispatchMode):
         if func is aten.linear.default:
             return 2.0 * args[0].numel() * args[1].shape[0], self._rate(args[0].dtype)
         if func in (aten._int_mm.default, aten._scaled_mm.default):
-            return 2.0 * args[0].numel() * args[1].shape[1], card.int8 if func is aten._int_mm.default else card.fp8
+            return 2.0 * args[0].numel() * args[1].shape[1], (
+                card.rates.int8 if func is aten._int_mm.default else card.rates.fp8
+            )
         if func is aten.convolution.default:
             return 2.0 * made[0].numel() * args[1][0].numel(), self._rate(args[1].dtype)
         return 0.0, 0.0
 
     def _rate(self, dtype: torch.dtype) -> float:
-        return self.card.half if dtype.itemsize == 2 else self.card.half / 8
+        return self.card.rates.half if dtype.itemsize == 2 else self.card.rates.half / 8
 
 
 def size_of(tensor: torch.Tensor) -> int:

@@ -1,30 +1,30 @@
 """Cards, with what each can do and refuses.
 
-Sources: NVIDIA's whitepapers and data sheets (dense rates with 32-bit sums, which GeForce cards halve), AMD's data
-sheets.
+Sources: NVIDIA's and AMD's data sheets; what NVIDIA's compute in a second is that of the product.
 """
 
 from dataclasses import dataclass
 
-TERA, GIB = 1e12, 2**30
+from pack.skyreels_v3.jobs.rates import Rates, rates
+
+GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Card:
-    """A graphics card. Rates are operations a second of its matrix units, 0 where it has none for them.
+    """A graphics card.
 
-    memory: bytes.  bandwidth, link, pageable: bytes a second of its memory, and from pinned and other memory of the
-    host.  kind: "nvidia" or "amd".
+    memory: bytes.  processors: that torch tells.  bandwidth, link, pageable: bytes a second of its memory, and from
+    pinned and other memory of the host.  kind: "nvidia" or "amd".
     """
 
     device = "cuda"  # torch's word, AMD's cards included
 
     name: str
     memory: int
+    processors: int
     bandwidth: float
-    half: float
-    int8: float = 0.0
-    fp8: float = 0.0
+    rates: Rates
     capability: tuple[int, int] = (0, 0)
     kind: str = "nvidia"
     arch: str = ""  # of AMD
@@ -43,7 +43,7 @@ class Card:
     @property
     def scales_fp8_by_row(self) -> bool:
         """No wheel for Windows has the product with a scale per row; Ada and later have it elsewhere."""
-        return self.fp8 > 0 and self.kind == "nvidia" and not self.windows
+        return self.rates.fp8 > 0 and self.kind == "nvidia" and not self.windows
 
     @property
     def unfolds(self) -> bool:
@@ -55,20 +55,31 @@ def _windows(card: Card) -> Card:
     return Card(**{**vars(card), "windows": True})
 
 
-def _nvidia(name: str, gib: float, gb_s: float, half: float, int8: float, fp8: float, capability: tuple[int, int]):
+def _nvidia(name: str, gib: float, processors: int, gb_s: float, capability: tuple[int, int], link: float = 25e9):
     name = f"NVIDIA {name}"
-    return Card(name, int(gib * GIB), gb_s * 1e9, half * TERA, int8 * TERA, fp8 * TERA, capability)
+    computed = rates(name, capability, processors)
+    assert computed is not None, capability
+    return Card(name, int(gib * GIB), processors, gb_s * 1e9, computed, capability, link=link)
 
 
 CARDS = {
-    "2080Ti": _nvidia("GeForce RTX 2080 Ti", 11, 616, 54, 215, 0, (7, 5)),
-    "3060": _nvidia("GeForce RTX 3060", 12, 360, 51, 101, 0, (8, 6)),
-    "3090": _nvidia("GeForce RTX 3090", 24, 936, 71, 284, 0, (8, 6)),
-    "4060": _nvidia("GeForce RTX 4060", 8, 272, 60, 242, 121, (8, 9)),
-    "4090": _nvidia("GeForce RTX 4090", 24, 1008, 165, 660, 330, (8, 9)),
-    "5090": _nvidia("GeForce RTX 5090", 32, 1792, 210, 838, 419, (12, 0)),
-    "A100": _nvidia("A100-SXM4-80GB", 80, 2039, 312, 624, 0, (8, 0)),
-    "H200": _nvidia("H200", 131, 4800, 800, 1600, 1600, (9, 0)),
-    "7900XTX": Card("AMD Radeon RX 7900 XTX", 24 * GIB, 960e9, 123 * TERA, 123 * TERA, kind="amd", arch="gfx1100"),
+    "2080Ti": _nvidia("GeForce RTX 2080 Ti", 11, 68, 616, (7, 5), 12e9),
+    "3060": _nvidia("GeForce RTX 3060", 12, 28, 360, (8, 6)),
+    "3090": _nvidia("GeForce RTX 3090", 24, 82, 936, (8, 6)),
+    "4060": _nvidia("GeForce RTX 4060", 8, 24, 272, (8, 9), 12e9),
+    "4090": _nvidia("GeForce RTX 4090", 24, 128, 1008, (8, 9)),
+    "5090": _nvidia("GeForce RTX 5090", 32, 170, 1792, (12, 0), 50e9),
+    "A100": _nvidia("A100-SXM4-80GB", 80, 108, 2039, (8, 0)),
+    "H200": _nvidia("H200", 131, 132, 4800, (9, 0), 50e9),
+    # Its attention as FlashAttention 2 is published for it; in 8 bits nothing is.
+    "7900XTX": Card(
+        "AMD Radeon RX 7900 XTX",
+        24 * GIB,
+        48,
+        960e9,
+        Rates(123e12, 123e12, 0.0, 48e12, 0.0, 960e9),
+        kind="amd",
+        arch="gfx1100",
+    ),
 }
 CARDS |= {f"{name} on Windows": _windows(CARDS[name]) for name in ("4060", "4090", "5090")}

@@ -25,7 +25,7 @@ def refused(card: Card, func: Any, args: tuple, kwargs: dict) -> str | None:
 
 
 def _int_product(card: Card, a: FakeTensor, b: FakeTensor) -> str | None:
-    if not card.int8 or (card.kind == "amd" and card.arch.startswith(("gfx10", "gfx12"))):
+    if not card.rates.int8 or (card.kind == "amd" and card.arch.startswith(("gfx10", "gfx12"))):
         return "_int_mm is not implemented for this device"
     if a.shape[0] <= FEWEST_ROWS:
         return f"self.size(0) needs to be greater than 16, but got {a.shape[0]}"
@@ -36,7 +36,7 @@ def _int_product(card: Card, a: FakeTensor, b: FakeTensor) -> str | None:
 
 def _fp8_product(card: Card, **given: Any) -> str | None:
     a, b, row, column = (given[name] for name in ("self", "mat2", "scale_a", "scale_b"))
-    if not card.fp8:
+    if not card.rates.fp8:
         return "torch._scaled_mm is only supported on devices with compute capability >= 9.0 or 8.9, or ROCm MI300+"
     by_row = row.numel() > 1 or column.numel() > 1
     if by_row and not card.scales_fp8_by_row:

@@ -109,7 +109,7 @@ def _cuda(card: Card) -> dict[str, Any]:
         major=card.capability[0],
         minor=card.capability[1],
         total_memory=card.memory,
-        multi_processor_count=100,
+        multi_processor_count=card.processors,
         warp_size=32,
         gcnArchName=card.arch,
     )

@@ -14,8 +14,8 @@ GEFORCE = ("geforce", "titan")  # which have half of the rate of 16-bit floats w
 
 @dataclass(frozen=True)
 class Rates:
-    """A second's worth: operations of products in 16 bits, int8 and fp8 (0 where there are none), of exact attention and
-    of attention in 8 bits; bytes of the card's memory.
+    """In a second: operations of products in 16 bits, int8 and fp8 (0 where there are none), of exact attention and of
+    attention in 8 bits; bytes of the card's memory.
     """
 
     half: float
@@ -28,8 +28,8 @@ class Rates:
 
 @dataclass(frozen=True)
 class _Generation:
-    """clock: Hz.  half, int8, fp8: operations a clock of one processor, of cards for work.  attention, attention8: parts
-    of the rate in 16 bits that exact attention and attention in 8 bits reach.  bytes: of memory for an int8 operation.
+    """clock: Hz.  half, int8, fp8: operations a clock of one processor, of cards for work.  attention, attention8: the
+    parts of the rate in 16 bits that attention reaches, exact and in 8 bits.  bytes: of memory for an int8 operation.
     halved: whether GeForce cards have half of `half` and `fp8`.
     """
 
