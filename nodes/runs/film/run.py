@@ -18,7 +18,7 @@ from PIL import Image
 
 from ....skyreels_v3.digest import digest
 from ....skyreels_v3.errors import InputError
-from ....skyreels_v3.images.convert import signed, to_rgb8, to_signed, to_uint8
+from ....skyreels_v3.images.convert import picture_to_signed, tail_to_signed, to_rgb8, to_uint8
 from ....skyreels_v3.jobs.avatar.condition import clip_pixels
 from ....skyreels_v3.jobs.avatar.plan import plan_windows
 from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, SourceInfo, plan_extension
@@ -283,7 +283,7 @@ class FilmRun:
         """uint8 [n, H, W, 3] that a shot goes on from without a cut; None where it begins with a new picture."""
         if self.shots[place].line.kind in (SCENE, CUT):
             return None
-        return to_uint8(signed(self._tail(folder, now, place - 1).frames))
+        return to_uint8(tail_to_signed(self._tail(folder, now, place - 1).frames))
 
     def _measured(self, folder: RunFolder, now: Sequence[ShotState], place: int, watched: Watched) -> dict[str, float]:
         """What a take measures; likeness where a CLIP vision model is connected, to the references or what it cuts."""
@@ -300,7 +300,7 @@ class FilmRun:
                 pictures = [one for one in self.material.pictures[place] if isinstance(one, torch.Tensor)]
             if pictures:
                 tokens = image_tokens(self.models.clip_vision)
-                looks = [tokens(clip_pixels(to_signed(to_rgb8(one)))) for one in (watched.middle, *pictures)]
+                looks = [tokens(clip_pixels(picture_to_signed(to_rgb8(one)))) for one in (watched.middle, *pictures)]
                 found["likeness"] = likeness(looks[0], looks[1:])
         return {name: round(value, 4) for name, value in found.items()}
 
