@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import random_weight, write_transformer
-from pack.tests.goldens.run import NETWORK, avatar_frames
+from pack.tests.goldens.checks import NETWORK
+from pack.tests.goldens.run import avatar_frames
 from pack.tests.support.golden import read, relative_error
 from pack.tests.support.loras import lora_pairs, named, write_lora
 

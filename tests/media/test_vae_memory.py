@@ -7,7 +7,7 @@ from pack.benchmarks.harness import measure
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.skyreels_v3.vae.memory import Direction, Tiling, choose, needed, smaller, tile_side, tilings, vae_bytes
 from pack.skyreels_v3.vae.tiles import edges, shares, tiles
-from pack.tests.goldens.run import comfy
+from pack.tests.goldens.pieces import comfy
 
 GB = 10**9
 FULL = 96  # channels of Wan 2.1's VAE
