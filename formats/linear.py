@@ -1,4 +1,4 @@
-"""A linear layer whose weight stays packed."""
+"""Linear layers whose weight stays packed."""
 
 from contextlib import contextmanager
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..kernels.quantised_rows import Quantisation
+from ..skyreels_v3.model.lora import Branching
 from .base import Format
 from .float8_bits import has_float8, is_float8, portable
 
@@ -100,3 +101,17 @@ class PackedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.format.name}, bias={self.bias is not None}"
+
+
+# Branching hands on whatever is fused, by keyword; PackedLinear names it.
+class BranchedLinear(Branching, PackedLinear):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """A PackedLinear beside which LoRAs run."""
+
+    def quantised_input(self, device: torch.device) -> Quantisation | None:
+        # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
+        return super().quantised_input(device) if self.is_alone else None
+
+    @property
+    def takes_gelu(self) -> bool:
+        # A LoRA is added to the product, before anything is made of it.
+        return self.is_alone

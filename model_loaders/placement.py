@@ -1,5 +1,6 @@
 """Whether what loading a model makes is kept in RAM or in a file: from what the machine has, before it is made."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -32,7 +33,17 @@ def copied_bytes(checkpoint: Checkpoint, precision: Precision, dtype: torch.dtyp
 
     dtype: of those that are plain numbers.
     """
-    shapes, total = expected_shapes(checkpoint.params), 0
+    return sum(size for lies_there, size in _sizes(checkpoint, precision, dtype) if not lies_there)
+
+
+def weight_bytes(checkpoint: Checkpoint, precision: Precision, dtype: torch.dtype) -> int:
+    """Bytes of the weights that loading a checkpoint gives, about. precision, dtype: as for copied_bytes."""
+    return sum(size for _, size in _sizes(checkpoint, precision, dtype))
+
+
+def _sizes(checkpoint: Checkpoint, precision: Precision, dtype: torch.dtype) -> Iterator[tuple[bool, int]]:
+    """Of each weight whether it lies in the files as it is kept, and its bytes."""
+    shapes = expected_shapes(checkpoint.params)
     for name, stored in checkpoint.weights.items():
         wanted = encoding_of(name, stored, precision)
         if wanted is None:
@@ -42,8 +53,7 @@ def copied_bytes(checkpoint: Checkpoint, precision: Precision, dtype: torch.dtyp
         else:
             lies_there = wanted == stored.encoding
             each = KINDS[wanted.kind].bytes_per_number
-        total += 0 if lies_there else int(prod(shapes[name]) * each)
-    return total
+        yield lies_there, int(prod(shapes[name]) * each)
 
 
 def on_disk(copies: int, others: int, memory: Memory) -> tuple[bool, list[str]]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite, prod
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from ..formats.base import Format
 from ..formats.encoding import Encoding
+from ..formats.float8_bits import portable
 from ..formats.kinds import Precision, Products
+from ..formats.linear import BranchedLinear, PackedLinear
 from ..formats.registry import format_of
 from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.cpu_memory import trim
@@ -20,7 +22,6 @@ from ..skyreels_v3.errors import InputError
 from .architecture.params import expected_shapes
 from .checkpoints.checkpoint import Checkpoint
 from .files.shards import SUFFIXES, title
-from .tensors.copies_on_disk import CopiesOnDisk
 from .tensors.file_tensors import DTYPES, Reader, is_mapped, map_file, mapped, marked, read, read_bytes, shaped
 from .tensors.precision import encoding_of, is_exact, stays_float32
 from .tensors.stored import Part, StoredWeight
@@ -49,6 +50,18 @@ class Weights:
         return self.formats.setdefault(layer, format_of(encoding))
 
 
+class Copies(Protocol):
+    """Where weights go that loading makes: tensors.copies_on_disk, a device."""
+
+    def take(self, tensors: dict[str, torch.Tensor], name: str) -> None:
+        """Puts tensors[name] there; in its place comes, at `finish` at the latest, the tensor that lies there."""
+        ...
+
+    def finish(self) -> None:
+        """No more are to come."""
+        ...
+
+
 def load_weights(
     checkpoint: Checkpoint,
     precision: Precision = Precision.AUTO,
@@ -56,7 +69,7 @@ def load_weights(
     device: torch.device | str = "cpu",
     reader: Reader | None = None,
     maps: bool = True,
-    copies: CopiesOnDisk | None = None,
+    copies: Copies | None = None,
     products: Products = Products.AUTO,
 ) -> Weights:
     """All weights of a checkpoint on the CPU.
@@ -104,6 +117,29 @@ def load_weights(
     if copies is not None:
         copies.finish()
     return weights
+
+
+def fill(
+    network: torch.nn.Module, weights: Weights, device: torch.device, packed: type[PackedLinear] = BranchedLinear
+) -> None:
+    """Give a network on the meta device its weights, which will be used on `device`.
+
+    Tensors become the parameters themselves: nothing is copied.  packed: what takes the place of linear layers whose
+    weight is packed.
+    """
+    tensors = dict(weights.tensors)
+    for layer, format in weights.formats.items():
+        parent, _, child = layer.rpartition(".")
+        empty: Any = network.get_submodule(layer)  # a linear layer
+        names = [key for key in tensors if key.startswith(f"{layer}.")]
+        parts = {name.removeprefix(f"{layer}."): portable(tensors.pop(name), device) for name in names}
+        bias = parts.pop("bias", None)
+        made = packed(empty.in_features, empty.out_features, format, parts, bias, layer in weights.exact)
+        setattr(network.get_submodule(parent), child, made)
+    network.load_state_dict(tensors, strict=False, assign=True)
+    left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
+    if left:
+        raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
 
 
 def made_on(device: torch.device | str, make: Callable[[torch.device | str], T]) -> T:

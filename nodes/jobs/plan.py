@@ -6,6 +6,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.budget import Budget, Size, planned_size
 from ...skyreels_v3.jobs.forecast import duration
 from ...skyreels_v3.jobs.reference import MAX_FRAMES
+from ...skyreels_v3.jobs.sharing import WORTH
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import PIXELS_PER_LATENT, RECIPES, Job
 from ...skyreels_v3.units import gb
@@ -14,8 +15,7 @@ from .. import versions
 from ..encoders.vae import TiledVae, check_vae
 from ..inputs.size import side_inputs
 from ..network.forecast import expected
-from ..network.machine import machine_of
-from ..network.sizes import network_of
+from ..network.sizes import machine_for, network_of, sharing_of
 
 
 def beside_the_model(size: Size, vae, clip) -> list[str]:
@@ -41,6 +41,29 @@ def time_needed(patcher, size: Size, job: Job) -> list[str]:
     steps = RECIPES[job].steps
     how = "measured" if known.tokens == tokens else "by what was measured"
     return [f"about {duration(steps * known.seconds)} for {steps} steps, {how} here at {known.tokens:,} tokens"]
+
+
+def sharing(patcher, size: Size, job: Job) -> list[str]:
+    """What several cards exchange, and how much sooner they are ready than one, as far as this machine knows."""
+    cards = sharing_of(patcher)
+    if cards is None:
+        return []
+    network, each = network_of(patcher), size.tokens // size.batch
+    sent = cards.exchanged(network.params, size.tokens, network.itemsize)
+    lines = [f"a card sends {gb(sent)} in each step, about {sent / cards.rate:.1f} s by the link as measured"]
+    alone, together = expected(patcher, each, size.batch, 1), expected(patcher, each, size.batch)
+    if alone is None:
+        return lines
+    seconds = cards.seconds(alone.seconds, network.params, size.tokens, network.itemsize)
+    how = "by a model"
+    if together is not None:
+        seconds, how = together.seconds, "measured"
+    else:
+        lines.append(f"about {duration(RECIPES[job].steps * seconds)} for {RECIPES[job].steps} steps, {how}")
+    gain = alone.seconds / seconds
+    if gain < WORTH:
+        return [*lines, f"{cards.cards} cards over this link take as long as one ({how}): set gpus to 1"]
+    return [*lines, f"{cards.cards} cards are {gain:.1f} times as fast as one ({how})"]
 
 
 class PlanNode(io.ComfyNode):
@@ -80,12 +103,12 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width, height, frames, vae=None, clip=None, batch_size=1) -> io.NodeOutput:
-        network, machine = network_of(model), machine_of(model.load_device)
+        network, machine = network_of(model), machine_for(model)
         budget = Budget(network, planned_size(network.job, width, height, frames, batch_size), machine)
         if machine.streams and not budget.fits:
             raise InputError(budget.problem())
         *lines, verdict = budget.describe()
         lines += beside_the_model(budget.size, vae, clip)
-        lines += [*time_needed(model, budget.size, network.job), verdict]
+        lines += [*time_needed(model, budget.size, network.job), *sharing(model, budget.size, network.job), verdict]
         versions.tell(cls.hidden.unique_id, *lines)
         return io.NodeOutput(model, "\n".join(lines))

@@ -12,7 +12,6 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ...formats.float8_bits import portable
 from ...formats.kinds import Precision, Products
 from ...model_loaders.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.files import folders
@@ -21,7 +20,7 @@ from ...model_loaders.files.tensor_info import some
 from ...model_loaders.placement import copied_bytes
 from ...model_loaders.tensors.file_tensors import DTYPES
 from ...model_loaders.tensors.precision import automatic
-from ...model_loaders.weights import Weights, load_weights
+from ...model_loaders.weights import fill, load_weights
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import Job
 from .. import versions
@@ -31,11 +30,13 @@ from ..network.machine import main_memory
 from ..network.model import Config, Model
 from ..network.network import begin_sampling, end_sampling
 from ..network.patcher import patcher_class
+from ..network.shared.groups import MOST, let_go
 from ..weights.files import watch_files
 from ..weights.in_files import remember_files
 from ..weights.layers import Packed
 from .companions import missing_companions
 from .copies import place_for
+from .shared import shared_patcher
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def load_patcher(
     precision: str = AUTO,
     attention: str = AUTO,
     products: str = AUTO,
+    gpus: int = 1,
     disable_dynamic: bool = False,
     others: int = 0,
 ):
@@ -75,28 +77,38 @@ def load_patcher(
     chosen, why = resolve(Precision(precision), checkpoint, load_device)
     if checkpoint.left_out:
         log.info("SkyReels-V3: Left out, because they are no weights: %s.", some(checkpoint.left_out))
-    config = Config(checkpoint.params, checkpoint.job)
+    shared = gpus != 1
+    config = Config(checkpoint.params, checkpoint.job, shared)
     dtype = plain_dtype(chosen, checkpoint, config, load_device)
-    copies, where = place_for(copied_bytes(checkpoint, chosen, dtype), others)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
-    model = Model(config, (checkpoint.why, *why, *where, attending.sentence()), checkpoint.stamps)
-    # Packing is matrix work: for a graphics card where there is one.
-    packing = load_device if load_device.type == "cuda" else "cpu"
-    reading = versions.file_reader(), versions.maps_files()
-    weights = load_weights(checkpoint, chosen, dtype, packing, *reading, copies, Products(products))
-    fill(model.diffusion_model, weights, load_device)
+    notes = [checkpoint.why, *why]
+    if shared:
+        model, patcher = shared_patcher(path, config, checkpoint, chosen, dtype, products, gpus)
+    else:
+        let_go()
+        copies, where = place_for(copied_bytes(checkpoint, chosen, dtype), others)
+        notes += where
+        model = Model(config, files=checkpoint.stamps)
+        # Packing is matrix work: for a graphics card where there is one.
+        packing = load_device if load_device.type == "cuda" else "cpu"
+        reading = versions.file_reader(), versions.maps_files()
+        weights = load_weights(checkpoint, chosen, dtype, packing, *reading, copies, Products(products))
+        fill(model.diffusion_model, weights, load_device, Packed)
+        remember_files(model.diffusion_model)
+        versions.keep_dtypes(model.diffusion_model)
+        patcher = patcher_class(not disable_dynamic, load_device)(
+            model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
+        )
     model.diffusion_model.attention = attention
     asked = any(weight.encoding is not None and weight.encoding.exact for weight in checkpoint.weights.values())
-    model.notes += products_in_words(model.diffusion_model, Products(products), asked, load_device)
-    patcher = patcher_class(not disable_dynamic, load_device)(
-        model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
-    )
+    products_told = products_in_words(model.diffusion_model, Products(products), asked, load_device)
+    model.notes = (*notes, attending.sentence(), *model.notes, *products_told)
     watch_files(patcher)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)
-    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention, products))
+    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention, products, gpus))
     return patcher
 
 
@@ -148,33 +160,12 @@ def others_in(graph: Mapping[str, Any] | None, node_id: str | None) -> int:
     total = 0
     for key, node in (graph or {}).items():
         given = {name: value for name, value in node.get("inputs", {}).items() if isinstance(value, str)}
-        if key == node_id or node.get("class_type") != "SkyReelsLoadModel" or "model" not in given:
+        of_ours = node.get("class_type") == "SkyReelsLoadModel" and node["inputs"].get("gpus", 1) == 1
+        if key == node_id or not of_ours or "model" not in given:
             continue
         with suppress(InputError, ValueError):  # which that node itself will tell
             total += copies_of(entry_path(given["model"]), given.get("job", AUTO), given.get("precision", AUTO))
     return total
-
-
-def fill(network: torch.nn.Module, weights: Weights, device: torch.device) -> None:
-    """Give a network on the meta device its weights, which will be used on `device`.
-
-    Tensors become the parameters themselves: nothing is copied.
-    """
-    tensors = dict(weights.tensors)
-    for layer, format in weights.formats.items():
-        parent, _, child = layer.rpartition(".")
-        empty: Any = network.get_submodule(layer)  # a linear layer of ComfyUI's
-        names = [key for key in tensors if key.startswith(f"{layer}.")]
-        parts = {name.removeprefix(f"{layer}."): portable(tensors.pop(name), device) for name in names}
-        bias = parts.pop("bias", None)
-        packed = Packed(empty.in_features, empty.out_features, format, parts, bias, layer in weights.exact)
-        setattr(network.get_submodule(parent), child, packed)
-    network.load_state_dict(tensors, strict=False, assign=True)
-    left = [name for name, parameter in network.named_parameters() if parameter.is_meta]
-    if left:
-        raise RuntimeError(f"no weight was loaded for {', '.join(left[:3])}")
-    remember_files(network)
-    versions.keep_dtypes(network)
 
 
 def products_in_words(
@@ -260,6 +251,18 @@ class LoadModel(io.ComfyNode):
                         "or where the file asks for it.",
                     )
                 ),
+                versions.advanced(
+                    io.Int.Input(
+                        "gpus",
+                        default=1,
+                        min=0,
+                        max=MOST,
+                        optional=True,
+                        tooltip="Graphics cards that share each step, so that one video is ready sooner. 0 takes all "
+                        "of this machine, or of the Ray cluster that it belongs to. More than 1 needs Linux or WSL2 "
+                        "and the package ray.",
+                    )
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For any ComfyUI sampler.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
@@ -267,7 +270,7 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, model: str, job: str, precision: str = AUTO, attention: str = AUTO, products: str = AUTO
+        cls, model: str, job: str, precision: str = AUTO, attention: str = AUTO, products: str = AUTO, gpus: int = 1
     ):
         path = entry_path(model)
         files = checkpoint_files(path)
@@ -276,15 +279,22 @@ class LoadModel(io.ComfyNode):
             precision,
             attention,
             products,
+            gpus,
             *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files),
         ]
 
     @classmethod
     def execute(
-        cls, model: str, job: str = AUTO, precision: str = AUTO, attention: str = AUTO, products: str = AUTO
+        cls,
+        model: str,
+        job: str = AUTO,
+        precision: str = AUTO,
+        attention: str = AUTO,
+        products: str = AUTO,
+        gpus: int = 1,
     ) -> io.NodeOutput:
         others = others_in(cls.hidden.prompt, cls.hidden.unique_id)
-        patcher = load_patcher(str(entry_path(model)), job, precision, attention, products, others=others)
+        patcher = load_patcher(str(entry_path(model)), job, precision, attention, products, gpus, others=others)
         loaded = patcher.model
         versions.tell(cls.hidden.unique_id, *loaded.notes, *missing_companions(loaded.job))
         return io.NodeOutput(patcher)

@@ -14,6 +14,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.params import TransformerParams
 from .. import versions
 from ..network.model import skyreels_model
+from ..network.shared.patcher import attach_file, is_shared
 from ..weights.lora_branches import attach, lora_patcher
 
 FOLDER = "loras"
@@ -40,6 +41,10 @@ def read_lora(files: tuple[FileStamp, ...], params: TransformerParams, load_devi
 def with_lora(model, path: Path, strength: float) -> tuple[object, LoraFile]:
     """A clone of a SkyReels-V3 MODEL with a LoRA on it, and what the file is."""
     files = stamps_of(path)
+    if is_shared(model):
+        file, model = open_lora(path, skyreels_model(model).params), model.clone()
+        attach_file(model, files, strength)
+        return model, file
     file, patcher, deltas = read_lora(files, skyreels_model(model).params, model.load_device, model.offload_device)
     model = model.clone()
     attach(model, patcher, strength, files)

@@ -19,6 +19,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.units import gb
 from .. import versions
 from ..network.model import skyreels_model
+from ..network.shared.patcher import is_shared
 from .load import PLAIN_DTYPES, resolve
 from .weight_changes import changes_in_words, weight_changes
 
@@ -108,6 +109,11 @@ class SaveModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, filename_prefix: str, precision: str) -> io.NodeOutput:
         skyreels_model(model)
+        if is_shared(model):
+            raise InputError(
+                "Save Model needs the weights in ComfyUI's own process, but several cards share this model: set gpus "
+                "to 1 in Load Model."
+            )
         if precision not in PRECISIONS:
             raise InputError(f"The precision is {precision!r}, but it must be one of {', '.join(PRECISIONS)}.")
         checkpoint = checkpoint_of(model)

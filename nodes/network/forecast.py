@@ -10,7 +10,7 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ...skyreels_v3.jobs.forecast import Estimate, Measurement, Record, Setting, estimate, network_name
-from .sizes import network_of
+from .sizes import cards_of, network_of
 
 
 def record() -> Record:
@@ -18,22 +18,27 @@ def record() -> Record:
     return Record(Path(folder_paths.get_user_directory()) / "skyreels_v3" / "pace.json")
 
 
-def setting_of(patcher) -> Setting:
-    """What decides the pace of a MODEL on its device."""
+def setting_of(patcher, cards: int | None = None) -> Setting:
+    """What decides the pace of a MODEL on its device, or on another number of such cards."""
     network = network_of(patcher)
     # Which attention runs follows from the choice in Load Model and from how ComfyUI was started.
     attention = patcher.model.diffusion_model.attention, comfy.ldm.modules.attention.optimized_attention.__name__
+    device = comfy.model_management.get_torch_device_name(patcher.load_device)
+    cards = cards or cards_of(patcher)
     return Setting(
         network=network_name(network.params),
-        device=comfy.model_management.get_torch_device_name(patcher.load_device),
+        device=device if cards == 1 else f"{cards} x {device}",
         precision=network.precision,
         attention=", ".join(attention),
     )
 
 
-def expected(patcher, tokens: int, batch: int = 1) -> Estimate | None:
-    """The time of a forward of a MODEL, or None where this machine made none like it. tokens: of one video."""
-    return estimate(record().runs(), setting_of(patcher), network_of(patcher).params, tokens, batch)
+def expected(patcher, tokens: int, batch: int = 1, cards: int | None = None) -> Estimate | None:
+    """The time of a forward of a MODEL, or None where this machine made none like it. tokens: of one video.
+
+    cards: another number than those that share its forwards.
+    """
+    return estimate(record().runs(), setting_of(patcher, cards), network_of(patcher).params, tokens, batch)
 
 
 def ahead(forwards: Iterable[tuple[ModelPatcher, int, int]]) -> list[float] | None:

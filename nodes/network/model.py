@@ -6,22 +6,21 @@ from collections.abc import Sequence
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
-import comfy.model_management
 import comfy.supported_models_base
 import torch
 
 from ...model_loaders.files.stamps import FileStamp
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.spec import SPECS
-from ...skyreels_v3.model.memory import TEXT_TOKENS, needed_bytes
+from ...skyreels_v3.model.memory import TEXT_TOKENS
 from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.recipes import PIXELS_PER_LATENT, Job
 from ...skyreels_v3.speech.encoder import check_features
 from ..encoders.clip_vision import check_tokens
 from ..weights.layers import branching
 from .condition import KEY, JobCondition, RefusedCondition, SharedCondition
-from .machine import chunking_here
-from .network import AVATAR_INPUTS, Network
+from .network import AVATAR_INPUTS, Called, Network
+from .shared.network import SharedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +32,20 @@ class Config(comfy.supported_models_base.BASE):
     latent_format = comfy.latent_formats.Wan21
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
-    def __init__(self, params: TransformerParams, job: Job):
+    def __init__(self, params: TransformerParams, job: Job, shared: bool = False):
         # The names are those by which other packs recognise a Wan network.
         # FreeU reads the width of a UNet before it sets its patch, which is then refused in a sentence.
         wan = {"image_model": "wan2.1", "model_type": "t2v", "dim": params.dim}
         super().__init__({**wan, "model_channels": params.dim})
         self.params = params
         self.job = job
+        self.shared = shared  # whether other processes have the weights
         self.sampling_settings = {"shift": SPECS[job].recipe.shift}
 
-    def network(self, device=None, operations=None, dtype=None, **_) -> Network:
+    def network(self, device=None, operations=None, dtype=None, **_) -> Called:
         """The network on the meta device: its weights are assigned from the file, none is ever filled at random."""
+        if self.shared:
+            return SharedNetwork(self.params, self.job, dtype)
         return Network(self.params, self.job, branching(operations), device="meta", dtype=dtype)
 
 
@@ -86,11 +88,7 @@ class Model(comfy.model_base.BaseModel):
         """Bytes that a forward of `input_shape` needs beside the weights."""
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
         tokens = input_shape[0] * SPECS[self.job].tokens(input_shape, *(cond_shapes or {}).get(KEY, []))
-        device = comfy.model_management.get_torch_device()
-        weights = comfy.model_management.module_size(self.diffusion_model)
-        chunking = chunking_here(self.params, weights, device)(tokens, dtype.itemsize)
-        memory = comfy.model_management.get_total_memory(device)
-        return needed_bytes(self.params, tokens, dtype.itemsize, memory, chunking)
+        return self.diffusion_model.needed_bytes(tokens, dtype.itemsize)
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -16,7 +16,7 @@ from ...skyreels_v3.jobs.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.chunking import USUAL, Chunking, next_smaller
 from ...skyreels_v3.model.lora import applied
-from ...skyreels_v3.model.memory import TEXT_TOKENS, cache_limit
+from ...skyreels_v3.model.memory import TEXT_TOKENS, cache_limit, needed_bytes
 from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.model.sequence import Segment, layout_of
 from ...skyreels_v3.model.step_cache import StepCache
@@ -25,7 +25,7 @@ from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..weights.lora_branches import AppliedLora, attached
 from ..weights.streaming import block_stream
-from .attention import AUTO, choose, disable
+from .attention import AUTO, PYTORCH, Chosen, choose, disable
 from .block_hooks import BlockHooks
 from .condition import KEY
 from .foreign import WanCrossAttention, rope_of
@@ -42,24 +42,41 @@ AVATAR_INPUTS = {
 }
 
 
-class Network(SkyReelsTransformer):
-    """SkyReelsTransformer behind the call that ComfyUI makes, with its wrappers and hooks."""
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a forward is given."""
 
-    def __init__(self, params: TransformerParams, job: Job, operations, device=None, dtype=None):
-        super().__init__(params, operations=operations, device=device, dtype=dtype)
+    latents: torch.Tensor  # as ComfyUI gives them
+    segments: Sequence[Segment]
+    timestep: torch.Tensor
+    context: torch.Tensor
+    given: Mapping[str, Any]  # the avatar's, by keyword of the transformer
+    options: dict  # transformer_options
+
+
+EXACT = Chosen(kernels.attention, PYTORCH, "since another one's numbers were not finite")
+
+
+class Called(torch.nn.Module):
+    """A network behind the call that ComfyUI makes, with its wrappers; `_compute` is what differs."""
+
+    params: TransformerParams
+    job: Job
+    dtype: Any
+    attention: str  # one of attention.CHOICES
+    loras: Sequence[AppliedLora]  # within a sampling
+    forwards: list[Forward]  # of this sampling
+
+    def _called(self, params: TransformerParams, job: Job, dtype) -> None:
+        """To be called once the module is made."""
+        self.params = params
         self.job = job
         self.dtype = dtype
-        self.attention = AUTO  # one of attention.CHOICES
+        self.attention = AUTO
         self.changes: tuple | None = None  # of its weights, within a sampling: see begin_sampling
-        self.loras: Sequence[AppliedLora] = ()  # within a sampling, as is what follows
-        self.step_cache: StepCache | None = None  # between two samplings weights and LoRAs may change
-        self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes
+        self.loras = ()
+        self.forwards = []
         self.sufficed: dict[int, Chunking] = {}  # by tokens, where the planned one ran out of memory; stays
-        self.forwards: list[Forward] = []  # of this sampling
-        time_layers: list[Any] = [self.time_embedding[0], self.time_embedding[2], self.time_projection[1]]
-        for layer in time_layers:
-            layer.comfy_cast_weights = True  # to the dtype of their input, which may be float32
-        self.requires_grad_(False)
         # What nodes for Wan networks read, by ComfyUI's names, which are those of the sizes too.
         for field in dataclasses.fields(params):
             setattr(self, field.name, getattr(params, field.name))
@@ -68,10 +85,7 @@ class Network(SkyReelsTransformer):
         self.model_type = "t2v"
         self.rope_embedder = None  # where nodes put theirs: RIFLEx does
 
-    # ComfyUI's call, not the transformer's.
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x, timestep, context, transformer_options=None, **conditions
-    ):
+    def forward(self, x, timestep, context, transformer_options=None, **conditions):
         """x [B, 16, T, H, W] -> velocity of the same shape; `conditions` holds the job's latents under KEY."""
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
@@ -98,27 +112,13 @@ class Network(SkyReelsTransformer):
             timestep = timestep.floor()
         segments = spec.segments(x, conditions[KEY])
         chosen = choose(self.attention, x.device, transformer_options)
-        runtime = Runtime(
-            attention=chosen.run,
-            affine=versions.resident_affine,
-            linear=lambda layer, x: layer(x),
-            float32_time=spec.recipe.float32_time,
-            run_block=BlockHooks(transformer_options, len(self.blocks), x, context),
-            step_cache=self.step_cache,
-            # ComfyUI's names of the prompts that this forward is for.
-            conditioning=tuple(transformer_options.get("uuids", ())) or None,
-            chunking=self._chunking(segments),
-            rope=rope_of(transformer_options, self.rope_embedder),
-            foreign_options=transformer_options if self._has_foreign_attention() else None,
-        )
         given = {keyword: conditions[name] for keyword, name in AVATAR_INPUTS.items() if name in conditions}
-        with applied(self, ((one.lora, one.strength, one.gains) for one in self.loras)):
-            velocity, finite = self._looked_at(runtime, segments, timestep, context, **given)
-            if not finite and chosen.backend is not None:
-                exact = dataclasses.replace(runtime, attention=kernels.attention)
-                velocity, finite = self._looked_at(exact, segments, timestep, context, **given)
-                if finite:
-                    disable(chosen, x.device)
+        inputs = Inputs(x, segments, timestep, context, given, transformer_options)
+        velocity, finite = self._looked_at(inputs, chosen)
+        if not finite and chosen.backend is not None:
+            velocity, finite = self._looked_at(inputs, EXACT)
+            if finite:
+                disable(chosen, x.device)
         if not finite:
             raise InputError(
                 "The model's output is not finite, because its file holds broken numbers, a LoRA is too strong or fp16 "
@@ -126,25 +126,24 @@ class Network(SkyReelsTransformer):
             )
         return velocity
 
-    def _looked_at(self, runtime: Runtime, segments, timestep, context, **given) -> tuple[torch.Tensor, bool]:
-        """The network's velocity, and whether it is finite: what goes on from what is not is hours of black frames.
+    def _looked_at(self, inputs: Inputs, chosen: Chosen) -> tuple[torch.Tensor, bool]:
+        """The velocity, and whether it is finite: what goes on from what is not is hours of black frames.
 
         The CPU looks at the card once a forward, which takes seconds there.
         """
-        velocity = self._in_memory(runtime, segments, timestep, context, **given)
-        finite = torch.isfinite(velocity).all()
-        doubt = None if self.step_cache is None else self.step_cache.doubt
-        if bool(finite if doubt is None else finite & doubt):
-            return velocity, True
-        if self.step_cache is None or doubt is None or bool(doubt):
-            return velocity, False
-        # A node has changed the prompt under its name: what was cached of it was another's.
-        self.step_cache.mark_changing(runtime.conditioning)
-        return self._looked_at(runtime, segments, timestep, context, **given)
+        velocity = self._compute(inputs, chosen)
+        return velocity, bool(torch.isfinite(velocity).all())
 
-    def _has_foreign_attention(self) -> bool:
-        attentions: list[Any] = [block.cross_attn for block in self.blocks]
-        return any(isinstance(attention.forward, WanCrossAttention) for attention in attentions)
+    def begin(self, patcher) -> None:
+        """A sampling of a patcher begins."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """It has ended."""
+        raise NotImplementedError
+
+    def _compute(self, inputs: Inputs, chosen: Chosen) -> torch.Tensor:
+        raise NotImplementedError
 
     @property
     def forward_orig(self):
@@ -154,15 +153,91 @@ class Network(SkyReelsTransformer):
             "models do not have: remove that node. ComfyUI's EasyCache has the same purpose and works."
         )
 
+    def tokens_of(self, segments: Sequence[Segment]) -> int:
+        """Of all segments and the whole batch."""
+        return len(segments[0].latents) * layout_of(segments, self.params.patch_size).tokens
+
+
+def _names(options: dict) -> tuple | None:
+    """ComfyUI's names of the prompts that a forward is for."""
+    return tuple(options.get("uuids", ())) or None
+
+
+# Its call is ComfyUI's, not the transformer's.
+class Network(Called, SkyReelsTransformer):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """SkyReelsTransformer behind the call that ComfyUI makes, with its hooks around blocks."""
+
+    def __init__(self, params: TransformerParams, job: Job, operations, device=None, dtype=None):
+        SkyReelsTransformer.__init__(self, params, operations=operations, device=device, dtype=dtype)
+        self._called(params, job, dtype)
+        # Within a sampling: between two, weights and LoRAs may change.
+        self.step_cache: StepCache | None = None
+        self.chunking: Callable[[int, int], Chunking] | None = None  # of tokens and their bytes
+        time_layers: list[Any] = [self.time_embedding[0], self.time_embedding[2], self.time_projection[1]]
+        for layer in time_layers:
+            layer.comfy_cast_weights = True  # to the dtype of their input, which may be float32
+        self.requires_grad_(False)
+
+    def begin(self, patcher) -> None:
+        loras, device = attached(patcher), patcher.load_device
+        like = torch.empty(0, dtype=patcher.model.manual_cast_dtype or patcher.model.get_dtype(), device=device)
+        self.loras = tuple(dataclasses.replace(one, gains=one.lora.gains(self, like)) for one in loras)
+        memory = comfy.model_management.get_total_memory(device)
+        self.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
+        # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last
+        # bits.
+        self.chunking = chunking_here(self.params, patcher.model_size(), device)
+
+    def end(self) -> None:
+        self.step_cache = self.chunking = None
+
+    def needed_bytes(self, tokens: int, itemsize: int) -> int:
+        """Bytes that a forward needs beside the weights on ComfyUI's device. tokens: of the whole batch."""
+        device = comfy.model_management.get_torch_device()
+        weights = comfy.model_management.module_size(self)
+        chunking = chunking_here(self.params, weights, device)(tokens, itemsize)
+        memory = comfy.model_management.get_total_memory(device)
+        return needed_bytes(self.params, tokens, itemsize, memory, chunking)
+
+    def _looked_at(self, inputs: Inputs, chosen: Chosen) -> tuple[torch.Tensor, bool]:
+        velocity = self._compute(inputs, chosen)
+        finite = torch.isfinite(velocity).all()
+        doubt = None if self.step_cache is None else self.step_cache.doubt
+        if bool(finite if doubt is None else finite & doubt):
+            return velocity, True
+        if self.step_cache is None or doubt is None or bool(doubt):
+            return velocity, False
+        # A node has changed the prompt under its name: what was cached of it was another's.
+        self.step_cache.mark_changing(_names(inputs.options))
+        return self._looked_at(inputs, chosen)
+
+    def _compute(self, inputs: Inputs, chosen: Chosen) -> torch.Tensor:
+        options = inputs.options
+        runtime = Runtime(
+            attention=chosen.run,
+            affine=versions.resident_affine,
+            linear=lambda layer, x: layer(x),
+            float32_time=SPECS[self.job].recipe.float32_time,
+            run_block=BlockHooks(options, len(self.blocks), inputs.latents, inputs.context),
+            step_cache=self.step_cache,
+            conditioning=_names(options),
+            chunking=self._chunking(inputs.segments),
+            rope=rope_of(options, self.rope_embedder),
+            foreign_options=options if self._has_foreign_attention() else None,
+        )
+        with applied(self, ((one.lora, one.strength, one.gains) for one in self.loras)):
+            return self._in_memory(runtime, inputs.segments, inputs.timestep, inputs.context, **inputs.given)
+
+    def _has_foreign_attention(self) -> bool:
+        attentions: list[Any] = [block.cross_attn for block in self.blocks]
+        return any(isinstance(attention.forward, WanCrossAttention) for attention in attentions)
+
     def _chunking(self, segments: Sequence[Segment]) -> Chunking:
         if self.chunking is None:
             return USUAL
-        tokens = self._tokens(segments)
+        tokens = self.tokens_of(segments)
         planned = self.chunking(tokens, segments[0].latents.itemsize)
         return min(planned, self.sufficed.get(tokens, planned), key=lambda one: one.tokens)
-
-    def _tokens(self, segments: Sequence[Segment]) -> int:
-        return len(segments[0].latents) * layout_of(segments, self.params.patch_size).tokens
 
     def _in_memory(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; out of memory, it is computed again in smaller chunks, as are the steps after it."""
@@ -177,18 +252,18 @@ class Network(SkyReelsTransformer):
             # Outside of the handler, whose error holds on to every tensor of the try.
             self.step_cache = None
             chunking = smaller or runtime.chunking
-            self.sufficed[self._tokens(segments)] = chunking
+            self.sufficed[self.tokens_of(segments)] = chunking
             runtime = dataclasses.replace(runtime, step_cache=None, chunking=chunking)
             comfy.model_management.soft_empty_cache(True)
 
     def _streamed(self, runtime: Runtime, segments, timestep, context, **given) -> torch.Tensor:
         """The network's velocity; what of its blocks waits in RAM comes to the card ahead of them."""
         if torch.compiler.is_compiling():  # a graph swaps no weights: they come layer by layer, ComfyUI's way
-            return super().forward(segments, timestep, context, runtime=runtime, **given)
+            return SkyReelsTransformer.forward(self, segments, timestep, context, runtime=runtime, **given)
         hooks: Any = runtime.run_block  # BlockHooks
         with block_stream(self.blocks, segments[0].latents.device, hooks.options) as stream:
             runtime = dataclasses.replace(runtime, run_block=stream.wrap(hooks))
-            return super().forward(segments, timestep, context, runtime=runtime, **given)
+            return SkyReelsTransformer.forward(self, segments, timestep, context, runtime=runtime, **given)
 
 
 def begin_sampling(patcher) -> None:
@@ -197,8 +272,8 @@ def begin_sampling(patcher) -> None:
 
     Raises InputError where another patcher of the same network is sampling with other weights.
     """
-    network, device = patcher.model.diffusion_model, patcher.load_device
-    loras, changes = attached(patcher), (attached(patcher), patcher.patches_uuid)
+    network = patcher.model.diffusion_model
+    changes = attached(patcher), patcher.patches_uuid
     if network.changes not in (None, changes):
         end_sampling(patcher)
         raise InputError(
@@ -206,15 +281,10 @@ def begin_sampling(patcher) -> None:
             "in one way at a time: load the checkpoint of one of them by a second SkyReels-V3 Load Model."
         )
     network.changes = changes
-    like = torch.empty(0, dtype=patcher.model.manual_cast_dtype or patcher.model.get_dtype(), device=device)
-    network.loras = tuple(dataclasses.replace(one, gains=one.lora.gains(network, like)) for one in loras)
-    memory = comfy.model_management.get_total_memory(device)
-    network.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
-    # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last bits.
-    network.chunking = chunking_here(network.params, patcher.model_size(), device)
+    network.begin(patcher)
 
 
 def end_sampling(patcher) -> None:
     network = patcher.model.diffusion_model
     network.changes, network.loras = None, ()
-    network.step_cache = network.chunking = None
+    network.end()

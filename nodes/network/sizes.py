@@ -1,11 +1,16 @@
 """The sizes of a MODEL's network, for plans and for how long it takes."""
 
+from dataclasses import replace
+
 import torch
 
 from ...formats.kinds import SMALLER
-from ...skyreels_v3.jobs.budget import Network
+from ...skyreels_v3.jobs.budget import Machine, Network
+from ...skyreels_v3.jobs.sharing import Sharing
 from ..weights.layers import Packed
+from .machine import machine_of
 from .model import skyreels_model
+from .shared.network import SharedNetwork
 
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
@@ -15,6 +20,31 @@ def network_of(patcher) -> Network:
     model = skyreels_model(patcher)
     stored = model.get_dtype()
     computed = stored if model.manual_cast_dtype is None else model.manual_cast_dtype
-    formats = {layer.format.name for layer in model.diffusion_model.modules() if isinstance(layer, Packed)}
-    precision = " + ".join(sorted(formats)) or PLAIN.get(stored, str(stored))
-    return Network(model.params, model.job, computed.itemsize, patcher.model_size(), precision, SMALLER)
+    inner = model.diffusion_model
+    formats = {layer.format.name for layer in inner.modules() if isinstance(layer, Packed)}
+    packed = inner.precision if isinstance(inner, SharedNetwork) else " + ".join(sorted(formats))
+    precision = packed or PLAIN.get(stored, str(stored))
+    weights, cards = patcher.model_size(), cards_of(patcher)
+    return Network(model.params, model.job, computed.itemsize, weights, precision, SMALLER, cards)
+
+
+def cards_of(patcher) -> int:
+    """How many cards share each forward of a MODEL."""
+    sharing = sharing_of(patcher)
+    return 1 if sharing is None else sharing.cards
+
+
+def sharing_of(patcher) -> Sharing | None:
+    """The cards that share each forward of a MODEL; None where there is one."""
+    network = skyreels_model(patcher).diffusion_model
+    return Sharing(network.group.size, network.group.rate) if isinstance(network, SharedNetwork) else None
+
+
+def machine_for(patcher) -> Machine:
+    """The machine that computes a MODEL's forwards; of several cards, one as small as the smallest."""
+    machine, network = machine_of(patcher.load_device), skyreels_model(patcher).diffusion_model
+    smallest = network.group.smallest if isinstance(network, SharedNetwork) else 0
+    if not smallest:
+        return machine
+    used = machine.vram - machine.vram_free
+    return replace(machine, vram=smallest, vram_free=max(0, smallest - used))

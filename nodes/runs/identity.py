@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ROOT, SOURCES = "skyreels_v3_jobs", "sources"
 # Inputs by whose names two results do not differ: model_stamps has what they come to.
-RESOLVED = {"SkyReelsLoadModel": {"model", "attention", "products"}}
+RESOLVED = {"SkyReelsLoadModel": {"model", "attention", "products", "gpus"}}
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 
-from ...formats.linear import PackedLinear
-from ...kernels.quantised_rows import Quantisation
+from ...formats.linear import BranchedLinear
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.model.lora import Branching
 from .. import versions
 from .in_files import InFiles
 
@@ -20,37 +20,8 @@ else:
     Mixed = object  # the layer stands behind it in the order of classes
 
 
-class Branching(Mixed):
-    """A layer beside which LoRAs run. branches: called as (x, y), each returns y with its own part added."""
-
-    branches: tuple = ()
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether nothing but the layer sees its input and output: no LoRA here, and no other node's (ComfyUI's bypass
-        LoRA puts its own forward in place) or hook."""
-        hooks = len(self._forward_hooks) + len(self._forward_pre_hooks)
-        return len(self.branches) + hooks == 0 and "forward" not in vars(self)
-
-    def forward(self, x: torch.Tensor, **fused) -> torch.Tensor:
-        y = super().forward(x, **fused)
-        for branch in self.branches:
-            y = branch(x, y)
-        return y
-
-
-# Branching hands on whatever is fused, by keyword; PackedLinear names it.
-class Packed(Branching, InFiles, PackedLinear, comfy.ops.CastWeightBiasOp):  # pyright: ignore[reportIncompatibleMethodOverride]
+class Packed(InFiles, BranchedLinear, comfy.ops.CastWeightBiasOp):
     """A PackedLinear whose parts ComfyUI keeps, offloads and streams as it does with any weight."""
-
-    def quantised_input(self, device: torch.device) -> Quantisation | None:
-        # A LoRA works on the input itself: 8 bits of it would cost the LoRA a hundredth of its effect.
-        return super().quantised_input(device) if self.is_alone else None
-
-    @property
-    def takes_gelu(self) -> bool:
-        # A LoRA is added to the product, before anything is made of it.
-        return self.is_alone
 
     @contextmanager
     def placed(self, x: torch.Tensor):
@@ -95,10 +66,10 @@ class Prepared(Mixed):
             finally:
                 self._ready = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self._ready is None or self._ready[0].dtype != x.dtype:
-            return super().forward(x)
-        return F.linear(x, *self._ready)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self._ready is None or self._ready[0].dtype != input.dtype:
+            return super().forward(input)
+        return F.linear(input, *self._ready)
 
 
 @functools.cache

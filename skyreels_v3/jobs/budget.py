@@ -63,6 +63,7 @@ class Network:
     weights: int  # bytes
     precision: str  # its name
     smaller: Mapping[str, float]  # precisions that it may be loaded in to save memory, and their bytes a number
+    cards: int = 1  # that share each forward, all weights on each
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,29 @@ class Budget:
     @property
     def chunking(self) -> Chunking:
         """How a long sequence is chunked here: no smaller than it must be."""
-        room = self.machine.room(self.network.weights, self.network.params.num_layers)
-        return chunking_for(self.network.params, self.size.tokens, self.network.itemsize, self.machine.vram, room)
+        network, machine = self.network, self.machine
+        return chunking_for(network.params, self.size.tokens, network.itemsize, machine.vram, self.room, network.cards)
+
+    @property
+    def room(self) -> int:
+        """Bytes that a forward can have at most on a card."""
+        network, machine = self.network, self.machine
+        if network.cards > 1:
+            return machine.vram - machine.reserve - network.weights
+        return machine.room(network.weights, network.params.num_layers)
 
     @property
     def forward(self) -> int:
         """Bytes of a forward beside the weights."""
         network, machine = self.network, self.machine
-        return needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, self.chunking)
+        return needed_bytes(
+            network.params, self.size.tokens, network.itemsize, machine.vram, self.chunking, network.cards
+        )
 
     @property
     def least(self) -> int:
         """Bytes below which the job cannot run, even with everything streamed that can be."""
-        return (
-            self.forward + self.machine.vram - self.machine.room(self.network.weights, self.network.params.num_layers)
-        )
+        return self.forward + self.machine.vram - self.room
 
     @property
     def fits(self) -> bool:
@@ -122,7 +131,7 @@ class Budget:
     def streamed(self) -> int:
         """Bytes of the weights that come from RAM in each step; 0 where all stay on the card."""
         room = self.machine.vram_free - self.forward - self.machine.reserve
-        if not self.machine.streams or self.network.weights <= room:
+        if not self.machine.streams or self.network.cards > 1 or self.network.weights <= room:
             return 0
         ahead = streamed_bytes(self.network.weights, self.network.params.num_layers)
         return self.network.weights - max(0, room - ahead)
@@ -133,9 +142,10 @@ class Budget:
         context = SPECS[network.job].condition
         beside = f" ({size.context} of {size.context + size.latents} latent frames are {context})" if context else ""
         batch = f", {size.batch} side by side" if size.batch > 1 else ""
+        on_each = f"on each of {network.cards} cards: " if network.cards > 1 else ""
         lines = [
             f"{size.width} x {size.height}, {size.frames} frames{batch}: {size.tokens:,} tokens a forward{beside}",
-            f"weights {gb(network.weights)} ({network.precision}), a forward {gb(self.forward)}",
+            f"{on_each}weights {gb(network.weights)} ({network.precision}), a forward {gb(self.forward)}",
         ]
         if self.chunking != USUAL:
             lines.append(
@@ -158,7 +168,7 @@ class Budget:
             return f"It fits once other programs give back {missing} of VRAM: close some."
         if self.streamed:
             return f"It fits: {gb(self.streamed)} of {gb(self.network.weights)} of weights are streamed in each step."
-        return "It fits: all weights stay on the card."
+        return f"It fits: all weights stay on {'each' if self.network.cards > 1 else 'the'} card."
 
     def problem(self) -> str:
         """Why a budget that does not fit cannot run and what would, in one sentence."""

@@ -13,11 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+if TYPE_CHECKING:
+    Mixed = nn.Linear
+else:
+    Mixed = object  # the layer stands behind it in the order of classes
 
 Placed = Callable[[nn.Module, torch.Tensor], AbstractContextManager[torch.Tensor]]
 MIXED = 2**23  # numbers of an input or output that a LoKr or a DoRA takes at once: bounds what it needs
@@ -27,6 +32,25 @@ MIXED = 2**23  # numbers of an input or output that a LoKr or a DoRA takes at on
 def stored(module: Any, like: torch.Tensor):
     """The weight of a module on the device and in the dtype of `like`, as long as the context is open."""
     yield module.weight.to(like)
+
+
+class Branching(Mixed):
+    """A layer beside which LoRAs run. branches: called as (x, y), each returns y with its own part added."""
+
+    branches: tuple = ()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing but the layer sees its input and output: no LoRA here, and no other node's (ComfyUI's bypass
+        LoRA puts its own forward in place) or hook."""
+        hooks = len(self._forward_hooks) + len(self._forward_pre_hooks)
+        return len(self.branches) + hooks == 0 and "forward" not in vars(self)
+
+    def forward(self, input: torch.Tensor, **fused) -> torch.Tensor:
+        y = super().forward(input, **fused)
+        for branch in self.branches:
+            y = branch(input, y)
+        return y
 
 
 @dataclass(frozen=True)
@@ -192,7 +216,7 @@ class Lora(nn.Module):
     the weights with assign=True.
     """
 
-    def __init__(self, layers: Mapping[str, BranchParams], operations=nn, placed: Placed = stored, dtype=None):
+    def __init__(self, layers: Mapping[str, BranchParams], operations: Any = nn, placed: Placed = stored, dtype=None):
         super().__init__()
         options = {"device": "meta", "dtype": dtype}
         self.branches = {name: Branch(params, operations, placed, **options) for name, params in layers.items()}
@@ -215,7 +239,7 @@ def module_name(layer: str) -> str:
 def applied(network: nn.Module, loras: Iterable[tuple[Lora, float, Mapping[str, Gain]]]):
     """LoRAs (each with its strength and gains) run beside the layers of `network` as long as the context is open.
 
-    The network's linear layers must call what is in their `branches` with (x, y). Gains that are not given are made.
+    The network's linear layers are Branching. Gains that are not given are made.
     """
     branches: dict[str, list] = {}
     layers: dict[str, Any] = {}  # with `branches`

@@ -8,17 +8,34 @@ IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
 FLOAT32 = 4
 BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
+SHARED_STREAMS, SHARED_GROUPS = 5.5, 7.0  # see _shared_bytes
 CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
-def forward_bytes(params: TransformerParams, tokens: int, itemsize: int, chunking: Chunking = USUAL) -> int:
+def forward_bytes(
+    params: TransformerParams, tokens: int, itemsize: int, chunking: Chunking = USUAL, cards: int = 1
+) -> int:
     """Peak of the activations of one forward.
 
-    tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream.
+    tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream.  cards: that share it.
     """
+    if cards > 1:
+        return _shared_bytes(params, -(-tokens // cards), itemsize, chunking, cards)
     sizes = params.dim, params.ffn_dim, tokens, chunking
     beside = BYTES_BESIDE * tokens + FLOAT32 * tokens * params.dim // params.num_heads
     return max(attention_numbers(*sizes), by_token_numbers(*sizes)) * itemsize + beside
+
+
+def _shared_bytes(params: TransformerParams, held: int, itemsize: int, chunking: Chunking, cards: int) -> int:
+    """The peak on one of the cards that share a forward. held: tokens on it.
+
+    Beside x, q, k and v live, of a group of heads, what is sent, what has come of q, k and v, and the output; what was
+    exchanged lives a moment longer than it is needed. The factors are from 2 and 4 processes with gloo.
+    """
+    groups = 1 if held <= chunking.long else max(1, min(chunking.head_groups, params.num_heads // cards))
+    attention = int(held * params.dim * (SHARED_STREAMS + SHARED_GROUPS / groups))
+    after = by_token_numbers(params.dim, params.ffn_dim, held, chunking)
+    return max(attention, after) * itemsize + BYTES_BESIDE * held + FLOAT32 * held * params.dim // params.num_heads
 
 
 def attention_numbers(dim: int, ffn_dim: int, tokens: int, chunking: Chunking) -> int:
@@ -49,17 +66,26 @@ def cache_limit(memory: int) -> int:
     return memory // CACHE_SHARE
 
 
-def needed_bytes(params: TransformerParams, tokens: int, itemsize: int, memory: int, chunking: Chunking = USUAL) -> int:
-    """What a forward needs beside the weights, its cache included. memory: bytes of the device in all."""
-    return forward_bytes(params, tokens, itemsize, chunking) + min(cache_bytes(params, itemsize), cache_limit(memory))
+def needed_bytes(
+    params: TransformerParams, tokens: int, itemsize: int, memory: int, chunking: Chunking = USUAL, cards: int = 1
+) -> int:
+    """What a forward needs beside the weights, its cache included. memory: bytes of the device in all.
+
+    cards: that share it; what one of them needs.
+    """
+    return forward_bytes(params, tokens, itemsize, chunking, cards) + min(
+        cache_bytes(params, itemsize), cache_limit(memory)
+    )
 
 
-def chunking_for(params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int) -> Chunking:
+def chunking_for(
+    params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int, cards: int = 1
+) -> Chunking:
     """The largest chunks with which a forward fits into `room`, the smallest where none do.
 
-    memory: bytes of the device in all.  room: bytes of it that the weights leave.
+    memory: bytes of the device in all.  room: bytes of it that the weights leave.  cards: that share it.
     """
-    fit = (each for each in LEVELS if needed_bytes(params, tokens, itemsize, memory, each) <= room)
+    fit = (each for each in LEVELS if needed_bytes(params, tokens, itemsize, memory, each, cards) <= room)
     return next(fit, LEVELS[-1])
 
 

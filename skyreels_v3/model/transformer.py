@@ -7,6 +7,7 @@ Weight names are Wan's. `operations` supplies the layers: torch.nn, or ComfyUI's
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class SkyReelsTransformer(nn.Module):
     meta device and load with assign=True to take them straight from a mapped file.
     """
 
-    def __init__(self, params: TransformerParams, operations=nn, device=None, dtype=None):
+    def __init__(self, params: TransformerParams, operations: Any = nn, device=None, dtype=None):
         super().__init__()
         options = {"device": device, "dtype": dtype}
         self.params = params

@@ -1,0 +1,173 @@
+"""Load Model with several gpus, on a real ComfyUI: its samplers, its Stop, its memory; processes by Ray."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pack.dev.samples.tiny_models import write_transformer
+from pack.skyreels_v3.model.params import TransformerParams
+from pack.skyreels_v3.recipes import Job
+from pack.tests.support.golden import relative_error
+from pack.tests.support.loras import lora_pairs, named, write_lora
+
+pytestmark = [pytest.mark.host, pytest.mark.workshop]  # a group takes some ten seconds to start
+PARAMS = TransformerParams(dim=384, ffn_dim=512, num_heads=3, num_layers=2)
+
+
+@pytest.fixture(scope="module")
+def shared(pack_nodes, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """A checkpoint, a LoRA, and how they are loaded and sampled by ComfyUI; two processes stand for cards."""
+    import comfy.sample
+
+    os.environ["SKYREELS_GPUS_ON_CPU"] = "2"
+    folder = tmp_path_factory.mktemp("shared")
+    path = write_transformer(folder / "SkyReels-V3-R2V.safetensors", Job.REFERENCE, params=PARAMS)
+    lora = write_lora(folder / "lora.safetensors", named(lora_pairs(PARAMS)))
+    condition = pack_nodes.module("nodes.network.condition")
+    text = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(1))
+    job = pack_nodes.module("skyreels_v3.recipes").Job.REFERENCE
+    slots = torch.randn(1, 16, 4, 6, 10, generator=torch.Generator().manual_seed(2))
+    positive = condition.attach([[text, {}]], condition.JobCondition(job, slots))
+    latent = torch.zeros(1, 16, 3, 6, 10)
+
+    def sample(model, **options):
+        noise = comfy.sample.prepare_noise(latent, 5)
+        given = {"seed": 5, **options}
+        return comfy.sample.sample(model, noise, 3, 1.0, "euler", "simple", positive, positive, latent, **given)
+
+    load = pack_nodes.module("nodes.models.load")
+    yield SimpleNamespace(
+        path=path,
+        lora=lora,
+        sample=sample,
+        load=lambda gpus=2, **options: load.load_patcher(str(path), gpus=gpus, **options),
+        groups=pack_nodes.module("nodes.network.shared.groups"),
+        pack=pack_nodes,
+        InputError=pack_nodes.module("skyreels_v3.errors").InputError,
+    )
+    pack_nodes.module("nodes.network.shared.groups")._end()
+    import ray
+
+    ray.shutdown()
+    del os.environ["SKYREELS_GPUS_ON_CPU"]
+
+
+def group(shared):
+    return shared.groups._group
+
+
+def test_a_video_is_the_same(shared):
+    model = shared.load()
+    assert any("2 cards" in note for note in model.model.notes)
+    wanted = shared.sample(shared.load(gpus=1))
+    seen = []
+    own = shared.sample(model, callback=lambda step, denoised, x, steps: seen.append((step, denoised.shape)))
+    assert relative_error(own, wanted) <= 1e-5
+    assert [step for step, _ in seen] == [0, 1, 2]
+    processes = group(shared).processes
+    assert relative_error(shared.sample(shared.load(gpus=0)), wanted) <= 1e-5  # all that there are
+    assert group(shared).processes is processes
+
+
+def test_every_precision(shared):
+    for precision in ("int8", "nf4"):
+        wanted = shared.sample(shared.load(gpus=1, precision=precision))
+        assert relative_error(shared.sample(shared.load(precision=precision)), wanted) <= 1e-5
+
+
+def test_loras(shared):
+    with_lora = shared.pack.module("nodes.models.lora").with_lora
+    alone, plain = shared.load(gpus=1), shared.load()
+    for strength in (1.0, 0.4):
+        (one, file), (other, same) = (with_lora(model, shared.lora, strength) for model in (alone, plain))
+        assert file.summary() == same.summary()
+        assert relative_error(shared.sample(other), shared.sample(one)) <= 1e-5
+    assert relative_error(shared.sample(plain), shared.sample(alone)) <= 1e-5
+
+
+def later(seconds: float, act: Callable) -> threading.Thread:
+    thread = threading.Timer(seconds, act)
+    thread.start()
+    return thread
+
+
+def test_stop(shared):
+    import comfy.model_management
+
+    model = shared.load()
+    wanted = shared.sample(model)
+    processes = group(shared).processes
+    asked = []
+
+    def stop(*_):
+        comfy.model_management.interrupt_current_processing()
+        asked.append(time.monotonic())
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        shared.sample(model, callback=stop)
+    assert time.monotonic() - asked[0] < 5
+    assert torch.equal(shared.sample(model), wanted)
+    assert group(shared).processes is processes  # the same processes go on
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_is_lost(shared, rank, how, monkeypatch):
+    model = shared.load()
+    wanted = shared.sample(model)
+    running = group(shared)
+    monkeypatch.setattr(running, "patience", 3.0)
+    monkeypatch.setattr(running, "longest", 0.1)
+    pids, before = list(running.processes.pids), running.restarts
+    own = shared.sample(model, callback=lambda step, *_: os.kill(pids[rank], how) if not step else None)
+    assert torch.equal(own, wanted)
+    assert running.restarts == before + 1
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_comfyui_takes_the_memory(shared):
+    import comfy.model_management
+
+    model = shared.load()
+    wanted = shared.sample(model)
+    assert group(shared).models and model.loaded_size() == model.model_size() > 0
+    comfy.model_management.unload_all_models()
+    assert not group(shared).models and model.loaded_size() == 0
+    assert torch.equal(shared.sample(model), wanted)
+
+
+def test_what_works_on_one_card_only_is_told(shared):
+    model = shared.load()
+
+    def refused(match: str, act: Callable) -> None:
+        with pytest.raises(shared.InputError, match=match) as told:
+            act()
+        assert "gpus to 1" in str(told.value)
+
+    patched = model.clone()
+    patched.set_model_patch_replace(lambda *_: None, "dit", "double_block", 0)
+    refused("blocks", lambda: shared.sample(patched))
+    attending = model.clone()
+    attending.model_options["transformer_options"]["optimized_attention_override"] = lambda *_: None
+    refused("attention", lambda: shared.sample(attending))
+    refused("SkyReels-V3 LoRA", lambda: model.clone().add_patches({}))
+    refused("replaces", lambda: model.clone().add_object_patch("diffusion_model.blocks.0.ffn.forward", None))
+    refused("MultiGPU", model.deepclone_multigpu)
+    save = shared.pack.module("nodes.models.save").SaveModel
+    refused("Save Model", lambda: save.execute(model, "x", "as loaded"))
+
+
+def test_too_many_cards(shared):
+    with pytest.raises(shared.InputError, match=re.escape("gpus is 3, but there are 2 cards")):
+        shared.load(gpus=3)

@@ -1,0 +1,190 @@
+"""Workers of a group, without ComfyUI and without Ray: every precision and LoRA as in one process."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pack.dev.samples.tiny_models import write_transformer
+from pack.distributed.ranks import Ranks
+from pack.distributed.worker import DONE, FAILED, REFUSED, STOPPED, Worker
+from pack.skyreels_v3.model.params import TransformerParams
+from pack.skyreels_v3.model.sequence import extension_segments
+from pack.skyreels_v3.recipes import Job
+from pack.tests.support import dialects
+from pack.tests.support.golden import relative_error
+from pack.tests.support.loras import lora_pairs, lora_products, named, named_products, write_lora
+from pack.tests.support.processes import Processes
+
+PARAMS = TransformerParams(dim=384, ffn_dim=512, num_heads=3, num_layers=2)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    made = Processes(2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A checkpoint, another in GGUF, a LoRA of two parts, a DoRA, and changes of what is no linear layer's."""
+    folder = tmp_path_factory.mktemp("files")
+    write_transformer(folder / "SkyReels-V3-V2V.safetensors", Job.EXTENSION, params=PARAMS)
+    dialects.write_gguf(folder / "SkyReels-V3-V2V.gguf", dialects.transformer_weights(PARAMS), "Q8_0")
+    write_lora(folder / "lora.safetensors", named(lora_pairs(PARAMS)))
+    products = lora_products("dora", PARAMS, layers=["blocks.0.self_attn.q", "blocks.1.ffn.0"])
+    write_lora(folder / "dora.safetensors", named_products(products))
+    changes = {"blocks.0.modulation": (1, 6, 384), "head.modulation": (1, 2, 384), "blocks.1.norm3.weight": (384,)}
+    diffs = {f"diffusion_model.{name}.diff": 0.1 * torch.ones(shape) for name, shape in changes.items()}
+    write_lora(folder / "diffs.safetensors", {**named(lora_pairs(PARAMS, layers=["blocks.0.ffn.2"])), **diffs})
+    return folder
+
+
+def spec(path: Path, precision: str = "auto", products: str = "auto", dtype: str = "float32") -> dict:
+    return {
+        "path": str(path),
+        "job": Job.EXTENSION.value,
+        "precision": precision,
+        "products": products,
+        "dtype": dtype,
+        "maps": True,
+    }
+
+
+def message(dtype=torch.float32, loras=(), **others) -> dict:
+    """An extension's forward as it comes to workers."""
+    torch.manual_seed(0)
+    segments = extension_segments(torch.randn(1, 16, 3, 6, 10), torch.randn(1, 16, 2, 6, 10))
+    text = torch.randn(1, 512, 4096)
+    text[:, 20:] = 0
+    return {
+        "segments": [(one.latents.to(dtype), one.position, one.clean, one.predicted) for one in segments],
+        "timestep": torch.tensor([600.0]),
+        "text": text.to(dtype),
+        "given": {},
+        "attention": "sdpa",
+        "float32_time": [],
+        "chunking": (16384, 8192, 4),
+        "rope": ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0)),
+        "loras": list(loras),
+        "sampling": "first",
+        "cache": 10**7,
+        **others,
+    }
+
+
+def worker_of(ranks: Ranks) -> Worker:
+    made = Worker(ranks.rank, ranks.size, "cpu")
+    made.ranks, made.agreeing = ranks, ranks.group
+    return made
+
+
+def both_ways(ranks: Ranks, spec: dict, messages: list[dict]) -> list[float]:
+    """Of each forward the distance of a group's to that of one worker by itself; only the first process has it."""
+    workers, alone = [worker_of(ranks)], Ranks()
+    if ranks.rank == 0:
+        workers.append(worker_of(alone))
+    outs = []
+    for worker in workers:
+        status, size = worker.call("load", "m", 0, spec)
+        assert status == DONE and size > 0, size
+        outs.append([worker.call("forward", number, "m", one) for number, one in enumerate(messages, 1)])
+    for outcome in (*outs[0], *outs[-1]):
+        assert outcome[0] == DONE, outcome[1]
+    if ranks.rank:
+        assert all(velocity is None for _, velocity in outs[0])
+        return []
+    return [relative_error(shared, own) for (_, shared), (_, own) in zip(*outs, strict=True)]
+
+
+ROUNDING = {"float32": 1e-5, "bfloat16": 2 * 2**-8, "float16": 2 * 2**-11}
+PRECISIONS = [
+    ("auto", "auto", "float32"),
+    ("bf16", "auto", "bfloat16"),
+    ("fp16", "auto", "float16"),
+    ("int8", "auto", "float32"),
+    ("fp8", "auto", "float32"),
+    ("nf4", "auto", "float32"),
+    ("int8", "8 bits", "bfloat16"),
+]
+
+
+@pytest.mark.parametrize("precision, products, dtype", PRECISIONS)
+def test_every_precision_with_loras(processes, files, precision, products, dtype):
+    lora, dora, diffs = (("k" + name, str(files / f"{name}.safetensors")) for name in ("lora", "dora", "diffs"))
+    wanted = [[], [(*lora, 1.0)], [(*lora, 0.5), (*dora, 1.0)], [(*diffs, 1.0)], [(*diffs, -0.5), (*lora, 1.0)], []]
+    messages = [message(getattr(torch, dtype), loras) for loras in wanted]
+    path = files / "SkyReels-V3-V2V.safetensors"
+    errors, _ = processes.call(both_ways, spec(path, precision, products, dtype), messages)
+    assert max(errors) <= ROUNDING[dtype]
+
+
+def test_gguf(processes, files):
+    errors, _ = processes.call(both_ways, spec(files / "SkyReels-V3-V2V.gguf"), [message()])
+    assert max(errors) <= 1e-5
+
+
+def alone(files: Path) -> Worker:
+    worker = worker_of(Ranks())
+    assert worker.call("load", "m", 0, spec(files / "SkyReels-V3-V2V.safetensors"))[0] == DONE
+    return worker
+
+
+def test_a_lora_leaves_nothing_behind(files):
+    worker = alone(files)
+    diffs = ("k", str(files / "diffs.safetensors"), 1.0)
+    before, changed, weaker, after = (
+        worker.call("forward", 1, "m", message(loras=loras))[1] for loras in ([], [diffs], [(*diffs[:2], 0.5)], [])
+    )
+    assert torch.equal(before, after)
+    assert 0.001 < relative_error(weaker, before) < relative_error(changed, before)
+
+
+def test_a_changed_prompt_is_not_met_by_the_old_ones_cache(files):
+    worker = alone(files)
+    first = worker.call("forward", 1, "m", message())[1]
+    other = message()
+    other["text"] = other["text"] + 1
+    assert not torch.equal(worker.call("forward", 2, "m", other)[1], first)
+    assert torch.equal(worker.call("forward", 3, "m", message(sampling="second"))[1], first)
+
+
+def test_it_stops_and_goes_on(files):
+    worker = alone(files)
+    worker.stop(7)
+    assert worker.call("forward", 7, "m", message()) == (STOPPED, None)
+    assert worker.call("forward", 8, "m", message())[0] == DONE
+    assert worker.progress() == 3
+
+
+def test_what_is_wrong_is_told(files, tmp_path):
+    worker = alone(files)
+    gone = tmp_path / "SkyReels-V3-V2V.safetensors"
+    status, sentence = worker.call("load", "n", 0, spec(gone))
+    assert status == REFUSED and "does not have SkyReels-V3-V2V.safetensors" in sentence
+    gone.write_bytes(b"x" * 100)
+    status, sentence = worker.call("load", "n", 0, spec(gone))
+    assert status == REFUSED and "SkyReels-V3-V2V.safetensors" in sentence
+    status, sentence = worker.call("forward", 1, "m", message(attention="sage"))
+    assert status == REFUSED and "sageattention" in sentence
+    status, trace = worker.call("forward", 1, "other", message())
+    assert status == FAILED and "KeyError" in trace
+    worker.call("drop", "m")
+    assert not worker.models
+
+
+def test_a_worker_needs_neither_comfyui_nor_ray():
+    script = (
+        "import sys\n"
+        "class Refused:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('comfy', 'ray', 'folder_paths', 'comfy_api'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refused())\n"
+        "import pack.distributed.worker\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT / "tools", check=True, timeout=60)
