@@ -4,6 +4,7 @@ A call that takes too long is a failure that shows where every process is, never
 """
 
 import faulthandler
+import importlib
 import multiprocessing
 import os
 import time
@@ -41,6 +42,9 @@ class Processes:
 
     def call(self, function: Callable, *args: Any) -> list[Any]:
         """What it returned in each process. Raises RuntimeError with the traceback of the first that failed."""
+        # pytest's own name of a test's module begins with `tests`, which a ComfyUI on the path may be found by.
+        module = importlib.import_module("pack." + function.__module__.removeprefix("pack."))
+        function = getattr(module, function.__name__)
         for end in self._ends:
             end.send((function, args))
         return self._answers(range(self.size))
