@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import write_transformer
-from pack.tests.comfyui.test_lora_nodes import guided
+from pack.tests.comfyui.test_lora_guiders import guided
 from pack.tests.support.golden import relative_error
 
 __all__ = ["guided"]

@@ -10,6 +10,7 @@ from pack.dev.samples.tiny_models import TINY, random_weight, transformer_weight
 from pack.formats.kinds import PACKED
 from pack.model_loaders.architecture.params import expected_shapes
 from pack.tests.support.golden import relative_error
+from pack.tests.support.lora_nodes import folder, layer_outputs, load, put, stock, velocity
 from pack.tests.support.loras import (
     ALPHA,
     RANK,
@@ -23,94 +24,12 @@ from pack.tests.support.loras import (
 )
 from pack.tests.support.mapped import mapped_files
 
+__all__ = ["folder", "layer_outputs", "load", "put", "stock", "velocity"]
+
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
-SHAPE = (1, 16, 3, 8, 12)
 Q, GONE = "blocks.0.self_attn.q", "blocks.0.cross_attn.k_img"
 EXACT = 1e-5
-GUIDANCE = 3.0
-
-
-@pytest.fixture(scope="module")
-def load(pack_nodes, tmp_path_factory):
-    """load(changes, precision): a tiny float32 reference model, some of its weights changed, as Load Model returns it.
-
-    The same checkpoint and precision give clones of one model.
-    """
-    from safetensors.torch import save_file
-
-    folder, models = tmp_path_factory.mktemp("models"), {}
-
-    def load(changes=None, precision="auto"):
-        key = None if changes else precision
-        if key not in models:
-            path = folder / f"{len(models)}.safetensors"
-            weights = transformer_weights(TINY)
-            save_file({name: weight + (changes or {}).get(name, 0) for name, weight in weights.items()}, path)
-            patcher = pack_nodes.module("nodes.models.load").load_patcher(str(path), "reference", precision)
-            if key is None:
-                return patcher
-            models[key] = patcher
-        return models[key].clone()
-
-    return load
-
-
-@pytest.fixture(scope="module")
-def folder(comfyui):
-    return comfyui.base / "models" / "loras"
-
-
-@pytest.fixture
-def put(pack_nodes, folder):
-    """put(model, tensors, strength, name): the model after the node."""
-    node = pack_nodes.ready("SkyReelsLora")
-
-    def put(model, tensors, strength=1.0, name="style.safetensors"):
-        if tensors is not None:
-            write_lora(folder / name, tensors)
-        return node.execute(model, name, strength).args[0]
-
-    return put
-
-
-@pytest.fixture(scope="module")
-def velocity(reference_prompt):
-    """velocity(model, steps, cfg, hooks): what sampling makes of fixed inputs, with hooks on the positive prompt."""
-    import comfy.hooks
-    import comfy.sample
-
-    def velocity(model, steps=1, cfg=1.0, hooks=None):
-        latent = torch.zeros(SHAPE)
-        noise = comfy.sample.prepare_noise(latent, 5)
-        hooked = comfy.hooks.set_hooks_for_conditioning(reference_prompt, hooks)
-        return comfy.sample.sample(
-            model, noise, steps, cfg, "euler", "simple", hooked, reference_prompt, latent, seed=5
-        )
-
-    return velocity
-
-
-@pytest.fixture(scope="module")
-def layer_outputs(pack_nodes):
-    """layer_outputs(model, loras): Wan name -> what each linear layer makes of fixed inputs.
-
-    Layer by layer, because int8 rounds activations as well: what differs by 1e-7 before one layer differs by 1e-3
-    behind the next. loras: whether with those on the model.
-    """
-    applied = pack_nodes.module("skyreels_v3.model.lora").applied
-    attached = pack_nodes.module("nodes.weights.lora_branches").attached
-
-    def layer_outputs(model, loras=True):
-        network = model.model.diffusion_model
-        given = attached(model) if loras else ()
-        with torch.no_grad(), applied(network, [(one.lora, one.strength, {}) for one in given]):
-            return {
-                name: network.get_submodule(name)(random_weight(f"{name}.x", (2, 3, columns)))
-                for name, (_, columns) in linear_layers().items()
-            }
-
-    return layer_outputs
 
 
 def test_beside_the_layers_is_as_merged(load, put, velocity):
@@ -316,18 +235,6 @@ def test_with_other_nodes_on_the_model(load, put, velocity):
         assert relative_error(velocity(compiled), plain) < 1e-4
 
 
-@pytest.fixture
-def stock(comfyui, folder):
-    """stock(model, tensors, strength): the model after ComfyUI's own loader."""
-
-    def stock(model, tensors, strength=1.0):
-        write_lora(folder / "stock.safetensors", tensors)
-        loader = comfyui.nodes.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]()
-        return loader.load_lora_model_only(model, "stock.safetensors", strength)[0]
-
-    return stock
-
-
 def test_the_stock_loader_on_plain_weights(load, stock, velocity):
     pairs = lora_pairs()
     merged = velocity(load(changed_weights(pairs, 0.5 * ALPHA / RANK)))
@@ -502,112 +409,3 @@ def test_the_patcher_is_one_class(pack_nodes, load):
     assert issubclass(patcher_class(False), comfy.model_patcher.ModelPatcher)
     assert type(load().clone()) is type(load())
     assert patcher_class(True, cpu).__name__ == "ModelPatcher"
-
-
-@pytest.fixture
-def guided(reference_prompt):
-    """guided(model, other): one step with the guidance of one model away from the other, called as ComfyUI 0.33's
-    DualModelGuider calls them. The other is unloaded on the way where `crowded`, as on a card that cannot hold both.
-    """
-    import comfy.sample
-    import comfy.sampler_helpers as helpers
-    import comfy.samplers
-
-    class TwoModels(comfy.samplers.CFGGuider):
-        def outer_sample(self, noise, *args, **kwargs):
-            given = {"negative": [one.copy() for one in self.conds["negative"]]}
-            options = self.other.model_options
-            self.away, given, loaded = helpers.prepare_sampling(self.other, noise.shape, given, options)
-            self.given = given
-            self.other.pre_run()
-            try:
-                return super().outer_sample(noise, *args, **kwargs)
-            finally:
-                self.other.cleanup()
-                helpers.cleanup_models(given, loaded)
-
-        def inner_sample(self, noise, latent, device, sampler, sigmas, mask, callback, quiet, seed, **shapes):
-            if self.crowded:
-                self.other.detach()
-            self.given = comfy.samplers.process_conds(self.away, noise, self.given, device, latent, mask, seed)
-            return super().inner_sample(noise, latent, device, sampler, sigmas, mask, callback, quiet, seed, **shapes)
-
-        def predict_noise(self, x, timestep, model_options=None, seed=None):
-            options = model_options or {}
-            runs = (self.inner_model, self.conds["positive"]), (self.away, self.given["negative"])
-            toward, away = (comfy.samplers.calc_cond_batch(run, [one], x, timestep, options)[0] for run, one in runs)
-            return comfy.samplers.cfg_function(self.inner_model, toward, away, self.cfg, x, timestep, options)
-
-    def guided(model, other, crowded=False):
-        guider = TwoModels(model)
-        guider.other, guider.crowded = other, crowded
-        guider.set_conds(reference_prompt, reference_prompt)
-        guider.set_cfg(GUIDANCE)
-        latent = torch.zeros(SHAPE)
-        noise, sampler = comfy.sample.prepare_noise(latent, 5), comfy.samplers.sampler_object("euler")
-        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 1)
-        return guider.sample(noise, latent, sampler, sigmas, seed=5)
-
-    return guided
-
-
-@pytest.mark.parametrize("precision", ["auto", "int8"])
-def test_each_model_of_a_guider_has_its_own(load, put, stock, velocity, guided, precision):
-    """On the first, on the second, one on each; by our node and by ComfyUI's; with room for both models and without."""
-    one, other = load(precision=precision), load({"another": 0}, precision)
-    assert one.model is not other.model
-    first, second = named(lora_pairs(), alpha=ALPHA), named(lora_pairs(seed=1))
-    pairs = [
-        (put(one, first), other),
-        (one, put(other, first)),
-        (put(one, first), put(other, second, -0.5, "second.safetensors")),
-        (stock(one, first), stock(other, second)),
-    ]
-    for toward, away in pairs:
-        near, far = velocity(toward), velocity(away)
-        assert relative_error(near, far) > 1e-3
-        wanted = far + GUIDANCE * (near - far)
-        assert relative_error(guided(toward, away), wanted) < EXACT
-        if toward.patches or away.patches:
-            continue  # merged by ComfyUI, which leaves them out where it unloads
-        assert relative_error(guided(toward, away, crowded=True), wanted) < EXACT
-    assert relative_error(velocity(one), velocity(other)) == 0
-
-
-def test_two_models_that_share_their_weights(load, put, stock, velocity, guided):
-    style = named(lora_pairs())
-    model = load()
-    strong, weak = put(model, style), put(model, None, 0.5)
-    for two in ((strong, model), (model, strong), (strong, weak), (stock(model, style), model)):
-        with pytest.raises(ValueError, match="come from the same Load Model"):
-            guided(*two)
-    plain = velocity(model)
-    assert relative_error(guided(model, model.clone()), plain) < EXACT
-    assert relative_error(guided(strong, put(model, None)), velocity(strong)) < EXACT
-
-
-def on_another_card(model):
-    """The model with networks of its own, as ComfyUI copies one to another device."""
-    if hasattr(model, "deepclone_multigpu"):  # 0.33
-        return model.deepclone_multigpu(torch.device("cpu"))
-    copy, source = model.clone(), model
-    while not hasattr(source, "cached_patcher_init"):
-        source = source.parent
-    make, given = source.cached_patcher_init
-    copy.model, copy.backup, copy.object_patches_backup = make(*given).model, {}, {}
-    for key, others in model.additional_models.items():
-        copy.set_additional_models(key, [on_another_card(other) for other in others])
-    return copy
-
-
-@pytest.mark.parametrize("precision", ["auto", "int8"])
-def test_a_copy_on_another_card_has_copies_of_them(pack_nodes, load, put, stock, velocity, precision):
-    attached = pack_nodes.module("nodes.weights.lora_branches").attached
-    style, other = named(lora_pairs(), alpha=ALPHA), named(lora_pairs(seed=1))
-    model = stock(put(put(load(precision=precision), style), other, -0.5, "other.safetensors"), style, 0.3)
-    wanted, copy = velocity(model), on_another_card(model)
-    assert copy.model is not model.model
-    assert not {one.lora for one in attached(copy)} & {one.lora for one in attached(model)}
-    assert relative_error(velocity(copy), wanted) < EXACT
-    assert relative_error(velocity(put(copy, None)), velocity(put(model, None))) < EXACT, "and one more"
-    assert relative_error(velocity(model), wanted) == 0

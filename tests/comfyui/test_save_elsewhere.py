@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pack.tests.comfyui.test_lora_nodes import folder, load, put, velocity  # noqa: F401
 from pack.tests.support.golden import relative_error
+from pack.tests.support.lora_nodes import folder, load, put, velocity
 from pack.tests.support.loras import lora_pairs, named
+
+__all__ = ["folder", "load", "put", "velocity"]
 
 PACKED = ("int8", "nf4", "fp8")
 
@@ -36,7 +38,7 @@ def save(merging, comfyui, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", PACKED)
-def test_packed_weights_are_not_saved_as_if_they_were_numbers(load, save, merging, tmp_path, precision):  # noqa: F811
+def test_packed_weights_are_not_saved_as_if_they_were_numbers(load, save, merging, tmp_path, precision):
     model, plain = load(precision=precision), load()
     with pytest.raises(ValueError, match=f"stored as {precision}: save it with SkyReels-V3 Save Model"):
         save(model)
@@ -46,7 +48,7 @@ def test_packed_weights_are_not_saved_as_if_they_were_numbers(load, save, mergin
             merging.ModelSubtract().merge(*pair, 1.0)
 
 
-def test_a_lora_beside_the_weights_is_not_left_out(load, put, save, merging, tmp_path, comfyui):  # noqa: F811
+def test_a_lora_beside_the_weights_is_not_left_out(load, put, save, merging, tmp_path, comfyui):
     model = put(load(), named(lora_pairs(layers=["blocks.0.self_attn.q"])))
     with pytest.raises(ValueError, match="a SkyReels-V3 LoRA runs beside its weights: save it with SkyReels-V3 Save"):
         save(model)
@@ -62,14 +64,14 @@ def test_a_lora_beside_the_weights_is_not_left_out(load, put, save, merging, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plain_model_is_saved_by_comfyui_and_loaded_again(load, save, pack_nodes, velocity):  # noqa: F811
+def test_a_plain_model_is_saved_by_comfyui_and_loaded_again(load, save, pack_nodes, velocity):
     again = pack_nodes.module("nodes.models.load").load_patcher(str(save(load())), "reference")
     assert relative_error(velocity(again), velocity(load())) < 1e-5
 
 
 @pytest.mark.parametrize("precision", PACKED)
 @pytest.mark.parametrize("how", ["forward", "hook", "pre-hook"])
-def test_whoever_wraps_a_layer_is_given_tensors(load, velocity, precision, how):  # noqa: F811
+def test_whoever_wraps_a_layer_is_given_tensors(load, velocity, precision, how):
     """ComfyUI's bypass LoRA (0.10 and later) puts its forward in place of a layer's; others hang hooks on it."""
     model = load(precision=precision)
     wanted, seen = velocity(model), []
