@@ -1,11 +1,17 @@
 """What the pack's page asks the server: the script editor's times and errors. One grammar, that of the node."""
 
 import json
+from typing import Any
 
 from ..skyreels_v3.jobs.extension.script_check import check_script
+from ..skyreels_v3.jobs.film.check import ENTRIES, Known
+from ..skyreels_v3.jobs.film.edit import edited
+from ..skyreels_v3.jobs.film.film_check import check_film
 from . import versions
+from .inputs.files import input_file
 
-SCRIPT = "/skyreels_v3/script"
+SCRIPT, FILM = "/skyreels_v3/script", "/skyreels_v3/film"
+NO_TEXT = {"error": 'The text of a script is needed, such as {"text": "..."}.'}
 # Of `check_script`, as the page names them: which lengths, and which of the two models are connected.
 DEFAULTS = (("official", False), ("model", True), ("shot_model", True))
 
@@ -27,5 +33,35 @@ def add_routes() -> None:
         except (ValueError, TypeError, KeyError, AttributeError):
             text, options = None, []
         if not isinstance(text, str):
-            return web.json_response({"error": 'The text of a script is needed, such as {"text": "..."}.'}, status=400)
+            return web.json_response(NO_TEXT, status=400)
         return web.json_response(check_script(text, *options).as_dict())
+
+    @server.routes.post(FILM)
+    async def film(request: web.Request) -> web.Response:
+        """{"text", "cast"?: {name: has a voice}, "connected"?: names of inputs} -> CheckedFilm; with "edit": {"line",
+        "option", "value"} the script with that option changed, {"text"}; 400 with a sentence for anything else."""
+        try:
+            answer = film_answer(json.loads(await request.read()))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return web.json_response(NO_TEXT, status=400)
+        return web.json_response(answer)
+
+
+def film_answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the page is told of a film's script. Raises one of Python's own errors for what is no question."""
+    text, edit = asked["text"], asked.get("edit")
+    if not isinstance(text, str):
+        raise TypeError("the text of a script is no text")
+    if edit is not None:
+        value = edit.get("value")
+        return {"text": edited(text, int(edit["line"]), str(edit["option"]), None if value is None else str(value))}
+    connected, cast = asked.get("connected"), asked.get("cast")
+    known = Known(
+        None if cast is None else {str(name): bool(voice) for name, voice in cast.items()},
+        lambda name: input_file(name) is not None,
+        None if connected is None else [job for job, (entry, _) in ENTRIES.items() if entry in connected],
+        None if connected is None else "audio_encoder" in connected,
+        None if connected is None else "clip_vision" in connected,
+        connected is not None and "source" in connected,
+    )
+    return check_film(text, known).as_dict()

@@ -133,5 +133,5 @@ class Film(io.ComfyNode):
         by_job = {job: rest.get(name) for job, (name, _) in MODELS.items()}
         models = FilmModels(clip, vae, by_job, rest.get("clip_vision"), rest.get("audio_encoder"))
         node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id, FOLLOWED))
-        path, last, report = film_run(node, models, asked).run()
-        return io.NodeOutput(given(path), last, report)
+        path, last, report, cards = film_run(node, models, asked).run()
+        return io.NodeOutput(given(path), last, report, ui={"skyreels_film": cards})

@@ -10,6 +10,7 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.extension.script import parse_script
 from pack.skyreels_v3.jobs.film.check import Known, missing
 from pack.skyreels_v3.jobs.film.edit import edited
+from pack.skyreels_v3.jobs.film.film_check import CheckedShot, check_film
 from pack.skyreels_v3.jobs.film.line import BEST, FilmLine, Options, Voice
 from pack.skyreels_v3.jobs.film.script import parse_film, read_film
 from pack.skyreels_v3.recipes import Job
@@ -197,6 +198,22 @@ def test_a_line_without_its_model(kind, job, entry):
 def test_a_card_changes_one_option_of_one_line(line, word, value, becomes):
     text = f"# first\r\n{line}\ncontinue 5s: {{y}} stays"
     assert edited(text, 2, word, value) == f"# first\r\n{becomes}\ncontinue 5s: {{y}} stays"
+
+
+def test_what_is_seen_while_it_is_written():
+    text = (
+        "scene 5s [anna]: x\ncontinue 2.5s {takes 2}: y\nspeak [anna]: z\ncut 9s: no\nclip harbour.mp4 3s-8s {name a}"
+    )
+    checked = check_film(text, KNOWN)
+    assert checked.lines[:3] == (
+        CheckedShot(1, "scene", 0, 5),
+        CheckedShot(2, "continue", 5, 2.5, 2),
+        CheckedShot(3, "speak", 7.5, None),
+    )
+    assert "2 to 5 s" in (checked.lines[3].wrong or "") and checked.lines[4] == CheckedShot(5, "clip", None, 5)
+    assert check_film(FILM, Known()).loads == 5 and check_film("", KNOWN).lines == ()
+    assert "at most 600 s" in (check_film("continue 400s: x\ncontinue 400s: y", Known(source=True)).problem or "")
+    assert "characters" in (check_film("x" * 200_000, KNOWN).problem or "")
 
 
 PIECES = ["scene", "speak", "clip", "continue", "cut", "[", "]", "{", "}", ":", ",", " ", "5s", "anna", "a.wav", "lock"]

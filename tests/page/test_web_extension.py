@@ -170,6 +170,74 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
     is_clean(page)
 
 
+FILM, FILM_ROUTE = "SkyReelsFilm", "/skyreels_v3/film"
+FILM_SCRIPT = "scene 2s [Anna]: She waits.\ncut 3s {seed 7}: [ZOOM_IN_CUT] Her face.\nclip nowhere.mp4"
+ADD_FILM = """script => {
+    app.graph.clear();
+    const [film, cast, model] = ["SkyReelsFilm", "SkyReelsCast", "SkyReelsLoadModel"].map(type => {
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        return node;
+    });
+    cast.pos = [-500, 0];
+    model.pos = [-500, 300];
+    cast.widgets.find(w => w.name === "name").value = "anna";
+    film.widgets.find(w => w.name === "script").value = script;
+    cast.connect(0, film, film.inputs.findIndex(i => i.name === "cast"));
+    for (const name of ["reference_model", "shot_model"]) {
+        model.connect(0, film, film.inputs.findIndex(i => i.name === name));
+    }
+}"""
+# What the server says of a run: two shots, the second of two takes.
+CARDS = """([type, script]) => {
+    const file = {filename: "a.jpg", subfolder: "", type: "output"};
+    const takes = n => [...Array(n).keys()].map(i => ({take: i + 1, chosen: !i, measures: {likeness: 0.9 - i / 10}}));
+    const shot = (number, kind, n) => ({
+        number, kind, text: kind, written: script.split("\\n")[number - 1], start: 0, seconds: 2, state: "done",
+        locked: false, made: true, picture: file, film: file, takes: takes(n),
+    });
+    const node = app.graph.nodes.find(n => n.type === type);
+    node.onExecuted({skyreels_film: [shot(1, "scene", 1), shot(2, "cut", 2)]});
+}"""
+
+
+@pytest.mark.browser
+def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
+    page.tab.evaluate(ADD_FILM, FILM_SCRIPT)
+    page.tab.evaluate(SHOW_NODE, FILM)
+    text = panel_says(page, "1 wrong line · 2 shots, 5 s", "input folder has none of that name")
+    rows = [line.split("\t") for line in text.splitlines() if line[:1].isdigit() and "\t" in line]
+    assert [[cell.strip() for cell in row] for row in rows][:2] == [
+        ["1", "scene", "0:00 – 0:02", "2 s", "1"],
+        ["2", "cut", "0:02 – 0:05", "3 s", "1"],
+    ]
+    right = "\n".join(FILM_SCRIPT.splitlines()[:2])
+    page.tab.evaluate(SET, [FILM, {"script": right}])
+    panel_says(page, "2 shots, 5 s · 2 loads of a model")
+    page.tab.evaluate(CARDS, [FILM, right])
+    panel_says(page, "1 scene · 2 s", "2 cut · 2 s")
+    picture(page, "film-cards")
+    panel = page.tab.locator(".skyreels-script:visible")
+    panel.get_by_title("Lock line 1").click()
+    changed = "scene 2s [Anna] {lock}: She waits."
+    page.tab.wait_for_function(
+        f"([type, name]) => ({WIDGET})([type, name]).startsWith({json.dumps(changed)})", arg=[FILM, "script"]
+    )
+    panel_says(page, "changed since the last run")
+    panel.get_by_label("Take of line 2").select_option("2")
+    panel_says(page, "locked")
+    page.tab.wait_for_function(
+        f"([type, name]) => ({WIDGET})([type, name]).includes('seed 7, take 2')", arg=[FILM, "script"]
+    )
+    assert queued(page, FILM)["script"].splitlines()[1] == "cut 3s {seed 7, take 2}: [ZOOM_IN_CUT] Her face."
+    is_clean_but_for_pictures(page)
+
+
+def is_clean_but_for_pictures(page: Page) -> None:
+    assert page.toasts() == page.dialogs() == []
+    assert [error for error in page.errors() if "404" not in error] == []
+
+
 @pytest.mark.browser
 def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
     workflow = load(page, "talking_avatar_two_people", AVATAR)
@@ -332,5 +400,11 @@ def test_the_route_answers_what_it_is_asked(stocked_server: Server):
         "no single-shot model" in stocked_server.post(f"/api{ROUTE}", {"text": "x", "model": False}).json()["problem"]
     )
     for wrong in ({}, [], {"text": 5}, {"text": None}, "x"):
-        answer = stocked_server.post(ROUTE, wrong)
-        assert answer.status_code == 400 and "text of a script" in answer.json()["error"]
+        for route in (ROUTE, FILM_ROUTE):
+            answer = stocked_server.post(route, wrong)
+            assert answer.status_code == 400 and "text of a script" in answer.json()["error"]
+    asked = {"text": "scene [anna]: x\nspeak [anna]: y", "cast": {"Anna": False}, "connected": ["reference_model"]}
+    first, second = stocked_server.post(FILM_ROUTE, asked).json()["lines"]
+    assert first["wrong"] is None and "avatar_model" in second["wrong"]
+    edit = {"line": 2, "option": "seed", "value": "5"}
+    assert stocked_server.post(FILM_ROUTE, {**asked, "edit": edit}).json()["text"].endswith("{seed 5}: y")

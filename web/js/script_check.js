@@ -2,11 +2,21 @@
 import { api } from "../../../scripts/api.js";
 
 const ROUTE = "/skyreels_v3/script";
+const FILM = "/skyreels_v3/film";
 
 /** The server's answer to {text, official, model, shot_model}, or null where it has none, as without the route. */
-export async function checkScript(asked) {
+export function checkScript(asked) {
+    return ask(ROUTE, asked);
+}
+
+/** The same for a film: {text, cast, connected}; with {edit: {line, option, value}} the changed script, {text}. */
+export function askFilm(asked) {
+    return ask(FILM, asked);
+}
+
+async function ask(route, asked) {
     try {
-        const answer = await api.fetchApi(ROUTE, { method: "POST", body: JSON.stringify(asked) });
+        const answer = await api.fetchApi(route, { method: "POST", body: JSON.stringify(asked) });
         return answer.ok ? await answer.json() : null;
     } catch {
         return null; // no server just now: what is shown stays

@@ -13,10 +13,10 @@ const PADDING = 9; // above and below, see skyreels.css
 const FIRST_HEIGHT = 60; // until there is something to measure
 
 /** Adds the panel to a new node, right behind its widget `script`. The saved workflow does not know of it. */
-export function addScriptPanel(node) {
+export function addScriptPanel(node, Panel = ScriptPanel) {
     const script = node.widgets?.find((widget) => widget.name === "script");
     if (!script) return;
-    const panel = new ScriptPanel(node, script);
+    const panel = new Panel(node, script);
     const widget = node.addDOMWidget("skyreels_script_lines", "skyreels_script_lines", panel.root, {
         serialize: false, // in prompts
         margin: MARGIN,
@@ -46,7 +46,9 @@ function keepValuesInPlace(node) {
     };
 }
 
-class ScriptPanel {
+export class ScriptPanel {
+    heads = ["line", "shot", "times", "length", "rolls"];
+
     constructor(node, script) {
         this.node = node;
         this.script = script;
@@ -77,22 +79,43 @@ class ScriptPanel {
 
     async look() {
         if (this.asking || !this.root.isConnected) return;
-        const connected = (name) => this.node.inputs?.find((input) => input.name === name)?.link != null;
-        const value = (name) => this.node.widgets.find((widget) => widget.name === name)?.value;
-        const asked = {
-            text: String(this.script.value ?? ""),
-            official: Boolean(value("official")),
-            model: connected("model"),
-            shot_model: connected("shot_model"),
-        };
-        const linked = connected("script");
+        const asked = this.question();
+        const linked = this.connected("script");
         const now = JSON.stringify([asked, linked, text("line")]); // the language too
         if (now === this.seen) return;
         this.asking = true;
-        const checked = linked ? { lines: [], notes: [], problem: null } : await checkScript(asked);
+        const checked = linked ? { lines: [], notes: [], problem: null } : await this.check(asked);
         this.asking = false;
         this.seen = now;
         if (checked) this.show(checked, linked);
+    }
+
+    connected(name) {
+        return this.node.inputs?.find((input) => input.name === name)?.link != null;
+    }
+
+    /** What the server is asked: see `checkScript`. */
+    question() {
+        return {
+            text: String(this.script.value ?? ""),
+            official: Boolean(this.node.widgets.find((widget) => widget.name === "official")?.value),
+            model: this.connected("model"),
+            shot_model: this.connected("shot_model"),
+        };
+    }
+
+    check(asked) {
+        return checkScript(asked);
+    }
+
+    /** The cells of a right line, behind its number. */
+    cells(line) {
+        const times = `${clock(line.start)} – ${clock(line.stop)}`;
+        return [line.kind, times, seconds(line.stop - line.start), String(line.rolls)];
+    }
+
+    summaryOf(checked, right, wrong) {
+        return summaryOf(right, wrong);
     }
 
     /** The wheel scrolls lines that do not fit; else it zooms, as everywhere on the canvas. */
@@ -108,15 +131,15 @@ class ScriptPanel {
     show(checked, linked) {
         const right = checked.lines.filter((line) => !line.wrong);
         const wrong = checked.lines.length - right.length;
-        this.summary.replaceChildren(linked ? text("linked") : summaryOf(right, wrong));
+        this.summary.replaceChildren(linked ? text("linked") : this.summaryOf(checked, right, wrong));
         this.summary.classList.toggle("skyreels-wrong", wrong > 0);
-        const notes = checked.notes.map((note) => said("hint", note, "skyreels-note"));
+        const notes = (checked.notes ?? []).map((note) => said("hint", note, "skyreels-note"));
         const problem = checked.problem ? [said("wrong", checked.problem, "skyreels-wrong")] : [];
         this.said.replaceChildren(...problem, ...(checked.lines.length ? [this.table(checked.lines)] : []), ...notes);
     }
 
     table(lines) {
-        const heads = ["line", "shot", "times", "length", "rolls"].map((key) => element("th", { scope: "col" }, text(key)));
+        const heads = this.heads.map((key) => element("th", { scope: "col" }, text(key)));
         const rows = lines.map((line) => {
             const go = element("button", {
                 type: "button",
@@ -130,13 +153,7 @@ class ScriptPanel {
                 const told = element("td", { colSpan: heads.length - 1 }, said("wrong", line.wrong));
                 return element("tr", { className: "skyreels-wrong" }, number, told);
             }
-            const cells = [
-                line.kind,
-                `${clock(line.start)} – ${clock(line.stop)}`,
-                seconds(line.stop - line.start),
-                String(line.rolls),
-            ];
-            return element("tr", {}, number, ...cells.map((cell) => element("td", {}, cell)));
+            return element("tr", {}, number, ...this.cells(line).map((cell) => element("td", {}, cell)));
         });
         return element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
     }
@@ -181,12 +198,12 @@ function summaryOf(right, wrong) {
     return wrong ? `${text(wrong === 1 ? "one_wrong" : "n_wrong", { n: wrong })} · ${made}` : made;
 }
 
-function seconds(time) {
+export function seconds(time) {
     return text("seconds", { n: String(Math.round(time * 100) / 100) });
 }
 
 /** 75.5 as 1:15.5 */
-function clock(time) {
+export function clock(time) {
     const hundredths = Math.round(time * 100);
     const rest = (hundredths % 6000) / 100;
     return `${Math.floor(hundredths / 6000)}:${rest < 10 ? "0" : ""}${rest}`;

@@ -3,10 +3,12 @@ import { app } from "../../../scripts/app.js";
 import { addBoxPicker } from "./box_picker.js";
 import { addStyles } from "./elements.js";
 import { checkScript } from "./script_check.js";
+import { addFilmPanel } from "./film_panel.js";
 import { addScriptPanel } from "./script_panel.js";
 
 const ADDED = {
-    SkyReelsExtendVideo: addScriptPanel,
+    SkyReelsExtendVideo: (node) => addScriptPanel(node),
+    SkyReelsFilm: addFilmPanel,
     SkyReelsTalkingAvatar: addBoxPicker,
     SkyReelsAvatarWindow: addBoxPicker,
 };
@@ -16,7 +18,10 @@ app.registerExtension({
     async init() {
         addStyles();
         // Before the first node is made: an empty panel would stay under the script of a server without the route.
-        if ((await checkScript({ text: "" })) === null) delete ADDED.SkyReelsExtendVideo;
+        if ((await checkScript({ text: "" })) === null) {
+            delete ADDED.SkyReelsExtendVideo;
+            delete ADDED.SkyReelsFilm;
+        }
     },
     nodeCreated(node) {
         ADDED[node.comfyClass]?.(node);

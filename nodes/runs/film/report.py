@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ....skyreels_v3.jobs.extension.script_marks import lines_of
 from ....skyreels_v3.jobs.film.line import BEST
 from ....skyreels_v3.jobs.film.plan import FilmPlan
 from ....skyreels_v3.jobs.film.takes import ShotState
@@ -37,6 +38,48 @@ def report_of(
     ]
     # The page shows text as Markdown: two spaces keep lines apart.
     return "\n".join(line if not line or line.startswith("|") else f"{line}  " for line in lines)
+
+
+def cards_of(
+    plan: FilmPlan,
+    now: Sequence[ShotState],
+    takes: Mapping[str, Mapping[str, Any]],
+    script: str,
+    film: Path,
+    root: Path,
+) -> list[dict[str, Any]]:
+    """For the page: what it shows of each shot. script: as it was written.  film: the video.  root: the output folder.
+
+    `written` is the line as it stands in the text, by which the page sees that it was changed since.
+    """
+
+    def viewed(name: str) -> dict[str, str]:
+        return {"filename": name, "subfolder": film.parent.relative_to(root).as_posix(), "type": "output"}
+
+    lines, cards, start = lines_of(script), [], 0
+    for shot, state in zip(plan.shots, now, strict=True):
+        line, frames = shot.line, takes[state.chosen or ""]["frames"]
+        cards.append(
+            {
+                "number": line.number,
+                "kind": line.kind,
+                "text": line.prompt or line.file,
+                "written": lines[line.number - 1] if line.number else "",
+                "start": round(float(start / plan.rate), 3),
+                "seconds": round(float(frames / plan.rate), 3),
+                "state": "stale" if state.kept else "locked" if line.options.lock else "done",
+                "locked": line.options.lock,
+                "made": shot.job is not None,
+                "picture": viewed(f"take-{state.chosen}.jpg"),
+                "film": viewed(film.name),
+                "takes": [
+                    {"take": number, "chosen": key == state.chosen, "measures": takes[key].get("measures", {})}
+                    for number, key in sorted(state.keys.items())
+                ],
+            }
+        )
+        start += frames
+    return cards
 
 
 def _locked(plan: FilmPlan, now: Sequence[ShotState]) -> list[str]:

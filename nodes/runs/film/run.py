@@ -52,7 +52,7 @@ from ..progress import RunProgress
 from ..results import RESULT, keep_takes, prune_runs
 from .material import Material, footage_tail
 from .progress import PartProgress
-from .report import report_of
+from .report import cards_of, report_of
 from .shots import (
     FilmModels,
     Look,
@@ -79,8 +79,9 @@ STEPS = 8  # of the progress bar for each pass
 
 @dataclass(frozen=True)
 class FilmRequest:
-    """What the artist asks for."""
+    """What the artist asks for. script: as it was written."""
 
+    script: str
     shots: tuple[Shot, ...]
     material: Material
     look: Look
@@ -162,8 +163,8 @@ class FilmRun:
 
     # The run.
 
-    def run(self) -> tuple[Path, torch.Tensor, str]:
-        """Makes what is not made yet. Returns the film's path, its last frames [n, H, W, 3] and a report."""
+    def run(self) -> tuple[Path, torch.Tensor, str, list[dict[str, Any]]]:
+        """Makes what is not made yet. Returns the film's path, its last frames [n, H, W, 3], a report and cards."""
         started = time.perf_counter()
         look, rate = self.request.look, self.request.rate
         inputs = self.node.inputs["clip"], self.node.inputs["vae"]
@@ -192,7 +193,8 @@ class FilmRun:
         infos = {part.removeprefix(TAKE): folder.info(part) for part in folder.parts if part.startswith(TAKE)}
         report = report_of(plan, now, infos, made, took, folder.folder, self.notes, count, look.codec)
         versions.tell(self.node.id, f"{count} frames, {float(count / rate):.2f} s, in {took:.0f} s", *self.notes)
-        return path, tail, report
+        cards = cards_of(plan, now, infos, self.request.script, path, jobs_folder().parent)
+        return path, tail, report, cards
 
     def _encode(self, plan: FilmPlan) -> None:
         """Texts and speech of all that is to be made, before the first transformer is loaded."""

@@ -50,10 +50,15 @@ def plain(text: str) -> str:
     return text.translate(_PLAIN)
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, as `read_marked` numbers them."""
+    return _ENDS.split(text)
+
+
 def read_marked(text: str) -> Marked:
     """The lines of a script without what is around them; blank lines, comments, fences and rules are left out."""
     made, inside, told, fences = Marked(), False, set(), 0
-    for number, raw in enumerate(_ENDS.split(text), start=1):
+    for number, raw in enumerate(lines_of(text), start=1):
         line = raw.translate(_INVISIBLE).strip().lstrip(_JOINERS)
         if _FENCE.match(re.sub(r"^(>\s*)+", "", line)):
             inside, fences = not inside, fences + 1
