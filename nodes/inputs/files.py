@@ -1,5 +1,6 @@
 """Files of ComfyUI's input folder by the names that an artist writes: pictures, recordings, footage."""
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import folder_paths
@@ -32,6 +33,12 @@ def input_file(name: str) -> Path | None:
             return None
         path = found
     return path if path.is_file() else None
+
+
+def stamps(names: Iterable[str]) -> list[tuple[str, int, int]]:
+    """(path, size, time of change) of those that are there: the same as long as they are."""
+    found = [path for path in map(input_file, dict.fromkeys(names)) if path is not None]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
 
 
 def read_picture(name: str) -> torch.Tensor:

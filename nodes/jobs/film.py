@@ -6,11 +6,13 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.jobs.extension.plan import FPS
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS
+from ...skyreels_v3.jobs.film.script import named_files
 from ...skyreels_v3.recipes import RECIPES, Job
 from ...skyreels_v3.speech.encoder import ENCODER
 from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from .. import versions
 from ..inputs.cast import CastType
+from ..inputs.files import stamps
 from ..inputs.sampling import codec_input, guidance_input, negative_input, seed_input, shift_input, steps_input
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
@@ -110,7 +112,8 @@ class Film(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        return lost()
+        # ComfyUI sees a file's name alone: another file of that name is another film.
+        return lost(), stamps(named_files(str(inputs.get("script") or "")))
 
     @classmethod
     def execute(cls, clip, vae, script, resolution, width, height, fit, rate, seed, steps, shift, guidance, **rest):

@@ -287,6 +287,53 @@ def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui,
     assert not list((tmp_path / "other").rglob("key-frames*")), "and are not needed any more"
 
 
+class Killed(BaseException):
+    """Nothing is done any more after this, as after kill -9."""
+
+
+def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyui, tmp_path, pack_nodes, monkeypatch):
+    whole = decoded(film(STORY, steps=1)[0])[0]
+    made = len(forwards)
+    comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
+    monkeypatch.setattr(pack_nodes.module("nodes.runs.film.run").FilmRun, "_leave_playable", lambda *_: None)
+    folder = pack_nodes.module("skyreels_v3.resume.folder").RunFolder
+    write, left = folder._write, [0]
+
+    def killed(self, *args, **kwargs):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        write(self, *args, **kwargs)
+        if left[0] == 0:
+            raise Killed
+
+    forwards.clear()
+    monkeypatch.setattr(folder, "_write", killed)
+    kills = 0
+    for moment in range(1, 100):
+        left[0] = moment % 4  # before, or right after, the next notes of what is done
+        try:
+            path, *_ = film(STORY, steps=1)
+            break
+        except Killed:
+            kills += 1
+    monkeypatch.setattr(folder, "_write", write)
+    if kills < 100:
+        path, *_ = film(STORY, steps=1)
+    assert kills >= 10 and torch.equal(decoded(path)[0], whole)
+    assert made <= len(forwards) <= made + kills, "only what was being made is lost"
+
+
+def test_another_file_of_the_same_name_is_another_film(node, tmp_path):
+    film, file = node("film", "Film"), tmp_path / "input" / "a.wav"
+    script = "clip b.mp4\nspeak [A.wav]: x"
+    before = film.fingerprint_inputs(script=script)
+    file.write_bytes(b"1")
+    after = film.fingerprint_inputs(script=script)
+    assert before != after == film.fingerprint_inputs(script=script)
+    assert film.fingerprint_inputs(script=None) == film.fingerprint_inputs()
+
+
 def test_footage_stays_what_it_is(film, forwards, tmp_path):
     tone = (np.sin(np.arange(4 * 48000) / 10)[None] * 0.5).astype(np.float32)
     clip(tmp_path / "input" / "Harbour.mp4", 100, rate=25, size=(96, 64), options={"qp": "0"}, sound=(tone, 48000))

@@ -114,6 +114,18 @@ def read_film(text: str) -> tuple[tuple[FilmLine, ...], dict[int, str]]:
     return tuple(lines), wrong
 
 
+def named_files(text: str) -> list[str]:
+    """All that the right lines of a script may mean as files."""
+    names = []
+    for line in read_film(text)[0]:
+        names += [
+            *line.references,
+            *(voice.file for voice in line.voices if voice.file),
+            *([line.file] * bool(line.file)),
+        ]
+    return names
+
+
 def _film_line(number: int, written: str) -> tuple[FilmLine, Fraction | None, bool]:
     """The line, when it says to begin, and whether it is a prompt without a keyword."""
     text = plain(written)
