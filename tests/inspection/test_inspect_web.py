@@ -25,7 +25,7 @@ from pack.model_loaders.checkpoints.inspection import HERE, Inspection, inspect
 from pack.model_loaders.save import SavePlan
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
-from pack.tests.loading.test_inspect_model import FOLDERS, TOOL, check, header_only
+from pack.tests.inspection.test_inspect_model import FOLDERS, TOOL, check, header_only
 from pack.tests.support import dialects
 from pack.tests.support.hub import Hub
 from pack.tools.inspecting import web

@@ -15,7 +15,7 @@ from pack.dev.samples.tiny_models import (
     write_vae,
 )
 from pack.model_loaders.architecture.params import expected_shapes
-from pack.tests.loading.test_inspect_model import header_only, inspected
+from pack.tests.inspection.test_inspect_model import header_only, inspected
 from pack.tests.loading.test_model_refusals import OTHER_MODELS, UNREADABLE
 from pack.tests.support import dialects, loras
 

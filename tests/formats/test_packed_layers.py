@@ -15,7 +15,7 @@ from pack.formats.encoding import Encoding
 from pack.formats.int8 import Int8
 from pack.formats.linear import PackedLinear
 from pack.formats.registry import format_of
-from pack.tests.loading.test_formats import DTYPES, equal, unpacked, written
+from pack.tests.formats.test_formats import DTYPES, equal, unpacked, written
 from pack.tests.support.golden import normal, relative_error
 
 # `pack.kernels` has a function of that name.

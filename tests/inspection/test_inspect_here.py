@@ -14,7 +14,7 @@ from pack.skyreels_v3.jobs.budget import Machine
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.units import GB
-from pack.tests.loading.test_inspect_model import check, header_only
+from pack.tests.inspection.test_inspect_model import check, header_only
 from pack.tests.support import dialects
 from pack.tools import inspect_model
 from pack.tools.inspecting import here
