@@ -11,7 +11,6 @@ import dataclasses
 import io
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from pack.model_loaders.checkpoints.inspection import Source, inspect
-from pack.model_loaders.files.tensor_info import printable
 from pack.tools.inspecting.addresses import is_address
 from pack.tools.inspecting.far import inspect_far
-from pack.tools.inspecting.here import plan_here
+from pack.tools.inspecting.here import gigabytes, plan_here
 
 DESCRIPTION = """\
 Says what model files are: which model, for which job, in which precision, what is wrong with them and where they go.
@@ -48,15 +46,6 @@ AFTER = """\
 Ends with 0 if Load Model takes every file, with 1 if it does not take one of them.
 A file that is complete may still hold bad numbers: that shows only when it is loaded.
 """
-
-
-def gigabytes(text: str) -> float:
-    """GB, written with or without a unit. Raises ArgumentTypeError for what is no amount of memory."""
-    found = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    if found is None or not float(found[1].replace(",", ".")):
-        raise argparse.ArgumentTypeError(f"{printable(text)} is no amount of memory: write GB, such as 12 or 12GB")
-    power = "kmgt".index(found[2].lower() or "g") + 1
-    return float(found[1].replace(",", ".")) * (1024 if found[3] else 1000) ** power / 1e9
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,11 +33,6 @@ def private_bytes() -> int:
     return int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
 
 
-def own_bytes() -> int:
-    """What of this process lies in memory and in no file: the system cannot take it back without swap."""
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
-
-
 class PeakPrivate:
     """The most of `private_bytes`, `peak` above `before`; looked at every 5 ms."""
 

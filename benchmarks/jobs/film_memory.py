@@ -1,22 +1,22 @@
 """The four models of the workflow short_film on a machine with 32 GB of RAM and a card of 12 GB: what memory they take.
 
 Files of the published sizes, which are holes but for the header; a real ComfyUI and its Load Model; a card that is not
-there (dev/fake_card), for which ComfyUI decides what lies on it. Each model is loaded, makes two forwards, after which
-the weights that waited are read as streaming them reads them, and leaves the card for the next. The limit on what this
-process may set aside is the system's own (RLIMIT_DATA): 32 GiB less what Load Model leaves for the system.
+there (dev/fake_card), for which ComfyUI decides what lies on it. Each model is loaded and brought to the card, what
+waits is read as a step reads it, and it leaves the card for the next. The limit on what this process may set aside is
+the system's own (RLIMIT_DATA): 32 GiB less what Load Model leaves for the system.
 
-What is imitated: the card's numbers; packing, which a card computes in minutes and a processor in an hour (what is read
-for it and kept of it has the real size); on the disk, what is packed, which is holes too. Linux only.
+What is imitated: the card; packing, which takes a processor an hour (memory for it is taken in the real sizes, and not
+written to); on the disk, what is packed, which is holes too. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,28 +45,6 @@ AIMS = [
 ]
 
 
-class Watch:
-    """The most that this process sets aside, and that it has in memory and in no file."""
-
-    def __enter__(self) -> Watch:
-        self.private = self.own = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self.private = max(self.private, pages.private_bytes())
-            self.own = max(self.own, pages.own_bytes())
-            if self._done.wait(0.005):
-                return
-
-
 def film(base: Path, form: str, quick: bool) -> dict:
     """The models of the film in this process, which may set aside no more than the machine has."""
     import psutil
@@ -90,16 +68,15 @@ def film(base: Path, form: str, quick: bool) -> dict:
     _imitate(nodes)
     encoders = torch.empty(ENCODERS, dtype=torch.uint8)  # as much is set aside, and nothing of it is used
     started, steps = time.perf_counter(), []
-    with Watch() as watch:
+    with pages.PeakPrivate() as private:
         for step in _steps(nodes, card, quick):
-            steps.append(step | {"private_gb": pages.private_bytes() / 1e9, "own_gb": pages.own_bytes() / 1e9})
+            steps.append(step | {"private_gb": pages.private_bytes() / 1e9})
             print(steps[-1], file=sys.stderr, flush=True)
     assert encoders.nbytes == ENCODERS
     return {
         "limit_gb": limit / 1e9,
         "before_gb": before / 1e9,
-        "private_gb": watch.private / 1e9,
-        "own_gb": watch.own / 1e9,
+        "private_gb": (private.before + private.peak) / 1e9,
         "weights_gb": sum(step["weights_gb"] for step in {step["model"]: step for step in steps}.values()),
         "swapped_bytes": psutil.swap_memory().sout - swapped,
         "seconds": time.perf_counter() - started,
@@ -109,7 +86,7 @@ def film(base: Path, form: str, quick: bool) -> dict:
 
 def _memory(total: int):
     """What psutil says of a machine with so much RAM: pages of files can be dropped, other memory cannot."""
-    return SimpleNamespace(total=total, available=total - OTHERS - pages.own_bytes())
+    return SimpleNamespace(total=total, available=total - OTHERS - pages.private_bytes())
 
 
 def write(folder: Path, form: str, quick: bool) -> None:
@@ -138,9 +115,11 @@ def _imitate(nodes: Any) -> None:
     on_disk = nodes.module("model_loaders.tensors.copies_on_disk")
 
     def packed(format, stored, shape, files, device):
-        weight = weights._unpacked(stored, shape, files, "cpu")
-        parts = format.pack(torch.empty(weight.shape, device="meta"))
-        return {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in parts.items()}
+        read = [torch.empty(part.size, dtype=torch.uint8) for part in stored.parts.values()]
+        parts = format.pack(torch.empty(shape, device="meta"))
+        made = {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in parts.items()}
+        del read  # as long as what is made of it
+        return made
 
     class Holes(on_disk.CopiesOnDisk):
         def __init__(self, folder: Path):
@@ -172,19 +151,17 @@ class _Holes:
 
 
 def _steps(nodes: Any, card: Any, quick: bool) -> Iterator[dict]:
-    """Each sampling of the film: loaded where it was not, two forwards on the card, and what waited read as often."""
+    """Each sampling of the film: the model loaded where it was not, and brought to the card; what waits is read."""
     import torch
     from torch.utils._python_dispatch import _disable_current_modes
 
-    from pack.dev.fake_card import forward, launches, torch_device
+    from pack.dev.fake_card import forward, torch_device
 
-    nodes.module("kernels.dispatch").MODE = "triton"
     inputs = {model: {"model": f"{model}.safetensors", "precision": "auto"} for model in MODELS}
     graph = {model: {"class_type": "SkyReelsLoadModel", "inputs": given} for model, given in inputs.items()}
     loaded: dict[str, Any] = {}
     is_in_file = nodes.module("model_loaders.tensors.file_tensors").is_mapped
     with torch_device.measured(card) as meter, torch.no_grad():
-        launches.install(nodes.module("kernels"), meter)
         for model in SAMPLED:
             start = time.perf_counter()
             if model not in loaded:
@@ -194,13 +171,10 @@ def _steps(nodes: Any, card: Any, quick: bool) -> Iterator[dict]:
             load_s = time.perf_counter() - start
             case = forward.Case(job=MODELS[model], size="480p41" if quick else "480p121")
             step = forward.Step(nodes, card, case, meter, loaded[model])
-            step()
-            step()
             with _disable_current_modes():
                 waiting = [one for one in step.patcher.model.diffusion_model.parameters() if is_in_file(one)]
-                for _ in range(2):
-                    for one in waiting:
-                        one.data.reshape(-1).view(torch.uint8)[::4096].sum()
+                for one in waiting:
+                    one.data.reshape(-1).view(torch.uint8)[:: mmap.PAGESIZE].sum()
             yield {
                 "model": model,
                 "notes": [note for note in step.patcher.model.notes if "GB" in note],
@@ -236,13 +210,12 @@ def tables(result: dict) -> str:
                 f"{one['limit_gb']:.1f}",
                 f"**{one['private_gb']:.1f}**",
                 f"{one['private_gb'] - ENCODERS / 1e9:.1f}",
-                f"{one['own_gb']:.1f}",
                 f"{one['swapped_bytes'] / 1e9:.1f}",
                 f"{one['seconds']:.0f}",
             ]
         )
     head = ["files", "weights (GB)", "limit (GB)", "set aside (GB)", "of it not the encoders' (GB)"]
-    whole = measure.table([*head, "used, in no file (GB)", "swapped (GB)", "took (s)"], rows)
+    whole = measure.table([*head, "swapped (GB)", "took (s)"], rows)
     rows = [
         [
             f"{FORMS[form]}: `{step['model']}`",

@@ -79,10 +79,10 @@ def test_bytes_are_those_of_the_loaded_model(tmp_path, dialect, precision):
 
 def test_amounts_of_memory():
     written = {"12": 12, "12GB": 12, "12.5 g": 12.5, "12,5GB": 12.5, "16GiB": 16 * 1.024**3, "24576 MiB": 24 * 1.024**3}
-    assert {text: inspect_model.gigabytes(text) for text in written} == pytest.approx(written)
+    assert {text: here.gigabytes(text) for text in written} == pytest.approx(written)
     for text in ("", "x", "-3", "0", "nan", "12 GBs", "GB"):
         with pytest.raises(argparse.ArgumentTypeError, match="is no amount of memory: write GB"):
-            inspect_model.gigabytes(text)
+            here.gigabytes(text)
 
 
 def test_the_tool_says_it(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 
 RESERVE = GB // 2  # of the VRAM, about what ComfyUI leaves to other programs
 NO_TORCH = "Run this with ComfyUI's Python, which has torch, to hear what Load Model does with it on this machine."
+
+
+def gigabytes(text: str) -> float:
+    """GB, written with or without a unit. Raises ArgumentTypeError for what is no amount of memory."""
+    found = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if found is None or not float(found[1].replace(",", ".")):
+        raise argparse.ArgumentTypeError(f"{printable(text)} is no amount of memory: write GB, such as 12 or 12GB")
+    power = "kmgt".index(found[2].lower() or "g") + 1
+    return float(found[1].replace(",", ".")) * (1024 if found[3] else 1000) ** power / 1e9
 
 
 def plan_here(vram: float | None, ram: float | None) -> Callable[[Checkpoint], tuple[str, ...]]:
