@@ -33,7 +33,7 @@ def _most(what: str):
 
 
 AIMS = [
-    Aim("14B and 19B files used as they are: time to load, without the disk", 10, _most("load_s"), unit=" s"),
+    Aim("14B and 19B files used as they are: time to load, without the disk", 15, _most("load_s"), unit=" s"),
     Aim("14B and 19B files used as they are: read", 0.01, _most("read_share"), of="the file"),
     Aim("14B and 19B files used as they are: memory set aside", 0.1, _most("private_gb"), unit=" GB"),
     Aim("14B in bf16, packed to int8: read", 1.02, lambda found: _packed(found)["read_share"], of="the file"),
