@@ -25,6 +25,7 @@ from .names import (
     READ_KINDS,
     is_distilled,
     layer_names,
+    named_second,
     of_second,
     other_kind,
     split,
@@ -77,7 +78,8 @@ class LoraFile:
     in it -> what the file's tensor is multiplied by.  deltas: Wan name of any other weight -> its change.  left_out:
     layers of the file that this network does not have.  replacing: weights that it would set, not change.  shares: Wan
     name of a layer -> (place, count): which of so many parts of the rows in the file is its own.  second: layer of a
-    second transformer, which is left out -> what that is called.  about_scale: sentences on what tells its scale.
+    second transformer, which is left out -> what that is called.  only_second: the same of a file that has no other
+    layers, which are used.  about_scale: sentences on what tells its scale.
     kind: "LoKr" ..., empty for plain LoRAs.  count: layers in the file.  is_distilled: whether it is one that saves
     steps.
     """
@@ -92,6 +94,7 @@ class LoraFile:
     replacing: list[str] = field(default_factory=list)
     shares: dict[str, tuple[int, int]] = field(default_factory=dict)
     second: dict[str, str] = field(default_factory=dict)
+    only_second: str = ""
     about_scale: list[str] = field(default_factory=list)
     kind: str = ""
     count: int = 0
@@ -116,6 +119,11 @@ class LoraFile:
             notes.append(
                 f"{name} has LoRAs for the two transformers of Wan 2.2: that for high noise is used, that for low "
                 f"noise ({next(iter(self.second.values()))}, {len(self.second)} layers) is left out."
+            )
+        if self.only_second:
+            notes.append(
+                f"{name} is for the transformer of Wan 2.2 for low noise ({self.only_second}), which made details in "
+                "the last steps alone: it is used in all steps; for motion and composition take that for high noise."
             )
         if self.replacing:
             notes.append(
@@ -216,6 +224,8 @@ def _layers(lora: LoraFile, tensors: Mapping[str, TensorInfo], shapes: Mapping[s
             f"{name} is a LoRA for {whose}: none of its {len(strange)} layers ({some(list(strange))}) is in this "
             f"model, so {MODEL}."
         )
+    if not second:
+        lora.only_second = next(iter(named_second(tensors).values()), "")
     lora.left_out, lora.count = list(strange), len(found) + len(strange)
     return found
 

@@ -25,10 +25,13 @@ PREFIXES = (
     "lycoris",
     "high_noise_model",
     "low_noise_model",
+    "high_noise",
+    "low_noise",
+    "generator",
 )
 _PREFIX = re.compile(rf"(?:{'|'.join(map(re.escape, PREFIXES)).replace(re.escape('.'), '[._]')})(?:_?[12])?[._]")
 # Wan 2.2 has two transformers. This stands before layers of the second, which goes on where little noise is left.
-_SECOND = re.compile(r"(?:^|[._])((?:transformer|diffusion_model|model|dit|unet)_?2|low_noise_model)[._]")
+_SECOND = re.compile(r"(?:^|[._])((?:transformer|diffusion_model|model|dit|unet)_?2|low_noise(?:_model)?)[._]")
 
 # After a layer's name. PEFT puts the names of its adapters ("default") before `weight`.
 _END = r"(?:\.(?!(?:weight|bias)$)[\w-]+)*(?:\.weight)?$"
@@ -127,10 +130,15 @@ def wan_names(layer: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ..
     return next((names[name] for name in flat if name in names), ())
 
 
+def named_second(keys: Iterable[str]) -> dict[str, str]:
+    """Key -> what it calls the second transformer, of those that name it."""
+    return {key: found[1] for key in keys if (found := _SECOND.search(key))}
+
+
 def of_second(keys: Iterable[str], names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Key -> what it calls the second transformer, of a file that has LoRAs for two of them; otherwise empty."""
+    """`named_second` of a file that has LoRAs for both transformers; otherwise empty."""
     keys = list(keys)
-    second = {key: found[1] for key in keys if (found := _SECOND.search(key))}
+    second = named_second(keys)
     first = (split(key) for key in keys if key not in second)
     return second if any(wan_names(found[0], names) for found in first if found) else {}
 

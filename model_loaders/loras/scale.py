@@ -2,7 +2,7 @@
 
 Sources: PEFT (adapter_config.json; rsLoRA, arXiv 2312.03732, divides by the root of the rank), the same in a header by
 diffusers (`lora_adapter_metadata`, behind the component's name) and finetrainers (`lora_config`), kohya
-(`ss_network_alpha`) and trainers of one model (`lora_alpha`, `network_alpha`).
+(`ss_network_alpha`) and trainers of one model (`lora_alpha`, `network_alpha`, or `alpha` beside a rank).
 """
 
 import json
@@ -22,6 +22,7 @@ MAX_CONFIG = 1_000_000  # bytes
 PEFT_NAMES = "base_model.model."
 TABLES = ("lora_adapter_metadata", "lora_config")  # in a header
 NUMBERS = {"lora_alpha": ("lora_rank", "r", "rank"), "network_alpha": ("network_dim",)}  # and where the rank stands
+WITH_RANK = {"alpha": ("rank", "r", "dim")}  # a word for much else, so that it counts beside a rank alone
 KOHYA = {"ss_network_alpha": ("ss_network_dim",)}
 # Starts of training that take the pair's first value out of the model's weights, by PEFT's names.
 CHANGING = re.compile(r"pissa|olora|loftq|corda")
@@ -119,10 +120,12 @@ def _sources(path: Path, metadata: Mapping[str, str], pairs: Mapping[str, int]) 
         if name in metadata:
             yield f"{name} in the header", metadata[name]
     # A converted file has other names than kohya's: its header stayed as it was, but the scale went into the weights.
-    for name, ranks in (NUMBERS | KOHYA if all("lora_down" in key for key in pairs) else NUMBERS).items():
+    numbers = NUMBERS | WITH_RANK | (KOHYA if all("lora_down" in key for key in pairs) else {})
+    for name, ranks in numbers.items():
         if name in metadata:
             rank = next((metadata[rank] for rank in ranks if rank in metadata), None)
-            yield f"{name} in the header", {"r": _parsed(rank), "lora_alpha": _parsed(metadata[name])}
+            if rank is not None or name not in WITH_RANK:
+                yield f"{name} in the header", {"r": _parsed(rank), "lora_alpha": _parsed(metadata[name])}
     config = config_beside(path)
     if config is not None:
         with opened(config) as (file, _):

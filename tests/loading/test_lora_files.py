@@ -219,6 +219,8 @@ def test_fused_layers_that_groups_do_not_part(tmp_path):
         ("diffusion_model.", "diffusion_model_2."),
         ("base_model.model.transformer.", "base_model.model.transformer_2."),
         ("high_noise_model.", "low_noise_model."),
+        ("high_noise.", "low_noise."),
+        ("generator.model.high_noise.", "generator.model.low_noise."),
         ("pipe.dit.", "pipe.dit2."),
         ("lora_transformer_", "lora_transformer_2_"),
     ],
@@ -230,7 +232,7 @@ def test_of_two_transformers_the_first_is_used(tmp_path, first, second):
     lora = opened(tmp_path, tensors)
     assert set(lora.layers) == set(PAIRS) and lora.summary() == f"style.safetensors: {len(PAIRS)} layers, rank {RANK}"
     assert torch.equal(lora.read()[0]["blocks/0/self_attn/q.down.weight"], PAIRS[Q][0])
-    called = second.removeprefix("base_model.model.").removeprefix("pipe.").removeprefix("lora_").strip("._")
+    called = re.sub(r"^(base_model\.model|pipe|lora|generator\.model)[._]", "", second).strip("._")
     assert lora.notes()[:1] == [
         "style.safetensors has LoRAs for the two transformers of Wan 2.2: that for high noise is used, that for low "
         f"noise ({called}, 1 layers) is left out."
@@ -239,6 +241,7 @@ def test_of_two_transformers_the_first_is_used(tmp_path, first, second):
     alone = {second + key: tensor for key, tensor in other.items()} | {"text_encoder.x.lora_A.weight": torch.ones(1, 1)}
     lora = opened(tmp_path, alone)
     assert list(lora.layers) == [Q] and lora.left_out == ["text_encoder.x"] and not lora.second
+    assert f"is for the transformer of Wan 2.2 for low noise ({called}), which" in lora.notes()[1]
 
 
 def test_without_an_alpha_the_scale_is_one(tmp_path):

@@ -79,8 +79,13 @@ def test_the_nearest_that_fits_is_heeded(tmp_path):
     )
     lora = opened(tmp_path / "foreign", metadata=adapter(r=8), config=PEFT)
     assert scales(lora) == (4.0, 4.0) and lora.notes() == [f"style.safetensors is scaled as {CONFIG} says."]
-    for header in ({"lora_config": json.dumps(PEFT)}, {"network_alpha": "16", "network_dim": "4"}):
+    for header in (
+        {"lora_config": json.dumps(PEFT)},
+        {"network_alpha": "16", "network_dim": "4"},
+        {"alpha": "16", "rank": "4"},
+    ):
         assert scales(opened(tmp_path / "lone", metadata=header)) == (4.0, 4.0)
+    assert scales(opened(tmp_path / "bare", metadata={"alpha": "16"})) == (1.0, 1.0)  # of what, it does not say
     header = adapter(lora_alpha=8)
     half = {key: tensor for key, tensor in own.items() if "blocks.0" in key}
     assert scales(opened(tmp_path / "half", metadata=header, more=half)) == (0.5, 2.0)
