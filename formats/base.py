@@ -77,8 +77,13 @@ class Format(ABC):
         self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
     ) -> torch.Tensor:
         """As `linear`, with x as it is on every device."""
-        y = F.linear(x, self.unpack(parts, rows, x.shape[-1], x.dtype), bias)
-        return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
+        return product(x, self.unpack(parts, rows, x.shape[-1], x.dtype), bias, gelu)
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool) -> torch.Tensor:
+    """x [..., columns] times a weight [rows, columns] of its dtype, plus bias [rows]; with `gelu` GELU of it."""
+    y = F.linear(x, weight, bias)
+    return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
 
 
 def _chunks(rows: int, columns: int) -> Iterator[slice]:

@@ -3,12 +3,11 @@
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..kernels.quantised_rows import Quantisation
 from ..skyreels_v3.model.lora import Branching
-from .base import Format
+from .base import Format, product
 from .float8_bits import has_float8, is_float8, portable
 
 
@@ -50,8 +49,7 @@ class PackedLinear(nn.Module):
         _, parts, bias, unpacked = self._ready
         if unpacked is None:
             return self._multiplied(x, parts, bias, gelu)
-        y = F.linear(x, unpacked, bias)
-        return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
+        return product(x, unpacked, bias, gelu)
 
     def _multiplied(self, x, parts, bias, gelu: bool) -> torch.Tensor:
         multiply = self.format.exact_linear if self.exact else self.format.linear

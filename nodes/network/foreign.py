@@ -10,6 +10,7 @@ import comfy.model_sampling
 import comfy.utils
 import torch
 
+from ...model_loaders.files.tensor_info import short
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.block import BlockInputs
 from ...skyreels_v3.model.rope import Rope
@@ -133,7 +134,8 @@ def misfit(function: Any, place: str, error: Exception) -> InputError:
 
 
 def _refused(name: str, obj: Any) -> InputError:
+    by = owner(obj) if callable(obj) else f"by {short(repr(obj))}"  # a setting says nothing of the node
     return InputError(
-        f"A node replaces {name.removeprefix('diffusion_model.')} of ComfyUI's Wan network ({owner(obj)}), which "
+        f"A node replaces {name.removeprefix('diffusion_model.')} of ComfyUI's Wan network ({by}), which "
         "SkyReels-V3 models do not have in that form: remove that node."
     )

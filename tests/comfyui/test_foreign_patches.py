@@ -221,6 +221,12 @@ def test_other_parts_are_refused_where_the_node_replaces_them(load, name):
         load().clone().add_object_patch(f"diffusion_model.{name}", modified_forward)
 
 
+@pytest.mark.parametrize("name", ["default_ref_method", "params.default_ref_method"])
+def test_a_setting_of_another_network_is_told_by_its_value(load, name):
+    with pytest.raises(Exception, match=rf"{name} of ComfyUI's Wan network \(by 'index_timestep_zero'\)"):
+        load().clone().add_object_patch(f"diffusion_model.{name}", "index_timestep_zero")
+
+
 def test_a_forward_that_is_written_anew_is_told(load, conditioning):
     """TeaCache and MagCache do so within each call of the model."""
     model = load().clone()
