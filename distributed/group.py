@@ -54,7 +54,7 @@ class Group:
         self.processes: Processes | None = None
         self.cards: list[Card] = []
         self.rate = 0.0  # bytes a second that a card exchanges with the others
-        self.models: dict[str, tuple[Mapping[str, Any], int]] = {}  # key -> its spec, the size of its file
+        self.models: dict[str, tuple[Mapping[str, Any], int, bool]] = {}  # key -> its spec, file's size, whether split
         self.sizes: dict[str, int] = {}  # key -> bytes of its weights on each card
         self.longest = 0.0  # seconds of the longest forward
         self.restarts = 0
@@ -113,11 +113,13 @@ class Group:
             self.processes.end()
         self.processes = None
 
-    def load(self, key: str, spec: Mapping[str, Any], size: int, look: Look = nothing) -> int:
-        """Bytes of a model's weights on each card, where they are from now on. spec, size: see Worker.load."""
+    def load(self, key: str, spec: Mapping[str, Any], size: int, look: Look = nothing, split: bool = False) -> int:
+        """Bytes of a model's weights on each card, where they are from now on. spec, size, split: see Worker.load."""
         with self._lock:
             self._drop_unused()
-            self.models[key] = spec, size
+            if self.models.get(key, (spec, size, split))[2] != split:
+                self.sizes.pop(key, None)
+            self.models[key] = spec, size, split
             return self._loaded(key, look)
 
     def _loaded(self, key: str, look: Look) -> int:
@@ -131,7 +133,8 @@ class Group:
                 self.end()
             if isinstance(error, NoMemory):
                 raise InputError(
-                    f"The weights do not fit on a card ({error.why}): choose a smaller precision in Load Model."
+                    f"The weights do not fit on the cards ({error.why}): choose a smaller precision in Load Model, or "
+                    "more cards."
                 ) from None
             if isinstance(error, Lost):
                 raise InputError(
@@ -212,8 +215,8 @@ class Group:
         return self.processes
 
     def _load(self, key: str, look: Look) -> None:
-        spec, size = self.models[key]
-        self.sizes[key] = max(self._all("load", key, size, dict(spec), limit=FIRST, look=look))
+        spec, size, split = self.models[key]
+        self.sizes[key] = max(self._all("load", key, size, dict(spec), split, limit=FIRST, look=look))
 
     def _quietly(self, method: str, *args: Any) -> None:
         """A call that must not fail: where the processes are gone, there is nothing to give back."""

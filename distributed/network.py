@@ -1,8 +1,8 @@
 """The transformer in a worker: plain torch, from the same files as in ComfyUI's process, with its LoRAs."""
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from ..model_loaders.checkpoints.checkpoint import open_checkpoint
 from ..model_loaders.loras.lora import open_lora
 from ..model_loaders.weights import fill, load_weights
 from ..skyreels_v3.errors import InputError
+from ..skyreels_v3.model.block_streaming import Weight
 from ..skyreels_v3.model.lora import Branching, Gain, Lora, applied
 from ..skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ..skyreels_v3.recipes import Job
+from .split_weights import SplitBlocks, Splitting, stand_in
 
 LORAS_KEPT = 4  # so that a changed strength reads nothing
 
@@ -67,12 +69,21 @@ def placed(module: Any, like: torch.Tensor) -> Generator[torch.Tensor]:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Puts what loading makes where it will be used, weight by weight: RAM never holds all of it."""
+    """Puts what loading makes where it will be used, weight by weight: RAM never holds all of it.
+
+    splitting: of the weights of blocks, None for all of them on the device.  parts: name -> this process's.
+    """
 
     device: torch.device
+    splitting: Splitting | None = None
+    parts: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def take(self, tensors: dict[str, torch.Tensor], name: str) -> None:
-        tensors[name] = tensors[name].to(self.device)
+        if self.splitting is not None and self.splitting.takes(name, tensors[name]):
+            self.parts[name] = self.splitting.part_of(tensors[name], self.device)
+            tensors[name] = stand_in(tensors[name])
+        else:
+            tensors[name] = tensors[name].to(self.device)
 
     def finish(self) -> None:
         """Nothing waits."""
@@ -82,31 +93,60 @@ class WorkerNetwork:
     """A checkpoint on a device, and the LoRAs that were asked for last.
 
     path: of the file or folder.  job, precision, products: values of these enums.  dtype: of plain weights, torch's
-    name.  maps: whether files may be mapped.  Raises InputError for whatever is wrong with the file.
+    name.  maps: whether files may be mapped.  splitting: of weights that
+    each process keeps a part of, None for all of them in each.  Raises InputError for whatever is wrong with the file.
     """
 
     def __init__(
-        self, path: str, job: str, precision: str, products: str, dtype: str, maps: bool, device: torch.device
+        self,
+        path: str,
+        job: str,
+        precision: str,
+        products: str,
+        dtype: str,
+        maps: bool,
+        device: torch.device,
+        splitting: Splitting | None = None,
     ):
         checkpoint = open_checkpoint(Path(path), Job(job))
         own: torch.dtype = getattr(torch, dtype)
         self.device = device
         self.model = SkyReelsTransformer(checkpoint.params, Operations, device="meta", dtype=own)
-        place = OnDevice(device)
+        place = OnDevice(device, splitting)
         kind = Precision(precision), own, device
         weights = load_weights(checkpoint, *kind, maps=maps, copies=place, products=Products(products))
         fill(self.model, weights, device)
+        for name, tensor in weights.tensors.items():
+            if splitting is not None and name not in place.parts and splitting.takes(name, tensor):  # mapped
+                place.parts[name] = splitting.part_of(tensor, device)
         del weights
-        self.model.requires_grad_(False).eval().to(device)
+        self.model.requires_grad_(False).eval()
+        self.split = None if splitting is None else SplitBlocks(self._emptied(place.parts), splitting, device)
+        for module in self.model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if not parameter.is_meta:
+                    Weight(module, name).replace(nn.Parameter(parameter.to(device), requires_grad=False))
         self.loras: dict[str, tuple[Lora, dict[str, torch.Tensor]]] = {}
         self.changed: dict[str, torch.Tensor] = {}  # weights as they are without LoRAs
         self.asked: tuple = ()  # of which LoRAs the weights are changed, with their strengths
         self.gains: dict[str, Mapping[str, Gain]] = {}
 
+    def _emptied(self, parts: Mapping[str, torch.Tensor]) -> list[list[tuple[Weight, torch.Tensor]]]:
+        """Of each block, the weights that are kept in parts, which are empty from now on, with their parts."""
+        blocks: list[list[tuple[Weight, torch.Tensor]]] = [[] for _ in self.model.blocks]
+        for key, part in sorted(parts.items()):  # in the same order everywhere
+            layer, _, name = key.rpartition(".")
+            weight = Weight(self.model.get_submodule(layer), name)
+            weight.replace(nn.Parameter(torch.empty_like(weight.tensor, device="meta"), requires_grad=False))
+            blocks[int(key.split(".")[1])].append((weight, part))
+        return blocks
+
     @property
     def size(self) -> int:
-        """Bytes of the weights."""
-        return sum(one.nbytes for one in self.model.parameters())
+        """Bytes of the weights that this process keeps."""
+        own = sum(one.nbytes for one in self.model.parameters() if not one.is_meta)
+        split = [] if self.split is None else self.split.blocks
+        return own + sum(len(part) for block in split for _, part in block)
 
     def forward(
         self, loras: Sequence[tuple[str, str, float]], segments, timestep, text, runtime: Runtime, **given
@@ -115,9 +155,35 @@ class WorkerNetwork:
         for key, path, _ in loras:
             self._open(key, path)
         self._change(tuple((key, strength) for key, _, strength in loras))
-        run = [(self.loras[key][0], strength, self._gains(key, text)) for key, _, strength in loras]
-        with applied(self.model, run):
-            return self.model(segments, timestep, text, runtime=runtime, **given)
+        with self._brought():
+            run = [(self.loras[key][0], strength, self._gains(key, text)) for key, _, strength in loras]
+            if self.split is not None:
+                runtime = replace(runtime, run_block=self._with_weights(self.split, runtime.run_block))
+            with applied(self.model, run):
+                return self.model(segments, timestep, text, runtime=runtime, **given)
+
+    @contextmanager
+    def _brought(self) -> Generator[None]:
+        """While it is open, weights can be brought together."""
+        if self.split is None:
+            yield
+            return
+        self.split.open()
+        try:
+            yield
+        finally:
+            self.split.close()
+
+    @staticmethod
+    def _with_weights(split: SplitBlocks, run: Callable) -> Callable:
+        def run_block(index: int, block: Callable, x: torch.Tensor) -> torch.Tensor:
+            def whole(x: torch.Tensor) -> torch.Tensor:
+                with split.block(index):
+                    return block(x)
+
+            return run(index, whole, x)
+
+        return run_block
 
     def _open(self, key: str, path: str) -> None:
         if key in self.loras:
@@ -135,8 +201,20 @@ class WorkerNetwork:
     def _gains(self, key: str, like: torch.Tensor) -> Mapping[str, Gain]:
         """Of a DoRA, made once: they follow from the weights alone."""
         if key not in self.gains:
-            self.gains[key] = self.loras[key][0].gains(self.model, like[:0].to(self.device))
+            lora, like = self.loras[key][0], like[:0].to(self.device)
+            made: dict[str, Gain | None] = {}
+            for name, branch in sorted(lora.branches.items()):
+                if branch.magnitude is not None:
+                    with self._block_of(name):
+                        made[name] = branch.gain(self.model.get_submodule(name), like)
+            self.gains[key] = {name: gain for name, gain in made.items() if gain is not None}
         return self.gains[key]
+
+    def _block_of(self, layer: str) -> AbstractContextManager[None]:
+        """A context in which a layer has its weights."""
+        if self.split is None or not layer.startswith("blocks."):
+            return nullcontext()
+        return self.split.block(int(layer.split(".")[1]), ahead=False)
 
     def _change(self, asked: tuple[tuple[str, float], ...]) -> None:
         """Changes the weights that are no linear layer's."""

@@ -33,6 +33,7 @@ from ..skyreels_v3.model.transformer import Runtime
 from ..skyreels_v3.recipes import TimeStep
 from .joining import HERE, Meeting, join, meet
 from .network import WorkerNetwork, check_file
+from .split_weights import Splitting
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Worker:
         self.ranks = join(store, self.rank, self.size, self.device, address[0])
         # Of what is agreed upon at every block: numbers of the processor, beside what the cards exchange.
         self.agreeing = self.ranks.group
+        self.bringing = dist.new_group()  # weights that are split: they must not wait for what blocks exchange
         if self.device.type != "cpu":
             self.agreeing = dist.new_group(backend="gloo", timeout=timedelta(minutes=10))
 
@@ -137,11 +139,17 @@ class Worker:
                 torch.cuda.synchronize(self.device)
         return numbers * (self.size - 1) / (time.perf_counter() - start)
 
-    def load(self, key: str, size: int, spec: Mapping[str, Any]) -> int:
-        """Bytes of the weights of a model, here from now on as `key`. spec: see WorkerNetwork.  size: of its file."""
+    def load(self, key: str, size: int, spec: Mapping[str, Any], split: bool = False) -> int:
+        """Bytes of the weights of a model that are here from now on, as `key`.
+
+        spec: see WorkerNetwork.  size: of its file.  split: whether each process keeps a part of them.
+        """
+        if key in self.models and (self.models[key].split is not None) != split:
+            self.drop(key)
         if key not in self.models:
             check_file(spec["path"], size, socket.gethostname())
-            self.models[key] = WorkerNetwork(**spec, device=self.device)
+            splitting = Splitting(self.ranks, self.bringing) if split else None
+            self.models[key] = WorkerNetwork(**spec, device=self.device, splitting=splitting)
         return self.models[key].size
 
     def drop(self, key: str) -> None:

@@ -51,4 +51,4 @@ def shared_patcher(
     network.weights = weight_bytes(checkpoint, precision, dtype)
     manager = comfy.model_management
     devices = {"load_device": manager.get_torch_device(), "offload_device": manager.unet_offload_device()}
-    return model, SharedPatcher(model, **devices, size=network.weights)
+    return model, SharedPatcher(model, **devices)

@@ -24,7 +24,8 @@ def network_of(patcher) -> Network:
     formats = {layer.format.name for layer in inner.modules() if isinstance(layer, Packed)}
     packed = inner.precision if isinstance(inner, SharedNetwork) else " + ".join(sorted(formats))
     precision = packed or PLAIN.get(stored, str(stored))
-    weights, cards = patcher.model_size(), cards_of(patcher)
+    weights = inner.weights if isinstance(inner, SharedNetwork) else patcher.model_size()
+    cards = cards_of(patcher)
     return Network(model.params, model.job, computed.itemsize, weights, precision, SMALLER, cards)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from ..errors import InputError
 from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from ..model.chunking import USUAL, Chunking
-from ..model.memory import block_numbers, chunking_for, needed_bytes, streamed_bytes
+from ..model.memory import block_numbers, chunking_for, needed_bytes, split_bytes, streamed_bytes
 from ..model.params import TransformerParams
 from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ..units import gb
@@ -63,7 +63,7 @@ class Network:
     weights: int  # bytes
     precision: str  # its name
     smaller: Mapping[str, float]  # precisions that it may be loaded in to save memory, and their bytes a number
-    cards: int = 1  # that share each forward, all weights on each
+    cards: int = 1  # that share each forward
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,20 @@ class Budget:
         return chunking_for(network.params, self.size.tokens, network.itemsize, machine.vram, self.room, network.cards)
 
     @property
+    def held(self) -> int:
+        """Bytes of the weights that each of several cards has: all where a forward fits beside them, else a part."""
+        network, machine = self.network, self.machine
+        usual = needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, USUAL, network.cards)
+        if usual + network.weights <= machine.vram - machine.reserve:
+            return network.weights
+        return split_bytes(network.weights, network.params.num_layers, network.cards)
+
+    @property
     def room(self) -> int:
         """Bytes that a forward can have at most on a card."""
         network, machine = self.network, self.machine
         if network.cards > 1:
-            return machine.vram - machine.reserve - network.weights
+            return machine.vram - machine.reserve - self.held
         return machine.room(network.weights, network.params.num_layers)
 
     @property
@@ -168,6 +177,8 @@ class Budget:
             return f"It fits once other programs give back {missing} of VRAM: close some."
         if self.streamed:
             return f"It fits: {gb(self.streamed)} of {gb(self.network.weights)} of weights are streamed in each step."
+        if self.network.cards > 1 and self.held < self.network.weights:
+            return f"It fits: each card keeps a part of the weights, {gb(self.held)} with what comes from the others."
         return f"It fits: all weights stay on {'each' if self.network.cards > 1 else 'the'} card."
 
     def problem(self) -> str:

@@ -94,6 +94,11 @@ def streamed_bytes(weights: int, layers: int) -> int:
     return min(weights, BLOCKS_AHEAD * weights // layers)
 
 
+def split_bytes(weights: int, layers: int, cards: int) -> int:
+    """What a card has of the weights where each of several keeps a part, and blocks come together when they run."""
+    return min(weights, -(-weights // cards) + BLOCKS_AHEAD * weights // layers)
+
+
 def block_numbers(params: TransformerParams) -> int:
     """Numbers in the matrices of one block; all blocks together are 98 % of a model."""
     dim = params.dim

@@ -147,6 +147,27 @@ def test_comfyui_takes_the_memory(shared):
     assert torch.equal(shared.sample(model), wanted)
 
 
+def test_weights_that_do_not_fit_are_kept_in_parts(shared, monkeypatch):
+    wanted = shared.sample(shared.load(gpus=1))
+    model = shared.load()
+    network = model.model.diffusion_model
+    monkeypatch.setattr(type(network), "_room", lambda self: self.weights + 1000)
+    assert relative_error(shared.sample(model), wanted) <= 1e-5
+    assert network.split and network.group.models[network.key][2]
+    plan = shared.pack["SkyReelsPlan"].execute(model, 160, 96, 25).args[1]
+    assert "on each of 2 cards" in plan and "a card sends" in plan
+
+
+def test_plan_says_what_sharing_gives(shared):
+    plan = shared.pack["SkyReelsPlan"]
+    for gpus in (1, 2):
+        model = shared.load(gpus=gpus)
+        shared.sample(model)
+    measured = plan.execute(model, 80, 48, 9).args[1]
+    assert re.search(r"2 cards (are [\d.]+ times as fast as one|over this link take as long as one)", measured)
+    assert "(measured)" in measured and "measured here" in measured
+
+
 def test_what_works_on_one_card_only_is_told(shared):
     model = shared.load()
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pack.dev.samples.tiny_models import write_transformer
+from pack.distributed import split_weights
 from pack.distributed.ranks import Ranks
 from pack.distributed.worker import DONE, FAILED, REFUSED, STOPPED, Worker
 from pack.skyreels_v3.model.params import TransformerParams
@@ -20,6 +21,7 @@ from pack.tests.support.loras import lora_pairs, lora_products, named, named_pro
 from pack.tests.support.processes import Processes
 
 PARAMS = TransformerParams(dim=384, ffn_dim=512, num_heads=3, num_layers=2)
+LEAST = 50_000  # bytes of a weight that is kept in parts here
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -80,22 +82,29 @@ def message(dtype=torch.float32, loras=(), **others) -> dict:
 
 def worker_of(ranks: Ranks) -> Worker:
     made = Worker(ranks.rank, ranks.size, "cpu")
-    made.ranks, made.agreeing = ranks, ranks.group
+    made.ranks, made.agreeing, made.bringing = ranks, ranks.group, ranks.group
     return made
 
 
-def both_ways(ranks: Ranks, spec: dict, messages: list[dict]) -> list[float]:
-    """Of each forward the distance of a group's to that of one worker by itself; only the first process has it."""
+def both_ways(ranks: Ranks, spec: dict, messages: list[dict], split: bool = False) -> list[float]:
+    """Of each forward the distance of a group's to that of one worker by itself; only the first process has it.
+
+    split: whether the group's processes keep a part of the weights each.
+    """
     workers, alone = [worker_of(ranks)], Ranks()
     if ranks.rank == 0:
         workers.append(worker_of(alone))
-    outs = []
+    outs, sizes = [], []
     for worker in workers:
-        status, size = worker.call("load", "m", 0, spec)
+        status, size = worker.call("load", "m", 0, spec, split and worker is workers[0])
         assert status == DONE and size > 0, size
+        sizes.append(size)
         outs.append([worker.call("forward", number, "m", one) for number, one in enumerate(messages, 1)])
     for outcome in (*outs[0], *outs[-1]):
         assert outcome[0] == DONE, outcome[1]
+    if split and ranks.rank == 0:
+        blocks = sum(one.nbytes for one in workers[1].models["m"].model.blocks.parameters() if one.nbytes >= LEAST)
+        assert 0 < sizes[0] <= sizes[1] - blocks / 2 + 1000 and blocks > 0.05 * sizes[1]
     if ranks.rank:
         assert all(velocity is None for _, velocity in outs[0])
         return []
@@ -122,6 +131,27 @@ def test_every_precision_with_loras(processes, files, precision, products, dtype
     path = files / "SkyReels-V3-V2V.safetensors"
     errors, _ = processes.call(both_ways, spec(path, precision, products, dtype), messages)
     assert max(errors) <= ROUNDING[dtype]
+
+
+@pytest.mark.parametrize("precision, products, dtype", PRECISIONS)
+def test_weights_in_parts(processes, files, precision, products, dtype):
+    lora, dora, diffs = (("k" + name, str(files / f"{name}.safetensors")) for name in ("lora", "dora", "diffs"))
+    wanted = [[], [(*lora, 0.5), (*dora, 1.0)], [(*diffs, 1.0)], []]
+    messages = [message(getattr(torch, dtype), loras) for loras in wanted]
+    path = files / "SkyReels-V3-V2V.safetensors"
+    errors, _ = processes.call(in_parts, spec(path, precision, products, dtype), messages)
+    assert max(errors) <= ROUNDING[dtype]
+
+
+def in_parts(ranks: Ranks, *args) -> list[float]:
+    """As both_ways, of weights that are much smaller than a model's."""
+    split_weights.Splitting.__init__.__defaults__ = (LEAST,)
+    return both_ways(ranks, *args, split=True)
+
+
+def test_gguf_in_parts(processes, files):
+    errors, _ = processes.call(in_parts, spec(files / "SkyReels-V3-V2V.gguf"), [message(), message()])
+    assert max(errors) <= 1e-5
 
 
 def test_gguf(processes, files):

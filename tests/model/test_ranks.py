@@ -10,6 +10,7 @@ import torch
 
 from pack.distributed import ranks as of_ranks
 from pack.distributed.ranks import ALONE, Ranks, Share, split
+from pack.skyreels_v3.jobs.sharing import Sharing
 from pack.skyreels_v3.model.chunking import LEVELS, USUAL, Chunking
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.model.sequence import avatar_segments, extension_segments, reference_segments, shot_segments
@@ -203,6 +204,18 @@ def test_ranges_are_even_and_whole():
         sizes = [one.stop - one.start for one in ranges]
         assert sum(sizes) == tokens and max(sizes) - min(sizes) <= 1
         assert [one.start for one in ranges[1:]] == [one.stop for one in ranges[:-1]]
+
+
+def test_what_is_exchanged_is_what_plans_count(processes):
+    """Within a twentieth, of a forward without references: of the last block only queries of the video are asked."""
+    cases: list[Case] = [(6, "own frame", 1, 1, size, USUAL) for size in SIZES]
+    for case, *each in zip(cases, *processes.call(odd_sizes, cases), strict=True):
+        heads, (frames, height, width) = case[0], case[4]
+        params = network(heads, 1).params
+        counted = Sharing(processes.size, 1.0).exchanged(params, frames * height * width // 4, 4)
+        for rank, (_, _, notes) in enumerate(each):
+            sent = sum(sum(gives) - gives[rank] for kind, gives, _ in notes if kind == "exchanged")
+            assert abs(4 * sent / counted - 1) <= 0.05
 
 
 def test_one_process_exchanges_nothing(monkeypatch):

@@ -14,8 +14,8 @@ from ....kernels.attention_backends import BACKENDS, FLASH_2, SAGE, Backend
 from ....model_loaders.files.stamps import FileStamp
 from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.jobs.spec import SPECS
-from ....skyreels_v3.model.chunking import Chunking
-from ....skyreels_v3.model.memory import cache_limit, chunking_for, needed_bytes
+from ....skyreels_v3.model.chunking import USUAL, Chunking
+from ....skyreels_v3.model.memory import cache_limit, chunking_for, needed_bytes, split_bytes
 from ....skyreels_v3.model.params import TransformerParams
 from ....skyreels_v3.recipes import Job
 from ...weights.lora_branches import attached
@@ -41,7 +41,8 @@ class SharedNetwork(Called):
     def __init__(self, params: TransformerParams, job: Job, dtype: torch.dtype | None):
         super().__init__()
         self._called(params, job, dtype)
-        self.weights = 0  # bytes, on each card
+        self.weights = 0  # bytes of all
+        self.split = False  # whether each card keeps a part of them; once it does, it stays so
         self.precision = ""  # how the weights are kept, for people; "" where it is their dtype
         self.sampling = 0  # what the workers' step caches are kept for
 
@@ -55,7 +56,7 @@ class SharedNetwork(Called):
 
     def open(self) -> None:
         """Lets the workers have the model. Raises InputError where they cannot."""
-        self.group.load(self.key, self.spec, self.file_size, interrupted)
+        self.group.load(self.key, self.spec, self.file_size, interrupted, self.split)
 
     def close(self) -> None:
         """Gives the memory of the cards back."""
@@ -70,6 +71,7 @@ class SharedNetwork(Called):
 
     def needed_bytes(self, tokens: int, itemsize: int) -> int:
         """Bytes that a forward needs on a card beside the weights. tokens: of the whole batch."""
+        self._split_for(tokens, itemsize)  # ComfyUI asks before it loads the model
         memory, cards = self._memory(), self.group.size
         return needed_bytes(self.params, tokens, itemsize, memory, self._chunking(tokens, itemsize), cards)
 
@@ -77,8 +79,9 @@ class SharedNetwork(Called):
         if torch.compiler.is_compiling():
             raise InputError(f"A node compiles a model that several cards share, which works on one only: {REMEDY}.")
         _refuse_patches(inputs.options, self.rope_embedder)
-        rope = rope_of(inputs.options, None)
-        chunking = self._chunking(self.tokens_of(inputs.segments), inputs.latents.itemsize)
+        rope, sizes = rope_of(inputs.options, None), (self.tokens_of(inputs.segments), inputs.latents.itemsize)
+        self._split_for(*sizes)
+        chunking = self._chunking(*sizes)
         message = {
             "segments": [(one.latents.cpu(), one.position, one.clean, one.predicted) for one in inputs.segments],
             "timestep": inputs.timestep.cpu(),
@@ -98,9 +101,23 @@ class SharedNetwork(Called):
 
     def _chunking(self, tokens: int, itemsize: int) -> Chunking:
         """The same for all cards, by the smallest one. tokens: of the whole batch."""
-        memory = self._memory()
-        room = memory - comfy.model_management.extra_reserved_memory() - self.weights
-        return chunking_for(self.params, tokens, itemsize, memory, room, self.group.size)
+        room = self._room() - self.held
+        return chunking_for(self.params, tokens, itemsize, self._memory(), room, self.group.size)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the weights on each card."""
+        return split_bytes(self.weights, self.params.num_layers, self.group.size) if self.split else self.weights
+
+    def _split_for(self, tokens: int, itemsize: int) -> None:
+        """Lets each card keep a part of the weights from now on, where a forward does not fit beside all of them."""
+        usual = needed_bytes(self.params, tokens, itemsize, self._memory(), USUAL, self.group.size)
+        if usual + self.weights > self._room():
+            self.split = True
+
+    def _room(self) -> int:
+        """Bytes of a card that the model may take."""
+        return self._memory() - int(comfy.model_management.extra_reserved_memory())
 
     def _memory(self) -> int:
         """Bytes of a card in all."""

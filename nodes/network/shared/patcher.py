@@ -19,12 +19,16 @@ LORA = "put LoRAs on with SkyReels-V3 LoRA"
 class SharedPatcher(comfy.model_patcher.ModelPatcher):
     """Brings the weights to the cards when ComfyUI loads the model, and takes them away when it needs the room.
 
-    Always as a whole: workers hold what of it does not fit by themselves.
+    Always all of them: where they do not fit on each card, the cards keep a part each.
     """
 
     @property
     def network(self) -> SharedNetwork:
         return self.model.diffusion_model
+
+    def model_size(self):
+        """As ComfyUI's: bytes on its card."""
+        return self.network.held
 
     def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False, **_):
         """As ComfyUI's."""
