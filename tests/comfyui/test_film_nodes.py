@@ -11,7 +11,7 @@ from PIL import Image
 
 from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
 from pack.skyreels_v3.recipes import Job
-from pack.tests.comfyui.test_extension_nodes import decoded, picture, stored
+from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file, picture, stored
 from pack.tests.support.golden import normal
 from pack.tests.support.video_clips import clip, numbers_of
 from pack.training.models.wav2vec2 import Wav2Vec2
@@ -39,6 +39,21 @@ continue 0.5s: She walks to the window.
 cut 2s: [ZOOM_IN_CUT] Her hands.
 scene 0.5s [cafe, last]: The cafe is empty.
 """
+
+
+TAKES = (
+    "34972fa798bf004e6b2e141ca0b49768",
+    "cd5909c3a5d8d0332e6efd48ddd01922",
+    "ce551f71d2aabe1280ce3c0741b69d61",
+    "dca71fb6dbee0d020ae0900d93b357d7",
+)
+KEPT = {
+    "shots-1922afd455d151aa15a38069b08a731b": sorted(
+        [f"take-{key}" for key in TAKES]
+        + [f"window-{key}-000" for key in TAKES]
+        + ["video-df3b15392b0f49ad969384197633d2fd"]
+    )
+}
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +300,19 @@ def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui,
     assert torch.equal(decoded(film(script, **given)[0])[0], whole)
     assert forwards == ["avatar", "avatar", "extension"], "the key frames and the first window are kept"
     assert not list((tmp_path / "other").rglob("key-frames*")), "and are not needed any more"
+
+
+def test_keys_of_kept_films_stay(film, models, pack_nodes, tmp_path, monkeypatch):
+    """A release that computes other keys makes artists' films anew: these were computed once and stay."""
+    monkeypatch.setattr(av, "__version__", "fixed")
+    Member = pack_nodes.module("nodes.inputs.cast").Member
+    names = ("reference_model", "model", "shot_model")
+    given = {name: of_file(models[name], tmp_path / f"{name}.safetensors") for name in names}
+    grey = torch.full((1, 64, 96, 3), 0.5)
+    voice = {"waveform": torch.zeros(1, 1, 8000), "sample_rate": 16000}
+    script = "scene 0.5s [anna]: x\ncontinue 0.5s {seed 3}: y\ncut 2s {name a}: z\nscene 0.2s [anna, a]: w"
+    film(script, **given, cast=(Member("anna", grey, voice),), steps=1, guidance=2.0, negative="dark", clip_vision=None)
+    assert kept_parts(tmp_path / "output") == KEPT
 
 
 class Killed(BaseException):

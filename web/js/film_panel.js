@@ -16,6 +16,7 @@ export function addFilmPanel(node) {
 
 class FilmPanel extends ScriptPanel {
     heads = ["line", "shot", "times", "length", "takes"];
+    maxHeight = 340; // pixels: a row of cards besides
 
     constructor(node, script) {
         super(node, script);
@@ -73,7 +74,6 @@ class FilmPanel extends ScriptPanel {
 
     show(checked, linked) {
         super.show(checked, linked);
-        this.checked = new Map(checked.lines.map((line) => [line.number, line]));
         this.drawShots();
     }
 

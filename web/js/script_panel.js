@@ -48,6 +48,7 @@ function keepValuesInPlace(node) {
 
 export class ScriptPanel {
     heads = ["line", "shot", "times", "length", "rolls"];
+    maxHeight = MAX_HEIGHT;
 
     constructor(node, script) {
         this.node = node;
@@ -161,7 +162,7 @@ export class ScriptPanel {
     /** Gives the panel the height of what it says; on the canvas the node grows where it must. */
     fit() {
         const wanted = this.summary.offsetHeight + this.said.offsetHeight + PADDING;
-        const height = Math.min(MAX_HEIGHT, wanted);
+        const height = Math.min(this.maxHeight, wanted);
         if (height === this.height || wanted === PADDING) return; // the latter: not shown just now
         this.height = height;
         this.root.style.setProperty("--skyreels-height", `${height}px`);
