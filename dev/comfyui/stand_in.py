@@ -39,11 +39,14 @@ def prompt(seconds: float) -> dict:
 class StandIn:
     """A server at `url` whose rows take the seconds that their prompt says. poison: notes that end it, as a crash does.
 
+    fails: notes whose rows fail; None for all.
     begun: the notes of the rows that were started, in order.  cut: how many files more break off in the middle.
     """
 
-    def __init__(self, info: dict | None = None, poison: frozenset[str] = frozenset()):
-        self.info, self.poison = info or INFO, poison
+    def __init__(
+        self, info: dict | None = None, poison: frozenset[str] = frozenset(), fails: frozenset[str] | None = frozenset()
+    ):
+        self.info, self.poison, self.fails = info or INFO, poison, fails
         self.begun: list[str] = []
         self.cut = 0
         self._frozen = threading.Event()
@@ -90,6 +93,10 @@ class StandIn:
     @property
     def dead(self) -> bool:
         return self._server is None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pending)
 
     def lose_all(self) -> None:
         """As after a restart that nobody has seen."""
@@ -145,6 +152,10 @@ class StandIn:
             messages = [("execution_start", {"timestamp": began * 1000})]
             if self._stop:
                 messages.append(("execution_interrupted", {"node_id": "1", "timestamp": time.time() * 1000}))
+                outputs = {}
+            elif self.fails is None or inputs["note"] in self.fails:
+                report = {"node_id": "1", "node_type": TYPE, "exception_message": "out of memory"}
+                messages.append(("execution_error", {**report, "timestamp": time.time() * 1000}))
                 outputs = {}
             else:
                 self._files[name] = inputs["note"].encode() * 1000

@@ -1,8 +1,10 @@
 """tools/batch.py over several servers: nothing is lost and nothing is there twice, whatever becomes of them."""
 
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -119,7 +121,7 @@ def test_servers_come_and_go(servers, tmp_path: Path, seed: int):
 
 
 @pytest.mark.workshop
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_thousand_rows(servers, tmp_path: Path, seed: int):
     chaos(tmp_path, servers(8), 1000, 100 + seed)
     assert batch.main([*table(tmp_path, 1000), *given(servers(2))]) == 0
@@ -127,19 +129,24 @@ def test_a_thousand_rows(servers, tmp_path: Path, seed: int):
     assert found == {f"{number:04}.mp4": f"note{number}" for number in range(1, 1001)}
 
 
-def test_a_batch_that_was_killed_goes_on(servers, tmp_path: Path, capsys):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_batch_that_was_stopped_goes_on(servers, tmp_path: Path, capsys, how: signal.Signals):
     pair = servers(2)
     command = [sys.executable, "-S", "-E", str(ROOT / "tools" / "batch.py")]
     arguments = [*table(tmp_path, 12, 0.3), *given(pair, 5)]
-    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, **heard)
     for line in process.stdout:
         if "[3/12]" in line:
             break
     second = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=30)
     assert second.returncode == 2
     assert re.fullmatch(r"rows\.batch\.json is in use by process \d+ on .*: wait .*\n", second.stderr)
-    process.kill()
-    process.wait()
+    process.send_signal(how)
+    said = process.communicate(timeout=30)[0]
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and "the same command goes on from here" in said
+        assert not any(one.waiting for one in pair)
     assert batch.main(arguments) == 0
     said = capsys.readouterr().out
     assert re.search(r"12 rows, ([3-9]|1[01]) of them done before", said)
@@ -180,6 +187,19 @@ def test_a_row_that_ends_servers_ends_two(servers, tmp_path: Path, capsys):
     assert code == 1 and "002 failed" in (said := capsys.readouterr().out) and "ComfyUI ended 2 times" in said
     assert results(tmp_path) == {name: note for name, note in expected(12).items() if note != "note2"}
     assert Counter(note for one in trio for note in one.begun)["note2"] == 2
+
+
+def test_a_server_on_which_all_fails_does_not_use_up_the_table(servers, tmp_path: Path, capsys):
+    (broken,), (fine,) = servers(1, fails=None), servers(1, fails=frozenset({"note4"}))
+    files = table(tmp_path, 20)
+    assert batch.main([*files, *given([broken, fine])]) == 1
+    said = capsys.readouterr().out
+    assert "19 done, 1 failed." in said and "and is tried once more on another one: Wait: out of memory" in said
+    made = Counter(broken.begun + fine.begun)
+    assert results(tmp_path) == {name: note for name, note in expected(20).items() if note != "note4"}
+    assert max(made.values()) == 2 and made["note4"] == 2
+    fine.fails = frozenset()
+    assert batch.main([*files, *given([broken, fine])]) == 0, "the same command tries it anew"
 
 
 def test_what_waits_goes_to_a_server_that_has_nothing(servers, tmp_path: Path):

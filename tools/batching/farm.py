@@ -44,6 +44,9 @@ class Farm:
         self.needs, self.results, self.patience = needs, results, patience
         self.titles = {one.node: one.title for one in template.fields}
         self.todo = [task for task in tasks if not task.done and task.record["state"] != QUEUED]
+        for task in self.todo:
+            if task.ended:
+                task.record.pop("failed_on", None)
         self.left = [task for task in tasks if task.record["state"] == QUEUED]  # by a batch before, at its servers
         self.seats: list[Seat] = []
         self.began: dict[str, float] = {}
@@ -165,10 +168,11 @@ class Farm:
         """A row for a server that has room, as one of its jobs. What is left at the end is for those that wait."""
         with self.changed:
             room = len(seat.jobs) < AHEAD and not (seat.jobs and len(self.todo) <= self._idle(seat))
-            if self.stopped or not self.todo or not room:
+            task = next((one for one in self.todo if self._suits(one, seat)), None)
+            if self.stopped or task is None or not room:
                 return None
-            task, prompt_id = self.todo.pop(0), str(uuid.uuid4())
-            record = task.record
+            self.todo.remove(task)
+            record, prompt_id = task.record, str(uuid.uuid4())
             self.note(
                 task, state=QUEUED, id=prompt_id, server=seat.server.address, lost=record.get("lost", 0), running=False,
                 seconds=None, files=[], why="",
@@ -184,6 +188,9 @@ class Farm:
     def others(self, seat: Seat) -> bool:
         """Whether there is another server that answers."""
         return any(other.there for other in self.seats if other is not seat)
+
+    def _suits(self, task: Task, seat: Seat) -> bool:
+        return task.record.get("failed_on") != seat.server.address or not self.others(seat)
 
     def _idle(self, seat: Seat) -> int:
         return sum(other.there and not other.jobs for other in self.seats if other is not seat)
@@ -206,6 +213,19 @@ class Farm:
                 self.note(task, lost=lost, state=OPEN)
                 self.todo.insert(0, task)
             self.changed.notify_all()
+
+    def elsewhere(self, seat: Seat, prompt_id: str, why: str) -> bool:
+        """Whether a job that failed is to be tried on another server: once, for its card may be what was wrong."""
+        with self.changed:
+            task = seat.jobs[prompt_id].task
+            if "failed_on" in task.record or not self.others(seat):
+                return False
+            del seat.jobs[prompt_id]
+            self.note(task, state=OPEN, failed_on=seat.server.address, why=why)
+            self.todo.append(task)
+            self.say(f"{task.row.name} failed on {seat.server.address} and is tried once more on another one: {why}")
+            self.changed.notify_all()
+            return True
 
     def lay(self, seat: Seat, prompt_id: str, known: bool) -> bool:
         """A server that was lost is back: whether a job that it was taken from is its own again.

@@ -161,6 +161,8 @@ class Seat:
             self._end(prompt_id, FAILED, f"{error.filename} cannot be read ({error.strerror}).")
 
     def _end(self, prompt_id: str, state: str, why: str) -> None:
+        if state == FAILED and self.farm.elsewhere(self, prompt_id, why):
+            return
         with self.farm.changed:
             self.farm.end(self.jobs.pop(prompt_id).task, state, why, self.server.address)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -70,6 +71,9 @@ class State:
             self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
+        if os.name != "posix":  # where an open file cannot be removed, be it ours or another's
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
 
     def save(self) -> None:
         """Raises BatchError where the file cannot be written."""
