@@ -169,19 +169,23 @@ class Seat:
     def _hand_back(self, pending: set[str]) -> None:
         """Gives a row that waits here to a server that has none."""
         waiting = [prompt_id for prompt_id in self.jobs if prompt_id in pending]
-        if not waiting:
-            return
-        self.server.cancel(waiting[-1:])
-        if waiting[-1] not in set().union(*self.server.queued()) and self.server.entry(waiting[-1]) is None:
-            self.farm.give_back(self, waiting[-1])
+        for prompt_id in self._taken_out(waiting[-1:]):
+            self.farm.give_back(self, prompt_id)
 
     def _withdraw(self) -> None:
         """Takes what does not run yet out of ComfyUI's queue."""
         try:
             running, _ = self.server.queued()
-            waiting = [prompt_id for prompt_id in self.jobs if prompt_id not in running]
-            self.server.cancel(waiting)
+            taken = self._taken_out([prompt_id for prompt_id in self.jobs if prompt_id not in running])
         except (Away, Refused):
             return
-        for prompt_id in waiting:
+        for prompt_id in taken:
             self.farm.note(self.jobs[prompt_id].task, state=OPEN)
+
+    def _taken_out(self, prompt_ids: list[str]) -> list[str]:
+        """Takes prompts out of the queue: those that had not started by then."""
+        if not prompt_ids:
+            return []
+        self.server.cancel(prompt_ids)
+        left = set().union(*self.server.queued())
+        return [one for one in prompt_ids if one not in left and self.server.entry(one) is None]
