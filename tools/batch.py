@@ -4,6 +4,7 @@
     python tools/batch.py my_workflow.json prompts.txt        one prompt a line
     python tools/batch.py my_workflow.json portraits/         one run for each name: anna.png, anna.wav, anna.txt
     python tools/batch.py my_workflow.json prompts.csv --check
+    python tools/batch.py my_workflow.json prompts.csv --server 10.0.0.5:8188 --server 10.0.0.6:8188
 
 Runs with any Python from 3.10 on, without ComfyUI's; nothing need be installed. The workflow is one that the page
 saved or exported for the API. Columns are called like inputs of nodes (prompt, seed, image, steps ...), or
@@ -11,6 +12,9 @@ saved or exported for the API. Columns are called like inputs of nodes (prompt, 
 begins with # is yours. Empty cells leave what the workflow has. Files are looked for beside the table, then in
 ComfyUI's folder input. Results lie in a folder that is called like the table and carry their workflow: drop one onto
 the page to open it. Braces such as {red|blue}, of which the page picks one, are text here.
+
+With several servers a row goes to whoever is free, and from one that dies or hangs to another; the files come into one
+folder beside the table. docs/several-devices.md has more.
 
 A failed row is noted and the next one runs. Ctrl+C, a crash or a restart of ComfyUI lose nothing: the same command
 goes on where it stopped, with rows that were changed or that failed made again. What is done stands in a file beside

@@ -135,8 +135,8 @@ class ComfyUI:
         request.method = "HEAD"
         try:
             self._send(request, lambda answer: None)
-        except Refused:
-            return False
+        except Refused as error:
+            return not str(error).startswith("404")  # others: of a proxy that does not pass such questions
         return True
 
     def _get(self, path: str) -> dict:
