@@ -67,6 +67,11 @@ class Format(ABC):
         None where it does not."""
         return None
 
+    def copies_floats(self, device: torch.device) -> bool:
+        """Whether `linear` makes float32 copies of its output on a device, a part at a time, where it takes a quantised
+        input."""
+        return False
+
     def linear(
         self, x: torch.Tensor, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
     ) -> torch.Tensor:

@@ -8,8 +8,9 @@ from collections.abc import Collection
 import torch
 
 from ..kernels.fp8_linear import FP8, fp8_linear
+from ..kernels.quantise import quantised
 from ..kernels.quantised_rows import Quantisation, QuantisedRows
-from ..kernels.scaled_mm import has_fp8_matmul
+from ..kernels.scaled_mm import has_fp8_matmul, scales_rows
 from .base import Format, Parts
 from .encoding import Encoding
 from .float8_bits import from_float8, to_float8
@@ -46,6 +47,9 @@ class Float8(Format):
     def quantised_input(self, device: torch.device, names: Collection[str]) -> Quantisation | None:
         fast = device.type in fp8_linear.devices and has_fp8_matmul(device)
         return FP8 if fast and self._multiplies(names) else None
+
+    def copies_floats(self, device: torch.device) -> bool:
+        return not (quantised.has_backend(device) and scales_rows(device))
 
     def linear(
         self,

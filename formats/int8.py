@@ -34,6 +34,9 @@ class Int8(Rotated):
     def quantised_input(self, device: torch.device, names: Collection[str]) -> Quantisation | None:
         return Quantisation("int8", self.rotation) if has_int8_matmul(device) else None
 
+    def copies_floats(self, device: torch.device) -> bool:
+        return not int8_linear.has_backend(device)
+
     def linear(
         self, x: torch.Tensor | QuantisedRows, parts: Parts, rows: int, bias: torch.Tensor | None, gelu: bool = False
     ) -> torch.Tensor:

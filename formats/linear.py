@@ -55,9 +55,13 @@ class PackedLinear(nn.Module):
         multiply = self.format.exact_linear if self.exact else self.format.linear
         return multiply(x, parts, self.out_features, bias, gelu)
 
-    def unpacks(self, device: torch.device) -> bool:
+    def unpacks(self, device: torch.device, dtype: torch.dtype | None = None) -> bool:
         """Whether each call unpacks the weight on this device, instead of multiplying it as it is stored."""
         return self.exact or self.format.quantised_input(device, self.part_names) is None
+
+    def copies_floats(self, device: torch.device) -> bool:
+        """Whether calls that do not unpack make float32 copies of their output, a part at a time."""
+        return self.format.copies_floats(device)
 
     @contextmanager
     def prepared(self, x: torch.Tensor):

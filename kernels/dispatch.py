@@ -13,6 +13,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,19 @@ class Operation:
             module, name = self._backend.split(":")
             self._backend = getattr(importlib.import_module(f".{module}", __package__), name)
         return self._backend
+
+    def has_backend(self, device: torch.device) -> bool:
+        """Whether the backend runs on a device, as far as is known before it is tried there.
+
+        One that leaves whole devices to the reference says so by a function `runs_on` in its module.
+        """
+        if MODE == "eager" or not self._is_for(device):
+            return False
+        try:
+            known = getattr(sys.modules[self._loaded().__module__], "runs_on", None)
+        except ImportError:
+            return False
+        return known is None or known(device)
 
     def trial(self, x, *args, **options) -> Callable:
         """The backend, once it has computed a sample of such arguments as the reference does.

@@ -34,7 +34,8 @@ def rotate_(x: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
     x: [B, L, heads, d].  cos_sin: (cos, sin) [B or 1, L, heads or 1, d / 2, 2] float32.
     """
     as_complex = _turns_complex(x)
-    for chunk, angles in zip(x.split(CHUNK_TOKENS, dim=1), cos_sin.split(CHUNK_TOKENS, dim=1), strict=True):
+    size = CHUNK_TOKENS if as_complex else max(1, CHUNK_TOKENS // 2)
+    for chunk, angles in zip(x.split(size, dim=1), cos_sin.split(size, dim=1), strict=True):
         if as_complex:
             turned = torch.view_as_complex(chunk.float().unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(angles))
             if chunk.dtype != torch.float32:

@@ -80,6 +80,11 @@ def compiles_for(capability: tuple[int, int] | None) -> bool:
     return capability is None or capability > TURING or version < WITHOUT_TURING
 
 
+def runs_on(device: torch.device) -> bool:
+    """See Operation.has_backend."""
+    return compiles_for(capability(device))
+
+
 def tiles(capability: tuple[int, int] | None) -> tuple[tuple, ...]:
     """What is timed on a card."""
     return (*TILES, LARGE) if capability == HOPPER else TILES
@@ -94,7 +99,7 @@ def options(tile: tuple) -> dict:
 def int8_linear(x, weight, scale, bias=None, rotation=0, gelu=False):
     """As the reference; leaves a weight that is not contiguous to it, and cards that Triton has no product for."""
     flat = flat_rows(x, rotation)
-    if not weight.is_contiguous() or not compiles_for(capability(x.device)):
+    if not weight.is_contiguous() or not runs_on(x.device):
         return NotImplemented
     if flat.shape[-1] != weight.shape[1]:
         raise ValueError(f"{tuple(x.shape)} is multiplied with a weight {tuple(weight.shape)}")

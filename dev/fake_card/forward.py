@@ -191,7 +191,8 @@ class Step:
         model.current_patcher = self.patcher
         waiting = nodes.module("nodes.weights.streaming").waiting_weights
         weights = max(
-            (sum(weight.size for weight in waiting(block, device)) for block in model.diffusion_model.blocks), default=0
+            (sum(weight.size for weight in waiting(block, self.x.device)) for block in model.diffusion_model.blocks),
+            default=0,
         )
         self.in_transit = 2 * weights
 

@@ -105,6 +105,16 @@ def _modulated(g: Given) -> int:
     return tokens * sizes
 
 
+def _left(*_: object, **__: object) -> object:
+    """A backend that leaves all to the reference."""
+    return NotImplemented
+
+
+def runs_on(_: object) -> bool:
+    """See Operation.has_backend; of `_left`."""
+    return False
+
+
 def install(package: ModuleType, meter: Meter, triton: bool = True) -> None:
     """The Triton modules of the pack's `kernels` with stand-ins in the place of their kernels; without Triton they
     leave all to the references.
@@ -113,7 +123,7 @@ def install(package: ModuleType, meter: Meter, triton: bool = True) -> None:
     for operation in (one for one in vars(package).values() if isinstance(one, kind)):
         given = vars(operation).setdefault("given", operation._backend)
         if isinstance(given, str) and given.startswith("triton_"):
-            operation._backend = given if triton else lambda *_, **__: NotImplemented
+            operation._backend = given if triton else _left
     if not triton:
         return
 

@@ -123,7 +123,7 @@ class Meter(TorchDispatchMode):
         self.live[place] -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None):
-        args, kwargs = tree_map(self._indexed, (args, kwargs or {}))
+        args, kwargs = tree_map(self.indexed, (args, kwargs or {}))
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, FakeTensor)]
         if not given and self._is_for_the_host(args, kwargs):
             with _disable_current_modes():
@@ -153,8 +153,8 @@ class Meter(TorchDispatchMode):
             self.hold(tensor)
         return made
 
-    def _indexed(self, value: object):
-        """A device with its index: the guard of torch_cuda.py knows none."""
+    def indexed(self, value: object):
+        """A device with its index: the guard of torch_device.py knows none."""
         bare = isinstance(value, torch.device) and value.type == self.card.device and value.index is None
         return torch.device(self.card.device, 0) if bare else value
 

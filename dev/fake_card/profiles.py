@@ -1,6 +1,6 @@
 """Cards, with what each can do and refuses.
 
-Sources: NVIDIA's and AMD's data sheets; what NVIDIA's compute in a second is that of the product.
+Sources: NVIDIA's, AMD's and Apple's data sheets; what NVIDIA's compute in a second is that of the product.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,8 @@ class Card:
     """A graphics card.
 
     memory: bytes.  processors: that torch tells.  bandwidth, link, pageable: bytes a second of its memory, and from
-    pinned and other memory of the host.  kind: "nvidia" or "amd".
+    pinned and other memory of the host.  kind: "nvidia", "amd" or "apple", whose memory is the host's.
     """
-
-    device = "cuda"  # torch's word, AMD's cards included
 
     name: str
     memory: int
@@ -33,12 +31,17 @@ class Card:
     pageable: float = 6e9
 
     @property
+    def device(self) -> str:
+        """torch's word, by which AMD's cards are CUDA's."""
+        return "mps" if self.kind == "apple" else "cuda"
+
+    @property
     def has_bfloat16(self) -> bool:
         return self.kind != "nvidia" or self.capability >= (8, 0)
 
     @property
     def has_triton(self) -> bool:
-        return not self.windows
+        return not self.windows and self.kind != "apple"
 
     @property
     def scales_fp8_by_row(self) -> bool:
@@ -81,5 +84,6 @@ CARDS = {
         kind="amd",
         arch="gfx1100",
     ),
+    "M3 Max": Card("Apple M3 Max", 64 * GIB, 40, 400e9, Rates(28e12, 0.0, 0.0, 14e12, 0.0, 400e9), kind="apple"),
 }
 CARDS |= {f"{name} on Windows": _windows(CARDS[name]) for name in ("4060", "4090", "5090")}

@@ -14,6 +14,8 @@ FEWEST_ROWS = 16  # of an int8 product are too few
 
 def refused(card: Card, func: Any, args: tuple, kwargs: dict) -> str | None:
     """The error of an operation with these arguments on the card, None where it computes."""
+    if card.kind == "apple" and func is aten._int_mm.default and args[0].fake_device.type == card.device:
+        return "aten::_int_mm is not implemented for the MPS device"
     if func is aten._int_mm.default and args[0].fake_device.type == card.device:
         return _int_product(card, *args[:2])
     if func is aten._scaled_mm.default:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import platform
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -10,15 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from .attention import attention
 from .meter import Meter
 from .profiles import Card
 
 # c10::DeviceType
-CUDA, META = 1, 14
+GUARDS, META = {"cuda": 1, "mps": 13}, 14
 # The newest of each, which hide no fault behind a way around an old one.
-CUDA_VERSION, CUDNN_VERSION, HIP_VERSION = "13.0", 91700, "6.4"
+CUDA_VERSION, CUDNN_VERSION, HIP_VERSION, MACOS = "13.0", 91700, "6.4", "15.5"
 _meters: list[Meter] = []
 
 
@@ -64,11 +67,30 @@ class Stream:
         _wait("stream")
 
 
+class Indexed(TorchFunctionMode):
+    """Gives a device its index before torch asks the borrowed guard for it, which would answer "meta"."""
+
+    def __init__(self, meter: Meter):
+        super().__init__()
+        self.meter = meter
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None):
+        if func is torch.Tensor.to:
+            args, kwargs = tree_map(self.meter.indexed, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
 def install(card: Card) -> None:
     """Lets this process take `card` for its own. Once: what asks torch at import has its answer then."""
-    _borrow_guard()
+    _borrow_guard(GUARDS[card.device])
     torch.nn.functional.scaled_dot_product_attention = functools.partial(attention, card, _meters)
     torch.nn.Module._apply = _apply
+    if card.kind == "apple":
+        torch.backends.mps.is_available = lambda: True
+        platform.mac_ver = lambda *_, **__: (MACOS, ("", "", ""), "arm64")
+        for name, value in _mps(card).items():
+            setattr(torch.mps, name, value)
+        return
     for name, value in _cuda(card).items():
         setattr(torch.cuda, name, value)
     if card.kind == "amd":
@@ -87,7 +109,7 @@ def measured(card: Card) -> Generator[Meter]:
     meter = Meter(card)
     _meters.append(meter)
     try:
-        with meter.mode, meter:
+        with meter.mode, meter, Indexed(meter):
             yield meter
     finally:
         _meters.remove(meter)
@@ -146,13 +168,23 @@ def _cuda(card: Card) -> dict[str, Any]:
     }
 
 
-def _borrow_guard() -> None:
+def _mps(card: Card) -> dict[str, Any]:
+    """Attribute of torch.mps -> what stands there."""
+    return {
+        "synchronize": lambda: _wait("device"),
+        "empty_cache": lambda: None,
+        "current_allocated_memory": lambda: _used(card),
+        "driver_allocated_memory": lambda: _used(card),
+    }
+
+
+def _borrow_guard(place: int) -> None:
     """Lets a torch that was built for processors switch to a card: by doing nothing, as it does for the meta device."""
     name = {"linux": "libc10.so", "darwin": "libc10.dylib", "win32": "c10.dll"}[sys.platform]
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
     guards = (ctypes.c_void_p * 20).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
-    if not guards[CUDA]:
-        guards[CUDA] = guards[META]
+    if not guards[place]:
+        guards[place] = guards[META]
 
 
 def _apply(self: torch.nn.Module, function: Any, recurse: bool = True) -> torch.nn.Module:

@@ -8,7 +8,7 @@ import torch
 from ...skyreels_v3.container import memory_limit
 from ...skyreels_v3.jobs.budget import Machine
 from ...skyreels_v3.model.chunking import Chunking
-from ...skyreels_v3.model.memory import chunking_for
+from ...skyreels_v3.model.memory import LayerCopies, chunking_for
 from ...skyreels_v3.model.params import TransformerParams
 
 
@@ -38,11 +38,13 @@ def machine_of(device: torch.device) -> Machine:
     )
 
 
-def chunking_here(params: TransformerParams, weights: int, device: torch.device) -> Callable[[int, int], Chunking]:
+def chunking_here(
+    params: TransformerParams, weights: int, device: torch.device, copies: LayerCopies
+) -> Callable[[int, int], Chunking]:
     """How sequences are chunked on a device as it is now: tokens and their bytes -> chunking.
 
     weights: bytes of the model's. What comes of it is arithmetic alone, which torch.compile can follow.
     """
     machine = machine_of(device)
     room = machine.room(weights, params.num_layers) - (machine.vram - machine.vram_free)
-    return lambda tokens, itemsize: chunking_for(params, tokens, itemsize, machine.vram, room)
+    return lambda tokens, itemsize: chunking_for(params, tokens, itemsize, machine.vram, room, copies=copies)

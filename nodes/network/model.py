@@ -88,7 +88,7 @@ class Model(comfy.model_base.BaseModel):
         """Bytes that a forward of `input_shape` needs beside the weights."""
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
         tokens = input_shape[0] * SPECS[self.job].tokens(input_shape, *(cond_shapes or {}).get(KEY, []))
-        return self.diffusion_model.needed_bytes(tokens, dtype.itemsize)
+        return self.diffusion_model.needed_bytes(tokens, dtype)
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""

@@ -186,18 +186,20 @@ class Network(Called, SkyReelsTransformer):  # pyright: ignore[reportIncompatibl
         self.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
         # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last
         # bits.
-        self.chunking = chunking_here(self.params, patcher.model_size(), device)
+        self.chunking = chunking_here(self.params, patcher.model_size(), device, self.copies(device, like.dtype))
 
     def end(self) -> None:
         self.step_cache = self.chunking = None
 
-    def needed_bytes(self, tokens: int, itemsize: int) -> int:
-        """Bytes that a forward needs beside the weights on ComfyUI's device. tokens: of the whole batch."""
+    def needed_bytes(self, tokens: int, dtype: torch.dtype) -> int:
+        """Bytes that a forward needs beside the weights on ComfyUI's device. tokens: of the whole batch.  dtype: of the
+        stream."""
         device = comfy.model_management.get_torch_device()
         weights = comfy.model_management.module_size(self)
-        chunking = chunking_here(self.params, weights, device)(tokens, itemsize)
+        copies = self.copies(device, dtype)
+        chunking = chunking_here(self.params, weights, device, copies)(tokens, dtype.itemsize)
         memory = comfy.model_management.get_total_memory(device)
-        return needed_bytes(self.params, tokens, itemsize, memory, chunking)
+        return needed_bytes(self.params, tokens, dtype.itemsize, memory, chunking, copies=copies)
 
     def _looked_at(self, inputs: Inputs, chosen: Chosen) -> tuple[torch.Tensor, bool]:
         velocity = self._compute(inputs, chosen)

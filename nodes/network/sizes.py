@@ -7,6 +7,7 @@ import torch
 from ...formats.kinds import SMALLER
 from ...skyreels_v3.jobs.budget import Machine, Network
 from ...skyreels_v3.jobs.sharing import Sharing
+from ...skyreels_v3.model.memory import LayerCopies
 from ..weights.layers import Packed
 from .machine import machine_of
 from .model import skyreels_model
@@ -25,8 +26,9 @@ def network_of(patcher) -> Network:
     packed = inner.precision if isinstance(inner, SharedNetwork) else " + ".join(sorted(formats))
     precision = packed or PLAIN.get(stored, str(stored))
     weights = inner.weights if isinstance(inner, SharedNetwork) else patcher.model_size()
+    copies = LayerCopies() if isinstance(inner, SharedNetwork) else inner.copies(patcher.load_device, computed)
     cards = cards_of(patcher)
-    return Network(model.params, model.job, computed.itemsize, weights, precision, SMALLER, cards)
+    return Network(model.params, model.job, computed.itemsize, weights, precision, SMALLER, cards, copies)
 
 
 def cards_of(patcher) -> int:

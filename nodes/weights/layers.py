@@ -52,6 +52,11 @@ class Prepared(Mixed):
 
     _ready: Any = None  # while `prepared` is open: (weight, bias)
 
+    def unpacks(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether each call makes a copy of the weight on this device, for inputs in `dtype`."""
+        layer: Any = self
+        return layer.weight.dtype != dtype or bool(layer.weight_function)
+
     @contextmanager
     def prepared(self, x: torch.Tensor):
         """While it is open, the weight lies beside x, in its dtype."""

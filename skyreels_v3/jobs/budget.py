@@ -7,7 +7,7 @@ from fractions import Fraction
 from ..errors import InputError
 from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from ..model.chunking import USUAL, Chunking
-from ..model.memory import block_numbers, chunking_for, needed_bytes, split_bytes, streamed_bytes
+from ..model.memory import PLAIN, LayerCopies, block_numbers, chunking_for, needed_bytes, split_bytes, streamed_bytes
 from ..model.params import TransformerParams
 from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ..units import gb
@@ -64,6 +64,7 @@ class Network:
     precision: str  # its name
     smaller: Mapping[str, float]  # precisions that it may be loaded in to save memory, and their bytes a number
     cards: int = 1  # that share each forward
+    copies: LayerCopies = PLAIN
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Budget:
     def chunking(self) -> Chunking:
         """How a long sequence is chunked here: no smaller than it must be."""
         network, machine = self.network, self.machine
-        return chunking_for(network.params, self.size.tokens, network.itemsize, machine.vram, self.room, network.cards)
+        sizes = network.params, self.size.tokens, network.itemsize, machine.vram
+        return chunking_for(*sizes, self.room, network.cards, network.copies)
 
     @property
     def held(self) -> int:
@@ -123,9 +125,8 @@ class Budget:
     def forward(self) -> int:
         """Bytes of a forward beside the weights."""
         network, machine = self.network, self.machine
-        return needed_bytes(
-            network.params, self.size.tokens, network.itemsize, machine.vram, self.chunking, network.cards
-        )
+        sizes = network.params, self.size.tokens, network.itemsize, machine.vram
+        return needed_bytes(*sizes, self.chunking, network.cards, network.copies)
 
     @property
     def least(self) -> int:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ... import kernels
-from ...distributed.ranks import ALONE, Ranks, Share, overlap
+from ...distributed.ranks import ALONE, Ranks, Share, overlap, split
 from ..recipes import TimeStep
 from .audio_attention import AudioAttention
-from .chunking import USUAL, Chunking
+from .chunking import USUAL, Chunking, chunks_of, is_long
 from .memory import attention_numbers, by_token_numbers
 from .params import TransformerParams
 from .rope import AS_TRAINED, Rope
@@ -99,17 +99,6 @@ def within(modulation: Modulation, wanted: slice) -> Modulation:
     return [(span, row) for span, row in inner if span.start < span.stop]
 
 
-def chunks_of(x: torch.Tensor, chunking: Chunking) -> list[slice]:
-    """The sequences of a batch [B, L, D] as ranges of tokens, in all of them together at most `chunking.tokens`."""
-    step, tokens = max(1, chunking.tokens // len(x)), x.shape[1]
-    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
-
-
-def is_long(x: torch.Tensor, chunking: Chunking) -> bool:
-    """Whether the sequences of a batch [B, L, ...] pass the attention in chunks, too."""
-    return x.shape[0] * x.shape[1] > chunking.long
-
-
 def norm_modulate(x: torch.Tensor, modulation: Modulation, eps: float, how: kernels.Quantisation | None):
     """Layer norm of x, shifted and scaled for the self-attention by token range; as 8-bit rows with `how`."""
     shift, scale = 0, 1
@@ -134,10 +123,10 @@ def shared_quantisation(device: torch.device, *layers: nn.Module | None) -> kern
     return wanted.pop() if len(wanted) == 1 else None
 
 
-def unpacks(layer: nn.Module, device: torch.device) -> bool:
-    """Whether a layer makes a copy of its weight at each call."""
+def unpacks(layer: nn.Module, x: torch.Tensor) -> bool:
+    """Whether a layer makes a copy of its weight at each call, in the dtype of its input x."""
     own = getattr(layer, "unpacks", None)
-    return own is not None and own(device)
+    return own is not None and own(x.device, x.dtype)
 
 
 def prepared(x: torch.Tensor, *layers: nn.Module) -> AbstractContextManager[None]:
@@ -197,51 +186,107 @@ class SelfAttention(Attention):
 
         wanted: in the sequence.
         """
-        own, chunking = overlap(wanted, inputs.share.held), inputs.runtime.chunking
-        q, k, v = self._qkv(x, modulation, chunking, own)
-        q = self._norm_rope(q, self.norm_q, inputs.cos_sin[own], inputs.runtime)
-        k = self._norm_rope(k, self.norm_k, inputs.cos_sin, inputs.runtime)
-        v = v.unflatten(-1, (self.heads, -1))
+        chunking, share, speakers = inputs.runtime.chunking, inputs.share, inputs.speakers
         # By the longest share, not by one's own: all processes exchange alike.
-        groups = chunking.head_groups if len(x) * inputs.share.longest > chunking.long else 1
-        positions = None if inputs.speakers is None else inputs.speakers.positions(q, k, groups, inputs.share)
-        return inputs.share.attend(q, k, v, wanted, inputs.runtime.attention, groups), positions
+        long = len(x) * share.longest > chunking.long
+        if long and chunking.key_groups > 1 and share.ranks.size == 1:
+            return self._by_heads(x, modulation, inputs, wanted)
+        q, k, v = self._qkv(x, modulation, inputs, overlap(wanted, share.held))
+        groups = chunking.head_groups if long else 1
+        positions = None if speakers is None else speakers.positions(q, k, groups, share)
+        return share.attend(q, k, v, wanted, inputs.runtime.attention, groups), positions
 
-    def _qkv(
-        self, x: torch.Tensor, modulation: Modulation, chunking: Chunking, wanted: slice
-    ) -> tuple[torch.Tensor, ...]:
-        """x [B, L, D] normed, modulated and projected to q [B, n, D] of the tokens `wanted`, k and v [B, L, D].
+    def _by_heads(self, x: torch.Tensor, modulation: Modulation, inputs: BlockInputs, wanted: slice):
+        """As forward, with the keys and values of a group of heads at a time."""
+        chunking, share, speakers = inputs.runtime.chunking, inputs.share, inputs.speakers
+        every, heads, positions = slice(0, x.shape[1]), slice(0, self.heads), None
+        q = Projection.of(x, self.q, self.norm_q, wanted, heads, self.head_dim)
+        groups = split(heads, min(chunking.key_groups, self.heads))
+        for group in groups:
+            k = Projection.of(x, self.k, self.norm_k, every, group, self.head_dim)
+            v = Projection.of(x, self.v, None, every, group, self.head_dim)
+            self._project(x, modulation, inputs, [q, k, v] if group.start == 0 else [k, v])
+            if speakers is not None and group.start == 0:  # before an output is written over its queries
+                frame = slice(0, speakers.tokens)
+                first = Projection.of(x, self.k, self.norm_k, frame, heads, self.head_dim)
+                self._project(x[:, frame], within(modulation, frame), inputs, [first])
+                positions = speakers.positions(q.made, first.made, chunking.head_groups, share)
+                del first
+            some = max(2, chunking.head_groups // len(groups))  # of one the output would not be written over them
+            share.attend(q.made[:, :, group], k.made, v.made, wanted, inputs.runtime.attention, some)
+            del k, v  # before the next group's
+        return q.made.flatten(2), positions
+
+    def _qkv(self, x: torch.Tensor, modulation: Modulation, inputs: BlockInputs, wanted: slice) -> list[torch.Tensor]:
+        """x [B, L, D] normed, modulated and projected to q [B, n, heads, d] of the tokens `wanted`, k and v, with norms
+        and places.
 
         wanted: of the L tokens. Where there are none, as in a process that shares a sequence, no layer is called.
         """
+        heads, every = slice(0, self.heads), slice(0, x.shape[1])
         if not x.shape[1]:
-            return x, x, x
-        how = shared_quantisation(x.device, self.q, self.k, self.v)
-        if not is_long(x, chunking):
-            normed = norm_modulate(x, modulation, self.eps, how)
-            asked = wanted.start < wanted.stop
-            return self.q(normed[:, wanted]) if asked else x[:, wanted], self.k(normed), self.v(normed)
-        # The normed stream of a long sequence never exists as a whole: it would be one tensor in five. Nor do several
-        # unpacked weights at once, which costs little more than norming the stream again.
-        q, k, v = torch.empty_like(x[:, wanted]), torch.empty_like(x), torch.empty_like(x)
-        projections = [(self.q, q), (self.k, k), (self.v, v)]
-        alone = any(unpacks(layer, x.device) for layer, _ in projections)
-        for together in [[one] for one in projections] if alone else [projections]:
-            with prepared(x, *(layer for layer, _ in together)):
-                for chunk in chunks_of(x, chunking):
-                    normed = norm_modulate(x[:, chunk], within(modulation, chunk), self.eps, how)
-                    for layer, made in together:
-                        own = wanted if made is q else slice(0, x.shape[1])
-                        tokens = overlap(own, chunk)
+            return [x.unflatten(-1, (self.heads, -1))] * 3
+        if is_long(x, inputs.runtime.chunking):
+            layers = (self.q, self.norm_q, wanted), (self.k, self.norm_k, every), (self.v, None, every)
+            wanted_ones = [Projection.of(x, *layer, heads, self.head_dim) for layer in layers]
+            self._project(x, modulation, inputs, wanted_ones)
+            return [one.made for one in wanted_ones]
+        normed = norm_modulate(x, modulation, self.eps, self._how(x))
+        q = self.q(normed[:, wanted]) if wanted.start < wanted.stop else x[:, wanted]
+        k, v = self.k(normed), self.v(normed).unflatten(-1, (self.heads, -1))
+        q = self._norm_rope(q, self.norm_q, inputs.cos_sin[wanted], inputs.runtime)
+        return [q, self._norm_rope(k, self.norm_k, inputs.cos_sin, inputs.runtime), v]
+
+    def _how(self, x: torch.Tensor) -> kernels.Quantisation | None:
+        return shared_quantisation(x.device, self.q, self.k, self.v)
+
+    def _project(self, x: torch.Tensor, modulation: Modulation, inputs: BlockInputs, wanted: list["Projection"]):
+        """Makes projections of x [B, L, D], normed and modulated chunk by chunk.
+
+        The normed stream of a long sequence never exists as a whole: it would be one tensor in five. Nor do several
+        unpacked weights at once, which costs little more than norming the stream again.
+        """
+        alone = any(unpacks(one.layer, x) for one in wanted)
+        for together in [[one] for one in wanted] if alone else [wanted]:
+            with prepared(x, *(one.layer for one in together)):
+                for chunk in chunks_of(x, inputs.runtime.chunking):
+                    normed = norm_modulate(x[:, chunk], within(modulation, chunk), self.eps, self._how(x))
+                    for one in together:
+                        tokens = overlap(one.tokens, chunk)
                         if tokens.start < tokens.stop:
-                            made[:, overlap(chunk, own)] = layer(normed[:, tokens])
+                            y, place = one.layer(normed[:, tokens]), overlap(chunk, one.tokens)
+                            if one.norm is None:
+                                y = y.unflatten(-1, (self.heads, -1))
+                            else:
+                                y = self._norm_rope(y, one.norm, inputs.cos_sin[one.tokens][place], inputs.runtime)
+                            one.made[:, place] = y[:, :, one.heads]
+                            del y
                     del normed  # before the next chunk is normed
-        return q, k, v
 
     def _norm_rope(self, x: torch.Tensor, norm: nn.Module, cos_sin: torch.Tensor, runtime: Runtime) -> torch.Tensor:
         """x [B, n, D] normed and rotated to its tokens' positions, [B, n, heads, d]; written into x."""
         weight, _ = runtime.affine(norm, x.device)
         return kernels.rms_norm_rope_(x, weight, cos_sin, self.heads, self.eps)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Queries, keys or values of some heads and tokens. norm: of queries and keys, which have a place too.
+
+    made: [B, tokens, heads, d], filled by `SelfAttention._project`.
+    """
+
+    layer: nn.Module
+    norm: nn.Module | None
+    tokens: slice
+    heads: slice
+    made: torch.Tensor
+
+    @classmethod
+    def of(cls, x: torch.Tensor, layer, norm, tokens: slice, heads: slice, head_dim: int) -> "Projection":
+        """With room for the projection of x [B, L, D]."""
+        size = tokens.stop - tokens.start, heads.stop - heads.start, head_dim
+        return cls(layer, norm, tokens, heads, x.new_empty(len(x), *size))
 
 
 class CrossAttention(Attention):
@@ -345,9 +390,16 @@ class Block(nn.Module):
                 del y
                 for span, row in rows:
                     affine = row[:, 3], row[:, 4], self.eps, how
-                    h = self._ffn_hidden(kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *affine))
-                    h = self.ffn[2](h)
-                    kernels.add_gated_(own[:, span], h, row[:, 5])
+                    # No names for what is made: they would live on beside what comes next.
+                    kernels.add_gated_(
+                        own[:, span],
+                        self.ffn[2](
+                            self._ffn_hidden(
+                                kernels.add_gated_norm_modulate_(own[:, span], addends.pop(0), None, *affine)
+                            )
+                        ),
+                        row[:, 5],
+                    )
         return stream
 
     def _called_repeatedly(self, stream: torch.Tensor, chunking: Chunking, chunks: list, spans: int) -> list:

@@ -1,5 +1,8 @@
 """How many bytes a forward and the weights need: from sizes alone, never by running out of memory."""
 
+from dataclasses import dataclass
+
+from ...kernels.quantised_rows import CHUNK
 from .chunking import LEVELS, USUAL, Chunking
 from .params import TransformerParams
 
@@ -8,12 +11,38 @@ IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
 FLOAT32 = 4
 BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
+PROMPT, SPEECH = 8 * 2**20, 20 * 2**20  # bytes of the prompt, and of image and speech, on their way through a forward
 SHARED_STREAMS, SHARED_GROUPS = 5.5, 7.0  # see _shared_bytes
 CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
+@dataclass(frozen=True)
+class LayerCopies:
+    """What linear layers make beside their output, by how their weights are stored and what the device can do.
+
+    weight: the weight in the stream's dtype.  codes: their input in 8 bits.  floats: float32 copies of a part of their
+    output, for lack of a kernel.
+    """
+
+    weight: bool = False
+    codes: bool = False
+    floats: bool = False
+
+    def parts(self, itemsize: int) -> int:
+        """Float32 copies as numbers of the stream: the sums and what becomes of them."""
+        return 7 * CHUNK // itemsize if self.floats else 0
+
+
+PLAIN = LayerCopies()
+
+
 def forward_bytes(
-    params: TransformerParams, tokens: int, itemsize: int, chunking: Chunking = USUAL, cards: int = 1
+    params: TransformerParams,
+    tokens: int,
+    itemsize: int,
+    chunking: Chunking = USUAL,
+    cards: int = 1,
+    copies: LayerCopies = PLAIN,
 ) -> int:
     """Peak of the activations of one forward.
 
@@ -21,8 +50,9 @@ def forward_bytes(
     """
     if cards > 1:
         return _shared_bytes(params, -(-tokens // cards), itemsize, chunking, cards)
-    sizes = params.dim, params.ffn_dim, tokens, chunking
+    sizes = params.dim, params.ffn_dim, tokens, chunking, copies, itemsize
     beside = BYTES_BESIDE * tokens + FLOAT32 * tokens * params.dim // params.num_heads
+    beside += PROMPT + (SPEECH if params.audio else 0)
     return max(attention_numbers(*sizes), by_token_numbers(*sizes)) * itemsize + beside
 
 
@@ -38,21 +68,30 @@ def _shared_bytes(params: TransformerParams, held: int, itemsize: int, chunking:
     return max(attention, after) * itemsize + BYTES_BESIDE * held + FLOAT32 * held * params.dim // params.num_heads
 
 
-def attention_numbers(dim: int, ffn_dim: int, tokens: int, chunking: Chunking) -> int:
+def attention_numbers(
+    dim: int, ffn_dim: int, tokens: int, chunking: Chunking, copies: LayerCopies = PLAIN, itemsize: int = 2
+) -> int:
     """Numbers that live at once until the attention is done: the stream, q, k, v and its output; of a long sequence the
-    output of a group of heads only, or a chunk that is normed, what is made of it, and an unpacked weight.
+    output of a group of heads only, or a chunk that is normed and what is made of it.
     """
-    stream = tokens * dim
+    stream, weight, parts = tokens * dim, copies.weight * dim**2, copies.parts(itemsize)
     if tokens <= chunking.long:
-        return 5 * stream
-    if tokens <= chunking.tokens:
-        return 4 * stream + max(-(-stream // chunking.head_groups), 2 * stream)
-    return 4 * stream + max(-(-stream // chunking.head_groups), 2 * chunking.tokens * dim + dim**2)
+        return max(5 * stream + weight, 9 * stream // 2 + parts)
+    chunk = 2 * min(tokens, chunking.tokens) * dim + weight + parts
+    return 2 * stream + 2 * -(-stream // chunking.key_groups) + max(-(-stream // chunking.head_groups), chunk)
 
 
-def by_token_numbers(dim: int, ffn_dim: int, tokens: int, chunking: Chunking) -> int:
-    """Numbers that live at once after it: the stream, the attention's output and what a chunk passes through."""
-    return 2 * tokens * dim + min(tokens, chunking.tokens) * (ffn_dim + 4 * dim)
+def by_token_numbers(
+    dim: int, ffn_dim: int, tokens: int, chunking: Chunking, copies: LayerCopies = PLAIN, itemsize: int = 2
+) -> int:
+    """Numbers that live at once after it: the stream, of several chunks the attention's output, and what a chunk passes
+    through: the attention to the prompt, or the feed-forward.
+    """
+    chunk, parts = min(tokens, chunking.tokens), copies.parts(itemsize)
+    codes = ffn_dim // 2 if copies.codes and not copies.floats else 0
+    prompt = chunk * 4 * dim + copies.weight * dim**2
+    hidden = chunk * (ffn_dim + dim + codes) + copies.weight * dim * ffn_dim
+    return (1 + (tokens > chunk)) * tokens * dim + max(prompt, hidden) + parts
 
 
 def cache_bytes(params: TransformerParams, itemsize: int) -> int:
@@ -67,25 +106,36 @@ def cache_limit(memory: int) -> int:
 
 
 def needed_bytes(
-    params: TransformerParams, tokens: int, itemsize: int, memory: int, chunking: Chunking = USUAL, cards: int = 1
+    params: TransformerParams,
+    tokens: int,
+    itemsize: int,
+    memory: int,
+    chunking: Chunking = USUAL,
+    cards: int = 1,
+    copies: LayerCopies = PLAIN,
 ) -> int:
     """What a forward needs beside the weights, its cache included. memory: bytes of the device in all.
 
     cards: that share it; what one of them needs.
     """
-    return forward_bytes(params, tokens, itemsize, chunking, cards) + min(
-        cache_bytes(params, itemsize), cache_limit(memory)
-    )
+    forward = forward_bytes(params, tokens, itemsize, chunking, cards, copies)
+    return forward + min(cache_bytes(params, itemsize), cache_limit(memory))
 
 
 def chunking_for(
-    params: TransformerParams, tokens: int, itemsize: int, memory: int, room: int, cards: int = 1
+    params: TransformerParams,
+    tokens: int,
+    itemsize: int,
+    memory: int,
+    room: int,
+    cards: int = 1,
+    copies: LayerCopies = PLAIN,
 ) -> Chunking:
     """The largest chunks with which a forward fits into `room`, the smallest where none do.
 
     memory: bytes of the device in all.  room: bytes of it that the weights leave.  cards: that share it.
     """
-    fit = (each for each in LEVELS if needed_bytes(params, tokens, itemsize, memory, each, cards) <= room)
+    fit = (each for each in LEVELS if needed_bytes(params, tokens, itemsize, memory, each, cards, copies) <= room)
     return next(fit, LEVELS[-1])
 
 

@@ -73,6 +73,11 @@ class SpeakerMap:
         # A mask may be empty: its weights are zero, not zero over zero.
         return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map)
 
+    @property
+    def tokens(self) -> int:
+        """Of a frame: those of the first one are the keys of `positions`."""
+        return self.weights.shape[1]
+
     def positions(self, q: torch.Tensor, k: torch.Tensor, groups: int = 1, share: Share | None = None) -> torch.Tensor:
         """Rotary position of every video token [B, L, heads or 1] float32, from q and k [B, n, heads, d] after rotary.
 

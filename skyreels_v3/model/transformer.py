@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..recipes import TimeStep
 from .audio_attention import AudioProjection
 from .block import Block, BlockInputs, Runtime
+from .memory import LayerCopies
 from .params import TransformerParams
 from .prompt_padding import merge_padding
 from .rope import RotaryTables
@@ -172,6 +173,16 @@ class SkyReelsTransformer(nn.Module):
             made = self.patch_embedding(segment.latents[:, :, frames]).flatten(2).transpose(1, 2)
             parts.append(made[:, own.start - frames.start * size : own.stop - frames.start * size])
         return torch.cat(parts, dim=1)
+
+    def copies(self, device: torch.device, dtype: torch.dtype) -> LayerCopies:
+        """What the layers of a block make beside their output, on a device and in the dtype of the stream."""
+        layers: list[Any] = [layer for layer in self.blocks[0].modules() if hasattr(layer, "unpacks")]
+        rounding = [one for one in layers if hasattr(one, "copies_floats") and not one.unpacks(device, dtype)]
+        return LayerCopies(
+            weight=any(layer.unpacks(device, dtype) for layer in layers),
+            codes=bool(rounding),
+            floats=any(layer.copies_floats(device) for layer in rounding),
+        )
 
     def _prompt(self, text: torch.Tensor, merge: bool) -> tuple[torch.Tensor, ...]:
         """The prompt at the model's width, and the bias of its keys where one stands for many."""

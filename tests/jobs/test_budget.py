@@ -125,7 +125,9 @@ def test_more_memory_never_fits_less_nor_streams_more(job):
     for precision, size, frames in itertools.product(BYTES, SIZES, (25, 81, 0)):
         plans = [plan(vram, precision, size, frames, job) for vram in CARDS]
         for small, large in itertools.pairwise(plans):
-            assert large.fits >= small.fits and large.streamed <= small.streamed
+            # Larger chunks, which are faster, may take as much more than there is as keys by groups of heads save.
+            assert large.fits >= small.fits
+            assert large.streamed <= small.streamed + max(0, large.forward - small.forward)
 
 
 @pytest.mark.parametrize("job", Job)
@@ -157,7 +159,7 @@ def test_parts_are_no_smaller_than_they_must_be():
     assert plan(8).chunking == USUAL and not any("smaller parts" in line for line in plan(8).describe())
     assert plan(7.6).chunking == TIGHT and plan(7.6).fits
     assert "in smaller parts, to fit: 2,048 tokens and one of 10 groups of heads at a time" in plan(7.6).describe()
-    assert plan(5).chunking == SMALL and not plan(5).fits
+    assert plan(5.5).chunking == SMALL and plan(5.5).fits and not plan(5).fits
     params = plan(8).network.params
     for small, large in itertools.pairwise(reversed(LEVELS)):
         for tokens in (1000, 8000, 39000, 126000):
@@ -165,11 +167,11 @@ def test_parts_are_no_smaller_than_they_must_be():
 
 
 def test_a_refusal_is_one_sentence():
-    assert plan(7).problem() == (
-        "1280 x 720 with 121 frames cannot fit: it needs at least 7.4 GB of VRAM, but there are 7.0 GB; with 540P "
-        "(960 x 544), 109 frames or the precision int8 it fits."
+    assert plan(5).problem() == (
+        "1280 x 720 with 121 frames cannot fit: it needs at least 5.4 GB of VRAM, but there are 5.0 GB; with 540P "
+        "(960 x 544), 101 frames or the precision int8 it fits."
     )
-    assert "with batch_size 2, 540P" in plan(16, batch=4).problem()
+    assert "with batch_size 2, 540P" in plan(12, batch=4).problem()
     assert plan(1, job=Job.AVATAR).problem().endswith("; no smaller setting fits, only more memory.")
 
 

@@ -69,8 +69,9 @@ class SharedNetwork(Called):
     def end(self) -> None:
         self.group.rest()  # what comes next may want the room, such as the VAE
 
-    def needed_bytes(self, tokens: int, itemsize: int) -> int:
-        """Bytes that a forward needs on a card beside the weights. tokens: of the whole batch."""
+    def needed_bytes(self, tokens: int, dtype: torch.dtype) -> int:
+        """Bytes that a forward needs on a card beside the weights. tokens: of the batch.  dtype: of the stream."""
+        itemsize = dtype.itemsize
         self._split_for(tokens, itemsize)  # ComfyUI asks before it loads the model
         memory, cards = self._memory(), self.group.size
         return needed_bytes(self.params, tokens, itemsize, memory, self._chunking(tokens, itemsize), cards)
