@@ -29,6 +29,7 @@ from pack.dev.comfyui.process import PackNodes, load_pack, open_comfyui
 from pack.dev.fake_card import launches, torch_device
 from pack.dev.fake_card.attention import attention_in_8_bits
 from pack.dev.fake_card.meter import WAITS, Meter
+from pack.dev.fake_card.pictures import Pictures
 from pack.dev.fake_card.profiles import CARDS, GIB, Card
 
 # Latent frames, height and width.
@@ -324,7 +325,7 @@ def _pinned_without_a_driver(management: Any, meter: Meter, card: Card) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card", choices=CARDS)
-    parser.add_argument("cases", nargs="+", metavar="case", help="JSON with fields of Case")
+    parser.add_argument("cases", nargs="+", metavar="case", help="JSON with fields of Case or of Pictures")
     parser.add_argument("--flag", action="append", default=[], help="of ComfyUI, such as disable_async_offload")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
@@ -332,9 +333,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as base:
         nodes = open_host(card, Path(base), **dict.fromkeys(options.flag, True))
         for text in options.cases:
-            case = Case(**json.loads(text))
+            given = json.loads(text)
+            case = Pictures(**given) if "direction" in given else Case(**given)
             try:
-                found = run(nodes, card, case)
+                found = case.run(nodes, card) if isinstance(case, Pictures) else run(nodes, card, case)
             except Exception as error:
                 failed += 1
                 where = traceback.format_exc(limit=-8)

@@ -151,6 +151,11 @@ class Meter(TorchDispatchMode):
         made = func(*args, **kwargs)
         for tensor in tree_leaves(made):
             self.hold(tensor)
+        if self.card.unfolds and func is aten.convolution.default:
+            # For every place of one picture (or video) of the batch what the kernel reads there, side by side.
+            columns = args[1][0].numel() * made[0, 0].numel() * made.element_size()
+            held = self.live[self.card.device] + columns
+            self.peak[self.card.device] = max(self.peak[self.card.device], held)
         return made
 
     def indexed(self, value: object):

@@ -63,7 +63,8 @@ def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
         if not index:
             last = y.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last_3d if last else torch.contiguous_format
-            made = torch.empty((*y.shape[:2], len(frames), *y.shape[2:]), memory_format=layout)
+            shape = *y.shape[:2], len(frames), *y.shape[2:]
+            made = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=layout)
         made[:, :, index] = y
     return made
 

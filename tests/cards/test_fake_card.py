@@ -27,12 +27,36 @@ CORNERS: list[tuple[dict, int]] = [
     ({"precision": "bf16", "resident": 0.0}, 7_500),
     ({"precision": "nf4", "job": "avatar"}, 36_000),
 ]
-CARDS_BY_NAME = {card.name: card for card in CARDS.values()}
-# What differs from a 4090: what the card refuses, and whose kernels run.
-OTHERS: dict[str, list[tuple[dict, int]]] = {
-    "2080Ti": [({"precision": "fp16", "triton": False}, 43_000)],
-    "4060 on Windows": [({"precision": "int8"}, 144_000), ({"precision": "nf4", "job": "avatar"}, 76_000)],
-    "7900XTX": [({"precision": "bf16"}, 6_700)],
+# What differs from a 4090: what the card refuses, whose kernels run, what fits. Some with launches at most.
+VAE = [
+    {"direction": "decode", "height": 60, "width": 104},
+    {"direction": "decode", "height": 90, "width": 160, "at_once": 1},
+    {"direction": "encode", "height": 60, "width": 104},
+]
+OTHERS: dict[str, list[tuple[dict, int | None]]] = {
+    "2080Ti": [({"precision": "fp16"}, 7_000), ({"precision": "int8", "job": "avatar"}, None)],
+    "3090": [({"precision": "int8", "size": "720p81"}, None), ({"precision": "nf4", "lora": 16}, None)],
+    "4060": [({"precision": "int8", "resident": 0.0}, None), ({"precision": "fp8", "job": "avatar"}, None)],
+    "4060 on Windows": [
+        ({"precision": "int8"}, 144_000),
+        ({"precision": "nf4", "job": "avatar"}, 76_000),
+        ({"precision": "int8", "job": "avatar", "size": "480p9"}, None),
+    ],
+    "4090 on Windows": [
+        ({"precision": "fp8"}, None),
+        ({"precision": "int8", "job": "extension", "lora": 32}, None),
+        ({"precision": "nf4", "size": "480p17"}, None),
+    ],
+    "5090": [({"precision": "nvfp4"}, None), ({"precision": "fp8", "job": "shot", "size": "720p121"}, None)],
+    "5090 on Windows": [({"precision": "fp8", "job": "extension"}, None)],
+    "A100": [({"precision": "bf16", "batch": 2}, None)],
+    "H200": [({"precision": "fp8", "size": "720p121"}, None)],
+    "7900XTX": [({"precision": "bf16"}, 7_700), ({"precision": "int8", "resident": 0.3}, None)],
+    "M3 Max": [
+        ({"precision": "bf16", "attention": "sdpa"}, None),
+        ({"precision": "int8", "job": "extension", "lora": 16}, None),
+        ({"precision": "nf4", "job": "avatar", "speakers": 2, "attention": "sdpa"}, None),
+    ],
 }
 MATRIX = [
     {"precision": precision, "job": job, "size": size, "lora": lora}
@@ -48,6 +72,10 @@ MATRIX = [
     {"precision": "int8", "job": "avatar", "speakers": 2},
     {"precision": "int8", "batch": 2},
     {"precision": "nf4", "resident": 0.5},
+    {"precision": "bf16", "resident": 0.0, "size": "720p121"},
+    {"precision": "nf4", "job": "avatar", "size": "480p9"},
+    {"precision": "int8", "job": "avatar", "size": "480p9"},
+    {"precision": "bf16", "size": "480p17"},
 ]
 
 
@@ -64,32 +92,35 @@ def check(found: dict[str, Any]) -> None:
     for place, count in found["waits"].items():
         file = place.rpartition("/")[2].partition(":")[0]
         assert count <= WAITS.get(file, 0), found["waits"]
-    # Without Triton float32 copies of a part come on top, and ComfyUI's attention, on AMD, lays its tensors anew.
-    card = CARDS_BY_NAME[found["card"]]
-    most = 1.05 if card.kind == "nvidia" and card.has_triton and found["triton"] else 1.12
-    assert 0.92 * found["planned"] <= found["peak"] <= most * found["planned"], found
+    if "M3" in found["card"] and found.get("attention") == "auto":
+        return  # ComfyUI's attention takes as much of the memory there as is free
+    assert 0.95 * found["planned"] <= found["peak"] <= 1.05 * found["planned"], found
 
 
-def check_launches(card: str, cases: list[tuple[dict, int]]) -> None:
+def check_launches(card: str, cases: list[tuple[dict, int | None]]) -> None:
     for found, (case, launches) in zip(steps(card, [case for case, _ in cases]), cases, strict=True):
         check(found)
-        assert found["launches"] <= launches, (case, found["launches"])
+        assert launches is None or found["launches"] <= launches, (case, found["launches"])
 
 
 def test_a_step_on_a_card():
     """Corners of the matrix below."""
-    check_launches("4090", CORNERS)
+    check_launches("4090", [*CORNERS])
 
 
 @pytest.mark.workshop
 @pytest.mark.parametrize("card", OTHERS)
 def test_a_step_on_other_cards(card):
+    """Those above, and the VAE where its memory differs."""
     check_launches(card, OTHERS[card])
+    if card in ("2080Ti", "7900XTX", "M3 Max"):
+        for found in steps(card, VAE):
+            check(found)
 
 
 @pytest.mark.workshop
 def test_every_step_on_one_card():
-    for found in steps("4090", MATRIX):
+    for found in steps("4090", [*MATRIX, *VAE]):
         check(found)
 
 
@@ -127,3 +158,8 @@ forward.main()
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     with pytest.raises(AssertionError, match=said):
         check(found)
+
+
+def test_every_card_has_a_step():
+    """RTX 20 to 50, Windows, servers' cards, AMD's and Apple's."""
+    assert {*OTHERS, "4090", "3060"} == {*CARDS}
