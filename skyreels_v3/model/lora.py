@@ -98,19 +98,24 @@ class Branch(nn.Module):
         self.bias = linear(1, params.rows) if params.bias else None
         self.magnitude = linear(1, params.rows) if params.magnitude else None
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor, strength: float, gain: Gain | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor, strength: float, gain: Gain | None = None, of_bias: bool = False
+    ) -> torch.Tensor:
         """x [..., columns] and the layer's output y [..., rows], which is written into -> [..., rows].
 
-        gain: of a DoRA, on y's device.
+        gain: of a DoRA, on y's device.  of_bias: adds the change of the bias instead of that of the weight. After those
+        of all weights: a DoRA multiplies what it finds in y beside the layer's own bias.
         """
+        if of_bias:
+            if self.bias is not None:
+                with self.placed(self.bias, y) as bias:
+                    y.add_(bias[:, 0], alpha=strength)
+            return y
         out, rows = y.reshape(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
         if self.up is not None and gain is not None:
             self._decompose(rows, out, self.up, strength, gain)
         elif self.up is not None:
             self._add_product(rows, out, self.up, strength * self.scale)
-        if self.bias is not None:
-            with self.placed(self.bias, y) as bias:
-                out.add_(bias[:, 0], alpha=strength)
         return out.view(y.shape)
 
     def gain(self, layer: Any, like: torch.Tensor) -> Gain | None:
@@ -242,6 +247,7 @@ def applied(network: nn.Module, loras: Iterable[tuple[Lora, float, Mapping[str, 
     The network's linear layers are Branching. Gains that are not given are made.
     """
     branches: dict[str, list] = {}
+    biases: dict[str, list] = {}
     layers: dict[str, Any] = {}  # with `branches`
     for lora, strength, gains in loras:
         for name, branch in lora.branches.items() if strength else ():
@@ -250,9 +256,11 @@ def applied(network: nn.Module, loras: Iterable[tuple[Lora, float, Mapping[str, 
             if gain is None and branch.magnitude is not None:
                 gain = branch.gain(layer, branch.magnitude.weight)
             branches.setdefault(name, []).append(partial(branch, strength=strength, gain=gain))
+            if branch.bias is not None:
+                biases.setdefault(name, []).append(partial(branch, strength=strength, of_bias=True))
     try:
         for name, layer in layers.items():
-            layer.branches = tuple(branches[name])
+            layer.branches = *branches[name], *biases.get(name, ())
         yield
     finally:
         for layer in layers.values():

@@ -321,11 +321,15 @@ def test_other_kinds_are_as_comfyui_merges_them(pack_nodes, load, put, velocity,
             assert relative_error(saved, changes[name]) < EXACT, name
 
 
+BIASES = {"ffn.0": 256, "self_attn.q": 128}  # layers and their rows
+
+
 def test_several_are_saved_as_they_run(pack_nodes, load, put, velocity):
     """A DoRA after another: what the node shows is in the file."""
     weight_changes = pack_nodes.module("nodes.models.weight_changes").weight_changes
     files = {kind: named_products(lora_products(kind), alpha=ALPHA) for kind in ("DoRA", "LoKr")}
-    files["LoRA"], weights = named(lora_pairs(seed=2), alpha=ALPHA), transformer_weights(TINY)
+    biases = {f"diffusion_model.blocks.0.{layer}.diff_b": torch.ones(rows) for layer, rows in BIASES.items()}
+    files["LoRA"], weights = named(lora_pairs(seed=2), alpha=ALPHA) | biases, transformer_weights(TINY)
     for kinds in (("LoRA", "DoRA"), ("DoRA", "LoRA"), ("LoKr", "DoRA", "DoRA")):
         model = load()
         for number, kind in enumerate(kinds):
