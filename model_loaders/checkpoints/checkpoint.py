@@ -8,6 +8,7 @@ from itertools import islice
 from math import prod
 from pathlib import Path
 
+from ...formats.kinds import KINDS
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.recipes import Job
@@ -19,7 +20,7 @@ from ..files.header import Header, Read, TensorInfo, read_header
 from ..files.shards import Files, check_index, find_files, others_in, read_json, title
 from ..files.stamps import FileStamp
 from ..files.tensor_info import printable, short, some
-from ..tensors.stored import BESIDE, MARKER, Part, StoredWeight, fits, part_of, stored_weights, summary
+from ..tensors.stored import BESIDE, INSTEAD, MARKER, Part, StoredWeight, fits, part_of, stored_weights, summary
 from .other_models import is_lora, refuse_lora, refuse_unreadable, refuse_wan_variants, what_it_is
 
 # Whole checkpoints hold the other models of a pipeline under these, beside a transformer with a prefix.
@@ -261,10 +262,23 @@ def _check_complete(weights: Mapping[str, StoredWeight], params: TransformerPara
         )
     for key, shape in expected.items():
         if not fits(weights[key], shape):
+            _check_bits(key, weights[key], shape, name)
             raise InputError(
                 f"In {name}, {key} has the shape {short(list(weights[key].shape))}, but {list(shape)} is needed: "
                 "use an official SkyReels-V3 file."
             )
+
+
+def _check_bits(key: str, stored: StoredWeight, shape: tuple[int, ...], name: str) -> None:
+    """Raise InputError where a weight fits but for the bits of its numbers: some formats come with several."""
+    part, rows = stored.parts["weight"], shape[0]
+    bits, rest = divmod(8 * part.size, prod(shape))
+    if stored.encoding is not None and part.shape[:1] == (rows,) and bits < 8 and not rest:
+        kind = KINDS[stored.encoding.kind]
+        raise InputError(
+            f"In {name}, {key} is {kind.word} with {bits} bits for each number, which is read with "
+            f"{8 // kind.codes_per_byte} alone: {INSTEAD}."
+        )
 
 
 def _names(place: Path) -> list[str]:

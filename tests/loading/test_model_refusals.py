@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pack.dev.samples.tiny_models import TINY, TINY_AVATAR, transformer_weights, write_transformer
@@ -14,6 +15,7 @@ from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.model_loaders.weights import load_weights
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.recipes import Job
+from pack.tests.support import dialects
 
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SHARD = "diffusion_pytorch_model-{:05}-of-{:05}.safetensors"
@@ -63,6 +65,18 @@ def test_missing_unexpected_and_misshapen_weights(single):
     assert "diffusion_model.x" in refusal(write("x.safetensors", two))
     mixed = {f"diffusion_model.{key}": weight for key, weight in weights.items()}
     assert "do not begin with" in refusal(write("x.safetensors", {**mixed, "stray": torch.ones(1)}))
+
+
+def test_bits_that_are_not_read(tmp_path):
+    """comfy-kitchen writes asym_w4a8_int8 with 4 bits or 6 under one name."""
+    dialects.write("w4a8", tmp_path / "x", Job.REFERENCE)
+    path = tmp_path / "x.safetensors"
+    tensors = load_file(path)
+    codes = tensors["blocks.0.ffn.0.weight"]
+    tensors["blocks.0.ffn.0.weight"] = torch.zeros(len(codes), codes.shape[1] * 3 // 2, dtype=codes.dtype)
+    with safe_open(path, "pt") as file:
+        save_file(tensors, path, file.metadata())
+    assert "is w4a8 with 6 bits for each number, which is read with 4 alone" in refusal(path)
 
 
 @pytest.fixture
