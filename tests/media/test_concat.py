@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.video.concat import concat
+from pack.skyreels_v3.video.concat import concat, joined_sound
 from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.source import FramesSource, frames
 from pack.tests.support.video_clips import clip, numbers_of
@@ -95,3 +95,21 @@ def test_prompts_takes_one_line_after_the_other(comfyui, pack_nodes):
     assert results[3] == results[0]
     with pytest.raises(pack_nodes.module("skyreels_v3.errors").InputError, match="holds no prompt"):
         node.execute(prompts="# later\n\n", number=1)
+
+
+def test_sounds_of_ten_minutes_stay_in_their_places():
+    """A film's shots: each sound begins with the first frame of its own, to the sample, silence elsewhere."""
+    rate, lengths = Fraction(24), [47 + number % 5 for number in range(300)]
+    still, loud = torch.zeros(1, 2, 2, 3, dtype=torch.uint8), torch.full((1, 1, 8000), 0.5)
+    shots = [None if number % 3 else FramesSource(still, 1, (loud, 8000)) for number in range(len(lengths))]
+    sound = joined_sound(shots, rate, lambda number: (lengths[number], True))
+    assert sound is not None and (sound.rate, sound.channels) == (8000, 1)
+    samples, before = np.concatenate(list(sound.blocks), axis=1)[0], 0
+    for number, length in enumerate(lengths):
+        start, stop = (round(frames / rate * 8000) for frames in (before, before + length))
+        expected = np.zeros(stop - start, dtype=np.float32)
+        expected[:8000] = 0.0 if number % 3 else 0.5
+        assert np.array_equal(samples[start:stop], expected), number
+        before += length
+    assert len(samples) == round(before / rate * 8000) and before / rate > 600
+    assert joined_sound([None, None], rate, lambda _: (24, True)) is None

@@ -72,7 +72,8 @@ def gathered(shots: Sequence[Shot], cast: Sequence[Member], source: Source | Non
                 footage[place] = _part(line, whole, notes)
         except InputError as error:
             said = str(error)
-            raise InputError(said if said.startswith("Line ") else f"Line {line.number}: {said}") from error
+            told = said.startswith("Line ") or not line.number  # the connected source has no line
+            raise InputError(said if told else f"Line {line.number}: {said}") from error
     return Material(pictures, recordings, footage, notes)
 
 
