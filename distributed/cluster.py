@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..skyreels_v3.errors import InputError
+from .joining import HERE
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def connect() -> None:
         if address != "local":  # there may be other machines
             options["runtime_env"] = {"working_dir": str(PACK), "excludes": [f"/{name}/" for name in LEFT_HERE]}
     else:
-        options |= {"include_dashboard": False, "object_store_memory": STORE}
+        # Of this machine alone: whoever reaches Ray's ports can run any program.
+        options |= {"include_dashboard": False, "object_store_memory": STORE, "_node_ip_address": HERE}
         if stand_ins():
             options |= {"num_cpus": 1, "num_gpus": 0}
     try:
@@ -182,7 +184,7 @@ class Processes:
         """Where the first process can be reached by the others, once all of them have started. Raises Lost."""
         asked = {handle.node.remote(): handle for handle in self.handles}
         self.nodes = [answer_of(one) for one in asked]
-        return answer_of(self.handles[0].host.remote()) if len(set(self.nodes)) > 1 else "127.0.0.1"
+        return answer_of(self.handles[0].host.remote()) if len(set(self.nodes)) > 1 else HERE
 
     def end(self) -> None:
         """Ends all processes, also those that do not answer any more."""

@@ -235,13 +235,14 @@ class WorkerNetwork:
         setattr(self.model.get_submodule(parent), child, nn.Parameter(weight, requires_grad=False))
 
 
-def check_file(path: str, size: int, machine: str) -> None:
-    """Raises InputError where another machine has another file than the one that was chosen, or none.
+def check_files(path: str, size: int, machine: str) -> None:
+    """Raises InputError where another machine has another file or folder than the one that was chosen, or none.
 
-    size: bytes of the file, 0 for a folder.
+    size: bytes of all its files; 0 for any.
     """
     place = Path(path)
-    if not place.exists() or (size and place.stat().st_size != size):
+    there = sum(stamp.size for stamp in open_checkpoint(place).stamps) if place.exists() else 0
+    if not there or size not in (0, there):
         raise InputError(
             f"{machine} does not have {place.name} in {place.parent}, or another file of that name: put the same "
             "model files at the same place on every machine."

@@ -32,7 +32,7 @@ from ..skyreels_v3.model.step_cache import StepCache
 from ..skyreels_v3.model.transformer import Runtime
 from ..skyreels_v3.recipes import TimeStep
 from .joining import HERE, Meeting, join, meet
-from .network import WorkerNetwork, check_file
+from .network import WorkerNetwork, check_files
 from .split_weights import Splitting
 
 log = logging.getLogger(__name__)
@@ -142,12 +142,12 @@ class Worker:
     def load(self, key: str, size: int, spec: Mapping[str, Any], split: bool = False) -> int:
         """Bytes of the weights of a model that are here from now on, as `key`.
 
-        spec: see WorkerNetwork.  size: of its file.  split: whether each process keeps a part of them.
+        spec: see WorkerNetwork.  size: of its files.  split: whether each process keeps a part of them.
         """
         if key in self.models and (self.models[key].split is not None) != split:
             self.drop(key)
         if key not in self.models:
-            check_file(spec["path"], size, socket.gethostname())
+            check_files(spec["path"], size, socket.gethostname())
             splitting = Splitting(self.ranks, self.bringing) if split else None
             self.models[key] = WorkerNetwork(**spec, device=self.device, splitting=splitting)
         return self.models[key].size

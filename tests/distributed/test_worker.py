@@ -200,12 +200,18 @@ def test_what_is_wrong_is_told(files, tmp_path):
     gone.write_bytes(b"x" * 100)
     status, sentence = worker.call("load", "n", 0, spec(gone))
     assert status == REFUSED and "SkyReels-V3-V2V.safetensors" in sentence
+    path = files / "SkyReels-V3-V2V.safetensors"
+    assert worker.call("load", "n", path.stat().st_size + 1, spec(path))[0] == REFUSED
+    assert worker.call("load", "n", path.stat().st_size, spec(path))[0] == DONE
+    folder = write_transformer(tmp_path / "SkyReels-V3-V2V", Job.EXTENSION, params=PARAMS, shards=2)
+    sizes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    assert worker.call("load", "o", sizes, spec(folder))[0] == DONE
     status, sentence = worker.call("forward", 1, "m", message(attention="sage"))
     assert status == REFUSED and "sageattention" in sentence
     status, trace = worker.call("forward", 1, "other", message())
     assert status == FAILED and "KeyError" in trace
     worker.call("drop", "m")
-    assert not worker.models
+    assert sorted(worker.models) == ["n", "o"]
 
 
 def test_a_worker_needs_neither_comfyui_nor_ray():

@@ -52,7 +52,7 @@ class SharedNetwork(Called):
         self.key = f"{next(_numbers)} {key}"  # its own, so that it is gone when this network is
         group.users.add(self.key)
         weakref.finalize(self, group.forget, self.key).atexit = False
-        self.file_size = files[0].size if len(files) == 1 else 0
+        self.file_size = sum(file.size for file in files)
 
     def open(self) -> None:
         """Lets the workers have the model. Raises InputError where they cannot."""
