@@ -34,11 +34,11 @@ def shared(pack_nodes, tmp_path_factory) -> Iterator[SimpleNamespace]:
     condition = pack_nodes.module("nodes.network.condition")
     text = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(1))
     job = pack_nodes.module("skyreels_v3.recipes").Job.REFERENCE
-    slots = torch.randn(1, 16, 4, 6, 10, generator=torch.Generator().manual_seed(2))
-    positive = condition.attach([[text, {}]], condition.JobCondition(job, slots))
-    latent = torch.zeros(1, 16, 3, 6, 10)
 
-    def sample(model, **options):
+    def sample(model, size=(6, 10), **options):
+        latent = torch.zeros(1, 16, 3, *size)
+        slots = torch.randn(1, 16, 4, *size, generator=torch.Generator().manual_seed(2))
+        positive = condition.attach([[text, {}]], condition.JobCondition(job, slots))
         noise = comfy.sample.prepare_noise(latent, 5)
         given = {"seed": 5, **options}
         return comfy.sample.sample(model, noise, 3, 1.0, "euler", "simple", positive, positive, latent, **given)
@@ -136,6 +136,46 @@ def test_a_process_is_lost(shared, rank, how, monkeypatch):
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_out_of_memory_in_one_process(shared):
+    """The step is made again in the smallest parts, by all of them."""
+    import psutil
+
+    model = shared.load()
+    wanted = shared.sample(model, size=(48, 80))
+    running = group(shared)
+    before, pid = running.restarts, running.processes.pids[1]
+
+    def limit(step, *_):
+        if not step:
+            process = psutil.Process(pid)
+            process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + 2**20,) * 2)
+
+    own = shared.sample(model, size=(48, 80), callback=limit)
+    assert running.restarts == before + 1
+    assert relative_error(own, wanted) <= 1e-5
+
+
+def test_a_process_that_is_lost_again_ends_the_run(shared):
+    model = shared.load()
+    wanted = shared.sample(model)
+    running, lost, ended = group(shared), [], threading.Event()
+
+    def kill() -> None:
+        while not ended.is_set() and len(lost) < 2:
+            pids = list(running.processes.pids) if running.processes else []
+            if len(pids) == 2 and pids[1] not in lost:
+                lost.append(pids[1])
+                os.kill(pids[1], signal.SIGKILL)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    with pytest.raises(shared.InputError, match=r"twice in one step|ended while it was loaded|did not start"):
+        shared.sample(model, callback=lambda step, *_: killer.start() if not step else None)
+    ended.set()
+    killer.join()
+    assert torch.equal(shared.sample(model), wanted)
+
+
 def test_comfyui_takes_the_memory(shared):
     import comfy.model_management
 
@@ -147,6 +187,16 @@ def test_comfyui_takes_the_memory(shared):
     assert torch.equal(shared.sample(model), wanted)
 
 
+def planned(shared, model, *size: int) -> str:
+    """What Plan tells."""
+    plan, sizes = shared.pack.module("nodes.jobs.plan"), shared.pack.module("nodes.network.sizes")
+    budgets = shared.pack.module("skyreels_v3.jobs.budget")
+    network = sizes.network_of(model)
+    budget = budgets.Budget(network, budgets.planned_size(network.job, *size), sizes.machine_for(model))
+    given = model, budget.size, network.job
+    return "\n".join([*budget.describe(), *plan.time_needed(*given), *plan.sharing(*given)])
+
+
 def test_weights_that_do_not_fit_are_kept_in_parts(shared, monkeypatch):
     wanted = shared.sample(shared.load(gpus=1))
     model = shared.load()
@@ -154,16 +204,15 @@ def test_weights_that_do_not_fit_are_kept_in_parts(shared, monkeypatch):
     monkeypatch.setattr(type(network), "_room", lambda self: self.weights + 1000)
     assert relative_error(shared.sample(model), wanted) <= 1e-5
     assert network.split and network.group.models[network.key][2]
-    plan = shared.pack["SkyReelsPlan"].execute(model, 160, 96, 25).args[1]
-    assert "on each of 2 cards" in plan and "a card sends" in plan
+    told = planned(shared, model, 160, 96, 25)
+    assert "on each of 2 cards" in told and "a card sends" in told
 
 
 def test_plan_says_what_sharing_gives(shared):
-    plan = shared.pack["SkyReelsPlan"]
     for gpus in (1, 2):
         model = shared.load(gpus=gpus)
         shared.sample(model)
-    measured = plan.execute(model, 80, 48, 9).args[1]
+    measured = planned(shared, model, 80, 48, 9)
     assert re.search(r"2 cards (are [\d.]+ times as fast as one|over this link take as long as one)", measured)
     assert "(measured)" in measured and "measured here" in measured
 
