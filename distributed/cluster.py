@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..skyreels_v3.errors import InputError
 from .joining import HERE
 
@@ -22,7 +24,22 @@ STAND_INS = "SKYREELS_GPUS_ON_CPU"
 STORE = 256 * 2**20  # bytes of Ray's store: the inputs of a forward pass through it, no weights
 PACK = Path(__file__).resolve().parents[1]
 # What workers on other machines do not need of the pack's folder.
-LEFT_HERE = ["nano", "showcase", "training", "tests", "docs", "web", "workflows", "subgraphs", "benchmarks", "dev"]
+LEFT_HERE = [
+    ".git",
+    ".venv",
+    "nano",
+    "showcase",
+    "training",
+    "tests",
+    "docs",
+    "web",
+    "workflows",
+    "subgraphs",
+    "benchmarks",
+    "dev",
+]
+ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # an old name and a new one of the same variable
+CORES = 0.01  # of the processor, as Ray counts them; a process computes on its card
 WAIT = 60  # seconds for Ray to place a process
 
 
@@ -81,6 +98,12 @@ def connect() -> None:
         ) from error
 
 
+def is_alone() -> bool:
+    """Whether this computer has one card at most and belongs to no cluster: nothing is to be shared, and nothing of Ray
+    is asked to know that."""
+    return not stand_ins() and not os.environ.get("RAY_ADDRESS") and torch.cuda.device_count() <= 1
+
+
 def cards() -> dict[str, int]:
     """How many cards each machine of the cluster has."""
     import ray
@@ -136,7 +159,7 @@ class Processes:
         self.pids: list[int] = []
         self.nodes: list[str] = []
         real = not stand_ins()
-        each = {"GPU": 1, "CPU": 0.01} if real else {"CPU": 0.01}
+        each = {"CPU": CORES, **({"GPU": 1} if real else {})}
         self.place = placement_group([each] * size, strategy="PACK")
         if not self.place.wait(WAIT):
             ray.util.remove_placement_group(self.place)
@@ -147,13 +170,13 @@ class Processes:
             )
         # As in ComfyUI, but without what NCCL does not bear, and with the processor's cores shared.
         threads = str(max(1, (os.cpu_count() or 1) // size))
-        variables = {"OMP_NUM_THREADS": threads, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"} if real else {}
+        variables = {"OMP_NUM_THREADS": threads, **dict.fromkeys(ALLOCATOR, "expandable_segments:True")} if real else {}
         passed = ("SKYREELS_", "NCCL_", "GLOO_", "TORCH_", "TRITON_")
         variables |= {name: value for name, value in os.environ.items() if name.startswith(passed)}
         actor: Any = ray.remote(_process())
         for rank in range(size):
             options = {
-                "num_cpus": 0.01,
+                "num_cpus": CORES,
                 "num_gpus": 1 if real else 0,
                 "max_restarts": 0,
                 "max_concurrency": 2,
@@ -180,11 +203,10 @@ class Processes:
         done, _ = ray.wait(list(asked), num_returns=1, timeout=seconds)
         return {asked.pop(one): answer_of(one) for one in done}
 
-    def meet(self) -> str:
-        """Where the first process can be reached by the others, once all of them have started. Raises Lost."""
-        asked = {handle.node.remote(): handle for handle in self.handles}
-        self.nodes = [answer_of(one) for one in asked]
-        return answer_of(self.handles[0].host.remote()) if len(set(self.nodes)) > 1 else HERE
+    def meet(self, seconds: float) -> str:
+        """Where the first process can be reached by the others, once all have started. Raises Lost."""
+        self.nodes = answer_of([handle.node.remote() for handle in self.handles], seconds)
+        return answer_of(self.handles[0].host.remote(), seconds) if len(set(self.nodes)) > 1 else HERE
 
     def end(self) -> None:
         """Ends all processes, also those that do not answer any more."""
@@ -211,12 +233,12 @@ def put(value: Any) -> Any:
     return ray.put(value)
 
 
-def answer_of(asked: Any) -> Any:
-    """The answer, once it is there. Raises Lost where the process has ended."""
+def answer_of(asked: Any, seconds: float | None = None) -> Any:
+    """The answer or answers, once they are there. Raises Lost where a process has ended, or after so many seconds."""
     import ray
 
     try:
-        return ray.get(asked)
+        return ray.get(asked, timeout=seconds)
     except ray.exceptions.RayError as error:
         raise Lost(_line(error)) from None
 

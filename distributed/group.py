@@ -28,6 +28,9 @@ STARTING = 300.0  # to import torch and to find each other
 EXCHANGING = 60.0  # for the first exchange, in which links are set up
 LEAVING = 60.0  # for all to leave a forward that is stopped: a block takes seconds
 
+# Bytes of a card that a process takes for itself: the driver's context, and what cards exchange by.
+OVERHEAD = 12 * 10**8
+
 Look = Callable[[], None]  # raises where the artist wants to stop
 
 
@@ -65,8 +68,8 @@ class Group:
 
     @property
     def smallest(self) -> int:
-        """Bytes of the smallest card's memory; 0 for processors."""
-        return min((card.total for card in self.cards), default=0)
+        """Bytes of the smallest card's memory that a process can use; 0 for processors."""
+        return max(0, min((card.total for card in self.cards), default=0) - OVERHEAD)
 
     def describe(self) -> str:
         """What it is, in a sentence, once it has started."""
@@ -85,7 +88,7 @@ class Group:
         begun = time.monotonic()
         try:
             self.processes = Processes(self.size)
-            host = self.processes.meet()
+            host = self.processes.meet(STARTING)
             about = self._all("describe", limit=STARTING, look=look)
             self.processes.pids = [one["pid"] for one in about]
             self.cards = [Card(one["machine"], one["name"], one["total"], one["card"]) for one in about]

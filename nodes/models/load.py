@@ -12,6 +12,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ...distributed.cluster import is_alone
 from ...formats.kinds import Precision, Products
 from ...model_loaders.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ...model_loaders.files import folders
@@ -77,7 +78,7 @@ def load_patcher(
     chosen, why = resolve(Precision(precision), checkpoint, load_device)
     if checkpoint.left_out:
         log.info("SkyReels-V3: Left out, because they are no weights: %s.", some(checkpoint.left_out))
-    shared = gpus != 1
+    shared = gpus != 1 and not (gpus == 0 and is_alone())
     config = Config(checkpoint.params, checkpoint.job, shared)
     dtype = plain_dtype(chosen, checkpoint, config, load_device)
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)

@@ -6,6 +6,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ...distributed.cluster import stand_ins
 from ...formats.kinds import Precision
 from ...model_loaders.checkpoints.checkpoint import Checkpoint
 from ...model_loaders.placement import weight_bytes
@@ -33,6 +34,13 @@ def shared_patcher(
     """
     if gpus < 0:
         raise InputError(f"gpus is {gpus}, but it must be 0, for all cards, or their number.")
+    manager = comfy.model_management
+    device = manager.get_torch_device()
+    if device.type != "cuda" and not stand_ins():  # AMD's are called so too
+        raise InputError(
+            "Several cards share a model only where ComfyUI runs on one of NVIDIA or AMD, but it runs on "
+            f"{device}: set gpus to 1."
+        )
     group = group_of(gpus, config.params.num_heads)
     group.start(interrupted)
     model = Model(config, (group.describe(),), checkpoint.stamps)
@@ -49,6 +57,4 @@ def shared_patcher(
     if precision is not Precision.AUTO or checkpoint.is_packed:
         network.precision = checkpoint.precision if precision is Precision.AUTO else precision.value
     network.weights = weight_bytes(checkpoint, precision, dtype)
-    manager = comfy.model_management
-    devices = {"load_device": manager.get_torch_device(), "offload_device": manager.unet_offload_device()}
-    return model, SharedPatcher(model, **devices)
+    return model, SharedPatcher(model, load_device=device, offload_device=manager.unet_offload_device())

@@ -238,6 +238,15 @@ def test_what_works_on_one_card_only_is_told(shared):
     refused("Save Model", lambda: save.execute(model, "x", "as loaded"))
 
 
+def test_all_cards_of_a_computer_with_one_or_none(shared, monkeypatch):
+    """Nothing is asked of Ray."""
+    monkeypatch.delenv("SKYREELS_GPUS_ON_CPU")
+    model = shared.load(gpus=0)
+    assert not shared.pack.module("nodes.network.shared.patcher").is_shared(model)
+    with pytest.raises(shared.InputError, match="but it runs on cpu: set gpus to 1"):
+        shared.load(gpus=2)
+
+
 def test_too_many_cards(shared):
     with pytest.raises(shared.InputError, match=re.escape("gpus is 3, but there are 2 cards")):
         shared.load(gpus=3)
