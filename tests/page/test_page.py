@@ -5,7 +5,7 @@ Screenshots stay in test-artifacts/.
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,36 +17,40 @@ from pack.tools.batching.workflow import to_prompt
 ARTIFACTS = workflow_inputs.ROOT / "test-artifacts"
 BLUEPRINTS = sorted((workflow_inputs.ROOT / "subgraphs").glob("*.json"))
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}, "version": 0.4}
-PAGES = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic canvas", "Nodes 2.0"])
-SIZE = (2560, 1200)  # a whole workflow stays readable
+SIZE = (2560, 1200)  # a whole workflow stays readable, and every card of the template browser is in sight
+# With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
+SETTINGS = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
 # What is changed on the page before Run, so that the video is small and short: node type -> widget -> value.
 TINY = {"resolution": "custom", "width": 96, "height": 64}
+FIRST = {"SkyReelsReferenceToVideo": {**TINY, "frames": 9}}
+REFERENCE = {**FIRST, "SkyReelsSigmas": {"steps": 2}}
+EXTENSION = {**TINY, "steps": 2}
 AVATAR = {**TINY, "steps": 1, **workflow_inputs.SHORT_WINDOWS}
 SMALL = {
-    "reference_to_video": {"SkyReelsReferenceToVideo": {**TINY, "frames": 9}},
-    "video_extension": {"SkyReelsExtendVideo": {**TINY, "script": "continue 0.2s: The rabbit looks around."}},
+    "reference_to_video": REFERENCE,
+    "video_extension": {"SkyReelsExtendVideo": {**EXTENSION, "script": "continue 0.2s: The rabbit looks around."}},
     "storyboard_extension": {
         "SkyReelsExtendVideo": {
-            **TINY,
+            **EXTENSION,
             "script": "continue 0.2s: The rabbit looks up.\ncut 2s: [ZOOM_IN_CUT] Its face.\ncontinue 0.2s: It yawns.",
         }
     },
     "talking_avatar": {"SkyReelsTalkingAvatar": AVATAR},
     "talking_avatar_two_people": {"SkyReelsTalkingAvatar": AVATAR},
     "reference_extend_cut": {
-        "SkyReelsReferenceToVideo": {**TINY, "frames": 9},
-        "SkyReelsExtendVideo": {**TINY, "steps": 2, "script": "continue 0.2s: She waits.\ncut 2s: Her face."},
+        **FIRST,
+        "SkyReelsExtendVideo": {**EXTENSION, "script": "continue 0.2s: She waits.\ncut 2s: Her face."},
     },
     "short_film": {
-        "SkyReelsReferenceToVideo": {**TINY, "frames": 9},
-        "SkyReelsExtendVideo": {**TINY, "steps": 2, "script": "continue 0.2s: She looks up."},
+        **FIRST,
+        "SkyReelsExtendVideo": {**EXTENSION, "script": "continue 0.2s: She looks up."},
         "SkyReelsTalkingAvatar": AVATAR,
     },
-    "prompt_batch": {"SkyReelsReferenceToVideo": {**TINY, "frames": 5}},
-    "reference_to_video_low_vram": {"SkyReelsReferenceToVideo": {**TINY, "frames": 9}},
+    "prompt_batch": {**REFERENCE, "SkyReelsReferenceToVideo": {**TINY, "frames": 5}},
+    "reference_to_video_low_vram": REFERENCE,
     "talking_avatar_low_vram": {"SkyReelsTalkingAvatar": AVATAR},
 }
-# Once is enough for those that share their nodes with others; all are opened in both below.
+# To run once is enough for those that share their nodes with others; all are opened in both.
 ONCE = {
     "storyboard_extension": True,
     "talking_avatar_two_people": True,
@@ -56,7 +60,7 @@ ONCE = {
     "reference_to_video_low_vram": False,
     "talking_avatar_low_vram": True,
 }
-OPENED = [(name, nodes_2) for nodes_2 in (False, True) for name in SMALL if ONCE.get(name, nodes_2) == nodes_2]
+STYLES = {True: "Nodes 2.0", False: "classic canvas"}
 SET_WIDGETS = """([type, values]) => {
     for (const node of app.graph.nodes.filter(n => n.type === type))
         for (const [name, value] of Object.entries(values)) {
@@ -83,23 +87,23 @@ DRAWN = """nodes_2 => {
 
 
 class OpenPage:
-    """The one page that is open: (server's fixture, nodes_2) -> Page. Another key closes it, as a second one would take
-    half a GB; opening it costs more than most tests do."""
+    """The one page that is open: opening it costs more than most tests do, and a second one would take half a GB."""
 
     def __init__(self):
-        self.key: tuple[str, bool] | None = None
+        self.nodes_2: bool | None = None
         self.page: Page | None = None
 
-    def get(self, key: tuple[str, bool], open_page: Callable[[], Page]) -> Page:
-        if key != self.key:
+    def get(self, server: Server, nodes_2: bool) -> Page:
+        if nodes_2 != self.nodes_2:
             self.close()
-            self.key, self.page = key, open_page().__enter__()
+            self.page = Page(server, nodes_2=nodes_2, size=SIZE, settings=SETTINGS).__enter__()
+            self.nodes_2 = nodes_2
         return self.page
 
     def close(self) -> None:
-        if self.page is not None:
-            self.page.__exit__()
-        self.key = self.page = None
+        page, self.page, self.nodes_2 = self.page, None, None
+        if page is not None:
+            page.__exit__()
 
 
 @pytest.fixture(scope="module")
@@ -109,25 +113,26 @@ def open_page(browser) -> Iterator[OpenPage]:
     opened.close()
 
 
+@pytest.fixture(scope="module", params=STYLES, ids=STYLES.get)
+def nodes_2(request) -> bool:
+    """How nodes are drawn. The tests of one kind run one after another, on one page."""
+    return request.param
+
+
+# Of one kind: the first, as pytest sorts by the place among the parameters.
+only_first = pytest.mark.parametrize("nodes_2", [True], ids=STYLES.get, indirect=True)
+
+
 @pytest.fixture
-def shared_page(request, open_page: OpenPage) -> Iterator[Callable]:
-    """shared_page(nodes_2, server's fixture) -> a wide page on which other workflows were open before.
-
-    After a test that failed the next one gets a fresh page.
-    """
+def page(request, stocked_server: Server, open_page: OpenPage, nodes_2: bool) -> Iterator[Page]:
+    """A wide page on which other workflows were open before; after a test that failed, a fresh one."""
     failed = request.session.testsfailed
-
-    def get(nodes_2: bool, server: str = "stocked_server") -> Page:
-        # With the dialog about missing models, and with widgets drawn even where the whole graph is shown.
-        settings = {"Comfy.Workflow.ShowMissingModelsWarning": True, "LiteGraph.Canvas.MinFontSizeForLOD": 0}
-        running = request.getfixturevalue(server)
-        return open_page.get((server, nodes_2), lambda: Page(running, nodes_2=nodes_2, size=SIZE, settings=settings))
-
-    yield get
+    page = open_page.get(stocked_server, nodes_2)
+    yield page
     if request.session.testsfailed > failed:
         open_page.close()
-    elif open_page.page:
-        open_page.page.load_workflow(EMPTY)  # its videos would go on playing
+    elif page is open_page.page:
+        page.load_workflow(EMPTY, drawn=0)  # its videos would go on playing
 
 
 def inputs(prompt: dict, info: dict) -> dict:
@@ -159,24 +164,44 @@ def overlapping(page: Page, nodes_2: bool) -> list[str]:
 
 
 def test_every_workflow_is_opened():
-    assert {name for name, _ in OPENED} == workflow_inputs.workflow_files().keys()
+    assert SMALL.keys() == workflow_inputs.workflow_files().keys()
 
 
-@pytest.mark.parametrize(
-    ("name", "nodes_2"), OPENED, ids=[f"{name}-{'Nodes 2.0' if n else 'classic'}" for name, n in OPENED]
-)
-def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, shared_page, name: str, nodes_2: bool):
+def kept(node: dict) -> tuple:
+    """What a saved node must not lose. Pages differ in values at the end that are none."""
+    values = list(node.get("widgets_values") or [])
+    while values and values[-1] is None:
+        values.pop()
+    return node["id"], node["type"], values, node.get("mode")
+
+
+def is_saved_as(page: Page, workflow: dict) -> None:
+    """Assert that the page saves what it shows as the workflow that was opened."""
+    saved = page.saved_workflow()
+    assert [kept(node) for node in saved["nodes"]] == [kept(node) for node in workflow["nodes"]]
+    assert sorted(saved["links"]) == sorted(workflow["links"])
+    assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
+    subgraphs = [one.get("definitions", {}).get("subgraphs", []) for one in (saved, workflow)]
+    assert [one["name"] for one in subgraphs[0]] == [one["name"] for one in subgraphs[1]]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, page: Page, nodes_2: bool, name: str):
     ARTIFACTS.mkdir(exist_ok=True)
     picture = f"{name}-{'nodes-2' if nodes_2 else 'classic'}"
-    page = shared_page(nodes_2)
     noise = page.errors()
     workflow = json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8"))
+    runs = ONCE.get(name, nodes_2) == nodes_2
     page.load_workflow(workflow, name)
-    page.fit_view()
-    page.screenshot(ARTIFACTS / f"{picture}-opened.png")
+    if runs:
+        page.fit_view()
+        page.screenshot(ARTIFACTS / f"{picture}-opened.png")
     is_clean(page, noise)
+    is_saved_as(page, workflow)
     info = stocked_server.object_info()
     assert inputs(page.api_prompt(), info) == inputs(to_prompt(workflow, info), info)
+    if not runs:
+        return
 
     for node_type, values in SMALL[name].items():
         page.tab.evaluate(SET_WIDGETS, [node_type, values])
@@ -192,38 +217,22 @@ def test_a_workflow_opens_and_runs_on_the_page(stocked_server: Server, shared_pa
     assert videos[0]["duration"] == pytest.approx(files[0].frames / files[0].fps, abs=0.05)
 
 
-def kept(node: dict) -> tuple:
-    """What a saved node must not lose. Pages differ in values at the end that are none."""
-    values = list(node.get("widgets_values") or [])
-    while values and values[-1] is None:
-        values.pop()
-    return node["id"], node["type"], values, node.get("mode")
-
-
-@pytest.mark.parametrize("server", ["stocked_server", "newest_page_server"], ids=["host's page", "newest page"])
-@PAGES
-def test_a_workflow_that_was_saved_again_is_the_same(shared_page, server: str, nodes_2: bool):
-    page = shared_page(nodes_2, server)
+def test_a_blueprint_that_was_saved_again_is_the_same(page: Page):
     noise = page.errors()
-    for file in [*workflow_inputs.workflow_files().values(), *BLUEPRINTS]:
+    for file in BLUEPRINTS:
         workflow = json.loads(file.read_text(encoding="utf-8"))
         page.load_workflow(workflow, drawn=100)
         is_clean(page, noise)
-        saved = page.saved_workflow()
-        assert [kept(node) for node in saved["nodes"]] == [kept(node) for node in workflow["nodes"]]
-        assert sorted(saved["links"]) == sorted(workflow["links"])
-        assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
-        subgraphs = [one.get("definitions", {}).get("subgraphs", []) for one in (saved, workflow)]
-        assert [[one["name"] for one in some] for some in subgraphs[:1]] == [[one["name"] for one in subgraphs[1]]]
+        is_saved_as(page, workflow)
     page.tab.wait_for_timeout(500)  # what the last ones say late
     is_clean(page, noise)
 
 
-def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, shared_page):
-    page = shared_page(nodes_2=True)
+@only_first
+def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server, page: Page):
     page.load_workflow(json.loads(workflow_inputs.workflow_files()["prompt_batch"].read_text(encoding="utf-8")))
-    page.tab.evaluate(SET_WIDGETS, ["SkyReelsReferenceToVideo", {**TINY, "frames": 5}])
-    page.tab.evaluate(SET_WIDGETS, ["SkyReelsSigmas", {"steps": 1}])
+    for node_type, values in SMALL["prompt_batch"].items():
+        page.tab.evaluate(SET_WIDGETS, [node_type, values])
     page.set_run_count(3)
     before = set(stocked_server.get("/history"))
     page.press_run()
@@ -237,9 +246,7 @@ def test_a_count_beside_run_queues_every_prompt_of_a_list(stocked_server: Server
     ]
 
 
-@PAGES
-def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, shared_page, nodes_2: bool):
-    page = shared_page(nodes_2)
+def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, page: Page, nodes_2: bool):
     noise = page.errors()
     wanted = {file.stem for file in BLUEPRINTS}
     page.wait_until(lambda: wanted <= {name for name, _ in page.blueprints()})
@@ -273,29 +280,8 @@ def test_a_blueprint_is_found_by_name_and_runs(stocked_server: Server, shared_pa
     assert (made.width, made.height) == (96, 64) and made.frames == (9 if nodes_2 else 5)
 
 
-def test_a_workflow_runs_on_the_newest_page(newest_page_server: Server, shared_page):
-    page = shared_page(True, "newest_page_server")
-    noise = page.errors()
-    name = "reference_to_video"
-    page.load_workflow(json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8")), name)
-    for node_type, values in SMALL[name].items():
-        page.tab.evaluate(SET_WIDGETS, [node_type, values])
-    entry = page.run()
-    page.fit_view()
-    page.screenshot(ARTIFACTS / "newest-done.png")
-    is_clean(page, noise)
-    (path,) = newest_page_server.output_files(entry)
-    assert workflow_inputs.probe(path).frames == 9
-
-
-def test_the_template_browser_shows_every_workflow_with_its_picture(stocked_server: Server, page_factory):
-    page = page_factory(stocked_server, size=(2000, 1600))  # cards out of sight have no picture yet
-    assert page.templates("SkyReels-V3") == {name: 512 for name in workflow_inputs.workflow_files()}
-    page.screenshot(ARTIFACTS / "templates.png")
-
-
-def test_a_failed_run_is_told_on_the_page(stocked_server: Server, page_factory):
-    page = page_factory(stocked_server, nodes_2=False)
+@only_first
+def test_a_failed_run_is_told_on_the_page(page: Page):
     prompt = {
         "1": {"class_type": "OddImage", "inputs": {"kind": "not a number"}},
         "2": {"class_type": "NarrowText", "inputs": {}},
@@ -314,3 +300,10 @@ def test_a_failed_run_is_told_on_the_page(stocked_server: Server, page_factory):
     page.tab.wait_for_function("() => document.body.innerText.includes('The image holds pixels that are no numbers')")
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(ARTIFACTS / "failed-run.png")
+
+
+@only_first
+def test_the_template_browser_shows_every_workflow_with_its_picture(page: Page, open_page: OpenPage):
+    assert page.templates("SkyReels-V3") == {name: 512 for name in workflow_inputs.workflow_files()}
+    page.screenshot(ARTIFACTS / "templates.png")
+    open_page.close()  # the dialogs of both tests stay

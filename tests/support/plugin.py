@@ -37,7 +37,8 @@ MARKS = {
 # Files that take minutes come first: where several processes share the files, none is left with one of them. Those of
 # the page wait and the others compute, so they alternate.
 SLOW = (
-    *("test_page.py", "test_extension_nodes.py", "test_nano_checkpoints.py", "test_web_extension.py"),
+    *("test_page.py", "test_newest_page.py", "test_extension_nodes.py", "test_nano_checkpoints.py"),
+    "test_web_extension.py",
     *("test_host_tools.py", "test_avatar_nodes.py", "test_extension_server.py", "test_kernels.py"),
     *("test_nano_measures.py", "test_avatar_server.py", "test_composition.py", "test_batch.py", "test_results.py"),
     *("test_save_model.py", "test_server.py", "test_streaming_nodes.py", "test_workflows.py", "test_video_writer.py"),
@@ -132,31 +133,40 @@ def stocked_server(running_stocked_server) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def running_stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    from pack.dev.comfyui.server import Server
+def stocked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI's folder with every model and input that the workflows ask for."""
     from pack.dev.samples import workflow_inputs
 
     base = tmp_path_factory.mktemp("stocked")
     workflow_inputs.prepare(base, workflow_inputs.workflow_files())
+    return base
+
+
+def stocked(folder: Path, *arguments: str | Path):
+    from pack.dev.comfyui.server import Server
+    from pack.dev.samples import workflow_inputs
+
     packs = [*workflow_inputs.TINY_PACKS, ROOT / "tests" / "data" / "packs" / "odd_inputs"]
-    options = {"arguments": ["--preview-method", "latent2rgb"], "environment": workflow_inputs.ENVIRONMENT}
-    with Server(base, packs=packs, **options) as running:
+    return Server(folder, packs=packs, arguments=arguments, environment=workflow_inputs.ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def running_stocked_server(stocked_folder: Path) -> Iterator:
+    with stocked(stocked_folder, "--preview-method", "latent2rgb") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def newest_page_server(stocked_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """The stocked server again, with the newest release of ComfyUI's page instead of the one its ComfyUI brings.
+def newest_page_server(stocked_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """A stocked server of its own with the newest release of ComfyUI's page instead of the one its ComfyUI brings.
 
-    Both share models, input and output; settings of the page are its own.
+    It shares models, input and output with the other; settings of the page are its own.
     """
-    from pack.dev.comfyui.server import Server
-    from pack.dev.samples import workflow_inputs
     from pack.dev.setup.frontend import newest_frontend
 
-    own = ["--user-directory", tmp_path_factory.mktemp("newest_page")]
-    options = {"arguments": [*newest_frontend().arguments, *own], "environment": workflow_inputs.ENVIRONMENT}
-    with Server(stocked_server.base, **options) as running:  # its packs lie in the folder
+    with stocked(
+        stocked_folder, *newest_frontend().arguments, "--user-directory", tmp_path_factory.mktemp("newest_page")
+    ) as running:
         yield running
 
 
