@@ -339,6 +339,23 @@ def test_scripts_are_read_before_anything_runs(inputs: dict, words: str | None):
     assert (told is None) == (words is None) and (words or "") in (told or "")
 
 
+@pytest.mark.parametrize(
+    ("script", "given", "words"),
+    [
+        ("scene 5s [anna]: She walks in.\ncontinue 5s: She sits down.", ["reference_model", "model"], None),
+        ("scene 5s [anna]: She walks in.\ncontinue 5s: She sits down.", ["reference_model"], "Line 2 "),
+        ("scene 5s: Nobody.", ["reference_model"], "Line 1 is a scene without pictures"),
+        ("continue 5s: On.", ["model", "source"], None),
+        ("continue 5s: On.", ["model"], "nothing comes before it"),
+        ("", ["model"], "The script is empty"),
+    ],
+)
+def test_scripts_of_films_too(script: str, given: list[str], words: str | None):
+    inputs = {"script": script, **{name: ["1", 0] for name in given}}
+    told = wrong_script({"5": {"class_type": "SkyReelsFilm", "inputs": inputs}})
+    assert (told is None) == (words is None) and (words or "") in (told or "")
+
+
 def test_a_wrong_script_is_told_with_its_row(tmp_path: Path):
     info = {"SkyReelsExtendVideo": {"input": {"required": {"script": ["STRING", {"multiline": True}]}}}}
     template = Template({"5": {**EXTEND, "inputs": {"script": "continue 5s: On.", "model": ["1", 0]}}}, info)
