@@ -45,8 +45,9 @@ class Farm:
         self.titles = {one.node: one.title for one in template.fields}
         self.todo = [task for task in tasks if not task.done and task.record["state"] != QUEUED]
         for task in self.todo:
-            if task.ended:
+            if task.ended:  # to be made once more: with as many tries as at first
                 task.record.pop("failed_on", None)
+                task.record.pop("lost", None)
         self.left = [task for task in tasks if task.record["state"] == QUEUED]  # by a batch before, at its servers
         self.seats: list[Seat] = []
         self.began: dict[str, float] = {}
