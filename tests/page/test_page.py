@@ -175,14 +175,15 @@ def kept(node: dict) -> tuple:
     return node["id"], node["type"], values, node.get("mode")
 
 
-def is_saved_as(page: Page, workflow: dict) -> None:
-    """Assert that the page saves what it shows as the workflow that was opened."""
+def is_saved_as(page: Page, workflow: dict) -> dict:
+    """Assert that the page saves what it shows as the workflow that was opened, and return what it saves."""
     saved = page.saved_workflow()
     assert [kept(node) for node in saved["nodes"]] == [kept(node) for node in workflow["nodes"]]
     assert sorted(saved["links"]) == sorted(workflow["links"])
     assert [group["title"] for group in saved["groups"]] == [group["title"] for group in workflow["groups"]]
     subgraphs = [one.get("definitions", {}).get("subgraphs", []) for one in (saved, workflow)]
     assert [one["name"] for one in subgraphs[0]] == [one["name"] for one in subgraphs[1]]
+    return saved
 
 
 @pytest.mark.parametrize("name", SMALL)
