@@ -134,19 +134,19 @@ def test_an_interrupted_job_goes_on_with_the_next_roll(stocked_server: Server, u
     assert np.array_equal(frames, undisturbed)
 
 
-def test_a_killed_server_loses_only_the_roll_it_met(server_factory, tmp_path: Path, undisturbed: np.ndarray):
-    workflow_inputs.prepare(tmp_path, ["storyboard_extension"])
-    put_clip(tmp_path)
-    server = server_factory(base=tmp_path, packs=workflow_inputs.TINY_PACKS, environment=workflow_inputs.ENVIRONMENT)
-    story = prompt(server)
+@pytest.mark.workshop
+def test_a_killed_server_loses_only_the_roll_it_met(stocked_server: Server, undisturbed: np.ndarray):
+    """`make test` kills one for an avatar (test_avatar_server.py)."""
+    shutil.rmtree(stocked_server.base / JOBS)
+    story = prompt(stocked_server, STORY + "\n# killed")
     # In the middle of sampling, and right after a roll's end: while its piece is written or the next one is encoded.
     for said, steps in (("roll 2 of 4", 4), ("roll 3 of 4", 0)):
         with pytest.raises(ServerError, match=r"No message|ended"):
-            for _, now in until(server, story, said, steps):
-                if now and server.process is not None:
-                    server.kill()
-        server.start()
-    frames, report = result(server, server.run(story))
+            for _, now in until(stocked_server, story, said, steps):
+                if now and stocked_server.process is not None:
+                    stocked_server.kill()
+        stocked_server.start()
+    frames, report = result(stocked_server, stocked_server.run(story))
     assert f"2 of {ROLLS} rolls were made before" in report
     assert np.array_equal(frames, undisturbed)
 
