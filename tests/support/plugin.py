@@ -37,8 +37,8 @@ MARKS = {
 # Files that take minutes come first: where several processes share the files, none is left with one of them. Those of
 # the page wait and the others compute, so they alternate.
 SLOW = (
-    *("test_page.py", "test_newest_page.py", "test_extension_nodes.py", "test_nano_checkpoints.py"),
-    "test_web_extension.py",
+    *("test_page.py", "test_newest_page.py", "test_film_nodes.py", "test_nano_checkpoints.py", "test_web_extension.py"),
+    "test_extension_nodes.py",
     *("test_host_tools.py", "test_avatar_nodes.py", "test_extension_server.py", "test_kernels.py"),
     *("test_nano_measures.py", "test_avatar_server.py", "test_composition.py", "test_batch.py", "test_results.py"),
     *("test_save_model.py", "test_server.py", "test_streaming_nodes.py", "test_workflows.py", "test_video_writer.py"),
