@@ -150,6 +150,17 @@ def forwards(pack_nodes, monkeypatch):
     return seen
 
 
+@pytest.fixture
+def windows(pack_nodes, monkeypatch):
+    """windows(frames): speech is made in windows of so many, instead of 81."""
+
+    def of(frames):
+        timing = pack_nodes.module("skyreels_v3.jobs.avatar.plan").Timing(frames, 5, 0)
+        monkeypatch.setattr(pack_nodes.module("nodes.runs.film.shots"), "DEFAULT_TIMING", timing)
+
+    return of
+
+
 def sound(seconds, rate=16000, key="voice"):
     return {"waveform": normal(key, (1, 1, int(seconds * rate))) * 0.1, "sample_rate": rate}
 
@@ -249,7 +260,8 @@ def test_takes_are_kept_and_chosen(film, forwards):
     assert len(jumps) == 2 and "nothing could be measured" not in report
 
 
-def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, comfyui):
+def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, windows):
+    windows(33)
     import wave
 
     with wave.open(str(tmp_path / "input" / "ben.wav"), "wb") as file:
@@ -269,13 +281,12 @@ def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, comfy
     assert forwards == ["avatar", "extension"] and len(decoded(path)[0]) == 24 + 24 + 12, "in turns"
 
 
-def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui, pack_nodes, monkeypatch):
+def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui, pack_nodes, windows, monkeypatch):
     import comfy.model_management as management
 
     script = "scene 0.5s [dora]: x\nspeak [dora]: Dora talks.\ncontinue 0.5s: y"
     Member = pack_nodes.module("nodes.inputs.cast").Member
-    timing = pack_nodes.module("skyreels_v3.jobs.avatar.plan").Timing(13, 5, 0)
-    monkeypatch.setattr(pack_nodes.module("nodes.runs.film.shots"), "DEFAULT_TIMING", timing)
+    windows(13)
     given = {"cast": (Member("dora", picture(1, "dora"), sound(0.92)),), "steps": 1, "rate": "25"}
     whole = decoded(film(script, **given)[0])[0]
     assert len(whole) == 12 + 23 + 12

@@ -164,13 +164,13 @@ FILM, FILM_ROUTE = "SkyReelsFilm", "/skyreels_v3/film"
 FILM_SCRIPT = "scene 2s [Anna]: She waits.\ncut 3s {seed 7}: [ZOOM_IN_CUT] Her face.\nclip nowhere.mp4"
 ADD_FILM = """script => {
     app.graph.clear();
-    const [film, cast, model] = ["SkyReelsFilm", "SkyReelsCast", "SkyReelsLoadModel"].map(type => {
+    const places = {SkyReelsFilm: [0, 0], SkyReelsCast: [-500, 0], SkyReelsLoadModel: [-500, 300]};
+    const [film, cast, model] = Object.entries(places).map(([type, pos]) => {
         const node = LiteGraph.createNode(type);
+        node.pos = pos;
         app.graph.add(node);
         return node;
     });
-    cast.pos = [-500, 0];
-    model.pos = [-500, 300];
     cast.widgets.find(w => w.name === "name").value = "anna";
     film.widgets.find(w => w.name === "script").value = script;
     cast.connect(0, film, film.inputs.findIndex(i => i.name === "cast"));

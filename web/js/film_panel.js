@@ -102,8 +102,8 @@ class FilmPanel extends ScriptPanel {
         if (shot.made && shot.number > 0 && !changed) {
             const seed = () => String(Math.floor(Math.random() * LARGEST_SEED));
             actions.push(act("reroll", "↻", () => this.edit(shot.number, "seed", seed())));
-            const lock = shot.locked ? ["unlock", "🔒", null] : ["lock", "🔓", ""];
-            actions.push(act(lock[0], lock[1], () => this.edit(shot.number, "lock", lock[2])));
+            const [key, value] = shot.locked ? ["unlock", null] : ["lock", ""];
+            actions.push(act(key, text(`${key}_word`), () => this.edit(shot.number, "lock", value)));
             if (shot.takes.length > 1) actions.push(this.chooser(shot));
         }
         return element(
@@ -128,6 +128,13 @@ class FilmPanel extends ScriptPanel {
 
     lineOf(number) {
         return String(this.script.value ?? "").split(/\r\n|[\r\n\v\f\u0085\u2028\u2029]/)[number - 1];
+    }
+
+    /** On the canvas a new node is as high as its widgets were when it was made, before there were cards. */
+    fit() {
+        super.fit();
+        const least = this.node.computeSize?.()[1] ?? 0;
+        if (this.node.size[1] < least) this.node.setSize([this.node.size[0], least]);
     }
 
     /** Changes one option of a line; the server knows the grammar. */

@@ -20,7 +20,6 @@ from ....skyreels_v3.digest import digest
 from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.images.convert import picture_to_signed, tail_to_signed, to_rgb8, to_uint8
 from ....skyreels_v3.jobs.avatar.condition import clip_pixels
-from ....skyreels_v3.jobs.avatar.plan import plan_windows
 from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, SourceInfo, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Tail
 from ....skyreels_v3.jobs.extension.script import CUT
@@ -65,6 +64,7 @@ from .shots import (
     last_picture,
     roll_line,
     scene_window,
+    speech_windows,
     take_settings,
 )
 from .watched import Watched
@@ -151,7 +151,7 @@ class FilmRun:
             if line.kind == SCENE:
                 needs.append(self._need(Job.REFERENCE, scene_window(line).latent_frames, SLOTS))
             elif line.kind == SPEAK:
-                window = plan_windows(speech_frames(self.material.recordings[place])).key_pass
+                window = speech_windows(speech_frames(self.material.recordings[place])).key_pass
                 needs.append(self._need(Job.AVATAR, latent_frames(window.stop - window.start), 0))
             elif line.job is not None:
                 prefix = latent_frames(max(CUT_PREFIX_FRAMES.values()))
@@ -214,13 +214,16 @@ class FilmRun:
                     raise InputError(f"Line {self.shots[place].line.number}: {error}") from error
                 encoder = self.models.audio_encoder
                 self.speech[place] = Speech(features, *mixed(recordings), MAX_SECONDS, encoder)
-        passes = sum(self._passes(place) * len(plan.states[place].missing or (1,)) for place in plan.to_make)
+        passes = 0
+        for place in plan.to_make:
+            takes = plan.states[place].missing or self.shots[place].line.options.numbers
+            passes += self._passes(place) * len(takes)
         self.progress = RunProgress(self.node.id, "pass", max(1, passes), STEPS)
 
     def _passes(self, place: int) -> int:
         line = self.shots[place].line
         if line.kind == SPEAK:
-            windows = plan_windows(self.speech[place].frames)
+            windows = speech_windows(self.speech[place].frames)
             return 1 + len(windows.windows)
         return 1 if line.job in (None, Job.REFERENCE) else len(self._rolls(line).rolls)
 

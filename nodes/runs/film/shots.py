@@ -14,7 +14,7 @@ import torch
 from ....skyreels_v3.images.convert import tail_to_signed, to_uint8
 from ....skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from ....skyreels_v3.jobs.avatar.passes import Start
-from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
+from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Windows, plan_windows
 from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Settings, Tail
 from ....skyreels_v3.jobs.extension.script import DEFAULT_SECONDS, Line
@@ -345,6 +345,11 @@ class SpokenRun(ShotRun[Spoken]):
         back = [round(last - number * SPOKEN_FPS / FPS) for number in reversed(range(LONGEST_PREFIX))]
         frames = state.recent[[index for index in back if index >= 0]]
         return Tail.of_source(frames)
+
+
+def speech_windows(frames: int) -> Windows:
+    """The windows of so many frames of speech."""
+    return plan_windows(frames, DEFAULT_TIMING)
 
 
 def last_picture(tail: Tail) -> torch.Tensor:
