@@ -95,6 +95,14 @@ AVATAR_DEMO = Demo(
     fps=AVATAR_FPS,
 )
 STORY = world.story(world.SHOWN, world.SHOWN_CLOSER)
+FILM = "\n".join(
+    (
+        f"scene 1s [anna, cafe]: {world.by_pictures(world.SHOWN)}",
+        f"continue 1s: {write(world.SHOWN)}",
+        f"cut 2s: {write(world.SHOWN_CLOSER, cut='ZOOM_IN_CUT')}",
+        f"speak [anna]: {write(world.SHOWN_SPEAKER)}",
+    )
+)
 WALK = "\n".join(3 * [f"continue 1s: {write(world.WALK)}"])
 BATCH = [world.by_pictures(scene) for scene in (world.SHOWN, *world.ELSEWHERE)]
 DEMOS: dict[str, Demo] = {
@@ -154,6 +162,20 @@ DEMOS: dict[str, Demo] = {
         },
         # Speech at 25 frames a second becomes the film's 24.
         parts=(FIRST, ON, CUT, ON, Part("spoken", round(world.SPEECH * FPS))),
+    ),
+    "film": Demo(
+        title="A film of one script",
+        look="A clip, a scene of two pictures, which goes on, cuts to a face and speaks.",
+        prompt=FILM,
+        inputs=("clip.mp4", *PICTURE_INPUTS, "speech.wav"),
+        changes={
+            "Load Video: what the film begins with": {"file": "clip.mp4"},
+            "Load Image: anna": {"image": f"{world.HERO}.png"},
+            "Load Image: cafe": {"image": f"{world.THING}.png"},
+            "Load Audio: the voice of anna": {"audio": "speech.wav"},
+            "SkyReelsFilm": {**SIZE, "script": FILM},
+        },
+        parts=(SOURCE, ON, ON, CUT, Part("spoken", round(world.SPEECH * FPS))),
     ),
     "prompt_batch": Demo(
         title="A list of prompts",

@@ -80,6 +80,15 @@ def film(card: Card, run: Run) -> None:
     card.sound(loudness_of(run.recordings[0], 26), 3 * GAP + 246, 330, SIDE - 5 * GAP - 246, 160, VOICES[0])
 
 
+def scripted(card: Card, run: Run) -> None:
+    two_inputs(card, run, 110)
+    source, first, on, cut, _ = run.parts()
+    strip(card, [source[-1], middle(first), middle(on), middle(cut)], 158, 80)
+    card.picture(middle(first), GAP, 252, (WIDE - GAP) / 2, 150)
+    card.picture(run.loudest(), GAP + (WIDE + GAP) / 2, 252, (WIDE - GAP) / 2, 150)
+    card.sound(loudness_of(run.recordings[0], 48), 2 * GAP, 412, SIDE - 4 * GAP, SIDE - 412 - GAP, VOICES[0])
+
+
 def batch(card: Card, run: Run) -> None:
     two_inputs(card, run, 130)
     for number in range(len(run.videos)):
@@ -106,6 +115,7 @@ CARDS: dict[str, Callable[[Card, Run], None]] = {
     "talking_avatar_two_people": two_people,
     "reference_extend_cut": story,
     "short_film": film,
+    "film": scripted,
     "prompt_batch": batch,
     "reference_to_video_low_vram": low_vram(reference),
     "talking_avatar_low_vram": low_vram(avatar),

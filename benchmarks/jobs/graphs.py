@@ -41,11 +41,12 @@ PROMPTS = {
     "WanVideoTextEncode": 0,
     "WanVideoTextEncodeCached": 2,
     "SkyReelsExtendVideo": 0,
+    "SkyReelsFilm": 0,
     "SkyReelsPrompts": 0,
     "SkyReelsTalkingAvatar": 0,
 }
 ENDS = re.compile("Save|Preview|Combine|Show|SetNode")
-SCRIPTS = {"SkyReelsExtendVideo", "SkyReelsPrompts"}  # a prompt on each line
+SCRIPTS = {"SkyReelsExtendVideo", "SkyReelsFilm", "SkyReelsPrompts"}  # a prompt on each line
 
 
 @dataclass
