@@ -5,7 +5,7 @@
 .venv/bin/python showcase/pictures.py --drawn     draws again what the last runs made
 
 workflows/NAME.jpg     of every workflow, for the template browser
-docs/NAME.webp         a loop of those that `make demo` runs, for README.md
+docs/NAME.webp         a loop of those that `make demo` runs and of the film, for README.md
 docs/templates.webp    the template browser with them, where Chromium is there (dev/setup/environment.py --browser)
 """
 
@@ -29,6 +29,7 @@ from pack.showcase.thumbnails import write_thumbnail
 from pack.tools.batching.workflow import WorkflowError
 
 DOCS = ROOT / "docs"
+LOOPED = (*MAIN, "film")
 BROWSER = (1500, 1092)  # pixels of the page
 WIDTH = 1100  # of the picture of it
 
@@ -36,7 +37,7 @@ WIDTH = 1100  # of the picture of it
 def draw(run: Run) -> None:
     """The pictures of a workflow, with a line about each."""
     written = [write_thumbnail(WORKFLOWS / f"{run.name}.jpg", run)]
-    if run.name in MAIN:
+    if run.name in LOOPED:
         written.append(write_loop(DOCS / f"{run.name}.webp", run))
     for path in written:
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes", flush=True)
