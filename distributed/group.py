@@ -76,6 +76,8 @@ class Group:
         machines = sorted({card.machine for card in self.cards})
         where = f" on {len(machines)} machines" if len(machines) > 1 else ""
         names = " and ".join(sorted({card.name for card in self.cards}))
+        if self.size == 1:
+            return f"One card ({names}) makes each step, in a process of its own."
         return f"{self.size} cards{where} ({names}) share each step; they exchange {self.rate / 1e9:.2g} GB/s."
 
     def start(self, look: Look = nothing) -> None:

@@ -46,7 +46,7 @@ def time_needed(patcher, size: Size, job: Job) -> list[str]:
 def sharing(patcher, size: Size, job: Job) -> list[str]:
     """What several cards exchange, and how much sooner they are ready than one, as far as this machine knows."""
     cards = sharing_of(patcher)
-    if cards is None:
+    if cards is None or cards.cards == 1:  # a cluster with one card
         return []
     network, each = network_of(patcher), size.tokens // size.batch
     sent = cards.exchanged(network.params, size.tokens, network.itemsize)

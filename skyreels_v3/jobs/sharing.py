@@ -31,5 +31,5 @@ class Sharing:
 
     def seconds(self, alone: float, params: TransformerParams, tokens: int, itemsize: int) -> float:
         """Of a forward that takes `alone` seconds on one card."""
-        computing = alone / self.cards * self.balance(params.num_heads)
-        return computing + self.exchanged(params, tokens, itemsize) / self.rate
+        computing, sent = alone / self.cards * self.balance(params.num_heads), self.exchanged(params, tokens, itemsize)
+        return computing + (sent / self.rate if sent else 0)

@@ -28,6 +28,10 @@ def test_the_table_of_the_docs():
         assert gains == pytest.approx(wanted[name], rel=0.015), name
 
 
+def test_one_card_exchanges_nothing():
+    assert Sharing(1, 0.0).seconds(3.0, PARAMS, TOKENS, 2) == 3.0
+
+
 def test_heads_that_cannot_be_divided():
     assert [Sharing(n, 1.0).balance(40) for n in (1, 2, 8)] == [1, 1, 1]
     assert Sharing(3, 1.0).balance(40) == pytest.approx(14 * 3 / 40)
