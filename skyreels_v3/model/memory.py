@@ -85,13 +85,14 @@ def by_token_numbers(
     dim: int, ffn_dim: int, tokens: int, chunking: Chunking, copies: LayerCopies = PLAIN, itemsize: int = 2
 ) -> int:
     """Numbers that live at once after it: the stream, of several chunks the attention's output, and what a chunk passes
-    through: the attention to the prompt, or the feed-forward.
+    through: the attention to the prompt, or to the speech, whose whole frames are cut to chunks, or the feed-forward.
     """
+    several = tokens > chunking.tokens
     chunk, parts = min(tokens, chunking.tokens), copies.parts(itemsize)
     codes = ffn_dim // 2 if copies.codes and not copies.floats else 0
-    prompt = chunk * 4 * dim + copies.weight * dim**2
+    prompt = chunk * (4 + several) * dim + copies.weight * dim**2
     hidden = chunk * (ffn_dim + dim + codes) + copies.weight * dim * ffn_dim
-    return (1 + (tokens > chunk)) * tokens * dim + max(prompt, hidden) + parts
+    return (1 + several) * tokens * dim + max(prompt, hidden) + parts
 
 
 def cache_bytes(params: TransformerParams, itemsize: int) -> int:

@@ -216,15 +216,15 @@ def test_out_of_memory_steps_down(pack_nodes, tmp_path, monkeypatch, how):
     wanted, tried, failures = sample(), [], [1]
     failure = OUT_OF_MEMORY[how]
 
-    def project(x, modulation, chunking, wanted):
-        tried.append(chunking)
+    def attend(x, modulation, inputs, wanted):
+        tried.append(inputs.runtime.chunking)
         if failures:
             failures.pop()
             raise failure
-        return type(layer)._qkv(layer, x, modulation, chunking, wanted)
+        return type(layer).forward(layer, x, modulation, inputs, wanted)
 
     layer = network.blocks[1].self_attn
-    layer._qkv = project
+    layer.forward = attend
     torch.testing.assert_close(sample(), wanted, rtol=1e-5, atol=1e-5)
     assert tried == [levels[0], levels[1], levels[1]]
     sample()
