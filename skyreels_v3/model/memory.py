@@ -10,6 +10,7 @@ TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
 FLOAT32 = 4
+TIME_ROWS = 6  # of its projection, each as wide as the model: what modulates the blocks
 BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
 PROMPT, SPEECH = 8 * 2**20, 20 * 2**20  # bytes of the prompt, and of image and speech, on their way through a forward
 SHARED_STREAMS, SHARED_GROUPS = 5.5, 7.0  # see _shared_bytes
@@ -48,12 +49,15 @@ def forward_bytes(
 
     tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream.  cards: that share it.
     """
+    held = -(-tokens // cards)
+    # Before the blocks, the projection of the time is computed in float32: it counts where sequences are short.
+    start = held * params.dim * itemsize + FLOAT32 * TIME_ROWS * params.dim**2
     if cards > 1:
-        return _shared_bytes(params, -(-tokens // cards), itemsize, chunking, cards)
+        return max(start, _shared_bytes(params, held, itemsize, chunking, cards))
     sizes = params.dim, params.ffn_dim, tokens, chunking, copies, itemsize
     beside = BYTES_BESIDE * tokens + FLOAT32 * tokens * params.dim // params.num_heads
     beside += PROMPT + (SPEECH if params.audio else 0)
-    return max(attention_numbers(*sizes), by_token_numbers(*sizes)) * itemsize + beside
+    return max(start, max(attention_numbers(*sizes), by_token_numbers(*sizes)) * itemsize + beside)
 
 
 def _shared_bytes(params: TransformerParams, held: int, itemsize: int, chunking: Chunking, cards: int) -> int:

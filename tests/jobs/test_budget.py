@@ -166,6 +166,12 @@ def test_parts_are_no_smaller_than_they_must_be():
             assert forward_bytes(params, tokens, 2, small) <= forward_bytes(params, tokens, 2, large)
 
 
+def test_a_short_sequence_needs_the_times_projection_in_float32():
+    projection = 4 * 6 * VIDEO.dim**2
+    assert projection < forward_bytes(VIDEO, 500, 2) < 1.02 * projection
+    assert forward_bytes(VIDEO, 16_000, 2) > projection + 2 * 16_000 * VIDEO.dim
+
+
 def test_a_refusal_is_one_sentence():
     assert plan(5).problem() == (
         "1280 x 720 with 121 frames cannot fit: it needs at least 5.4 GB of VRAM, but there are 5.0 GB; with 540P "
