@@ -80,11 +80,16 @@ class FileWeights(Mixed):
         """As ComfyUI's; what was in a file is again."""
         hooked = set(self.hook_backup)
         super().unpatch_hooks(whitelist_keys_set)
-        for key in hooked - self.hook_backup.keys():
-            weight = comfy.utils.get_attr(self.model, key)
-            there = getattr(weight, IN_FILE, None)
-            if there is not None and there.device == weight.device:
-                comfy.utils.set_attr(self.model, key, there)
+        for key in hooked - self.hook_backup.keys() - self.backup.keys():  # what is patched besides is none of a file's
+            path, _, name = key.rpartition(".")
+            module, weight = comfy.utils.get_attr(self.model, path), comfy.utils.get_attr(self.model, key)
+            # By the layer too: a weight that has moved meanwhile is another one.
+            there = getattr(weight, IN_FILE, getattr(module, "file_weights", {}).get(name))
+            if there is not None and there.dtype == weight.dtype:
+                if there.device == weight.device:
+                    comfy.utils.set_attr_param(self.model, key, there.data)
+                elif isinstance(module, InFiles):
+                    module.away = {**module.away, name: weight}
 
     def _to_memory(self, key: str) -> None:
         """Gives a weight that lies in a file memory that can be written to."""

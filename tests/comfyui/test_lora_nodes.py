@@ -224,6 +224,23 @@ def test_hooks_change_weights_in_files_for_a_while(pack_nodes, load, velocity):
         assert torch.equal(model.get_model_object(f"diffusion_model.{name}"), weight), name
 
 
+def test_a_weight_that_moves_while_hooks_change_it_is_in_its_file_again(pack_nodes, load):
+    import comfy.hooks
+
+    is_mapped = pack_nodes.module("model_loaders.tensors.file_tensors").is_mapped
+    model, layer = load().clone(), "diffusion_model.blocks.0.self_attn.q"
+    hooks = comfy.hooks.create_hook_lora(named(lora_pairs(layers=[Q]), alpha=ALPHA), 1.0, 1.0)
+    plain = model.get_model_object(f"{layer}.weight").clone()
+    model.register_all_hook_patches(hooks, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Model))
+    model.patch_hooks(hooks)
+    module = model.get_model_object(layer)
+    assert not is_mapped(module.weight) and not torch.equal(module.weight, plain)
+    module._apply(lambda weight: weight.to("meta"))
+    model.unpatch_hooks()
+    module._apply(lambda weight: torch.empty_like(weight, device="cpu") if weight.is_meta else weight)
+    assert is_mapped(module.weight) and torch.equal(module.weight, plain)
+
+
 def test_with_other_nodes_on_the_model(load, put, velocity):
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
