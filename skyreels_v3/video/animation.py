@@ -1,4 +1,4 @@
-"""Animated WebP, of which FFmpeg knows only the still kind: read through Pillow."""
+"""Animated WebP, of which FFmpeg knows only the still kind, and AVIF with alpha: read through Pillow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ SIGNATURE = slice(0, 4), slice(8, 12)  # of the file's first bytes
 
 class Animation(FileSource):
     """A WebP of one picture or many: a path, or its bytes in a BytesIO."""
+
+    format = "WEBP"  # Pillow's name
 
     @property
     def plain(self) -> Path | None:
@@ -62,13 +64,21 @@ class Animation(FileSource):
         """(uint8 [H, W, 3 or 4], ticks for which it is shown) of each picture from number `first` on."""
         self.check()
         try:
-            with Image.open(self._file if self._data is None else io.BytesIO(self._data), formats=("WEBP",)) as image:
+            with Image.open(
+                self._file if self._data is None else io.BytesIO(self._data), formats=(self.format,)
+            ) as image:
                 for number in range(first, getattr(image, "n_frames", 1)):
                     image.seek(number)
                     pixels = np.array(ImageOps.exif_transpose(image))
                     yield pixels, round(image.info.get("duration", 0))
         except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{self.name} can't be opened as a video; it is cut off or damaged: {ADVICE}.") from error
+
+
+class TransparentAvif(Animation):
+    """An AVIF with an alpha, which FFmpeg gives as a video of its own."""
+
+    format = "AVIF"
 
 
 def file_source(file: str | Path | io.BytesIO) -> FileSource:
@@ -78,7 +88,22 @@ def file_source(file: str | Path | io.BytesIO) -> FileSource:
     except OSError:
         start = b""  # not there: FileSource says so
     riff, kind = (bytes(start[part]) for part in SIGNATURE)
-    return (Animation if (riff, kind) == (b"RIFF", b"WEBP") else FileSource)(file)
+    if (riff, kind) == (b"RIFF", b"WEBP"):
+        return Animation(file)
+    return (TransparentAvif if kind in (b"avif", b"avis") and _has_alpha(file) else FileSource)(file)
+
+
+def _has_alpha(file: str | Path | io.BytesIO) -> bool:
+    """Of an AVIF; False where Pillow is too old to read it."""
+    Image.init()
+    if TransparentAvif.format not in Image.OPEN:
+        return False
+    opened = io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
+    try:
+        with Image.open(opened, formats=(TransparentAvif.format,)) as image:
+            return "A" in image.getbands()
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False  # damaged, which FileSource tells
 
 
 def _start(path: Path) -> bytes:

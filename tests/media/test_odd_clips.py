@@ -279,6 +279,25 @@ def test_an_animated_avif_is_more_than_its_poster(tmp_path):
     assert numbers_of(frames(file_source(tmp_path / "a.avif"))) == list(range(12))
 
 
+def test_an_avif_with_alpha_lies_on_white(tmp_path):
+    """What lies under the transparent part is not shown."""
+    pictures = []
+    for number in range(12):
+        clear = np.full((64, 320, 4), 255, np.uint8)
+        clear[:, :160, :3], clear[:, 160:] = numbered(number), (200, 30, 30, 0)
+        pictures.append(Image.fromarray(clear))
+    pictures[0].save(tmp_path / "a.avif", save_all=True, append_images=pictures[1:], duration=40)
+    for given in (tmp_path / "a.avif", io.BytesIO((tmp_path / "a.avif").read_bytes())):
+        source = file_source(given)
+        assert (probe(source).frames, probe(source).frame_rate) == (12, 25)
+        seen = frames(source)
+        assert numbers_of([one[:, :160] for one in seen]) == list(range(12))
+        assert all((one[:, 170:] >= 250).all() for one in seen)
+    (tmp_path / "cut.avif").write_bytes((tmp_path / "a.avif").read_bytes()[:300])
+    with pytest.raises(InputError, match=r"cut\.avif can't be opened"):
+        probe(file_source(tmp_path / "cut.avif"))
+
+
 @pytest.mark.parametrize(("orientation", "angle"), [(None, 0), (1, 0), (3, 180), (6, 90), (8, 270)])
 def test_frames_with_exif_are_read(tmp_path, orientation, angle):
     """Cameras write it into each frame of their AVIs (Motion JPEG); av has no name for it."""
