@@ -40,6 +40,7 @@ BENCHMARKS = (
     "streaming",
     "kernels",
     "attention",
+    "roofline",
     "audio_attention",
     "vae",
     "load",
@@ -166,9 +167,10 @@ def measured_tables(record: dict) -> str:
         where += f", busy with other programs (load {on['load']:.0f})"
     if on_card(record):
         where = f"{record['results']['device']}; {where}"
+    how = getattr(benchmark(record["name"]), "HOW", "Measured")
     diffusers = f", diffusers {of['diffusers']}" if "diffusers" in of else ""
     return (
-        benchmark(record["name"]).tables(record["results"]) + f"\n\nMeasured on {record['date']}: {where}; "
+        benchmark(record["name"]).tables(record["results"]) + f"\n\n{how} on {record['date']}: {where}; "
         f"Python {of['python']}, torch {of['torch']}, ComfyUI {of['comfyui']}{diffusers}, pack {of['pack']}."
     )
 

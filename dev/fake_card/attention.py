@@ -32,17 +32,15 @@ def attention(
     sums = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
     if q.device.type == card.device:
         operations = 4.0 * batch * heads * length * k.shape[2] * width
-        rate = card.rates.half / 16 if q.dtype == torch.float32 else card.rates.attention
+        rate = ("half", 1 / 16) if q.dtype == torch.float32 else ("attention", 1.0)
         for meter in meters:
             with meter.of("attention"):
-                meter.count(sum(map(size_of, (q, k, v, out))), operations, rate)
+                meter.count(sum(map(size_of, (q, k, v, out))), operations, *rate)
     del sums
     return out
 
 
-def attention_in_8_bits(
-    card: Card, meters: Sequence[Meter], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-) -> torch.Tensor:
+def attention_in_8_bits(meters: Sequence[Meter], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """In the place of a backend of the pack that rounds; see kernels.attention for its arguments."""
     codes = [torch.empty(part.shape, dtype=torch.int8, device=part.device) for part in (q, k, v)]
     out = torch.empty(*q.shape[:2], q.shape[2] * v.shape[3], dtype=q.dtype, device=q.device)
@@ -52,7 +50,7 @@ def attention_in_8_bits(
                 meter.count(1.5 * size_of(part))
         with meter.of("attention"):
             operations = 4.0 * q.numel() * k.shape[1]
-            meter.count(sum(map(size_of, (*codes, out))), operations, card.rates.attention8)
+            meter.count(sum(map(size_of, (*codes, out))), operations, "attention8")
     return out
 
 

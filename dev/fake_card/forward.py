@@ -19,7 +19,8 @@ import json
 import os
 import tempfile
 import traceback
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import psutil
@@ -28,7 +29,7 @@ import torch
 from pack.dev.comfyui.process import PackNodes, load_pack, open_comfyui
 from pack.dev.fake_card import launches, torch_device
 from pack.dev.fake_card.attention import attention_in_8_bits
-from pack.dev.fake_card.meter import WAITS, Meter
+from pack.dev.fake_card.meter import WAITS, Meter, Work, seconds
 from pack.dev.fake_card.pictures import Pictures
 from pack.dev.fake_card.profiles import CARDS, GIB, Card
 
@@ -73,8 +74,11 @@ def open_host(card: Card, base: Path, **flags: Any) -> PackNodes:
     return load_pack(open_comfyui(base, cpu=False, **flags))
 
 
-def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
-    """What the second step of a case takes, after one that fills caches."""
+def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> dict[str, Any]:
+    """What the second step of a case takes, after one that fills caches.
+
+    like: names of cards on which the same operations would run, whose time is told beside it.
+    """
     nodes.module("kernels.dispatch").MODE = "triton"  # every backend, without a trial: there are no numbers
     ram = int(case.ram * GIB)
     memory = psutil.virtual_memory()._replace(total=ram, available=int(0.9 * ram))
@@ -82,15 +86,19 @@ def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
     with torch_device.measured(card) as meter, torch.no_grad():
         launches.install(nodes.module("kernels"), meter, case.triton and card.has_triton)
         if case.attention in ROUNDED:
-            _round(nodes, card, case.attention, meter)
+            _round(nodes, case.attention, meter)
         step = Step(nodes, card, case, meter)
         before = meter.live[card.device]
         step()
         meter.clear()
-        with _told_apart(nodes, meter):
+        with _told_apart(nodes, meter), _watched(step.patcher.model.diffusion_model.blocks[0], meter) as block:
             step()
         cached = meter.live[card.device] - before
         scale = LAYERS / case.layers
+        work = meter.work + Counter({each: count * (LAYERS - case.layers) for each, count in block.items()})
+        forecast = nodes.module("nodes.network.forecast")
+        forecast.has_kernels = lambda: case.triton and card.has_triton
+        told = forecast.modelled(step.patcher, step.tokens // case.batch, case.batch)
         found = {
             "card": card.name,
             **dataclasses.asdict(case),
@@ -102,20 +110,43 @@ def run(nodes: PackNodes, card: Card, case: Case) -> dict[str, Any]:
             "resident_part": round(step.resident / max(1, step.patcher.model_size()), 3),
             "waits": dict(meter.waits),
             "launches": round(sum(meter.launches.values()) * scale),
-            "seconds": _seconds(card, meter, scale),
+            "seconds": _seconds(card, meter, work, scale),
+            "like": {name: _seconds(CARDS[name], meter, work, scale) for name in like},
+            "told": None if told is None else round(told.seconds * scale, 3),
+            "faster": {} if told is None else dict(told.faster),
             "copied": {name: round(value * scale) for name, value in meter.copied.items()},
         }
         step.end()
         return found
 
 
-def _seconds(card: Card, meter: Meter, scale: float) -> dict[str, float]:
-    """What a step of the whole network takes by the roofline; what is copied takes turns with nothing but itself."""
-    seconds = {name: value * (1 if name == WAITS else scale) for name, value in meter.seconds.items()}
+def _seconds(card: Card, meter: Meter, work: Counter[Work], scale: float) -> dict[str, float]:
+    """What a step of the whole network takes by the roofline. What is copied from pinned memory waits for nothing but
+    itself.
+    """
+    found = seconds(work, sum(meter.waits.values()), card.rates)
     copies = scale * meter.copied["from pinned memory"] / card.link
-    late = max(0.0, copies - sum(seconds.values())) + scale * meter.copied["from pageable memory"] / card.pageable
-    seconds[WAITS] = seconds.get(WAITS, 0.0) + late
-    return {name: round(value, 3) for name, value in sorted(seconds.items())}
+    late = max(0.0, copies - sum(found.values())) + scale * meter.copied["from pageable memory"] / card.pageable
+    found[WAITS] += late
+    return {name: round(value, 4) for name, value in sorted(found.items())}
+
+
+@contextlib.contextmanager
+def _watched(block: torch.nn.Module, meter: Meter) -> Generator[Counter[Work]]:
+    """While it is open, the work of one call of a block; that of the last leaves out what is not used."""
+    forward, found = block.forward, Counter()
+
+    def call(*args: Any, **options: Any) -> Any:
+        before = meter.work.copy()
+        out = forward(*args, **options)
+        found.update(meter.work - before)
+        return out
+
+    block.forward = call
+    try:
+        yield found
+    finally:
+        block.forward = forward
 
 
 @contextlib.contextmanager
@@ -146,11 +177,11 @@ def _kinds(kind: type) -> list[type]:
     return [kind, *(below for one in kind.__subclasses__() for below in _kinds(one))]
 
 
-def _round(nodes: PackNodes, card: Card, key: str, meter: Meter) -> None:
+def _round(nodes: PackNodes, key: str, meter: Meter) -> None:
     """Lets an attention in 8 bits be installed."""
     backend = nodes.module("kernels.attention_backends").BACKENDS[key]
     backend.installed = lambda: True
-    backend.operation.eager = backend.operation._backend = functools.partial(attention_in_8_bits, card, [meter])
+    backend.operation.eager = backend.operation._backend = functools.partial(attention_in_8_bits, [meter])
 
 
 class Step:
@@ -326,6 +357,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card", choices=CARDS)
     parser.add_argument("cases", nargs="+", metavar="case", help="JSON with fields of Case or of Pictures")
+    parser.add_argument("--like", action="append", default=[], choices=CARDS, help="tell its time, too")
     parser.add_argument("--flag", action="append", default=[], help="of ComfyUI, such as disable_async_offload")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
@@ -336,7 +368,7 @@ def main() -> int:
             given = json.loads(text)
             case = Pictures(**given) if "direction" in given else Case(**given)
             try:
-                found = case.run(nodes, card) if isinstance(case, Pictures) else run(nodes, card, case)
+                found = case.run(nodes, card) if isinstance(case, Pictures) else run(nodes, card, case, options.like)
             except Exception as error:
                 failed += 1
                 where = traceback.format_exc(limit=-8)

@@ -47,7 +47,7 @@ class Kernel:
             self.check(given, grid)
             operations = self.operations(given) if self.operations else 0.0
             with self.meter.of(self.name):
-                self.meter.count(self.moved(given), operations, REACHED * self.meter.card.rates.int8)
+                self.meter.count(self.moved(given), operations, "int8", REACHED)
 
         return launch
 

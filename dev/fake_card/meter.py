@@ -4,8 +4,8 @@ import contextlib
 import traceback
 import weakref
 from collections import Counter
-from collections.abc import Generator
-from math import prod
+from collections.abc import Generator, Mapping
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
+
+from pack.skyreels_v3.jobs.rates import REACHED, Rates
 
 from .profiles import Card
 from .refusals import refused
@@ -24,9 +26,10 @@ COMPUTED = 2**24  # numbers of a tensor on the host that are really computed; of
 LAUNCH = 2e-6  # seconds that a kernel takes at least
 WAIT = 50e-6  # seconds that a card idles when the host has waited for it
 LAUNCHES, WAITS = "launches", "waits"
-# What a kernel's time is counted as; others by whether they multiply. A kernel shorter than a launch is one.
+# What a kernel is for; others by whether they multiply.
 PARTS = {"int8_kernel": "products", "attention": "attention"}
 PARTS |= dict.fromkeys(("quantise_kernel", "quantising"), "quantising") | {"unpacking": "unpacking"}
+Work = tuple[str, float, float, str]  # what a kernel is for, its bytes, its operations and at which of the rates
 PRODUCTS = {aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.bmm.default, aten.baddbmm.default}
 EMPTY = {
     aten.empty.memory_format,
@@ -54,9 +57,8 @@ class CardlessMode(FakeTensorMode):
 class Meter(TorchDispatchMode):
     """Counts while it is entered. All counters are by category, of which `of` names the present one.
 
-    live, peak: bytes by place ("cuda", "cpu").  moved: bytes read and written.  seconds: the roofline, by what a
-    kernel is for (PARTS; "products", "between" them) or else what binds it.  launches: kernels.  waits: of the host,
-    by the line of code that caused them.  copied: bytes over the link.
+    live, peak: bytes by place ("cuda", "cpu").  moved: bytes read and written.  launches: kernels.  work: how many of
+    each.  waits: of the host, by the line of code that caused them.  copied: bytes over the link.
     """
 
     def __init__(self, card: Card):
@@ -66,7 +68,7 @@ class Meter(TorchDispatchMode):
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.moved: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.work: Counter[Work] = Counter()
         self.launches: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self.copied: Counter[str] = Counter()
@@ -76,7 +78,7 @@ class Meter(TorchDispatchMode):
 
     def clear(self) -> None:
         """Everything begins at 0 again but for what lives."""
-        for counter in (self.moved, self.seconds, self.launches, self.waits, self.copied):
+        for counter in (self.moved, self.work, self.launches, self.waits, self.copied):
             counter.clear()
         self.peak = Counter(self.live)
 
@@ -88,21 +90,19 @@ class Meter(TorchDispatchMode):
         finally:
             self._categories.pop()
 
-    def count(self, moved: float, operations: float = 0.0, rate: float = 0.0) -> None:
-        """One kernel that moves so many bytes and does so many operations at a rate."""
+    def count(self, moved: float, operations: float = 0.0, rate: str = "half", reached: float = 1.0) -> None:
+        """One kernel that moves so many bytes and does so many operations, at a part of one of Rates."""
         category = self._categories[-1]
         self.moved[category] += int(moved)
         self.launches[category] += 1
-        took = max(moved / self.card.bandwidth, operations / rate if rate else 0.0)
         part = PARTS.get(category, "products" if operations else "between")
-        self.seconds[part if took >= LAUNCH else LAUNCHES] += max(took, LAUNCH)
+        self.work[part, moved, operations / reached, rate] += 1
 
     def wait(self, what: str) -> None:
         """The host waits for the card, because of the innermost line that is neither torch's nor of this folder."""
         frames = [f for f in traceback.extract_stack() if "site-packages" not in f.filename and HERE not in f.filename]
         where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}" if frames else "?"
         self.waits[f"{what} at {where}"] += 1
-        self.seconds[WAITS] += WAIT
 
     def hold(self, tensor: object) -> None:
         """Counts the memory of a tensor until it is freed."""
@@ -204,23 +204,35 @@ class Meter(TorchDispatchMode):
         if size and way != "from pinned memory":
             self.wait(f"copy {way}")
 
-    def _arithmetic(self, func: Any, args: tuple, made: list[FakeTensor]) -> tuple[float, float]:
-        card = self.card
+    def _arithmetic(self, func: Any, args: tuple, made: list[FakeTensor]) -> tuple[float, str, float]:
         if func in PRODUCTS:
             a, b = [t for t in args if isinstance(t, torch.Tensor) and t.dim() >= 2][-2:]
-            return 2.0 * a.numel() * b.shape[-1], self._rate(a.dtype)
+            return 2.0 * a.numel() * b.shape[-1], "half", _reached(a.dtype)
         if func is aten.linear.default:
-            return 2.0 * args[0].numel() * args[1].shape[0], self._rate(args[0].dtype)
-        if func in (aten._int_mm.default, aten._scaled_mm.default):
-            return 2.0 * args[0].numel() * args[1].shape[1], (
-                card.rates.int8 if func is aten._int_mm.default else card.rates.fp8
-            )
+            return 2.0 * args[0].numel() * args[1].shape[0], "half", _reached(args[0].dtype)
+        if func is aten._int_mm.default:
+            return 2.0 * args[0].numel() * args[1].shape[1], "int8", REACHED
+        if func is aten._scaled_mm.default:
+            return 2.0 * args[0].numel() * args[1].shape[1], "fp8", 1.0
         if func is aten.convolution.default:
-            return 2.0 * made[0].numel() * args[1][0].numel(), self._rate(args[1].dtype)
-        return 0.0, 0.0
+            return 2.0 * made[0].numel() * args[1][0].numel(), "half", _reached(args[1].dtype)
+        return 0.0, "half", 1.0
 
-    def _rate(self, dtype: torch.dtype) -> float:
-        return self.card.rates.half if dtype.itemsize == 2 else self.card.rates.half / 8
+
+def _reached(dtype: torch.dtype) -> float:
+    return 1.0 if dtype.itemsize == 2 else 1 / 8
+
+
+def seconds(work: Mapping[Work, float], waits: int, rates: Rates) -> Counter[str]:
+    """What work takes by the roofline, by what it is for ("products", what is "between" them ...) or, where nothing but
+    a launch binds it, as "launches". waits: of the host.
+    """
+    found = Counter({WAITS: waits * WAIT})
+    for (part, moved, operations, rate), count in work.items():
+        speed = getattr(rates, rate)
+        took = max(moved / rates.bandwidth, (operations / speed if speed else inf) if operations else 0.0)
+        found[part if took >= LAUNCH else LAUNCHES] += count * max(took, LAUNCH)
+    return found
 
 
 def size_of(tensor: torch.Tensor) -> int:

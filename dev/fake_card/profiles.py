@@ -14,14 +14,13 @@ GIB = 2**30
 class Card:
     """A graphics card.
 
-    memory: bytes.  processors: that torch tells.  bandwidth, link, pageable: bytes a second of its memory, and from
-    pinned and other memory of the host.  kind: "nvidia", "amd" or "apple", whose memory is the host's.
+    memory: bytes.  processors: that torch tells.  link, pageable: bytes a second from pinned and other memory of the
+    host.  kind: "nvidia", "amd" or "apple", whose memory is the host's.
     """
 
     name: str
     memory: int
     processors: int
-    bandwidth: float
     rates: Rates
     capability: tuple[int, int] = (0, 0)
     kind: str = "nvidia"
@@ -60,9 +59,9 @@ def _windows(card: Card) -> Card:
 
 def _nvidia(name: str, gib: float, processors: int, gb_s: float, capability: tuple[int, int], link: float = 25e9):
     name = f"NVIDIA {name}"
-    computed = rates(name, capability, processors)
+    computed = rates(name, capability, processors, gb_s * 1e9)
     assert computed is not None, capability
-    return Card(name, int(gib * GIB), processors, gb_s * 1e9, computed, capability, link=link)
+    return Card(name, int(gib * GIB), processors, computed, capability, link=link)
 
 
 CARDS = {
@@ -79,11 +78,10 @@ CARDS = {
         "AMD Radeon RX 7900 XTX",
         24 * GIB,
         48,
-        960e9,
         Rates(123e12, 123e12, 0.0, 48e12, 0.0, 960e9),
         kind="amd",
         arch="gfx1100",
     ),
-    "M3 Max": Card("Apple M3 Max", 64 * GIB, 40, 400e9, Rates(28e12, 0.0, 0.0, 14e12, 0.0, 400e9), kind="apple"),
+    "M3 Max": Card("Apple M3 Max", 64 * GIB, 40, Rates(28e12, 0.0, 0.0, 14e12, 0.0, 400e9), kind="apple"),
 }
 CARDS |= {f"{name} on Windows": _windows(CARDS[name]) for name in ("4060", "4090", "5090")}

@@ -22,6 +22,7 @@ from .profiles import Card
 GUARDS, META = {"cuda": 1, "mps": 13}, 14
 # The newest of each, which hide no fault behind a way around an old one.
 CUDA_VERSION, CUDNN_VERSION, HIP_VERSION, MACOS = "13.0", 91700, "6.4", "15.5"
+BUS = 256  # bits
 _meters: list[Meter] = []
 
 
@@ -132,6 +133,8 @@ def _cuda(card: Card) -> dict[str, Any]:
         minor=card.capability[1],
         total_memory=card.memory,
         multi_processor_count=card.processors,
+        memory_bus_width=BUS,
+        memory_clock_rate=round(card.rates.bandwidth * 8 / BUS / 2e3),
         warp_size=32,
         gcnArchName=card.arch,
     )

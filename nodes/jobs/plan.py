@@ -14,7 +14,7 @@ from ...skyreels_v3.vae.memory import Direction
 from .. import versions
 from ..encoders.vae import TiledVae, check_vae
 from ..inputs.size import side_inputs
-from ..network.forecast import expected
+from ..network.forecast import expected, modelled
 from ..network.sizes import machine_for, network_of, sharing_of
 
 
@@ -33,14 +33,22 @@ def beside_the_model(size: Size, vae, clip) -> list[str]:
 
 
 def time_needed(patcher, size: Size, job: Job) -> list[str]:
-    """How long the sampling takes by what this machine measured before; nothing where it measured nothing like it."""
-    tokens = size.tokens // size.batch
-    known = expected(patcher, tokens, size.batch)
-    if known is None:
+    """How long the sampling takes by what this machine measured before, else by what its card can do; and what would
+    shorten it. Nothing where neither is known.
+    """
+    tokens, steps = size.tokens // size.batch, RECIPES[job].steps
+    known, model = expected(patcher, tokens, size.batch), modelled(patcher, tokens, size.batch)
+    if known is not None:
+        how = f"{'measured' if known.tokens == tokens else 'by what was measured'} here at {known.tokens:,} tokens"
+        took = steps * known.seconds
+    elif model is not None:
+        how = "modelled; " + ("such a card was measured" if model.corrected else "no such card was measured yet")
+        took = steps * model.seconds
+    else:
         return []
-    steps = RECIPES[job].steps
-    how = "measured" if known.tokens == tokens else "by what was measured"
-    return [f"about {duration(steps * known.seconds)} for {steps} steps, {how} here at {known.tokens:,} tokens"]
+    lines = [f"about {duration(took)} for {steps} steps, {how}"]
+    faster = () if model is None else model.faster
+    return lines + [f"{words} about {duration(share * took)}, modelled" for words, share in faster]
 
 
 def sharing(patcher, size: Size, job: Job) -> list[str]:

@@ -1,16 +1,27 @@
-"""How long forwards take on this machine: measured in every sampling, told before the next."""
+"""How long forwards take on this machine: measured in every sampling, told before the next; before that, modelled."""
 
+import importlib.util
 import statistics
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfy.ldm.modules.attention
 import comfy.model_management
 import folder_paths
+import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...kernels import dispatch
+from ...kernels.attention_backends import INT8, SAGE
 from ...skyreels_v3.jobs.forecast import Estimate, Measurement, Record, Setting, estimate, network_name
+from ...skyreels_v3.jobs.modelled import Way, corrections, seconds
+from ...skyreels_v3.jobs.rates import Rates, rates
+from ..weights.layers import Packed
+from .attention import choose
 from .sizes import cards_of, network_of
+
+WORTH = 0.9  # of the time: what would leave more than that is not told
 
 
 def record() -> Record:
@@ -39,6 +50,76 @@ def expected(patcher, tokens: int, batch: int = 1, cards: int | None = None) -> 
     cards: another number than those that share its forwards.
     """
     return estimate(record().runs(), setting_of(patcher, cards), network_of(patcher).params, tokens, batch)
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """The time of a forward by what a card can do. corrected: whether such a card was measured with the pack.
+
+    faster: what would shorten it, in words for artists, and the part of the time that would be left.
+    """
+
+    seconds: float
+    corrected: bool
+    faster: tuple[tuple[str, float], ...]
+
+
+def modelled(patcher, tokens: int, batch: int = 1) -> Modelled | None:
+    """The time of a forward of a MODEL, None for a device of which nothing is known and for several cards.
+
+    tokens: of one video.
+    """
+    device, network = patcher.load_device, network_of(patcher)
+    if device.type != "cuda" or torch.version.hip is not None or cards_of(patcher) > 1:
+        return None
+    card = torch.cuda.get_device_properties(device)
+    # Newer torch tells the clock, in kHz, of memory that moves twice in it.
+    bandwidth = 2e3 * getattr(card, "memory_clock_rate", 0) * getattr(card, "memory_bus_width", 0) / 8
+    speed = rates(card.name, (card.major, card.minor), card.multi_processor_count, bandwidth)
+    if speed is None:
+        return None
+    way = way_of(patcher)
+
+    def needed(way: Way) -> float:
+        return seconds(network.params, tokens, way, speed, batch)
+
+    now = needed(way)
+    shares = [(words, needed(other) / now) for words, other in _faster_ways(way, device, speed)]
+    worth = tuple((words, share) for words, share in shares if share < WORTH)
+    return Modelled(now * corrections().get(card.name, 1.0), card.name in corrections(), worth)
+
+
+def has_kernels() -> bool:
+    """Whether there is what the pack's own kernels need."""
+    return dispatch.MODE != "eager" and importlib.util.find_spec("triton") is not None
+
+
+def way_of(patcher) -> Way:
+    """How the forward of a MODEL runs on its card."""
+    device, network = patcher.load_device, patcher.model.diffusion_model
+    packed = [layer for layer in network.modules() if isinstance(layer, Packed)]
+    taken = [None if one.exact else one.format.quantised_input(device, one.part_names) for one in packed]
+    kinds = [how.kind for how in taken if how is not None]
+    options = patcher.model_options["transformer_options"]
+    products = kinds[0] if 2 * len(kinds) > len(taken) else "half"
+    turing = torch.cuda.get_device_capability(device) == (7, 5)  # for which Triton compiles no products of int8
+    return Way(
+        products=products,
+        unpacks=2 * len(kinds) < len(taken),
+        fused=has_kernels() and not (turing and products == "int8"),
+        exact=choose(network.attention, device, options).exact,
+    )
+
+
+def _faster_ways(way: Way, device: torch.device, speed: Rates) -> list[tuple[str, Way]]:
+    """(what would have to be done, the way that it would then run) of what is exact or costs little exactness."""
+    found = []
+    if not has_kernels():
+        found.append(("with the package triton (on Windows triton-windows)", replace(way, fused=True)))
+    rounding = next((one for one in (INT8, SAGE) if one.runs_on(device) and one.installed()), None)
+    if way.exact and rounding is not None and speed.attention8:
+        found.append((f"with the attention {rounding.key}, a little different,", replace(way, exact=False)))
+    return found
 
 
 def ahead(forwards: Iterable[tuple[ModelPatcher, int, int]]) -> list[float] | None:

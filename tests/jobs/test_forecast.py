@@ -168,3 +168,19 @@ def test_plan_tells_the_time_once_a_sampling_was_measured(pack_nodes, model):
     model.model.diffusion_model.forwards = [forward(96, 1, 5.0)]
     pace.remember(model)
     assert pace.record().runs() == [measured]
+
+
+def test_plan_tells_a_modelled_time_until_one_is_measured(pack_nodes, model, monkeypatch):
+    pace, plan = pack_nodes.module("nodes.network.forecast"), pack_nodes.ready("SkyReelsPlan")
+    assert pace.modelled(model, 96) is None  # a processor
+    pace.record().path.unlink(missing_ok=True)
+    faster = (("with the attention int8, a little different,", 0.5),)
+    for corrected, how in (
+        (False, "modelled; no such card was measured yet"),
+        (True, "modelled; such a card was measured"),
+    ):
+        known = pace.Modelled(45.0, corrected, faster)
+        monkeypatch.setattr(pack_nodes.module("nodes.jobs.plan"), "modelled", lambda *_, known=known: known)
+        lines = plan.execute(model, 64, 64, 5).result[1].splitlines()
+        assert f"about 6 min for 8 steps, modelled; {how}" in lines
+        assert "with the attention int8, a little different, about 3 min, modelled" in lines
