@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from pack.benchmarks.card.bench import Bench, Row, relative
 from pack.benchmarks.forward import block, forward
 from pack.benchmarks.harness import measure, peers
+from pack.skyreels_v3.jobs.modelled import Way, seconds
+from pack.skyreels_v3.jobs.rates import rates
 from pack.skyreels_v3.model import memory
 from pack.skyreels_v3.model.params import TransformerParams
 
@@ -19,6 +24,13 @@ PRECISIONS = {
     "fp8, products in 8 bits": ("fp8", False),
     "fp8, products in 16 bits": ("fp8", True),
     "nf4": ("nf4", False),
+}
+WAYS = {
+    "16 bits": Way(),
+    "int8": Way("int8"),
+    "fp8, products in 8 bits": Way("fp8"),
+    "fp8, products in 16 bits": Way(unpacks=True),
+    "nf4": Way(unpacks=True),
 }
 
 
@@ -56,3 +68,23 @@ def blocks(bench: Bench) -> Iterator[Row]:
             }
 
         yield bench.tried(what, measured)
+
+
+def slower_than_modelled(found: Mapping[str, Any]) -> float | None:
+    """By which factor a card's blocks took longer than Plan models them; None where no rows of it tell.
+
+    found: what card.json holds.
+    """
+    on = {row["what"]: row["value"] for row in found["sections"].get("machine", {}).get("rows", [])}
+    kind, name = str(on.get("kind", "")), found["identity"]["card"]
+    capability = (int(kind[3:-1]), int(kind[-1])) if kind.startswith("sm_") else (0, 0)
+    speed = rates(name, capability, int(on.get("processors", 0)))
+    if speed is None:
+        return None
+    factors = []
+    for row in found["sections"].get("blocks", {}).get("rows", []):
+        way = replace(WAYS[row["precision"]], fused=found["identity"]["triton"] != "none")
+        if "ms" in row and (speed.fp8 or way.products != "fp8"):
+            tokens = int(row["tokens"].replace(",", ""))
+            factors.append(row["ms"] / 1e3 / seconds(TransformerParams(num_layers=1), tokens, way, speed))
+    return round(statistics.median(factors), 3) if factors else None

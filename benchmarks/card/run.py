@@ -32,6 +32,7 @@ from pack.benchmarks.card.sections import COMPARISONS, IDENTITY, MACHINE, SECTIO
 from pack.benchmarks.harness.measure import ROOT
 
 MEASURED = ROOT / "build" / "card"
+FACTORS = ROOT / "skyreels_v3" / "jobs" / "measured_cards.json"  # see skyreels_v3/jobs/modelled.py
 LATE = 30  # seconds after a section's time at which it is ended
 NAMES = [one.name for one in (*SECTIONS, *COMPARISONS)]
 
@@ -169,8 +170,9 @@ def compare(measured: Measured, wanted: list[str], until: float, room: float, dr
         measured.write()
 
 
-def add(file: Path, results: Path = benchmarks.RESULTS) -> list[Path]:
-    """Keeps a file that was sent: in results/cards, and its benchmarks where none of a card is there yet.
+def add(file: Path, results: Path = benchmarks.RESULTS, factors: Path = FACTORS) -> list[Path]:
+    """Keeps a file that was sent: in results/cards, and its benchmarks where none of a card is there yet. From then on
+    the time that Plan tells on such a card, before it has made a step there, is corrected by it: in `factors`.
 
     Returns what was written. Raises SystemExit for one of a dry run.
     """
@@ -186,6 +188,13 @@ def add(file: Path, results: Path = benchmarks.RESULTS) -> list[Path]:
         target = results / benchmarks.file_of(one.name, card=True)
         if record and not target.is_file():
             written[target] = json.dumps(record, indent=2) + "\n"
+    from pack.benchmarks.card.blocks import slower_than_modelled  # late: imports torch
+
+    factor = slower_than_modelled(found)
+    if factor is not None:
+        known = json.loads(factors.read_text(encoding="utf-8")) if factors.is_file() else {}
+        known[found["identity"]["card"]] = factor
+        written[factors] = json.dumps(known, indent=1, sort_keys=True) + "\n"
     for path, text in written.items():
         path.write_text(text, encoding="utf-8")
     return list(written)

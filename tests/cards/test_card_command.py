@@ -10,6 +10,9 @@ import pytest
 
 from pack.benchmarks.card import run
 from pack.kernels.dispatch import Operation
+from pack.skyreels_v3.jobs.modelled import Way, seconds
+from pack.skyreels_v3.jobs.rates import rates
+from pack.skyreels_v3.model.params import TransformerParams
 
 SCRIPT = Path(run.__file__)
 KERNELS = SCRIPT.parents[2] / "kernels"
@@ -85,19 +88,39 @@ def test_a_file_that_was_sent_is_kept(tmp_path):
     record["versions"] = {"python": "3", "torch": "2", "comfyui": "none", "pack": "abc"}
     found = {"identity": IDENTITY, "dry": False, "date": "2026-11-29", "seconds": 1.0}
     found["sections"] = {"kernels": {"failed": None, "record": record}}
-    sent, results = tmp_path / "card.json", tmp_path / "results"
+    sent, results, factors = tmp_path / "card.json", tmp_path / "results", tmp_path / "factors.json"
     sent.write_text(json.dumps(found), encoding="utf-8")
-    assert {file.name for file in run.add(sent, results)} == {
+    assert {file.name for file in run.add(sent, results, factors)} == {
         "NVIDIA-X-2.9.0-abc.json",
         "NVIDIA-X-2.9.0-abc.md",
         "kernels-cuda.json",
     }
     other = {**found, "identity": {**IDENTITY, "card": "NVIDIA Y"}}
     sent.write_text(json.dumps(other), encoding="utf-8")
-    assert "kernels-cuda.json" not in {file.name for file in run.add(sent, results)}
+    assert "kernels-cuda.json" not in {file.name for file in run.add(sent, results, factors)}
     sent.write_text(json.dumps(found | {"dry": True}), encoding="utf-8")
     with pytest.raises(SystemExit, match="dry run"):
-        run.add(sent, results)
+        run.add(sent, results, factors)
+
+
+def test_a_card_that_was_sent_corrects_what_plan_tells_of_such_cards(tmp_path):
+    speed = rates("NVIDIA GeForce RTX 4090", (8, 9), 128)
+    one = TransformerParams(num_layers=1)
+    rows = [
+        {"tokens": "32,760", "precision": "16 bits", "ms": 1250 * seconds(one, 32_760, Way(), speed)},
+        {"tokens": "75,600", "precision": "int8", "ms": 1250 * seconds(one, 75_600, Way("int8"), speed)},
+        {"tokens": "126,000", "precision": "nf4", "failed": "no room"},
+    ]
+    machine = [{"what": "kind", "value": "sm_89"}, {"what": "processors", "value": "128"}]
+    found = {"identity": {**IDENTITY, "card": "NVIDIA GeForce RTX 4090"}, "dry": False}
+    found |= {"date": "2026-11-29", "seconds": 1.0}
+    found["sections"] = {"blocks": {"failed": None, "rows": rows}, "machine": {"failed": None, "rows": machine}}
+    sent, factors = tmp_path / "card.json", tmp_path / "factors.json"
+    factors.write_text('{"NVIDIA Y": 0.9}', encoding="utf-8")
+    sent.write_text(json.dumps(found), encoding="utf-8")
+    assert factors in run.add(sent, tmp_path, factors)
+    told = json.loads(factors.read_text(encoding="utf-8"))
+    assert told == {"NVIDIA Y": 0.9, "NVIDIA GeForce RTX 4090": 1.25}
 
 
 def on_a_pretended_card(folder: Path, *options: str) -> dict:
