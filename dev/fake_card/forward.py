@@ -270,7 +270,7 @@ def build(nodes: PackNodes, case: Case, device: torch.device):
             weights.formats[layer] = format
             parts = parts_of(nodes, format, case.precision, shape)
             weights.tensors.update({f"{layer}.{part}": tensor for part, tensor in parts.items()})
-    loading.fill(model.diffusion_model, weights, device)
+    loading.fill(model.diffusion_model, weights, device, nodes.module("nodes.weights.layers").Packed)
     patcher = nodes.module("nodes.network.patcher").patcher_class(True, device)(
         model, load_device=device, offload_device=management.unet_offload_device()
     )
