@@ -13,7 +13,7 @@ FLOAT32 = 4
 TIME_ROWS = 6  # of its projection, each as wide as the model: what modulates the blocks
 BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
 PROMPT, SPEECH = 8 * 2**20, 20 * 2**20  # bytes of the prompt, and of image and speech, on their way through a forward
-SHARED_STREAMS, SHARED_GROUPS = 5.5, 7.0  # see _shared_bytes
+SHARED_STREAMS, SHARED_GROUPS = 5.5, 8.0  # see _shared_bytes
 CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
