@@ -118,7 +118,7 @@ def measured(quick: bool) -> dict:
         raise SystemExit("Only Linux tells what is read and what memory is set aside.")
     cases = [(model, form, "auto") for form in FORMS for model in NAMES]
     loads = []
-    for model, form, precision in [*cases[: 3 if quick else None], PACKED]:
+    for model, form, precision in [*(cases[: -len(NAMES) : len(NAMES)] if quick else cases), PACKED]:
         with tempfile.TemporaryDirectory(prefix="skyreels-bench-") as folder:
             path = write(Path(folder), model, form, quick)
             found = in_a_process("--load", path, precision) | in_a_process("--inspect", path)

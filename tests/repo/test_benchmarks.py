@@ -53,7 +53,7 @@ def test_what_loads_files_of_any_size_runs_in_tiny_ones(tmp_path):
     done = harness("--only", "real_sizes", "--only", "film_memory", "--results", tmp_path)
     assert done.returncode == 0, done.stderr
     loads = json.loads((tmp_path / "real_sizes.json").read_text(encoding="utf-8"))["results"]["loads"]
-    assert [one["precision"] for one in loads] == ["auto", "auto", "auto", "int8"]
+    assert [one["precision"] for one in loads] == ["auto", "auto", "int8"]
     assert not any(one["problems"] for one in loads) and max(one["private_gb"] for one in loads) < 0.1
     film = json.loads((tmp_path / "film_memory.json").read_text(encoding="utf-8"))["results"]
     for form in film.values():
