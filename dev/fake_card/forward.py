@@ -96,9 +96,7 @@ def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> d
         cached = meter.live[card.device] - before
         scale = LAYERS / case.layers
         work = meter.work + Counter({each: count * (LAYERS - case.layers) for each, count in block.items()})
-        forecast = nodes.module("nodes.network.forecast")
-        forecast.has_kernels = lambda: case.triton and card.has_triton
-        told = forecast.modelled(step.patcher, step.tokens // case.batch, case.batch)
+        told = nodes.module("nodes.network.forecast").modelled(step.patcher, step.tokens // case.batch, case.batch)
         found = {
             "card": card.name,
             **dataclasses.asdict(case),

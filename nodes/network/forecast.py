@@ -1,6 +1,5 @@
 """How long forwards take on this machine: measured in every sampling, told before the next; before that, modelled."""
 
-import importlib.util
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...kernels import dispatch
+from ... import kernels
 from ...kernels.attention_backends import INT8, SAGE
 from ...skyreels_v3.jobs.forecast import Estimate, Measurement, Record, Setting, estimate, network_name
 from ...skyreels_v3.jobs.modelled import Way, corrections, seconds
@@ -89,11 +88,6 @@ def modelled(patcher, tokens: int, batch: int = 1) -> Modelled | None:
     return Modelled(now * corrections().get(card.name, 1.0), card.name in corrections(), worth)
 
 
-def has_kernels() -> bool:
-    """Whether there is what the pack's own kernels need."""
-    return dispatch.MODE != "eager" and importlib.util.find_spec("triton") is not None
-
-
 def way_of(patcher) -> Way:
     """How the forward of a MODEL runs on its card."""
     device, network = patcher.load_device, patcher.model.diffusion_model
@@ -102,11 +96,11 @@ def way_of(patcher) -> Way:
     kinds = [how.kind for how in taken if how is not None]
     options = patcher.model_options["transformer_options"]
     products = kinds[0] if 2 * len(kinds) > len(taken) else "half"
-    turing = torch.cuda.get_device_capability(device) == (7, 5)  # for which Triton compiles no products of int8
+    fused = kernels.norm_modulate.has_backend(device)
     return Way(
         products=products,
         unpacks=2 * len(kinds) < len(taken),
-        fused=has_kernels() and not (turing and products == "int8"),
+        fused=fused and (products != "int8" or kernels.int8_linear.has_backend(device)),
         exact=choose(network.attention, device, options).exact,
     )
 
@@ -114,7 +108,7 @@ def way_of(patcher) -> Way:
 def _faster_ways(way: Way, device: torch.device, speed: Rates) -> list[tuple[str, Way]]:
     """(what would have to be done, the way that it would then run) of what is exact or costs little exactness."""
     found = []
-    if not has_kernels():
+    if not kernels.norm_modulate.has_backend(device):
         found.append(("with the package triton (on Windows triton-windows)", replace(way, fused=True)))
     rounding = next((one for one in (INT8, SAGE) if one.runs_on(device) and one.installed()), None)
     if way.exact and rounding is not None and speed.attention8:

@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "dev" / "fake_card" / "forward.py
 WAITS = {"network.py": 1}  # whether the result is finite, and was made of the prompt whose keys are cached
 # (case, launches of a step at most)
 CORNERS: list[tuple[dict, int]] = [
-    ({"precision": "int8", "size": "720p121"}, 17_000),
+    ({"precision": "int8", "size": "720p121"}, 19_000),
     ({"precision": "int8", "job": "extension", "lora": 32}, 11_800),
     ({"precision": "bf16", "resident": 0.0}, 7_500),
     ({"precision": "nf4", "job": "avatar"}, 36_000),
