@@ -61,7 +61,7 @@ class PackNodes(dict):
 
     def ready(self, node_id: str, **hidden) -> type:
         """A node as ComfyUI hands it to a run, with its hidden inputs (prompt ...); call its `execute`."""
-        hidden = {"unique_id": "1", **hidden}
+        hidden = {name.upper(): value for name, value in {"unique_id": "1", **hidden}.items()}
         # Two names: 0.3.75 and newer releases.
         return self[node_id].PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
 
