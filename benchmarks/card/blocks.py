@@ -49,7 +49,8 @@ def blocks(bench: Bench) -> Iterator[Row]:
             if kind:
                 block.pack(network, kind, plain)
         what: Row = {"tokens": tokens, "precision": precision}
-        planned = memory.forward_bytes(params, int(tokens.replace(",", "")), 2)
+        copies = network.copies(bench.device, bench.dtype)
+        planned = memory.forward_bytes(params, int(tokens.replace(",", "")), 2, copies=copies)
         if 1.1 * planned + weights > bench.room():
             yield {**what, "failed": f"needs {(planned + weights) / 2**30:.1f} GiB of the card"}
             continue

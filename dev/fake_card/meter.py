@@ -80,6 +80,10 @@ class Meter(TorchDispatchMode):
         """Everything begins at 0 again but for what lives."""
         for counter in (self.moved, self.work, self.launches, self.waits, self.copied):
             counter.clear()
+        self.forget_peak()
+
+    def forget_peak(self) -> None:
+        """The most memory is what lives now."""
         self.peak = Counter(self.live)
 
     @contextlib.contextmanager

@@ -155,7 +155,7 @@ def _cuda(card: Card) -> dict[str, Any]:
         "memory_allocated": lambda *_: _used(card),
         "memory_reserved": lambda *_: _used(card),
         "max_memory_allocated": lambda *_: max((meter.peak[card.device] for meter in _meters), default=0),
-        "reset_peak_memory_stats": lambda *_: None,
+        "reset_peak_memory_stats": lambda *_: [meter.forget_peak() for meter in _meters],
         "synchronize": lambda *_: _wait("device"),
         "empty_cache": lambda: None,
         "ipc_collect": lambda: None,
