@@ -18,7 +18,7 @@ from ...skyreels_v3.jobs.modelled import Way, corrections, seconds
 from ...skyreels_v3.jobs.rates import Rates, rates
 from ..weights.layers import Packed
 from .attention import choose
-from .sizes import cards_of, network_of
+from .sizes import cards_of, network_of, sharing_of
 
 WORTH = 0.9  # of the time: what would leave more than that is not told
 
@@ -69,7 +69,7 @@ def modelled(patcher, tokens: int, batch: int = 1) -> Modelled | None:
     tokens: of one video.
     """
     device, network = patcher.load_device, network_of(patcher)
-    if device.type != "cuda" or torch.version.hip is not None or cards_of(patcher) > 1:
+    if device.type != "cuda" or torch.version.hip is not None or sharing_of(patcher) is not None:
         return None
     card = torch.cuda.get_device_properties(device)
     # Newer torch tells the clock, in kHz, of memory that moves twice in it.
