@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -48,6 +48,17 @@ PRECISIONS = [precision.value for precision in Precision]
 PRODUCTS = [products.value for products in Products]
 PLAIN_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 DTYPES_OF_FLAGS = {"--fp32-unet": torch.float32, "--bf16-unet": torch.bfloat16, "--fp16-unet": torch.float16}
+
+
+class Arguments(NamedTuple):
+    """What `load_patcher` was called with, as ComfyUI keeps it beside a model."""
+
+    path: str
+    job: str
+    precision: str
+    attention: str
+    products: str
+    gpus: int
 
 
 def load_patcher(
@@ -109,7 +120,7 @@ def load_patcher(
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, begin_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, end_sampling)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, remember)
-    patcher.cached_patcher_init = (load_patcher, (path, job, precision, attention, products, gpus))
+    patcher.cached_patcher_init = (load_patcher, Arguments(path, job, precision, attention, products, gpus))
     return patcher
 
 

@@ -32,7 +32,7 @@ COPIES = 6  # of a weight in float32 that packing it on a graphics card may take
 
 def checkpoint_of(model) -> Checkpoint:
     """The checkpoint behind a MODEL. Raises InputError if another one lies there by now."""
-    path = Path(model.cached_patcher_init[1][0])
+    path = Path(model.cached_patcher_init[1].path)
     checkpoint = open_checkpoint(path, model.model.job)
     if checkpoint.params != model.model.params:
         raise InputError(f"{path.name} is not the file any more that was loaded: load the model again.")
@@ -42,7 +42,7 @@ def checkpoint_of(model) -> Checkpoint:
 def chosen_precision(choice: str, model, checkpoint: Checkpoint) -> tuple[Precision, torch.dtype]:
     """(what the weights will be stored in, dtype of those that stay plain numbers)."""
     if choice == AS_LOADED:
-        precision, _ = resolve(Precision(model.cached_patcher_init[1][2]), checkpoint, model.load_device)
+        precision, _ = resolve(Precision(model.cached_patcher_init[1].precision), checkpoint, model.load_device)
         return precision, model.model.get_dtype()
     precision, own = Precision(choice), DTYPES[checkpoint.plain_dtype]
     return precision, PLAIN_DTYPES.get(precision, own if own in PLAIN_DTYPES.values() else torch.bfloat16)

@@ -103,8 +103,8 @@ def model_stamps(models: Iterable, by_time: bool = False) -> list[tuple]:
     """
     stamps = []
     for model in models:
-        stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1][0])), by_time)
-        products = model.cached_patcher_init[1][4]
+        stamps += file_stamps(checkpoint_files(Path(model.cached_patcher_init[1].path)), by_time)
+        products = model.cached_patcher_init[1].products
         if products != Products.AUTO.value:
             stamps.append(("products", products))
         stamps += [file.key if by_time else file.content_key for lora in attached(model) for file in lora.files]

@@ -175,8 +175,8 @@ def of_file(model, path: Path):
     path.touch()
     os.utime(path, (10**9, 10**9))
     model = model.clone()
-    load, (_, *options) = model.cached_patcher_init
-    model.cached_patcher_init = (load, (str(path), *options))
+    load, arguments = model.cached_patcher_init
+    model.cached_patcher_init = (load, arguments._replace(path=str(path)))
     return model
 
 
