@@ -36,7 +36,7 @@ VAE = [
 OTHERS: dict[str, list[tuple[dict, int | None]]] = {
     "2080Ti": [({"precision": "fp16"}, 7_000), ({"precision": "int8", "job": "avatar"}, None)],
     "3090": [({"precision": "int8", "size": "720p81"}, None), ({"precision": "nf4", "lora": 16}, None)],
-    "4060": [({"precision": "int8", "resident": 0.0}, None), ({"precision": "fp8", "job": "avatar"}, None)],
+    "4060": [({"precision": "fp8", "job": "avatar"}, None)],
     "4060 on Windows": [
         ({"precision": "int8"}, 144_000),
         ({"precision": "nf4", "job": "avatar"}, 76_000),
