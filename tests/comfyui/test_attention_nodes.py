@@ -296,9 +296,9 @@ def test_a_changed_choice_loads_again(pack_nodes, comfyui, file):
     (comfyui.base / "models" / "diffusion_models").mkdir(exist_ok=True)
     comfyui.folder_paths.add_model_folder_path("diffusion_models", str(file.parent))
     comfyui.folder_paths.filename_list_cache.clear()
-    choices = [{}, {"attention": "sage"}, {"products": "exact"}]
+    choices = [{}, {"attention": "sage"}, {"products": "exact"}, {"gpus": 2}]
     prints = [node.fingerprint_inputs(model=file.name, job="auto", **chosen) for chosen in choices]
     assert all(prints[0] != changed for changed in prints[1:])
-    said = {"precision": "auto", "attention": "auto", "products": "auto"}
+    said = {"precision": "auto", "attention": "auto", "products": "auto", "gpus": 1}
     assert prints[0] == node.fingerprint_inputs(model=file.name, job="auto", **said)
     assert list(node.INPUT_TYPES()["optional"]) == list(said)

@@ -206,6 +206,7 @@ def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     panel_says(page, "2 shots, 5 s · 2 loads of a model")
     page.tab.evaluate(CARDS, [FILM, right])
     panel_says(page, "1 scene · 2 s", "2 cut · 2 s")
+    page.fit_view()  # the node has grown by its cards
     picture(page, "film-cards")
     panel = page.tab.locator(".skyreels-script:visible")
     panel.get_by_title("Lock line 1").click()
