@@ -205,7 +205,14 @@ def test_a_patch_that_the_model_has_no_place_for_is_refused(patcher, conditionin
         sample(model, conditioning(), conditioning())
 
 
-@pytest.mark.parametrize(("scope", "precision"), [("blocks", "auto"), ("blocks", "int8"), ("whole", "int8")])
+@pytest.mark.parametrize(
+    ("scope", "precision"),
+    [
+        ("blocks", "auto"),
+        ("blocks", "int8"),
+        pytest.param("whole", "int8", marks=pytest.mark.workshop),
+    ],
+)
 def test_torch_compile_gives_the_same_video(pack_nodes, comfyui, conditioning, tmp_path, scope, precision):
     """Each block alone is what KJNodes' compile nodes take by default, the whole what ComfyUI's takes (in float it is
     tested with a LoRA in test_lora_nodes). A LoRA lies beside one of the two blocks.

@@ -44,13 +44,8 @@ TAKES = [
     *("34972fa798bf004e6b2e141ca0b49768", "cd5909c3a5d8d0332e6efd48ddd01922"),
     *("ce551f71d2aabe1280ce3c0741b69d61", "dca71fb6dbee0d020ae0900d93b357d7"),
 ]
-KEPT = {
-    "shots-1922afd455d151aa15a38069b08a731b": sorted(
-        [f"take-{key}" for key in TAKES]
-        + [f"window-{key}-000" for key in TAKES]
-        + ["video-df3b15392b0f49ad969384197633d2fd"]
-    )
-}
+KEPT_PARTS = [*(f"{kind}-{key}{end}" for key in TAKES for kind, end in (("take", ""), ("window", "-000")))]
+KEPT = {"shots-1922afd455d151aa15a38069b08a731b": sorted([*KEPT_PARTS, "video-df3b15392b0f49ad969384197633d2fd"])}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +177,7 @@ def test_a_story_becomes_one_film(film, forwards):
 
 def test_footage_gone_on_from_is_as_extend_video_makes_it(film, pack_nodes, models):
     script = "continue 5.5s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.3s: She smiles."
-    given = {"source": picture(30), "colour_anchor": 0.5}
+    given = {"source": picture(30), "colour_anchor": 0.5, "width": 64, "height": 32}
     path, last, _ = film(script, **given)
     extended = pack_nodes.ready("SkyReelsExtendVideo", prompt=None)
     others = {name: models[name] for name in ("clip", "vae", "model", "shot_model")}
@@ -326,6 +321,7 @@ class Killed(BaseException):
     """Nothing is done any more after this, as after kill -9."""
 
 
+@pytest.mark.workshop
 def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyui, tmp_path, pack_nodes, monkeypatch):
     whole = decoded(film(STORY)[0])[0]
     made = len(forwards)

@@ -176,8 +176,8 @@ def test_plan_tells_a_modelled_time_until_one_is_measured(pack_nodes, model, mon
     pace.record().path.unlink(missing_ok=True)
     faster = (("with the attention int8, a little different,", 0.5),)
     for corrected, how in (
-        (False, "modelled; no such card was measured yet"),
-        (True, "modelled; such a card was measured"),
+        (False, "no such card was measured yet"),
+        (True, "such a card was measured"),
     ):
         known = pace.Modelled(45.0, corrected, faster)
         monkeypatch.setattr(pack_nodes.module("nodes.jobs.plan"), "modelled", lambda *_, known=known: known)
