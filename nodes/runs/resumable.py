@@ -29,7 +29,7 @@ LAYOUT = 1  # of a run's folder; another number makes every kept run anew
 
 
 class Planned(Protocol):
-    """A window in the plan: one run of the sampler."""
+    """A window in the plan: one sampling."""
 
     @property
     def new_frames(self) -> int:

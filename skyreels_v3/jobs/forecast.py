@@ -102,7 +102,7 @@ def estimate(
 
 
 class Record:
-    """The file of past runs. A missing, damaged or locked one costs the memory of them, never a job."""
+    """The file of past runs. A missing, damaged or locked one costs the memory of them, never a run."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -149,7 +149,7 @@ def _run(entry) -> Measurement | None:
 
 
 class TimeLeft:
-    """How long a job of many windows will still take.
+    """How long a run of many windows will still take.
 
     ahead: seconds of each by what was measured before; without it, nothing is known until the first is done, and all
     count alike.

@@ -26,7 +26,7 @@ Write = Callable[[torch.Tensor], object]  # takes finished frames, uint8 [n, H, 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one run of the sampler is given besides its noise.
+    """What a pass is given besides its noise.
 
     condition: mask and image channels [1, 20, T, h, w].  tokens: of the CLIP image.  speech: [people, window frames,
     around, layers, width].  pin: to be applied before the first step and after every step, see `pinned_euler`; None
@@ -42,7 +42,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Tools:
-    """The encoders, the decoder and the sampler of a job; latents are in model space, pixels in [-1, 1].
+    """The encoders, the decoder and the sampler of a run; latents are in model space, pixels in [-1, 1].
 
     encode: pixels [1, 3, 4n + 1, H, W] -> latents [1, 16, n + 1, h, w].
     decode: the way back, in pieces [1, 3, f, H, W] one after another, on any device.
@@ -70,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Portrait:
-    """pixels: [1, 3, 1, H, W] float32 in [-1, 1] at the job's size.  tokens: of its CLIP image."""
+    """pixels: [1, 3, 1, H, W] float32 in [-1, 1] at the run's size.  tokens: of its CLIP image."""
 
     pixels: torch.Tensor
     tokens: torch.Tensor
@@ -87,7 +87,7 @@ class Start:
     """What a window needs of all that came before, in the form in which it can wait on disk.
 
     motion: the last frames [1, 3, n, H, W] float32 in [-1, 1]; the portrait before the first window.
-    generator: state of the noise, uint8 [n], so that a job can go on here and draw what it would have drawn.
+    generator: state of the noise, uint8 [n], so that a run can go on here and draw what it would have drawn.
     """
 
     motion: torch.Tensor
@@ -100,7 +100,7 @@ class Start:
 
 @dataclass(frozen=True)
 class AvatarPasses:
-    """All that the passes of one job have in common; each method makes one of them."""
+    """All that the passes of one run have in common; each method makes one of them."""
 
     plan: AvatarPlan
     portrait: Portrait
@@ -159,7 +159,7 @@ class AvatarPasses:
         key_frame: torch.Tensor | None,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Latents of one run of the sampler, [1, 16, T, h, w]."""
+        """Latents of a pass, [1, 16, T, h, w]."""
         noise = torch.randn(self.plan.latent_shape, generator=generator)
         condition = window_condition(window, self.plan.timing.window, motion, key_frame, self.tools.encode)
         pin = None

@@ -51,7 +51,7 @@ DEFAULT_TIMING = Timing()
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """One run of the sampler.
+    """One sampling.
 
     start, stop: frames of the (continued) speech that it is made for.  key_frame: the frame of the key-frame pass it
     ends on, None for that pass itself.  motion: frames it is shown first, 1 where that is the portrait.
@@ -88,7 +88,7 @@ class WindowPlan:
 
 @dataclass(frozen=True)
 class AvatarPlan:
-    """What an avatar job will make.
+    """What a run will make of a portrait and speech.
 
     width, height: pixels.  frames: of the video.  people: who speak.  key_pass: made first; it is the video where
     there are no windows.  padded: frames of speech once its reversed tail fills the last window.
@@ -113,7 +113,7 @@ class AvatarPlan:
 
     @property
     def passes(self) -> tuple[WindowPlan, ...]:
-        """Every run of the sampler, in order."""
+        """Every sampling, in order."""
         return (self.key_pass, *self.windows)
 
     @property
@@ -122,7 +122,7 @@ class AvatarPlan:
 
     @property
     def steps(self) -> int:
-        """Solver steps of the whole job."""
+        """Solver steps of the whole run."""
         return self.steps_per_window * len(self.passes)
 
     @property

@@ -1,6 +1,6 @@
 """Extending a clip: which rolls are made for a script, how long each is, and what of the past it is shown.
 
-A roll is one run of the sampler. A `continue` roll has up to 25 frames of the past before it, a `cut` 9 to 33 after
+A roll is one sampling. A `continue` roll has up to 25 frames of the past before it, a `cut` 9 to 33 after
 it (`model.sequence.extension_segments`, `model.sequence.shot_segments`).
 Source: single_shot_extension_pipeline.py and shot_switching_extension_pipeline.py of the official code.
 """
@@ -47,7 +47,7 @@ class RollLength(NamedTuple):
 
 @dataclass(frozen=True)
 class RollPlan:
-    """One run of the sampler.
+    """One sampling.
 
     line: index into the script's lines.  number: of that line in the text, from 1.  kind: "continue" or "cut".
     part: of `parts` rolls of its line, from 1.  The frames are those of RollLength.
@@ -95,7 +95,7 @@ class SourceInfo:
 
 @dataclass(frozen=True)
 class ExtensionPlan:
-    """What an extension job will make. width, height: pixels.  steps_per_roll: of the solver.
+    """What a run will make of a source and a script. width, height: pixels.  steps_per_roll: of the solver.
 
     past: frames of the source's end that rolls may be shown.
     official: frame counts as the official code has them, longer than asked for.
@@ -120,7 +120,7 @@ class ExtensionPlan:
 
     @property
     def steps(self) -> int:
-        """Solver steps of the whole job."""
+        """Solver steps of the whole run."""
         return self.steps_per_roll * len(self.rolls)
 
     @property

@@ -59,7 +59,7 @@ class Tail:
 
     @classmethod
     def of_source(cls, frames: torch.Tensor) -> "Tail":
-        """The start: the last frames of the source, uint8 [n, H, W, 3] at the job's size."""
+        """The start: the last frames of the source, uint8 [n, H, W, 3] at the run's size."""
         pixels = frames.permute(3, 0, 1, 2)[None]
         return cls(pixels, pixels[:, :, -1:])
 
