@@ -23,7 +23,7 @@ from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
 from ..runs.extension import ENTRIES, UNIPC, ExtensionModels, ExtensionRequest, ExtensionRun, Sampling
 from ..runs.identity import Node, upstream
-from ..runs.results import given, lost
+from ..runs.results import hand_out, lost_results
 
 JOINED, NEW_ONLY = "source + new", "new only"
 AS_SOURCE = "as the source"
@@ -120,7 +120,7 @@ class ExtendVideo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        return lost()
+        return lost_results()
 
     @classmethod
     def execute(cls, clip, vae, source, script, resolution, width, height, fit, seed, steps, shift, frame_rate, **rest):
@@ -140,4 +140,4 @@ class ExtendVideo(io.ComfyNode):
         models = ExtensionModels(clip, vae, {Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")})
         path, tail, report = ExtensionRun(Node(node, inputs), models, request).run()
         last = tail_to_signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
-        return io.NodeOutput(given(path), last.contiguous(), report)
+        return io.NodeOutput(hand_out(path), last.contiguous(), report)

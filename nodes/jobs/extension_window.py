@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.images.convert import tail_to_signed
 from ...skyreels_v3.images.resize import fit_frame
-from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT, Line
 from ...skyreels_v3.video.source import last_frames
 from .. import versions
@@ -68,7 +68,7 @@ class ExtensionWindow(io.ComfyNode):
         encode = encoder(vae)
         clip = source_of(source, frame_rate)
         past = last_frames(clip, LONGEST_PREFIX, FPS)
-        info = SourceInfo(clip.info.width, clip.info.height, len(past))
+        info = PlanSource(clip.info.width, clip.info.height, len(past))
         seconds = Fraction(seconds).limit_denominator(1000)
         plan = plan_extension([Line(1, shot, seconds, "")], info, **chosen_size(resolution, width, height))
         roll = plan.rolls[0]

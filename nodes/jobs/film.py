@@ -19,7 +19,7 @@ from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
 from ..runs.film.ask import FilmAsked, film_run
 from ..runs.film.shots import FilmModels
 from ..runs.identity import Node, upstream
-from ..runs.results import given, lost
+from ..runs.results import hand_out, lost_results
 
 AS_FOOTAGE = "as the footage"
 MODELS = {
@@ -113,7 +113,7 @@ class Film(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs):
         # ComfyUI sees a file's name alone: another file of that name is another film.
-        return lost(), stamps(named_files(str(inputs.get("script") or "")))
+        return lost_results(), stamps(named_files(str(inputs.get("script") or "")))
 
     @classmethod
     def execute(cls, clip, vae, script, resolution, width, height, fit, rate, seed, steps, shift, guidance, **rest):
@@ -137,4 +137,4 @@ class Film(io.ComfyNode):
         models = FilmModels(clip, vae, by_job, rest.get("clip_vision"), rest.get("audio_encoder"))
         node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id, FOLLOWED))
         path, last, report, cards = film_run(node, models, asked).run()
-        return io.NodeOutput(given(path), last, report, ui={"skyreels_film": cards})
+        return io.NodeOutput(hand_out(path), last, report, ui={"skyreels_film": cards})

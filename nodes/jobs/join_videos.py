@@ -16,7 +16,7 @@ from .. import versions
 from ..inputs.sampling import codec_input
 from ..inputs.source import remarks, source_of
 from ..runs.identity import jobs_folder
-from ..runs.results import RESULT, given, lost, prune_runs
+from ..runs.results import RESULT, hand_out, lost_results, prune_runs
 
 MOST = 6
 SHOWN_EVERY = 24  # frames between two previews
@@ -58,7 +58,7 @@ class JoinVideos(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        return lost()
+        return lost_results()
 
     @classmethod
     def execute(cls, fit, codec, **videos) -> io.NodeOutput:
@@ -93,4 +93,4 @@ class JoinVideos(io.ComfyNode):
             for note in remarks(source.info, rate if number == 1 else None)
         ]
         versions.tell(cls.hidden.unique_id, told, *notes)
-        return io.NodeOutput(given(path))
+        return io.NodeOutput(hand_out(path))

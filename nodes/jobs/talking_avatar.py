@@ -21,7 +21,7 @@ from ..inputs.speakers import DEFAULT_MAP, chosen_map, chosen_places, place_inpu
 from ..network.model import skyreels_model
 from ..runs.avatar import AvatarModels, AvatarRequest, AvatarRun, Sampling, Texts
 from ..runs.identity import Node, upstream
-from ..runs.results import given, lost
+from ..runs.results import hand_out, lost_results
 
 CONNECTION = "a person is talking"
 
@@ -118,7 +118,7 @@ class TalkingAvatar(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        return lost()
+        return lost_results()
 
     @classmethod
     def execute(cls, model, clip, vae, clip_vision, portrait, speech, prompt, connection_prompt, **rest):
@@ -142,4 +142,4 @@ class TalkingAvatar(io.ComfyNode):
         inputs = upstream(cls.hidden.prompt, cls.hidden.unique_id, ("model", "clip", "vae", "clip_vision"))
         node = Node(cls.hidden.unique_id, inputs)
         path, last, report = AvatarRun(node, AvatarModels(model, clip, vae, clip_vision), request).run()
-        return io.NodeOutput(given(path), last, report)
+        return io.NodeOutput(hand_out(path), last, report)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from ...formats.kinds import SMALLER
-from ...skyreels_v3.jobs.budget import Machine, Network
+from ...skyreels_v3.jobs.budget import LoadedModel, Machine
 from ...skyreels_v3.jobs.sharing import Sharing
 from ...skyreels_v3.model.memory import LayerCopies
 from ..weights.layers import Packed
@@ -16,7 +16,7 @@ from .shared.network import SharedNetwork
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
-def network_of(patcher) -> Network:
+def network_of(patcher) -> LoadedModel:
     """The sizes of a MODEL. Raises InputError for a model of another loader."""
     model = skyreels_model(patcher)
     stored = model.get_dtype()
@@ -28,7 +28,7 @@ def network_of(patcher) -> Network:
     weights = inner.weights if isinstance(inner, SharedNetwork) else patcher.model_size()
     copies = LayerCopies() if isinstance(inner, SharedNetwork) else inner.copies(patcher.load_device, computed)
     cards = cards_of(patcher)
-    return Network(model.params, model.job, computed.itemsize, weights, precision, SMALLER, cards, copies)
+    return LoadedModel(model.params, model.job, computed.itemsize, weights, precision, SMALLER, cards, copies)
 
 
 def cards_of(patcher) -> int:

@@ -13,7 +13,7 @@ import torch
 from ...skyreels_v3.digest import digest
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import fit_frame
-from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, ExtensionPlan, RollPlan, SourceInfo, plan_extension
+from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, ExtensionPlan, PlanSource, RollPlan, plan_extension
 from ...skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
 from ...skyreels_v3.jobs.extension.script import Line
 from ...skyreels_v3.recipes import Job
@@ -169,7 +169,7 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
             "steps": request.sampling.steps,
         }
         info = request.source.info
-        sized = plan_extension(request.lines, SourceInfo(info.width, info.height, LONGEST_PREFIX), **options)
+        sized = plan_extension(request.lines, PlanSource(info.width, info.height, LONGEST_PREFIX), **options)
 
         def fitted(pixels):
             return fit_frame(pixels, sized.width, sized.height, request.fit)
@@ -177,7 +177,7 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         past = last_frames(request.source, LONGEST_PREFIX, FPS, fit=fitted)
         cut = last_cut(past)
         shot = None if cut is None else len(past) - cut
-        plan = plan_extension(request.lines, SourceInfo(info.width, info.height, len(past), shot), **options)
+        plan = plan_extension(request.lines, PlanSource(info.width, info.height, len(past), shot), **options)
         # What the plan does not show to the first roll must not reach it: the frames before a hard cut.
         return plan, past[-plan.past :]
 

@@ -15,13 +15,13 @@ _given: set[Path] = set()  # results that nodes of this process have put out
 _lost = 0
 
 
-def given(path: Path) -> InputImpl.VideoFromFile:
+def hand_out(path: Path) -> InputImpl.VideoFromFile:
     """What a node puts out for its video; the file stays for as long as this process lives."""
     _given.add(path)
     return InputImpl.VideoFromFile(str(path))
 
 
-def lost() -> int:
+def lost_results() -> int:
     """How many results were deleted behind ComfyUI's back. As a node's fingerprint it makes them again."""
     global _lost
     gone = {path for path in _given if not path.exists()}

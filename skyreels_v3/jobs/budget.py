@@ -54,7 +54,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Network:
+class LoadedModel:
     """A loaded model."""
 
     params: TransformerParams
@@ -93,7 +93,7 @@ class Size:
 class Budget:
     """What one forward of a model needs on a machine."""
 
-    network: Network
+    network: LoadedModel
     size: Size
     machine: Machine
 

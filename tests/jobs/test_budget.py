@@ -12,8 +12,8 @@ from pack.formats.kinds import SMALLER
 from pack.model_loaders.architecture.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
-from pack.skyreels_v3.jobs.budget import SETTINGS, Budget, Machine, Network, planned_size, ways
-from pack.skyreels_v3.jobs.extension.plan import SourceInfo, plan_extension
+from pack.skyreels_v3.jobs.budget import SETTINGS, Budget, LoadedModel, Machine, planned_size, ways
+from pack.skyreels_v3.jobs.extension.plan import PlanSource, plan_extension
 from pack.skyreels_v3.jobs.extension.script import Line
 from pack.skyreels_v3.jobs.reference import SLOTS, plan_reference
 from pack.skyreels_v3.jobs.spec import SPECS
@@ -36,12 +36,12 @@ def machine(vram: float, free: float | None = None, device: str = "cuda") -> Mac
     return Machine(device, int(vram * GB), int(free * GB), 64 * GB, 60 * GB, RESERVE)
 
 
-def network(precision: str, job: Job = Job.REFERENCE) -> Network:
+def network(precision: str, job: Job = Job.REFERENCE) -> LoadedModel:
     params = AVATAR if job is Job.AVATAR else VIDEO
     numbers = sum(math.prod(shape) for shape in expected_shapes(params).values())
     matrices = block_numbers(params) * params.num_layers
     weights = int(matrices * BYTES[precision] + (numbers - matrices) * 2)
-    return Network(params, job, 2, weights, precision, SMALLER)
+    return LoadedModel(params, job, 2, weights, precision, SMALLER)
 
 
 def plan(vram: float, precision="bf16", size=(1280, 720), frames=0, job=Job.REFERENCE, batch=1) -> Budget:
@@ -83,10 +83,10 @@ def test_the_plan_of_a_forward_is_the_jobs_own(frames):
     latents = [plan.latent_frames + SLOTS, plan.height // 16, plan.width // 16]
     assert (size.tokens, size.frames, size.notes) == (math.prod(latents), plan.frames, plan.notes)
     made = planned_size(Job.EXTENSION, 830, 485, frames)
-    roll = plan_extension([Line(1, "continue", Fraction(made.frames, 24), "")], SourceInfo(1, 1, 99), None, 832, 480)
+    roll = plan_extension([Line(1, "continue", Fraction(made.frames, 24), "")], PlanSource(1, 1, 99), None, 832, 480)
     assert (made.frames, made.tokens) == (roll.new_frames, roll.tokens)
     made = planned_size(Job.SHOT, 830, 485, frames)
-    roll = plan_extension([Line(1, "cut", Fraction(made.frames, 24), "")], SourceInfo(1, 1, 99), None, 832, 480)
+    roll = plan_extension([Line(1, "cut", Fraction(made.frames, 24), "")], PlanSource(1, 1, 99), None, 832, 480)
     assert (made.frames, made.tokens) == (roll.new_frames, roll.tokens)
 
 

@@ -6,11 +6,11 @@ from fractions import Fraction
 import pytest
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.jobs.extension.plan import SourceInfo, continue_rolls, cut_roll, plan_extension, prefix_of
+from pack.skyreels_v3.jobs.extension.plan import PlanSource, continue_rolls, cut_roll, plan_extension, prefix_of
 from pack.skyreels_v3.jobs.extension.script import Line, parse_script
 from pack.skyreels_v3.recipes import Job
 
-CLIP = SourceInfo(width=1920, height=1080, frames=240)
+CLIP = PlanSource(width=1920, height=1080, frames=240)
 SCRIPT = parse_script(
     "continue 8s: She walks on.\ncut 4s: [ZOOM_IN_CUT] Close-up of her face.\ncontinue 12.5s: The birds fly away.\n"
 )
@@ -129,19 +129,19 @@ def test_sizes():
     with pytest.raises(InputError, match="4K"):
         plan_extension(SCRIPT, CLIP, resolution="4K")
     with pytest.raises(InputError, match="0 x 5"):
-        plan_extension(SCRIPT, SourceInfo(0, 5, 10))
+        plan_extension(SCRIPT, PlanSource(0, 5, 10))
 
 
 def test_a_short_source_shows_what_it_has():
     lines = parse_script("continue 6s: x\ncut 5s: [ZOOM_IN_CUT] x")
-    plan = plan_extension(lines, SourceInfo(640, 480, 10))
+    plan = plan_extension(lines, PlanSource(640, 480, 10))
     assert [roll.prefix_frames for roll in plan.rolls] == [9, 25, 33]
     assert plan.rolls[0].decoded_frames == 9 + 4 * plan.rolls[0].latent_frames
     assert plan.notes == ("Line 1 is shown 9 frames of the past instead of 25, because there are only 10.",)
-    still = plan_extension(lines[1:], SourceInfo(640, 480, 1))
+    still = plan_extension(lines[1:], PlanSource(640, 480, 1))
     assert still.rolls[0].prefix_frames == 1 and "1 frame of the past" in still.notes[0]
     with pytest.raises(InputError, match="no frames"):
-        plan_extension(lines, SourceInfo(640, 480, 0))
+        plan_extension(lines, PlanSource(640, 480, 0))
 
 
 def test_a_prefix_does_not_reach_over_a_cut():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pack.skyreels_v3.jobs.budget import Budget, Machine, Network, planned_size
+from pack.skyreels_v3.jobs.budget import Budget, LoadedModel, Machine, planned_size
 from pack.skyreels_v3.jobs.sharing import Sharing
 from pack.skyreels_v3.model.memory import split_bytes
 from pack.skyreels_v3.model.params import TransformerParams
@@ -42,7 +42,7 @@ def machine(vram: float) -> Machine:
 
 
 def budget(cards: int, vram: float) -> Budget:
-    network = Network(PARAMS, Job.REFERENCE, 2, int(14.5 * GB), "int8", {}, cards)
+    network = LoadedModel(PARAMS, Job.REFERENCE, 2, int(14.5 * GB), "int8", {}, cards)
     return Budget(network, planned_size(Job.REFERENCE, 1280, 720), machine(vram))
 
 

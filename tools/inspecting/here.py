@@ -70,14 +70,14 @@ def machine_with(vram: float | None, ram: float | None) -> Machine:
 
 def describe(checkpoint: Checkpoint, machine: Machine) -> tuple[str, ...]:
     """What Load Model, with everything on auto, and a forward of the job's own length do on a machine."""
-    from ...skyreels_v3.jobs.budget import Budget, Network, planned_size
+    from ...skyreels_v3.jobs.budget import Budget, LoadedModel, planned_size
 
     precision, why = Precision.AUTO, f"Precision {checkpoint.precision}, as in the file."
     if not checkpoint.is_packed:
         precision, why = automatic(checkpoint.parameters, machine.device, machine.vram, machine.ram)
     name = checkpoint.precision if precision is Precision.AUTO else precision.value
     weights = weights_bytes(checkpoint, precision)
-    network = Network(checkpoint.params, checkpoint.job, 2, weights, name, SMALLER)
+    network = LoadedModel(checkpoint.params, checkpoint.job, 2, weights, name, SMALLER)
     size = planned_size(checkpoint.job, *DEFAULT_SIZE)
     verdict = Budget(network, size, machine).verdict()
     return (

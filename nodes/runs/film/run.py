@@ -20,7 +20,7 @@ from ....skyreels_v3.digest import digest
 from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.images.convert import picture_to_signed, tail_to_signed, to_rgb8, to_uint8
 from ....skyreels_v3.jobs.avatar.condition import clip_pixels
-from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Tail
 from ....skyreels_v3.jobs.extension.script import CUT
 from ....skyreels_v3.jobs.film.check import ENTRIES
@@ -140,7 +140,7 @@ class FilmRun:
 
     def _rolls(self, line: FilmLine):
         look = self.request.look
-        source = SourceInfo(look.width, look.height, LONGEST_PREFIX)
+        source = PlanSource(look.width, look.height, LONGEST_PREFIX)
         return plan_extension([roll_line(line)], source, width=look.width, height=look.height)
 
     def memory(self, places: Sequence[int]) -> int:

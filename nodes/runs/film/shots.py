@@ -15,7 +15,7 @@ from ....skyreels_v3.images.convert import tail_to_signed, to_uint8
 from ....skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from ....skyreels_v3.jobs.avatar.passes import Start
 from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Windows, plan_windows
-from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Settings, Tail
 from ....skyreels_v3.jobs.extension.script import DEFAULT_SECONDS, Line
 from ....skyreels_v3.jobs.film.line import FilmLine
@@ -237,7 +237,7 @@ class OneLine(ExtensionRun):
         available = self._before.frames.shape[2]
         size = self.request.size
         line = roll_line(self._line)
-        source = SourceInfo(size["width"], size["height"], available)
+        source = PlanSource(size["width"], size["height"], available)
         plan = plan_extension([line], source, **size, steps=self.request.sampling.steps)
         return plan, self._before.frames
 

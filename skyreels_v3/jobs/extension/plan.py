@@ -80,7 +80,7 @@ class RollPlan:
 
 
 @dataclass(frozen=True)
-class SourceInfo:
+class PlanSource:
     """What a plan needs to know about the source.
 
     width, height: pixels as shown (rotation applied).  frames: at 24 a second.
@@ -199,7 +199,7 @@ def cut_roll(seconds: Fraction | float, official: bool = False, available: int =
 
 def plan_extension(
     lines: Sequence[Line],
-    source: SourceInfo,
+    source: PlanSource,
     resolution: str | None = None,
     width: int | None = None,
     height: int | None = None,
@@ -304,7 +304,7 @@ def _check_line(line: Line, has_model: bool, has_shot_model: bool) -> None:
         )
 
 
-def _past(source: SourceInfo) -> tuple[int, tuple[str, ...]]:
+def _past(source: PlanSource) -> tuple[int, tuple[str, ...]]:
     """Frames of the source that the first roll may be shown, and what is to be said about them."""
     shot = source.shot_frames
     if shot is None or not 0 < shot < min(source.frames, LONGEST_PREFIX):

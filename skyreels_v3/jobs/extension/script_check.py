@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from ...errors import InputError
-from .plan import FPS, LONGEST_PREFIX, SourceInfo, plan_extension
+from .plan import FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from .script import parse_script, read_lines
 
 # A clip long enough that nothing is said about it; sizes and the clip itself are not known before a run.
-ANY_SOURCE = SourceInfo(width=1280, height=720, frames=LONGEST_PREFIX)
+ANY_SOURCE = PlanSource(width=1280, height=720, frames=LONGEST_PREFIX)
 MAX_TEXT = 100_000  # characters: ten minutes of lines of one frame, each with a prompt
 
 
