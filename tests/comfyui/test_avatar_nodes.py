@@ -7,10 +7,11 @@ import av
 import pytest
 import torch
 
-from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
+from pack.dev.samples.tiny_models import write_transformer
 from pack.skyreels_v3.recipes import AVATAR_NEGATIVE, Job
 from pack.tests.comfyui.test_extension_nodes import check_keys, decoded, kept_parts, of_file
 from pack.tests.support.golden import normal
+from pack.tests.support.loaders import loaded
 from pack.training.models.vit import Vit
 from pack.training.models.wav2vec2 import Wav2Vec2
 
@@ -56,33 +57,10 @@ KEPT = {
 @pytest.fixture(scope="module")
 def models(comfyui, pack_nodes, tmp_path_factory):
     """The stock loaders' CLIP and VAE, the tiny A2V model, and ComfyUI's own encoders of images at a small size."""
-    import comfy.clip_vision
-
-    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
-
     folder = tmp_path_factory.mktemp("models")
-    write_vae(folder / "vae" / "avatar_vae.safetensors")
-    write_text_encoder(folder / "text_encoders" / "avatar_umt5.safetensors")
-    for kind in ("vae", "text_encoders"):
-        comfyui.folder_paths.add_model_folder_path(kind, str(folder / kind))
-        comfyui.folder_paths.filename_list_cache.clear()
     load = pack_nodes.module("nodes.models.load").load_patcher
-    config = folder / "clip_vision.json"
-    config.write_text(
-        '{"attention_dropout": 0.0, "dropout": 0.0, "hidden_act": "gelu", "hidden_size": 1280, "image_size": 224, '
-        '"initializer_factor": 1.0, "initializer_range": 0.02, "intermediate_size": 64, "layer_norm_eps": 1e-05, '
-        '"model_type": "clip_vision_model", "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 2, '
-        '"patch_size": 14, "projection_dim": 1024, "torch_dtype": "float32"}'
-    )
-    vision = comfy.clip_vision.ClipVisionModel(str(config))
-    for name, weight in vision.model.named_parameters():
-        weight.data = normal(name, tuple(weight.shape)).to(weight.dtype) * 0.02
-    return {
-        "model": load(str(write_transformer(folder / "a2v.safetensors", Job.AVATAR))),
-        "clip": comfyui.nodes.CLIPLoader().load_clip("avatar_umt5.safetensors", "wan")[0],
-        "vae": comfyui.nodes.VAELoader().load_vae("avatar_vae.safetensors")[0],
-        "clip_vision": vision,
-    }
+    model = load(str(write_transformer(folder / "a2v.safetensors", Job.AVATAR)))
+    return {"model": model, **loaded(comfyui, folder, "avatar")}
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pack.dev.samples.tiny_models import write_text_encoder, write_transformer, write_vae
+from pack.dev.samples.tiny_models import write_transformer
 from pack.skyreels_v3.recipes import Job
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file, picture, stored
 from pack.tests.support.golden import normal
+from pack.tests.support.loaders import loaded
 from pack.tests.support.video_clips import clip, numbers_of
 from pack.training.models.wav2vec2 import Wav2Vec2
 
@@ -51,40 +52,20 @@ KEPT = {"shots-1922afd455d151aa15a38069b08a731b": sorted([*KEPT_PARTS, "video-df
 @pytest.fixture(scope="module")
 def models(comfyui, pack_nodes, tmp_path_factory):
     """Loaders' CLIP and VAE, ComfyUI's encoders of images and speech, and all four models, tiny."""
-    import comfy.clip_vision
     from comfy.audio_encoders import audio_encoders
 
-    from pack.dev.comfyui import small_encoders  # noqa: F401, it needs the real ComfyUI, which is there only now
-
     folder = tmp_path_factory.mktemp("models")
-    write_vae(folder / "vae" / "film_vae.safetensors")
-    write_text_encoder(folder / "text_encoders" / "film_umt5.safetensors")
-    for kind in ("vae", "text_encoders"):
-        comfyui.folder_paths.add_model_folder_path(kind, str(folder / kind))
-        comfyui.folder_paths.filename_list_cache.clear()
-    config = folder / "clip_vision.json"
-    config.write_text(
-        '{"attention_dropout": 0.0, "dropout": 0.0, "hidden_act": "gelu", "hidden_size": 1280, "image_size": 224, '
-        '"initializer_factor": 1.0, "initializer_range": 0.02, "intermediate_size": 64, "layer_norm_eps": 1e-05, '
-        '"model_type": "clip_vision_model", "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 2, '
-        '"patch_size": 14, "projection_dim": 1024, "torch_dtype": "float32"}'
-    )
-    vision = comfy.clip_vision.ClipVisionModel(str(config))
-    for name, weight in vision.model.named_parameters():
-        weight.data = normal(name, tuple(weight.shape)).to(weight.dtype) * 0.02
     load = pack_nodes.module("nodes.models.load").load_patcher
 
     def model(name, job, seed):
         return load(str(write_transformer(folder / f"{name}.safetensors", job, seed=seed)))
 
     return {
-        "clip": comfyui.nodes.CLIPLoader().load_clip("film_umt5.safetensors", "wan")[0],
-        "vae": comfyui.nodes.VAELoader().load_vae("film_vae.safetensors")[0],
+        **loaded(comfyui, folder, "film"),
         "reference_model": model("r2v", Job.REFERENCE, 3),
         "model": model("v2v_single_shot", Job.EXTENSION, 1),
         "shot_model": model("v2v_shot", Job.SHOT, 2),
         "avatar_model": model("a2v", Job.AVATAR, 4),
-        "clip_vision": vision,
         "audio_encoder": audio_encoders.load_audio_encoder_from_sd(Wav2Vec2(768, 12, 12, 32).state_dict()),
     }
 
