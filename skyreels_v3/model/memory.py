@@ -50,8 +50,9 @@ def forward_bytes(
     tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream.  cards: that share it.
     """
     held = -(-tokens // cards)
-    # Before the blocks, the projection of the time is computed in float32: it counts where sequences are short.
-    start = held * params.dim * itemsize + FLOAT32 * TIME_ROWS * params.dim**2
+    # Before the blocks, the projection of the time is computed in float32, but for avatars: it counts where sequences
+    # are short.
+    start = held * params.dim * itemsize + (0 if params.audio else FLOAT32 * TIME_ROWS * params.dim**2)
     if cards > 1:
         return max(start, _shared_bytes(params, held, itemsize, chunking, cards))
     sizes = params.dim, params.ffn_dim, tokens, chunking, copies, itemsize
