@@ -79,31 +79,23 @@ def own_folders(comfyui, tmp_path):
 
 
 @pytest.fixture
-def node(pack_nodes):
-    """node(name, **hidden) -> the node as ComfyUI hands it to a run."""
-
-    def made(module, name, **hidden):
-        hidden = {"unique_id": "1", "prompt": None, **hidden}
-        cls = getattr(pack_nodes.module(f"nodes.jobs.{module}"), name)
-        return cls.PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
-
-    return made
-
-
-@pytest.fixture
-def cast(node):
+def cast(pack_nodes):
     """Anna, with a voice, and the cafe."""
-    anna = node("cast", "Cast").execute("Anna", picture(1, "anna", (64, 80)), voice=sound(0.5)).args[0]
-    return node("cast", "Cast").execute("cafe", picture(1, "cafe", (80, 64)), cast=anna).args[0]
+    anna = pack_nodes.ready("SkyReelsCast").execute("Anna", picture(1, "anna", (64, 80)), voice=sound(0.5)).args[0]
+    return pack_nodes.ready("SkyReelsCast").execute("cafe", picture(1, "cafe", (80, 64)), cast=anna).args[0]
 
 
 @pytest.fixture
-def film(node, models, cast):
+def film(pack_nodes, models, cast):
     """film(script, **inputs) -> (path of the video, last frames, report)."""
 
     def run(script, **inputs):
         with torch.inference_mode():  # as ComfyUI runs nodes
-            out = node("film", "Film").execute(**{**models, **DEFAULTS, "cast": cast, "script": script, **inputs}).args
+            out = (
+                pack_nodes.ready("SkyReelsFilm")
+                .execute(**{**models, **DEFAULTS, "cast": cast, "script": script, **inputs})
+                .args
+            )
         return out[0].get_stream_source(), *out[1:]
 
     return run
@@ -170,7 +162,7 @@ def test_footage_gone_on_from_is_as_extend_video_makes_it(film, pack_nodes, mode
     assert torch.equal(last, out[1])
 
 
-def test_a_scene_is_as_reference_to_video_makes_it(film, node, pack_nodes, models, cast):
+def test_a_scene_is_as_reference_to_video_makes_it(film, pack_nodes, models, cast):
     import comfy.sample
 
     path, *_ = film("scene 0.7s [anna, cafe]: Anna comes in.", steps=2)
@@ -179,7 +171,7 @@ def test_a_scene_is_as_reference_to_video_makes_it(film, node, pack_nodes, model
         images = {f"image_{number}": member.picture for number, member in enumerate(cast, 1)}
         size = {name: DEFAULTS[name] for name in ("resolution", "width", "height")}
         positive, _, latent = (
-            node("reference_to_video", "ReferenceToVideo")
+            pack_nodes.ready("SkyReelsReferenceToVideo")
             .execute(prompts["Anna comes in."], models["vae"], **size, seconds=1.0, frames=17, batch_size=1, **images)
             .args
         )
@@ -336,8 +328,8 @@ def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyu
     assert made <= len(forwards) <= made + kills, "only what was being made is lost"
 
 
-def test_another_file_of_the_same_name_is_another_film(node, tmp_path):
-    film, file = node("film", "Film"), tmp_path / "input" / "a.wav"
+def test_another_file_of_the_same_name_is_another_film(pack_nodes, tmp_path):
+    film, file = pack_nodes.ready("SkyReelsFilm"), tmp_path / "input" / "a.wav"
     script = "clip b.mp4\nspeak [A.wav]: x"
     before = film.fingerprint_inputs(script=script)
     file.write_bytes(b"1")
@@ -408,8 +400,8 @@ def test_a_swapped_model_and_long_speech_are_told(film, models, pack_nodes):
         film("scene 1s [d]: x\nspeak [d]: y", cast=(Member("d", picture(1), sound(201.0, rate=100)),))
 
 
-def test_names_of_a_cast(node, cast):
-    add = node("cast", "Cast").execute
+def test_names_of_a_cast(pack_nodes, cast):
+    add = pack_nodes.ready("SkyReelsCast").execute
     for name, told in (
         ("anna", "Two Cast nodes"),
         ("last", "the last frame so far"),
