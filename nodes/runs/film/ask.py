@@ -10,10 +10,11 @@ import torch
 from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.images.sizes import video_size
 from ....skyreels_v3.jobs.extension.plan import FPS
+from ....skyreels_v3.jobs.extension.script import told
 from ....skyreels_v3.jobs.film.check import ENTRIES, Known, missing
 from ....skyreels_v3.jobs.film.graph import shots_of
 from ....skyreels_v3.jobs.film.line import CLIP, SCENE, FilmLine
-from ....skyreels_v3.jobs.film.script import parse_film, told
+from ....skyreels_v3.jobs.film.script import parse_film
 from ....skyreels_v3.recipes import Job
 from ....skyreels_v3.video.rates import written_rate
 from ....skyreels_v3.video.source import Source
@@ -63,7 +64,7 @@ def film_run(node: Node, models: FilmModels, asked: FilmAsked) -> FilmRun:
     )
     wrong = missing(written, known)
     if wrong:
-        raise told(wrong)
+        raise told(dict(sorted(wrong.items())))
     for job in jobs:
         _check_job(models.by_job[job], job)
     lines = [*([FilmLine(0, CLIP)] if asked.source is not None else []), *written]

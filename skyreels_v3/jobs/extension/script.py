@@ -98,9 +98,7 @@ def parse_script(text: str) -> tuple[Line, ...]:
     """
     lines, wrong = read_lines(text)
     if wrong:
-        more = len(wrong) - MAX_TOLD
-        told = list(wrong.values())[:MAX_TOLD] + ([f"{more} more lines are wrong."] if more > 0 else [])
-        raise InputError(" ".join(told))
+        raise told(wrong)
     if not lines:
         raise InputError(f"The script is empty, but it needs a line for each shot, such as {EXAMPLE}")
     total = sum(line.seconds for line in lines)
@@ -110,6 +108,32 @@ def parse_script(text: str) -> tuple[Line, ...]:
             "take lines out, and go on from the finished video."
         )
     return lines
+
+
+def told(wrong: dict[int, str]) -> InputError:
+    """One error for the wrong lines of a script: the first five, and how many more there are."""
+    more = len(wrong) - MAX_TOLD
+    said = list(wrong.values())[:MAX_TOLD]
+    return InputError(" ".join(said + ([f"{more} more lines are wrong."] if more > 0 else [])))
+
+
+def check_outside(number: int, prompt: str) -> None:
+    """Raises InputError for a prompt without a keyword that stands outside of the script's code fence."""
+    if not has_cut_tag(prompt):
+        raise InputError(f"Line {number} stands outside of the code fence: take it out, or the ``` marks.")
+
+
+def check_begin(
+    number: int, kind: str, seconds: Fraction | None, begins: Fraction | None, total: Fraction | None
+) -> None:
+    """Raises InputError for a line that says to begin elsewhere than where those before it end, if both are known."""
+    if begins is None or total is None or begins == total:
+        return
+    raise InputError(
+        f"Line {number} begins at {float(begins):g} s, but the lines before it end at {float(total):g} s: let each "
+        "begin where the one before ends, the first at 0 s, or write lengths, as in "
+        f"`{kind} {float(seconds or 0):g}s: ...`."
+    )
 
 
 def read_lines(text: str) -> tuple[tuple[Line, ...], dict[int, str]]:
@@ -125,14 +149,10 @@ def read_lines(text: str) -> tuple[tuple[Line, ...], dict[int, str]]:
     for number, written in marked.lines:
         try:
             line, begins = parse_line(number, written)
-            if line.automatic and number in marked.outside and not has_cut_tag(line.prompt):
-                raise InputError(f"Line {number} stands outside of the code fence: take it out, or the ``` marks.")
-            if begins is not None and begins != total and not wrong:
-                raise InputError(
-                    f"Line {number} begins at {float(begins):g} s, but the lines before it end at {float(total):g} s: "
-                    "let each begin where the one before ends, the first at 0 s, or write lengths, as in "
-                    f"`{line.kind} {float(line.seconds):g}s: ...`."
-                )
+            if line.automatic and number in marked.outside:
+                check_outside(number, line.prompt)
+            if not wrong:
+                check_begin(number, line.kind, line.seconds, begins, total)
         except InputError as error:
             wrong[number] = str(error)
             continue

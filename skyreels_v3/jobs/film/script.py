@@ -18,11 +18,13 @@ from ..extension.script import (
     CONTINUE,
     DEFAULT_SECONDS,
     MAX_SECONDS,
-    MAX_TOLD,
     SHORTEST,
+    check_begin,
+    check_outside,
     has_cut_tag,
     is_misplaced,
     parse_line,
+    told,
 )
 from ..extension.script_marks import plain, read_marked, unwrapped
 from .head import Head, read_head
@@ -70,7 +72,7 @@ def parse_film(text: str) -> tuple[FilmLine, ...]:
     """
     lines, wrong = read_film(text)
     if wrong:
-        raise told(wrong)
+        raise told(dict(sorted(wrong.items())))
     if not lines:
         raise InputError(f"The script is empty, but it needs a line for each shot, such as {EXAMPLES[SCENE]}.")
     total = sum(line.seconds or 0 for line in lines)
@@ -82,13 +84,6 @@ def parse_film(text: str) -> tuple[FilmLine, ...]:
     return lines
 
 
-def told(wrong: dict[int, str]) -> InputError:
-    """One error for the wrong lines of a script: the first five, and how many more there are."""
-    more = len(wrong) - MAX_TOLD
-    said = [wrong[number] for number in sorted(wrong)][:MAX_TOLD]
-    return InputError(" ".join(said + ([f"{more} more lines are wrong."] if more > 0 else [])))
-
-
 def read_film(text: str) -> tuple[tuple[FilmLine, ...], dict[int, str]]:
     """The right lines of a film's script in order, and of each wrong one, by its number, a sentence on what to do."""
     marked = read_marked(text)
@@ -97,14 +92,10 @@ def read_film(text: str) -> tuple[tuple[FilmLine, ...], dict[int, str]]:
     for number, written in marked.lines:
         try:
             line, begins, automatic = _film_line(number, written)
-            if automatic and number in marked.outside and not has_cut_tag(line.prompt):
-                raise InputError(f"Line {number} stands outside of the code fence: take it out, or the ``` marks.")
-            if begins is not None and total is not None and begins != total and not wrong:
-                raise InputError(
-                    f"Line {number} begins at {float(begins):g} s, but the lines before it end at {float(total):g} s: "
-                    "let each begin where the one before ends, the first at 0 s, or write lengths, as in "
-                    f"`{line.kind} {float(line.seconds or 0):g}s: ...`."
-                )
+            if automatic and number in marked.outside:
+                check_outside(number, line.prompt)
+            if not wrong:
+                check_begin(number, line.kind, line.seconds, begins, total)
         except InputError as error:
             wrong[number] = str(error)
             continue
