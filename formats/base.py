@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 import torch.nn.functional as F
 
+from ..kernels.gelu import gelu_
 from ..kernels.quantised_rows import Quantisation
 from .encoding import Encoding
 
@@ -58,10 +59,6 @@ class Format(ABC):
         """As `pack`, but with one scale [] for the whole weight. Raises NotImplementedError for formats without."""
         raise NotImplementedError(f"{self.name} has no scale for a whole weight")
 
-    def takes(self, rows: int, columns: int) -> bool:
-        """Whether a weight of this shape can be stored so."""
-        return True
-
     def quantised_input(self, device: torch.device, names: Collection[str]) -> Quantisation | None:
         """How `linear` takes an input that is already quantised, on a device, for a weight with the parts `names`;
         None where it does not."""
@@ -88,7 +85,7 @@ class Format(ABC):
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool) -> torch.Tensor:
     """x [..., columns] times a weight [rows, columns] of its dtype, plus bias [rows]; with `gelu` GELU of it."""
     y = F.linear(x, weight, bias)
-    return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
+    return gelu_(y) if gelu else y
 
 
 def _chunks(rows: int, columns: int) -> Iterator[slice]:

@@ -13,6 +13,10 @@ class Encoding:
     rotation: int = 0  # width of the blocks whose columns a Hadamard matrix has mixed (int8), 0 for none
     exact: bool = False  # whether its file wants inputs left as they are
 
+    def fits(self, columns: int) -> bool:
+        """Whether a weight with so many columns can be stored so."""
+        return columns % KINDS[self.kind].block == 0 and (not self.rotation or columns % self.rotation == 0)
+
 
 def rotation_for(columns: int) -> int:
     """The widest rotation for so many columns: the largest power of 4 up to 256 that divides them, 0 if only 1 does."""

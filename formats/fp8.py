@@ -8,6 +8,7 @@ from collections.abc import Collection
 import torch
 
 from ..kernels.fp8_linear import FP8, fp8_linear
+from ..kernels.gelu import gelu_
 from ..kernels.quantise import quantised
 from ..kernels.quantised_rows import Quantisation, QuantisedRows
 from ..kernels.scaled_mm import has_fp8_matmul, scales_rows
@@ -64,7 +65,7 @@ class Float8(Format):
         if as_is and not isinstance(x, QuantisedRows):
             return self.exact_linear(x, parts, rows, bias, gelu)
         y = fp8_linear(x, codes, parts["weight_scale"].float(), bias)
-        return torch.ops.aten.gelu_(y, approximate="tanh") if gelu else y
+        return gelu_(y) if gelu else y
 
     def _multiplies(self, names: Collection[str]) -> bool:
         # A plain cast has no scale to multiply by, and no device multiplies e5m2 weights by e4m3 activations well.

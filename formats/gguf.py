@@ -28,8 +28,5 @@ class Gguf(Format):
     def of(cls, encoding: Encoding) -> "Gguf":
         return cls(encoding.kind)
 
-    def takes(self, rows: int, columns: int) -> bool:
-        return columns % self._type.elements == 0
-
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
         return self._decode(parts["weight"].unflatten(1, (-1, self._type.bytes))).flatten(1)

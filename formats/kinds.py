@@ -5,7 +5,7 @@ folder. Source of what files hold: ComfyUI's quantised checkpoints (comfy/quant_
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -31,6 +31,10 @@ class Products(str, Enum):
     EIGHT_BITS = "8 bits"  # the input is rounded too, where a device multiplies such weights as they are stored
 
 
+# What a part beside a weight has one number for. Groups are blocks whose size is told by the part alone; for each code,
+# it is a table that the codes point into.
+Counted = Literal["row", "column", "block", "group", "rectangle", "code"]
+
 # Numbers that are stored as they are, without a format: dtype in headers -> what artists call it.
 PLAIN = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
@@ -47,7 +51,7 @@ class Kind:
     # Layout.
     block: int = 1  # columns that share a scale; a weight's columns, padded or not, are a multiple of it
     tile: int = 1  # files pad rows and columns to a multiple of this
-    codes_per_byte: int = 1  # where the codes' dtype is U8 or I8
+    bits_per_code: int = 8  # where the codes' dtype is U8 or I8
     rotation: int = 0  # widest group of columns mixed by a Hadamard matrix, and the group where a file names none
     is_rotated: bool = False  # whether all weights of this kind are mixed so, also where a file does not say it
 
@@ -58,15 +62,21 @@ class Kind:
     needed: tuple[str, ...] = ()  # parts beside "weight"; the last one tells this kind from others with its dtypes
     optional: tuple[str, ...] = ()  # parts that may lie beside "weight"
     scale_dtypes: tuple[str, ...] = ()  # of the last needed part, 2-D, if its dtype tells this kind; else empty
-    scales: Literal["tensor", "row", "block", "rectangle"] | None = None  # what there is one scale for
+    comfy_scale: Literal["tensor", "row"] | None = None  # what ComfyUI has one weight_scale for, where it has few
+    counts: Mapping[str, Counted] = field(default_factory=dict, hash=False)  # other parts: one number in all, or by row
     by_rectangles: str = ""  # the kind with the same codes and a scale for each rectangle of the weight
 
     # Nodes.
     precision: Precision | None = None  # under this choice in Load Model, files of this kind stay as they are
     is_packed: bool = False  # Load Model packs weights into this kind for `precision`; one kind per precision
-    is_saved: bool = False  # Save Model writes it: codes, and a float32 weight_scale per tensor or row
+    is_saved: bool = False  # Save Model writes it: codes, and a float32 weight_scale
     rounds_inputs: bool = False  # by itself; others do it only where Load Model is told to
     is_advised: bool = False  # the most exact kind of its size, which Plan suggests where memory is short
+
+    @property
+    def has_own_scales(self) -> bool:
+        """Whether its scales are like those of no other kind."""
+        return not {"block", "group"}.isdisjoint(self.counts.values())
 
     @property
     def family(self) -> str:
@@ -90,12 +100,12 @@ _ROWS = (
         format="nvfp4:Nvfp4",
         block=16,
         tile=16,
-        codes_per_byte=2,
+        bits_per_code=4,
         comfy_name="nvfp4",
         dtypes=("U8", "F4"),
         needed=("weight_scale", "weight_scale_2"),
         optional=("pre_quant_scale",),
-        scales="block",
+        counts={"weight_scale": "block", "pre_quant_scale": "column"},
     ),
     Kind(
         name="mxfp8",
@@ -109,7 +119,7 @@ _ROWS = (
         dtypes=("F8_E4M3", "F8_E5M2", "I8"),  # the codes are E4M3; such scales tell them under other dtypes too
         needed=("weight_scale",),
         scale_dtypes=("F8_E8M0", "U8"),
-        scales="block",
+        counts={"weight_scale": "block"},
     ),
     Kind(
         name="int8",
@@ -120,7 +130,7 @@ _ROWS = (
         comfy_name="int8_tensorwise",
         dtypes=("I8",),
         needed=("weight_scale",),
-        scales="row",
+        comfy_scale="row",
         precision=Precision.INT8,
         is_packed=True,
         is_saved=True,
@@ -135,7 +145,7 @@ _ROWS = (
         format="rectangles:Rectangles",
         other_names=("int8_blockwise",),
         needed=("weight_scale",),
-        scales="rectangle",
+        counts={"weight_scale": "rectangle"},
     ),
     # The codes of both are called I8, as those of int8: only the file's own description tells them.
     Kind(
@@ -144,12 +154,11 @@ _ROWS = (
         bytes_per_number=1 / 2,
         format="int4:RowInt4",
         block=2,
-        codes_per_byte=2,
+        bits_per_code=4,
         rotation=256,
         is_rotated=True,
         comfy_name="convrot_w4a4",
         needed=("weight_scale",),
-        scales="row",
     ),
     Kind(
         name="asym_w4a8_int8",
@@ -157,13 +166,13 @@ _ROWS = (
         bytes_per_number=1 / 2 + 1 / 16,
         format="int4:GroupInt4",
         block=16,
-        codes_per_byte=2,
+        bits_per_code=4,
         rotation=256,
         is_rotated=True,
         comfy_name="asym_w4a8_int8",
         needed=("weight_s_rel", "weight_s_channel"),
         optional=("weight_codebook",),
-        scales="block",
+        counts={"weight_s_rel": "group", "weight_s_channel": "row", "weight_codebook": "code"},
     ),
     Kind(
         name="float8_e4m3fn",
@@ -174,7 +183,7 @@ _ROWS = (
         other_names=("float8_e4m3fn_rowwise",),
         dtypes=("F8_E4M3",),
         optional=("weight_scale",),
-        scales="tensor",
+        comfy_scale="tensor",
         precision=Precision.FP8,
         is_packed=True,
         is_saved=True,
@@ -187,7 +196,7 @@ _ROWS = (
         format="rectangles:Rectangles",
         other_names=("float8_e4m3fn_blockwise", "float8_e4m3fn_block3d"),
         needed=("weight_scale",),
-        scales="rectangle",
+        counts={"weight_scale": "rectangle"},
     ),
     Kind(
         name="float8_e5m2",
@@ -197,7 +206,7 @@ _ROWS = (
         comfy_name="float8_e5m2",
         dtypes=("F8_E5M2",),
         optional=("weight_scale",),
-        scales="tensor",
+        comfy_scale="tensor",
         precision=Precision.FP8,
     ),
     Kind(

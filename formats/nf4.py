@@ -43,9 +43,6 @@ class Nf4(Format):
 
     name = KIND.word
 
-    def takes(self, rows: int, columns: int) -> bool:
-        return columns % KIND.block == 0
-
     def decode(self, parts: Parts, columns: int) -> torch.Tensor:
         codes, bytes = parts["weight"].split((columns // 2, columns // 16), dim=1)
         largest = bytes.contiguous().view(torch.float32)

@@ -23,6 +23,3 @@ class Rotated(Format):
     @classmethod
     def of(cls, encoding: Encoding) -> "Rotated":
         return cls(encoding.rotation)
-
-    def takes(self, rows: int, columns: int) -> bool:
-        return not self.rotation or columns % self.rotation == 0

@@ -6,6 +6,7 @@ from typing import overload
 
 import torch
 
+from .gelu import gelu_
 from .rotation import rotate
 
 # Rows of zeros have no scale of their own; this one leaves them zero.
@@ -152,7 +153,7 @@ def put_scaled(
 def _put_in_steps(out, sums, row_scale, column_scale, bias, gelu: bool) -> None:
     total = sums.float().mul_(row_scale).mul_(column_scale)
     total = total if bias is None else total.add_(bias)
-    out.copy_(torch.ops.aten.gelu_(total, approximate="tanh") if gelu else total)
+    out.copy_(gelu_(total) if gelu else total)
 
 
 def _put_in_passes(out, sums, row_scale, column_scale, bias, gelu: bool) -> None:
@@ -164,4 +165,4 @@ def _put_in_passes(out, sums, row_scale, column_scale, bias, gelu: bool) -> None
     else:
         torch.addcmul(bias, total, column_scale, out=place)
     if gelu:
-        out.copy_(torch.ops.aten.gelu_(place, approximate="tanh"))
+        out.copy_(gelu_(place))

@@ -68,8 +68,8 @@ class _Planned:
             specs = {self.name: (DTYPE_NAMES[self.dtype], shape)}
         else:
             kind = KINDS[self.encoding.kind]
-            scale = () if kind.scales == "tensor" else (shape[0], 1)
-            codes = (shape[0], shape[1] // kind.codes_per_byte)
+            scale = () if kind.comfy_scale == "tensor" else (shape[0], 1)
+            codes = (shape[0], shape[1] * kind.bits_per_code // 8)
             specs = {self.name: (kind.dtypes[0], codes), f"{self.layer}.weight_scale": ("F32", scale)}
         if self.config is not None:
             specs[f"{self.layer}.comfy_quant"] = ("U8", (len(_json(self.config)),))
@@ -159,7 +159,7 @@ class SavePlan:
                 tensors = {planned.name: weight}
             else:
                 format = format_of(planned.encoding)
-                pack = format.pack_tensorwise if KINDS[planned.encoding.kind].scales == "tensor" else format.pack
+                pack = format.pack_tensorwise if KINDS[planned.encoding.kind].comfy_scale == "tensor" else format.pack
                 tensors = {f"{planned.layer}.{part}": tensor for part, tensor in pack(weight).items()}
         if planned.config is not None:
             tensors[f"{planned.layer}.comfy_quant"] = marker_of(planned.config)
@@ -249,7 +249,7 @@ def _is_comfy(stored: StoredWeight) -> bool:
         return scale is None and stored.parts["weight"].dtype != "F64"
     kind = KINDS[stored.encoding.kind]
     one_scale = scale is None or prod(scale.shape) == 1
-    return bool(kind.comfy_name) and (one_scale or kind.scales != "tensor")
+    return bool(kind.comfy_name) and (one_scale or kind.comfy_scale != "tensor")
 
 
 def _json(config: dict) -> bytes:

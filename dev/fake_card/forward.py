@@ -261,10 +261,11 @@ def build(nodes: PackNodes, case: Case, device: torch.device):
     matrices = nodes.module("model_loaders.tensors.precision").MATRICES
     for name, shape in nodes.module("model_loaders.architecture.params").expected_shapes(sizes).items():
         layer = name.removesuffix(".weight")
-        format = format_for(nodes, case.precision, shape[-1]) if matrices.match(name) else None
-        if format is None or not format.takes(*shape):
+        encoding = encoding_for(nodes, case.precision, shape[-1]) if matrices.match(name) else None
+        if encoding is None or not encoding.fits(shape[-1]):
             weights.tensors[name] = torch.empty(shape, dtype=plain)
         else:
+            format = nodes.module("formats.registry").format_of(encoding)
             weights.formats[layer] = format
             parts = parts_of(nodes, format, case.precision, shape)
             weights.tensors.update({f"{layer}.{part}": tensor for part, tensor in parts.items()})
@@ -276,14 +277,14 @@ def build(nodes: PackNodes, case: Case, device: torch.device):
     return patcher
 
 
-def format_for(nodes: PackNodes, precision: str, columns: int):
-    """The format of a weight with so many columns; None for plain numbers."""
+def encoding_for(nodes: PackNodes, precision: str, columns: int):
+    """How a weight with so many columns is stored; None for plain numbers."""
     if precision in ("bf16", "fp16"):
         return None
     encoding = nodes.module("formats.encoding")
     kind = {"fp8": "float8_e4m3fn"}.get(precision, precision)
     rotation = encoding.rotation_for(columns) if precision == "int8" else 0
-    return nodes.module("formats.registry").format_of(encoding.Encoding(kind, rotation))
+    return encoding.Encoding(kind, rotation)
 
 
 def parts_of(nodes: PackNodes, format, precision: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:

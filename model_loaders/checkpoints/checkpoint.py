@@ -277,7 +277,7 @@ def _check_bits(key: str, stored: StoredWeight, shape: tuple[int, ...], name: st
         kind = KINDS[stored.encoding.kind]
         raise InputError(
             f"In {name}, {key} is {kind.word} with {bits} bits for each number, which is read with "
-            f"{8 // kind.codes_per_byte} alone: {INSTEAD}."
+            f"{kind.bits_per_code} alone: {INSTEAD}."
         )
 
 

@@ -78,7 +78,7 @@ def packing_of(headers: Mapping[Path, Header]) -> str:
 
 def _is_in(kind: Kind, beside: Mapping[str, str], dtypes: set[str]) -> bool:
     """Whether a file has weights of this kind. beside: last part of a key -> dtype.  dtypes: of the weights."""
-    if kind.scales == "block":  # which are like no others; the codes may be bytes
+    if kind.has_own_scales:  # the codes may be bytes
         return kind.has_parts(beside)
     found = dtypes.intersection(kind.dtypes)
     # Bytes may hold anything; other dtypes tell the kind even where its scales are missing.

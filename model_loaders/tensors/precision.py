@@ -38,9 +38,8 @@ def encoding_of(name: str, stored: StoredWeight, precision: Precision) -> Encodi
         return None
     if stored.encoding is not None and KINDS[stored.encoding.kind].precision == precision:
         return stored.encoding
-    if not MATRICES.match(name) or columns % kind.block:
-        return None
-    return Encoding(kind.name, rotation_for(columns) if kind.rotation else 0)
+    encoding = Encoding(kind.name, rotation_for(columns) if kind.rotation else 0)
+    return encoding if MATRICES.match(name) and encoding.fits(columns) else None
 
 
 def is_exact(encoding: Encoding, products: Products) -> bool:

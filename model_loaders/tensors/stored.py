@@ -232,7 +232,7 @@ def _rotation(config: dict, kind: Kind) -> int:
 
 def _logical_shape(part: Part, encoding: Encoding | None) -> tuple[int, ...]:
     if encoding is not None and part.dtype in ("U8", "I8") and len(part.shape) == 2:
-        return part.shape[0], KINDS[encoding.kind].codes_per_byte * part.shape[1]
+        return part.shape[0], 8 * part.shape[1] // KINDS[encoding.kind].bits_per_code
     return part.shape
 
 
@@ -259,21 +259,21 @@ def _check_scales(part: Part, scales: Mapping[str, Part], encoding: Encoding | N
 def _scale_fits(name: str, scale: Part, kind: Kind | None, shape: tuple[int, ...]) -> bool:
     """Whether a part beside a weight of this shape has as many numbers as there is something to multiply by it."""
     numbers, rows, columns = prod(scale.shape), shape[0] if shape else 1, shape[-1] if shape else 1
-    if name == "pre_quant_scale":  # of the columns without their padding
-        return kind is not None and columns - kind.tile < numbers <= columns
-    if name == "weight_s_channel":
+    counted = kind.counts.get(name) if kind else None
+    if kind is None or counted is None:
+        return numbers in (1, rows)
+    if counted == "row":
         return numbers == rows
-    if name == "weight_codebook":
-        return numbers == 16
-    if name == "weight_s_rel":
-        groups = scale.shape[1] if len(scale.shape) == 2 else 0
-        return scale.shape[:1] == (rows,) and groups > 0 and columns % groups == 0
-    if kind and kind.scales == "rectangle":
-        across = prod(scale.shape[1:])
-        return len(shape) == 2 and all(map(rectangle, shape, (scale.shape[0] if scale.shape else 1, across)))
-    if kind and kind.scales == "block" and name == "weight_scale":
+    if counted == "column":  # without their padding
+        return columns - kind.tile < numbers <= columns
+    if counted == "code":
+        return numbers == 2**kind.bits_per_code
+    if counted == "block":
         return numbers >= prod(shape) // kind.block
-    return numbers in (1, rows)
+    across = prod(scale.shape[1:])
+    if counted == "group":
+        return scale.shape == (rows, across) and across > 0 and columns % across == 0
+    return len(shape) == 2 and all(map(rectangle, shape, (scale.shape[0] if scale.shape else 1, across)))
 
 
 def fits(stored: StoredWeight, shape: tuple[int, ...]) -> bool:

@@ -45,7 +45,7 @@ SHAPES = [(rows, columns) for rows in (1, 7) for columns in (64, 96, 100, 320)]
 def written(columns: int) -> list[Encoding]:
     """What can store a weight with so many columns; int8 with the rotation that fits them."""
     rotated = Encoding("int8", rotation_for(columns))
-    return [e for e in {*WRITTEN, rotated} if format_of(e).takes(1, columns)]
+    return [e for e in {*WRITTEN, rotated} if e.fits(columns)]
 
 
 def unpacked(format, parts, like: torch.Tensor, dtype=torch.float32) -> torch.Tensor:
@@ -253,9 +253,9 @@ def test_no_number_is_off_by_more_than_half_a_step(encoding):
 
 
 def test_shapes_that_do_not_fit_are_told():
-    assert not Nf4().takes(7, 96) and Nf4().takes(7, 320)
-    assert not Int8(64).takes(7, 96) and Int8(16).takes(7, 96) and Int8().takes(7, 97)
-    assert not format_of(Encoding("Q4_K")).takes(1, 320) and format_of(Encoding("Q8_0")).takes(1, 320)
+    assert not Encoding("nf4").fits(96) and Encoding("nf4").fits(320)
+    assert not Encoding("int8", 64).fits(96) and Encoding("int8", 16).fits(96) and Encoding("int8").fits(97)
+    assert not Encoding("Q4_K").fits(320) and Encoding("Q8_0").fits(320)
     assert [rotation_for(c) for c in (7, 100, 96, 320, 5120, 13824)] == [0, 4, 16, 64, 256, 256]
 
 
