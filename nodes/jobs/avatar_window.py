@@ -17,6 +17,7 @@ from .. import versions
 from ..encoders.clip_vision import image_tokens
 from ..encoders.speech import SpeechType
 from ..encoders.vae import encoder
+from ..inputs.conditioning import encoded_negative_input, positive_input, prepared_outputs, vae_input
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.speakers import DEFAULT_MAP, chosen_map, chosen_places, place_inputs
 from ..network.condition import JobCondition, attach_pair
@@ -33,8 +34,8 @@ class AvatarWindow(io.ComfyNode):
             "Avatar makes a whole recording by itself.",
             search_aliases=["a2v", "avatar window", "talking head", "infinitetalk"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                positive_input(),
+                vae_input(),
                 io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
                 io.Image.Input("portrait", tooltip="The window's first frame."),
                 SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech."),
@@ -43,16 +44,10 @@ class AvatarWindow(io.ComfyNode):
                 ),
                 *size_inputs("the portrait"),
                 io.Image.Input("last_frame", optional=True, tooltip="A picture that the window ends on."),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."
-                ),
+                encoded_negative_input(),
                 *place_inputs(),
             ],
-            outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the portrait and the speech."),
-                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
-                io.Latent.Output(display_name="latent", tooltip="Empty, of the window's size: for any sampler."),
-            ],
+            outputs=prepared_outputs("the portrait and the speech", "the window's size"),
             hidden=[io.Hidden.unique_id],
         )
 

@@ -11,6 +11,7 @@ from ...skyreels_v3.jobs.extension.roll import Settings
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
+from ..inputs.conditioning import vae_input
 from ..inputs.sampling import (
     codec_input,
     guidance_input,
@@ -45,7 +46,7 @@ class ExtendVideo(io.ComfyNode):
                 io.Clip.Input(
                     "clip", tooltip="umt5_xxl (CLIPLoader, type wan). Each line of the script is encoded once."
                 ),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                vae_input(),
                 source_input(),
                 io.String.Input(
                     "script",

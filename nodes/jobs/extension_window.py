@@ -13,6 +13,7 @@ from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT, Line
 from ...skyreels_v3.video.source import last_frames
 from .. import versions
 from ..encoders.vae import LATENT_FORMAT, encoder
+from ..inputs.conditioning import encoded_negative_input, positive_input, prepared_outputs, vae_input
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import fit_input, frame_rate_input, source_input, source_of
 from ..network.condition import JobCondition, attach_pair
@@ -28,8 +29,8 @@ class ExtensionWindow(io.ComfyNode):
             "of a script by itself.",
             search_aliases=["v2v", "video extension", "continue video", "shot switching", "cut to new shot"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                positive_input(),
+                vae_input(),
                 source_input(),
                 io.Combo.Input(
                     "shot",
@@ -43,14 +44,10 @@ class ExtensionWindow(io.ComfyNode):
                 *size_inputs("the source"),
                 fit_input(),
                 frame_rate_input(),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="Used only with guidance above 1, which the model does not need."
-                ),
+                encoded_negative_input(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the past of the clip."),
-                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
-                io.Latent.Output(display_name="latent", tooltip="Empty, of the new frames: for any sampler."),
+                *prepared_outputs("the past of the clip", "the new frames"),
                 io.Latent.Output(
                     display_name="prefix",
                     tooltip="The latent of the past. For continue, put it before the sampled latent (LatentConcat, t), "

@@ -12,6 +12,7 @@ from ...skyreels_v3.speech.encoder import ENCODER
 from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from .. import versions
 from ..inputs.cast import CastType
+from ..inputs.conditioning import vae_input
 from ..inputs.files import stamps
 from ..inputs.sampling import codec_input, guidance_input, negative_input, seed_input, shift_input, steps_input
 from ..inputs.size import chosen_size, size_inputs
@@ -56,7 +57,7 @@ class Film(io.ComfyNode):
                 io.Clip.Input(
                     "clip", tooltip="umt5_xxl (CLIPLoader, type wan). Each line of the script is encoded once."
                 ),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                vae_input(),
                 io.String.Input(
                     "script",
                     multiline=True,

@@ -8,6 +8,7 @@ from ...skyreels_v3.jobs.reference import MAX_FRAMES, MAX_SECONDS, encode_refere
 from ...skyreels_v3.recipes import Job
 from .. import versions
 from ..encoders.vae import encoder
+from ..inputs.conditioning import encoded_negative_input, positive_input, prepared_outputs, vae_input
 from ..inputs.size import chosen_size, size_inputs
 from ..network.condition import JobCondition, attach_pair
 
@@ -38,8 +39,8 @@ class ReferenceToVideo(io.ComfyNode):
             description="Prepares a video of the people, things and places in one to four reference images.",
             search_aliases=["r2v", "reference to video", "subject to video", "image to video", "phantom", "skyreels"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan)."),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                positive_input(),
+                vae_input(),
                 *size_inputs("the first image"),
                 io.Float.Input(
                     "seconds",
@@ -57,18 +58,10 @@ class ReferenceToVideo(io.ComfyNode):
                     tooltip="Length in frames instead of seconds; 0 goes by seconds. Snapped to 4n + 1.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Videos made side by side."),
-                io.Conditioning.Input(
-                    "negative",
-                    optional=True,
-                    tooltip="Used only with guidance above 1, which the model does not need.",
-                ),
+                encoded_negative_input(),
                 *images,
             ],
-            outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="The prompt with the reference images."),
-                io.Conditioning.Output(display_name="negative", tooltip="The same for the negative prompt."),
-                io.Latent.Output(display_name="latent", tooltip="Empty, of the video's size: for any sampler."),
-            ],
+            outputs=prepared_outputs("the reference images", "the video's size"),
             hidden=[io.Hidden.unique_id],
         )
 

@@ -8,6 +8,7 @@ from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Timing
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
 from ..encoders.speech import SpeechType
+from ..inputs.conditioning import vae_input
 from ..inputs.sampling import (
     codec_input,
     guidance_input,
@@ -50,7 +51,7 @@ class TalkingAvatar(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The A2V checkpoint, from SkyReels-V3 Load Model."),
                 io.Clip.Input("clip", tooltip="umt5_xxl (CLIPLoader, type wan)."),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
+                vae_input(),
                 io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
                 io.Image.Input(
                     "portrait", tooltip="The person, or two side by side. Of a batch the first image counts."
