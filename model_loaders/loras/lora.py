@@ -397,7 +397,7 @@ def _scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
-    """A weight as a Branch has it: a bias is one column, a 1 x 1 convolution a matrix."""
+    """A weight as a LoraBranch has it: a bias is one column, a 1 x 1 convolution a matrix."""
     tensor = tensor.reshape(-1, 1) if tensor.ndim < 2 else tensor.flatten(1)
     # At an odd place in the file, where kernels may fail on it.
     return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor

@@ -70,7 +70,7 @@ OTHER_KINDS = {
     "LoKr": re.compile(r"[._]lokr_"),
     "LoHa": re.compile(r"[._]hada_"),
 }
-# What of them has a Branch, see skyreels_v3/model/lora.py.
+# What of them has a LoraBranch, see skyreels_v3/model/lora.py.
 READ_KINDS = {"DoRA", "LoKr", "LoHa"}
 INSTEAD = "use one that was trained as a LoRA, DoRA, LoKr or LoHa"
 # A DoRA whose magnitudes belong to columns would need the layer's product of another input.

@@ -1,4 +1,4 @@
-"""LoKr and LoHa in files: which of their tensors are which weights of a Branch, and what their alpha is divided by.
+"""LoKr and LoHa in files: which of their tensors are which weights of a LoraBranch, and what their alpha is divided by.
 
 Source: the files of LyCORIS, which SimpleTuner, ai-toolkit, musubi-tuner and OneTrainer write too. What may stand as
 one matrix or as a product of two (`lokr_w1` or `lokr_w1_a` and `lokr_w1_b`) is a matrix here if it is small.
@@ -26,8 +26,9 @@ class MisfitError(ValueError):
 class Product:
     """The change of a weight as a product of what a file holds.
 
-    weights: name in a Branch -> the parts that are multiplied to it, one or two.  rows, columns: of the weight that it
-    is for.  rank, groups, other_rank: see BranchParams.  alpha_rank: what alpha is divided by, 0 if it does not count.
+    weights: name in a LoraBranch -> the parts that are multiplied to it, one or two.  rows, columns: of the weight
+    that it is for.  rank, groups, other_rank: see BranchParams.  alpha_rank: what alpha is divided by, 0 if it does not
+    count.
     """
 
     weights: Mapping[str, tuple[str, ...]]
@@ -44,7 +45,7 @@ class Product:
         return BranchParams(self.columns, self.rows, self.rank, scale, groups=groups, other_rank=other_rank)
 
     def tensors(self, get: Callable[[str], torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Name in a Branch -> its weight. get: a part -> its tensor."""
+        """Name in a LoraBranch -> its weight. get: a part -> its tensor."""
         return {name: multiplied([get(part) for part in parts]) for name, parts in self.weights.items()}
 
 

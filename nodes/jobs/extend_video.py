@@ -5,7 +5,7 @@ from fractions import Fraction
 import comfy.samplers
 from comfy_api.latest import io
 
-from ...skyreels_v3.images.convert import tail_to_signed
+from ...skyreels_v3.images.convert import tail_to_signed, to_image
 from ...skyreels_v3.jobs.extension.plan import FPS, PREFIX_FRAMES
 from ...skyreels_v3.jobs.extension.roll import Settings
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
@@ -140,5 +140,5 @@ class ExtendVideo(io.ComfyNode):
         inputs = upstream(cls.hidden.prompt, node, ("clip", "vae", *ENTRIES.values()))
         models = ExtensionModels(clip, vae, {Job.EXTENSION: rest.get("model"), Job.SHOT: rest.get("shot_model")})
         path, tail, report = ExtensionRun(Node(node, inputs), models, request).run()
-        last = tail_to_signed(tail.frames[0, :, -PREFIX_FRAMES:]).add(1).div(2).permute(1, 2, 3, 0)
-        return io.NodeOutput(hand_out(path), last.contiguous(), report)
+        last = to_image(tail_to_signed(tail.frames[:, :, -PREFIX_FRAMES:]))
+        return io.NodeOutput(hand_out(path), last, report)

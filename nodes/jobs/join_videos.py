@@ -15,7 +15,7 @@ from ...skyreels_v3.video.preview import PREVIEW_SIDE
 from .. import versions
 from ..inputs.sampling import codec_input
 from ..inputs.source import remarks, source_of
-from ..runs.identity import jobs_folder
+from ..runs.folders import runs_folder
 from ..runs.results import RESULT, hand_out, lost_results, prune_runs
 
 MOST = 6
@@ -80,7 +80,7 @@ class JoinVideos(io.ComfyNode):
 
         prune_runs()
         name = uuid.uuid4().hex
-        with RunFolder(jobs_folder(), f"film-{name}") as folder:
+        with RunFolder(runs_folder(), f"film-{name}") as folder:
             folder.finish()  # from the start: of a film that is cancelled nothing is worth keeping
             path = folder.path(f"{RESULT}{name}.mp4")
             count = concat(sources, path, fit, codec, shown)

@@ -8,7 +8,7 @@ import torch
 
 from ...model_loaders.save import Change
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.model.lora import Branch
+from ...skyreels_v3.model.lora import LoraBranch
 from ..weights.lora_branches import attached
 
 PREFIX = "diffusion_model."
@@ -27,7 +27,7 @@ def weight_changes(model) -> dict[str, Change]:
             changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_replaced, value=value))
     for key, patches in model.patches.items():
         changes.setdefault(key.removeprefix(PREFIX), []).append(partial(_patched, patches=patches, key=key))
-    branches: dict[str, list[tuple[Branch, float]]] = {}
+    branches: dict[str, list[tuple[LoraBranch, float]]] = {}
     for one in attached(model):
         for layer, branch in one.lora.branches.items() if one.strength else ():
             if branch.up is not None:
@@ -72,12 +72,12 @@ def _patched(weight: torch.Tensor, patches: list, key: str) -> torch.Tensor:
     return comfy.lora.calculate_weight(patches, weight, key)
 
 
-def _merged(weight: torch.Tensor, branches: list[tuple[Branch, float]]) -> torch.Tensor:
+def _merged(weight: torch.Tensor, branches: list[tuple[LoraBranch, float]]) -> torch.Tensor:
     own = weight.clone() if len(branches) > 1 else None
     return reduce(lambda changed, one: one[0].merged(changed, one[1], own), branches, weight)
 
 
-def _added_to_bias(weight: torch.Tensor, branch: Branch, strength: float) -> torch.Tensor:
+def _added_to_bias(weight: torch.Tensor, branch: LoraBranch, strength: float) -> torch.Tensor:
     if branch.bias is None:
         return weight
     return weight.add_(branch.bias.weight.detach().to(weight)[:, 0], alpha=strength)

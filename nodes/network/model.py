@@ -92,11 +92,7 @@ class Model(comfy.model_base.BaseModel):
 
     def _text(self, text: torch.Tensor) -> torch.Tensor:
         """The encoding at the 512 tokens that the models know, padded with zeros; officially longer ones are cut."""
-        if text.shape[-1] != self.params.text_dim:
-            raise InputError(
-                f"The prompt's encoding is {text.shape[-1]} wide, but this model needs {self.params.text_dim}: "
-                "encode it with umt5_xxl (CLIPLoader, type wan)."
-            )
+        self.params.check_prompt(text.shape[-1])
         if text.shape[1] > TEXT_TOKENS:
             log.warning(
                 "SkyReels-V3: the prompt has %d tokens; the model reads the first %d.", text.shape[1], TEXT_TOKENS

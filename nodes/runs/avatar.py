@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ...skyreels_v3.images.convert import to_image
 from ...skyreels_v3.jobs.avatar.passes import AvatarPasses, Pass, Portrait, Settings, Start, Tools, finish
 from ...skyreels_v3.jobs.avatar.plan import AvatarPlan, Timing, WindowPlan, plan_avatar
 from ...skyreels_v3.model.speaker_map import PositionMap
@@ -141,7 +142,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
             *self.plan.notes,
             *self.request.speech.notes,
         )
-        return finished.path, finished.state.motion[0].add(1).div(2).permute(1, 2, 3, 0).contiguous(), report
+        return finished.path, to_image(finished.state.motion), report
 
     def memory(self) -> str:
         need = self.model.model.memory_required(list(self.plan.latent_shape))

@@ -1,13 +1,11 @@
-"""Where a long run keeps its results, and what makes two queued prompts the same run."""
+"""What makes two queued prompts the same run."""
 
 import json
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import nodes as comfy_nodes
 from comfy_execution.graph_utils import is_link
 
@@ -15,16 +13,9 @@ from ...formats.kinds import Products
 from ...model_loaders.files.folders import checkpoint_files
 from ...model_loaders.files.stamps import stamp_of
 from ...skyreels_v3.digest import digest
-from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.resume.windows import LongRun
-from ...skyreels_v3.video.source import Sound
-from .. import versions
 from ..network import attention
 from ..weights.lora_branches import attached
 
-log = logging.getLogger(__name__)
-
-ROOT, SOURCES = "skyreels_v3_jobs", "sources"
 # Inputs by whose names two results do not differ: model_stamps has what they come to.
 RESOLVED = {"SkyReelsLoadModel": {"model", "attention", "products", "gpus"}}
 
@@ -35,16 +26,6 @@ class Node:
 
     id: str | None  # in the graph; what is told appears there
     inputs: Mapping[str, str]  # what its models and encoders follow from, see `upstream`
-
-
-def jobs_folder() -> Path:
-    """Where unfinished and recently finished runs are kept: visible to the artist, and not cleared at start-up."""
-    return Path(folder_paths.get_output_directory()) / ROOT
-
-
-def sources_folder() -> Path:
-    """Where the sources of jobs are kept as they are written, each once for all jobs."""
-    return jobs_folder() / SOURCES
 
 
 def upstream(prompt: dict | None, node_id: str | None, names: Iterable[str]) -> dict[str, str]:
@@ -114,18 +95,3 @@ def model_stamps(models: Iterable, by_time: bool = False) -> list[tuple]:
         if not attending.exact:
             stamps.append(("attention", attending.name))
     return stamps
-
-
-def leave_playable(
-    run: LongRun, lead: Sequence[Path], keys: Sequence[str], node_id: str | None, sound: Sound | None = None
-) -> None:
-    """Joins what is done, so that an interrupted night still has something to watch."""
-    if not list(run.pieces(keys)):
-        return
-    path = run.folder.path("so_far.mp4")
-    try:
-        run.join(lead, keys, path, sound)
-    except InputError as error:
-        log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
-        return
-    versions.tell(node_id, f"What is done so far: {path}. Queue the same graph again to go on.")

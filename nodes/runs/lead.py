@@ -24,7 +24,7 @@ from ...skyreels_v3.video.join import fits
 from ...skyreels_v3.video.source import Source, frames
 from ...skyreels_v3.video.writer import VideoWriter
 from .. import versions
-from .identity import sources_folder
+from .folders import sources_folder
 
 LAYOUT = 1  # of a source's folder; another number makes every one anew
 PIECE_SECONDS = 20  # what a stop loses at most

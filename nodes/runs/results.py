@@ -1,13 +1,18 @@
 """The finished videos that ComfyUI holds: they lie with the runs, because its temp folder is emptied by every server
 that starts on it."""
 
-from collections.abc import Collection, Iterable, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from comfy_api.latest import InputImpl
 
+from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.resume.folder import RunFolder, prune
-from .identity import jobs_folder, sources_folder
+from .. import versions
+from .folders import runs_folder, sources_folder
+
+log = logging.getLogger(__name__)
 
 RESULT = "video-"  # begins the part that is the whole video
 UNUSED_DAYS = 7.0  # for which parts stay that a run does not need: of another script, in the same folder
@@ -30,9 +35,19 @@ def lost_results() -> int:
     return _lost
 
 
+def leave_playable(folder: RunFolder, node_id: str | None, join: Callable[[Path], bool]) -> None:
+    """So that an interrupted night still has something to watch. join: writes what is done; False where nothing is."""
+    path = folder.path("so_far.mp4")
+    try:
+        if join(path):
+            versions.tell(node_id, f"What is done so far: {path}. Queue the same graph again to go on.")
+    except InputError as error:
+        log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
+
+
 def prune_runs() -> None:
     """Makes room: see `prune`. What nodes of this process have put out stays."""
-    prune(jobs_folder(), keep_names={path.parent.name for path in _given})
+    prune(runs_folder(), keep_names={path.parent.name for path in _given})
     prune(sources_folder())
 
 

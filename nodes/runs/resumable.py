@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -20,10 +21,11 @@ from ...skyreels_v3.resume.folder import RunFolder, finished_parts
 from ...skyreels_v3.resume.windows import LongRun
 from ...skyreels_v3.video.source import Sound
 from .. import versions
-from .identity import Node, jobs_folder, leave_playable
+from .folders import runs_folder
+from .identity import Node
 from .lead import Lead, LeadWriting
 from .progress import RunProgress
-from .results import RESULT, keep_used, prune_runs
+from .results import RESULT, keep_used, leave_playable, prune_runs
 
 LAYOUT = 1  # of a run's folder; another number makes every kept run anew
 
@@ -133,7 +135,7 @@ class ResumableRun(ABC, Generic[Window, State]):
         lead = self.lead()
         order = [lead.key, *keys] if lead else keys
         prune_runs()
-        with RunFolder(jobs_folder(), f"{self.name}-{base}") as folder:
+        with RunFolder(runs_folder(), f"{self.name}-{base}") as folder:
             file = self.file
             run = LongRun(folder, file.width, file.height, file.made_rate, file.rate, file.codec)
             result = f"{RESULT}{digest(order, self.sound_key())}"
@@ -147,7 +149,7 @@ class ResumableRun(ABC, Generic[Window, State]):
                     state = self._made(run, keys, done)
                     before = writing.pieces()
                 except BaseException:
-                    leave_playable(run, writing.so_far(), keys, self.node.id, self.sound(so_far=True))
+                    leave_playable(folder, self.node.id, partial(self._join_so_far, run, writing, keys))
                     raise
             if not folder.done(result):
                 with folder.writing():
@@ -159,6 +161,12 @@ class ResumableRun(ABC, Generic[Window, State]):
             folder.finish()
         return Finished(path, count, state, folder, done, len(keys), time.perf_counter() - started)
 
+    def _join_so_far(self, run: LongRun, writing: LeadWriting, keys: Sequence[str], path: Path) -> bool:
+        if not list(run.pieces(keys)):
+            return False
+        run.join(writing.so_far(), keys, path, self.sound(so_far=True))
+        return True
+
     def _keys(self) -> tuple[str, list[str]]:
         """The key of the run and those of its windows; the ones it would once have had, if it was begun with them."""
         now = self._keys_by(False)
@@ -168,7 +176,7 @@ class ResumableRun(ABC, Generic[Window, State]):
         return once if self._begun(*once) else now
 
     def _begun(self, base: str, keys: Sequence[str]) -> bool:
-        return not {keys[0], *self.beside}.isdisjoint(finished_parts(jobs_folder(), f"{self.name}-{base}"))
+        return not {keys[0], *self.beside}.isdisjoint(finished_parts(runs_folder(), f"{self.name}-{base}"))
 
     def _keys_by(self, by_time: bool) -> tuple[str, list[str]]:
         # Pieces of two versions of the encoder cannot be joined.

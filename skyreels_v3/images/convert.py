@@ -57,3 +57,8 @@ def to_uint8(pixels: torch.Tensor, official: bool = False) -> torch.Tensor:
     """[1, 3, F, H, W] in [-1, 1] -> [F, H, W, 3] uint8, rounded; official: cut down, which darkens by half a step."""
     scaled = (rearrange(pixels, "1 c f h w -> f h w c") / 2 + 0.5).clamp(0, 1) * 255
     return (scaled if official else scaled.round()).to(torch.uint8)
+
+
+def to_image(pixels: torch.Tensor) -> torch.Tensor:
+    """[1, 3, F, H, W] in [-1, 1] -> ComfyUI's IMAGE, [F, H, W, 3] in 0 to 1."""
+    return rearrange(pixels.add(1).div(2), "1 c f h w -> f h w c").contiguous()

@@ -75,7 +75,7 @@ class Gain:
     bias: torch.Tensor | None
 
 
-class Branch(nn.Module):
+class LoraBranch(nn.Module):
     """What a LoRA adds to one linear layer's output.
 
     Weights, as far as there are any, with [a, b] for the groups, [1, 1] where there are none: mix [a, b],
@@ -207,7 +207,7 @@ def product(
     other_up: torch.Tensor | None = None,
     other_down: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The change of a weight, [rows, columns], of a Branch's weights."""
+    """The change of a weight, [rows, columns], of a LoraBranch's weights."""
     whole = up if down is None else up @ down
     if other_up is not None and other_down is not None:
         whole = whole * (other_up @ other_down)
@@ -215,7 +215,7 @@ def product(
 
 
 class Lora(nn.Module):
-    """The branches of one LoRA: `branches` is layer name -> Branch.
+    """The branches of one LoRA: `branches` is layer name -> LoraBranch.
 
     operations: namespace with Linear.  placed: opens a layer's weight, see `stored`.  Built on the meta device: load
     the weights with assign=True.
@@ -224,13 +224,13 @@ class Lora(nn.Module):
     def __init__(self, layers: Mapping[str, BranchParams], operations: Any = nn, placed: Placed = stored, dtype=None):
         super().__init__()
         options = {"device": "meta", "dtype": dtype}
-        self.branches = {name: Branch(params, operations, placed, **options) for name, params in layers.items()}
+        self.branches = {name: LoraBranch(params, operations, placed, **options) for name, params in layers.items()}
         for name, branch in self.branches.items():
             self.add_module(module_name(name), branch)
         self.requires_grad_(False)
 
     def gains(self, network: nn.Module, like: torch.Tensor) -> dict[str, Gain]:
-        """Layer name -> gain, of a DoRA; empty for others. like: see Branch.gain."""
+        """Layer name -> gain, of a DoRA; empty for others. like: see LoraBranch.gain."""
         made = {name: branch.gain(network.get_submodule(name), like) for name, branch in self.branches.items()}
         return {name: gain for name, gain in made.items() if gain is not None}
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import InputError
+
 HEAD_DIM = 128  # of every published checkpoint; the number of heads cannot be read from a weight's shape
 
 
@@ -37,3 +39,11 @@ class TransformerParams:
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    def check_prompt(self, width: int) -> None:
+        """Raises InputError for an encoding of another width, which another text encoder made."""
+        if width != self.text_dim:
+            raise InputError(
+                f"The prompt's encoding is {width} wide, but this model needs {self.text_dim}: encode it with "
+                "umt5_xxl (CLIPLoader, type wan)."
+            )

@@ -218,11 +218,7 @@ class SkyReelsTransformer(nn.Module):
                     f"The model takes {params.in_dim} latent channels, but was given {segment.latents.shape[1]}: "
                     "use the conditioning node of the job the model was made for."
                 )
-        if text.shape[-1] != params.text_dim:
-            raise InputError(
-                f"The prompt's encoding is {text.shape[-1]} wide, but the model needs {params.text_dim}: "
-                "encode it with umt5_xxl (CLIPLoader, type wan)."
-            )
+        params.check_prompt(text.shape[-1])
         for name, given, needed in (("image", image, params.image_dim), ("audio", audio, params.audio)):
             if (given is None) != (needed is None):
                 state = "needs" if given is None else "takes no"

@@ -299,7 +299,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyu
     whole = decoded(film(STORY)[0])[0]
     made = len(forwards)
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    monkeypatch.setattr(pack_nodes.module("nodes.runs.film.run").FilmRun, "_leave_playable", lambda *_: None)
+    monkeypatch.setattr(pack_nodes.module("nodes.runs.film.run").FilmRun, "_join_so_far", lambda *_: False)
     folder = pack_nodes.module("skyreels_v3.resume.folder").RunFolder
     write, left = folder._write, [0]
 

@@ -4,11 +4,11 @@ The folder of a film holds its takes, each with its windows, and is never remove
 is found again. Only its last result counts as the film.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ from ... import versions
 from ...encoders.clip_vision import image_tokens
 from ...encoders.prompts import Prompts
 from ...encoders.speech import Speech, encode_speech
-from ..identity import Node, jobs_folder, model_stamps
+from ..folders import runs_folder
+from ..identity import Node, model_stamps
 from ..lead import Lead, LeadWriting
 from ..progress import RunProgress
-from ..results import RESULT, keep_takes, prune_runs
+from ..results import RESULT, keep_takes, leave_playable, prune_runs
 from .material import Material, footage_tail
 from .progress import PartProgress
 from .report import cards_of, report_of
@@ -60,6 +61,7 @@ from .shots import (
     SceneRun,
     ShotRun,
     SpokenRun,
+    TakeRequest,
     check_memory,
     last_picture,
     roll_line,
@@ -68,8 +70,6 @@ from .shots import (
     take_settings,
 )
 from .watched import Watched
-
-log = logging.getLogger(__name__)
 
 NAME = "shots"  # begins the folder's name
 LAYOUT = 1  # of the folder; another number makes every film anew
@@ -170,7 +170,7 @@ class FilmRun:
         inputs = self.node.inputs["clip"], self.node.inputs["vae"]
         base = digest((NAME, LAYOUT, av.__version__), inputs, (look.width, look.height, rate, look.codec))
         prune_runs()
-        with RunFolder(jobs_folder(), f"{NAME}-{base}") as folder:
+        with RunFolder(runs_folder(), f"{NAME}-{base}") as folder:
             now = self.where(folder)
             frames = tuple(map(self.frames, range(len(self.shots))))
             plan = FilmPlan(look.width, look.height, rate, self.shots, frames, now)
@@ -185,7 +185,7 @@ class FilmRun:
                     made += place not in self.material.footage
                     self._make(folder, place, number)
             except BaseException:
-                self._leave_playable(folder)
+                leave_playable(folder, self.node.id, partial(self._join_so_far, folder))
                 raise
             now = self.where(folder)
             path, count, tail = self._finish(folder, now)
@@ -193,7 +193,7 @@ class FilmRun:
         infos = {part.removeprefix(TAKE): folder.info(part) for part in folder.parts if part.startswith(TAKE)}
         report = report_of(plan, now, infos, made, took, folder.folder, self.notes, count, look.codec)
         versions.tell(self.node.id, f"{count} frames, {float(count / rate):.2f} s, in {took:.0f} s", *self.notes)
-        cards = cards_of(plan, now, infos, self.request.script, path, jobs_folder().parent)
+        cards = cards_of(plan, now, infos, self.request.script, path, runs_folder().parent)
         return path, tail, report, cards
 
     def _encode(self, plan: FilmPlan) -> None:
@@ -271,18 +271,17 @@ class FilmRun:
 
     def _shot_run(self, folder: RunFolder, place: int, number: int, now: Sequence[ShotState]) -> ShotRun:
         line, look = self.shots[place].line, self.request.look
-        settings = take_settings(look, line, number)
-        given = self.models, self.prompts, look, line, settings
+        take = TakeRequest(self.node, self.models, self.prompts, look, line, take_settings(look, line, number))
         if line.kind == SCENE:
             pictures = [
                 one if isinstance(one, torch.Tensor) else last_picture(self._tail(folder, now, one))
                 for one in self.material.pictures[place]
             ]
-            return SceneRun(*given, pictures)
+            return SceneRun(take, pictures)
         before = self._tail(folder, now, place - 1)
         if line.kind == SPEAK:
-            return SpokenRun(self.node, *given, before, self.speech[place], now[place].keys[number])
-        return RollRun(OneLine(self.node, *given, before))
+            return SpokenRun(take, before, self.speech[place], now[place].keys[number])
+        return RollRun(OneLine(take, before))
 
     def _frames_before(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> torch.Tensor | None:
         """uint8 [n, H, W, 3] that a shot goes on from without a cut; None where it begins with a new picture."""
@@ -386,18 +385,13 @@ class FilmRun:
             torch.cat([last_picture(Tail(tail.frames[:, :, : number + 1], tail.anchor)) for number in _last(tail)]),
         )
 
-    def _leave_playable(self, folder: RunFolder) -> None:
-        """Joins what is done, so that an interrupted night still has something to watch."""
-        try:
-            now = self.where(folder)
-            places = [place for place, state in enumerate(now) if state.made and place not in self.material.footage]
-            places = sorted([*places, *(place for place in self.material.footage if now[place].made)])
-            if any(place not in self.material.footage for place in places):
-                path = folder.path("so_far.mp4")
-                self._joined(folder, now, places, path)
-                versions.tell(self.node.id, f"What is done so far: {path}. Queue the same graph again to go on.")
-        except InputError as error:
-            log.warning("SkyReels-V3: what is done so far could not be joined: %s", error)
+    def _join_so_far(self, folder: RunFolder, path: Path) -> bool:
+        now = self.where(folder)
+        places = [place for place, state in enumerate(now) if state.made]
+        if all(place in self.material.footage for place in places):
+            return False
+        self._joined(folder, now, places, path)
+        return True
 
 
 def _shown(made: int, made_rate: int, rate: Fraction) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import comfy.model_management
 import torch
 
-from ....skyreels_v3.images.convert import tail_to_signed, to_uint8
+from ....skyreels_v3.images.convert import tail_to_signed, to_image, to_uint8
 from ....skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
 from ....skyreels_v3.jobs.avatar.passes import Start
 from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Windows, plan_windows
@@ -100,6 +100,18 @@ def take_settings(look: Look, line: FilmLine, number: int) -> TakeSettings:
     return TakeSettings(seed % 2**64, steps, look.shift or recipe.shift, guidance, negative)
 
 
+@dataclass(frozen=True)
+class TakeRequest:
+    """What every take is made from, whatever its shot is."""
+
+    node: Node
+    models: FilmModels
+    prompts: Prompts
+    look: Look
+    line: FilmLine
+    settings: TakeSettings
+
+
 class ShotRun(ABC, Generic[State]):
     """The windows of one take. made_rate: frames a second.  passes: runs of the sampler, more than windows at times."""
 
@@ -139,22 +151,14 @@ class SceneRun(ShotRun[Tail]):
 
     state_type = Tail
 
-    def __init__(
-        self,
-        models: FilmModels,
-        prompts: Prompts,
-        look: Look,
-        line: FilmLine,
-        settings: TakeSettings,
-        pictures: Sequence[torch.Tensor],
-    ):
+    def __init__(self, take: TakeRequest, pictures: Sequence[torch.Tensor]):
         """pictures: IMAGEs of the references, in order."""
-        self.model, self.prompts, self.settings = models.by_job[Job.REFERENCE], prompts, settings
-        self.encode, self.decode = encoder(models.vae), decoder(models.vae)
+        self.model, self.prompts, self.settings = take.models.by_job[Job.REFERENCE], take.prompts, take.settings
+        self.encode, self.decode = encoder(take.models.vae), decoder(take.models.vae)
         self.pictures = pictures
-        self.window = scene_window(line)
-        frames = FRAMES_PER_LATENT * (self.window.latent_frames - 1) + 1
-        self.plan = ReferencePlan(look.width, look.height, frames, self.window.latent_frames, len(pictures))
+        self.window = scene_window(take.line)
+        latents, size = self.window.latent_frames, (take.look.width, take.look.height)
+        self.plan = ReferencePlan(*size, FRAMES_PER_LATENT * (latents - 1) + 1, latents, len(pictures))
         self.windows = (self.window,)
 
     def prepare(self, folder: RunFolder, done: int) -> Tail:
@@ -202,17 +206,9 @@ def scene_window(line: FilmLine) -> SceneWindow:
 class OneLine(ExtensionRun):
     """One line of Extend Video, which goes on from another shot's last frames."""
 
-    def __init__(
-        self,
-        node: Node,
-        models: FilmModels,
-        prompts: Prompts,
-        look: Look,
-        line: FilmLine,
-        settings: TakeSettings,
-        before: Tail,
-    ):
-        self._before, self._line = before, line
+    def __init__(self, take: TakeRequest, before: Tail):
+        self._before, self._line = before, take.line
+        look, settings, models = take.look, take.settings, take.models
         request = ExtensionRequest(
             source=FramesSource(torch.zeros(1, look.height, look.width, 3, dtype=torch.uint8), FPS),
             lines=[],
@@ -225,8 +221,8 @@ class OneLine(ExtensionRun):
             codec=look.codec,
         )
         by_job = {job: models.by_job.get(job) for job in (Job.EXTENSION, Job.SHOT)}
-        super().__init__(node, ExtensionModels(models.clip, models.vae, by_job), request)
-        self.prompts = prompts
+        super().__init__(take.node, ExtensionModels(models.clip, models.vae, by_job), request)
+        self.prompts = take.prompts
 
     def prepare(self, folder: RunFolder, done: int) -> Tail:
         negative = self.request.sampling.negative
@@ -281,24 +277,14 @@ class SpokenRun(ShotRun[Spoken]):
 
     made_rate, state_type = SPOKEN_FPS, Spoken
 
-    def __init__(
-        self,
-        node: Node,
-        models: FilmModels,
-        prompts: Prompts,
-        look: Look,
-        line: FilmLine,
-        settings: TakeSettings,
-        before: Tail,
-        speech: Speech,
-        key: str,
-    ):
+    def __init__(self, take: TakeRequest, before: Tail, speech: Speech, key: str):
         """key: of the take; its key frames are kept under it."""
+        look, settings, models = take.look, take.settings, take.models
         sampling = AvatarSampling(settings.steps, settings.shift, settings.guidance, 1.0)
         request = AvatarRequest(
             portrait=last_picture(before),
             speech=speech,
-            texts=Texts(line.prompt, CONNECTION, settings.negative or ""),
+            texts=Texts(take.line.prompt, CONNECTION, settings.negative or ""),
             masks=[None, None],
             boxes=["", ""],
             position_map=PositionMap.OWN_FRAME,
@@ -309,8 +295,8 @@ class SpokenRun(ShotRun[Spoken]):
             codec=look.codec,
         )
         given = AvatarModels(models.by_job[Job.AVATAR], models.clip, models.vae, models.clip_vision)
-        self.run = AvatarRun(node, given, request)
-        self.run.prompts = prompts
+        self.run = AvatarRun(take.node, given, request)
+        self.run.prompts = take.prompts
         self.run.key_frames = f"key-frames-{key}"
         self.windows = self.run.windows
 
@@ -354,7 +340,7 @@ def speech_windows(frames: int) -> Windows:
 
 def last_picture(tail: Tail) -> torch.Tensor:
     """IMAGE [1, H, W, 3] of a tail's last frame."""
-    return tail_to_signed(tail.frames[:, :, -1]).add(1).div(2).permute(0, 2, 3, 1).contiguous()
+    return to_image(tail_to_signed(tail.frames[:, :, -1:]))
 
 
 def check_memory(models: FilmModels, look: Look, job: Job, latents: int, beside: int) -> int:
