@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pack.tools.batching.workflow import Graph, default, is_page_form, is_widget
+from pack.tools.batching.workflow import Graph, default, is_page_form, is_widget, to_prompt
 
 KINDS = {
     "image": {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"},
@@ -144,7 +144,7 @@ class Template:
         self.workflow = workflow
         self.info = object_info
         self.in_page_form = is_page_form(workflow)
-        prompt = Graph(copy.deepcopy(workflow), object_info).prompt() if self.in_page_form else workflow
+        prompt = to_prompt(workflow, object_info)
         if not prompt or not all(isinstance(node, dict) and "class_type" in node for node in prompt.values()):
             raise BatchError("The workflow is no workflow of ComfyUI: save it with Save, or with Export (API).")
         unknown = sorted({node["class_type"] for node in prompt.values()} - set(object_info))
