@@ -1,8 +1,9 @@
-"""Finding a hard cut inside a few frames: what came before it belongs to another shot."""
+"""Finding hard cuts: what came before one belongs to another shot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ LEAST = 0.05  # of the whole range: two pictures nearer than this are one shot h
 TIMES = 2.0  # a cut changes that many times more than the motion beside it
 HISTOGRAM = 0.1  # how much a changed histogram weighs beside changed blocks
 
+_Look = tuple[np.ndarray, np.ndarray]  # see `_look`
+
 
 def last_cut(frames: Sequence[np.ndarray] | np.ndarray | torch.Tensor) -> int | None:
     """The index of the first frame after the last hard cut, or None where all frames are one shot.
@@ -24,19 +27,39 @@ def last_cut(frames: Sequence[np.ndarray] | np.ndarray | torch.Tensor) -> int | 
     What starts within the last NEAR - 1 frames can't be distinguished from a flash and counts as a cut.
     """
     looks = [_look(np.asarray(frame)) for frame in frames]
-    for index in range(len(looks) - 1, 0, -1):
-        before = range(max(0, index - NEAR), index)
-        after = range(index, min(len(looks), index + NEAR))
-        across = min(_change(looks[a], looks[b]) for a in before for b in after)
-        if across < LEAST:
-            continue
-        beside = [_change(looks[one], looks[one + 1]) for side in (before, after) for one in side[:-1]]
-        if across >= TIMES * max(beside, default=0.0):
-            return index
-    return None
+    return next((index for index in range(len(looks) - 1, 0, -1) if _is_cut(looks, index)), None)
 
 
-def _look(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def hard_cuts(frames: Iterable[np.ndarray]) -> Iterator[int]:
+    """The indices of the first frames after every hard cut, as `last_cut` tells them. Memory does not grow with them.
+
+    frames: uint8 [H, W, 3] each, of one size, best consecutive ones.
+    """
+    looks: list[_Look] = []
+    first, index = 0, 1  # the number of the oldest look; of the frame that may be behind a cut
+    for frame in chain(frames, [None]):
+        if frame is not None:
+            looks.append(_look(frame))
+        known = first + len(looks)
+        while index < known and (frame is None or index + NEAR <= known):
+            if _is_cut(looks, index - first):
+                yield index
+            index += 1
+        gone = max(0, index - NEAR - first)
+        looks, first = looks[gone:], first + gone
+
+
+def _is_cut(looks: Sequence[_Look], index: int) -> bool:
+    before = range(max(0, index - NEAR), index)
+    after = range(index, min(len(looks), index + NEAR))
+    across = min(_change(looks[a], looks[b]) for a in before for b in after)
+    if across < LEAST:
+        return False
+    beside = [_change(looks[one], looks[one + 1]) for side in (before, after) for one in side[:-1]]
+    return across >= TIMES * max(beside, default=0.0)
+
+
+def _look(frame: np.ndarray) -> _Look:
     """(mean-free brightness of the blocks, histogram of brightness), both from 0 to 1."""
     grey = Image.fromarray(frame).convert("L")
     blocks = np.asarray(grey.resize(GRID, Image.Resampling.BOX), dtype=np.float32) / 255
@@ -44,7 +67,7 @@ def _look(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return blocks - blocks.mean(), counts
 
 
-def _change(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
+def _change(one: _Look, other: _Look) -> float:
     """How different two frames are, 0 to about 1. A change of the whole picture's brightness counts little."""
     blocks = float(np.abs(one[0] - other[0]).mean())
     return blocks + HISTOGRAM * blocks * float(np.abs(one[1] - other[1]).sum() / 2)

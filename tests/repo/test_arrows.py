@@ -50,6 +50,7 @@ model_loaders/files
 formats
 skyreels_v3/resume skyreels_v3/jobs/budget skyreels_v3/jobs/film
 skyreels_v3/jobs/spec
+skyreels_v3/jobs/dub
 skyreels_v3/jobs/reference skyreels_v3/jobs/extension skyreels_v3/jobs/avatar
 skyreels_v3/jobs/forecast skyreels_v3/jobs/modelled
 skyreels_v3/jobs/rates skyreels_v3/jobs/sharing

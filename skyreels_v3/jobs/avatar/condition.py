@@ -33,13 +33,20 @@ def window_condition(
     clip[:, :, : window.motion] = motion
     if key_frame is not None:
         clip[:, :, -copies:] = key_frame
-    latents = encode(clip)
-    given = latents.new_zeros(frames)
+    given = torch.zeros(frames)
     given[: window.motion] = 1
     given[frames - copies :] = 1
+    return masked_latents(clip, given, encode)
+
+
+def masked_latents(
+    clip: torch.Tensor, given: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Mask and image channels [1, 4 + 16, T, h, w] of a clip [1, 3, F, H, W]. given: [F], 1 where a frame is given."""
+    latents = encode(clip)
     # The first latent frame is one video frame: its mask stands four times.
     given = torch.cat([given[:1].expand(FRAMES_PER_LATENT - 1), given]).unflatten(0, (-1, FRAMES_PER_LATENT)).T
-    mask = given[None, :, :, None, None].expand(-1, -1, -1, *latents.shape[-2:])
+    mask = given.to(latents)[None, :, :, None, None].expand(-1, -1, -1, *latents.shape[-2:])
     return torch.cat([mask, latents], dim=1)
 
 

@@ -183,7 +183,7 @@ def plan_windows(frames: int, timing: Timing = DEFAULT_TIMING, limit: int | None
     limit: the official code takes no more frames than this, drops the rest, and spreads the key frames over no more.
     Raises InputError for no frames and for a timing that makes no windows.
     """
-    _check_timing(timing)
+    check_timing(timing)
     if frames < 1:
         raise InputError("The speech has no frames, but at least one is needed: connect a recording.")
     frames = min(frames, limit or frames)
@@ -253,7 +253,8 @@ def _crop_notes(portrait: tuple[int, int], width: int, height: int) -> tuple[str
     )
 
 
-def _check_timing(timing: Timing) -> None:
+def check_timing(timing: Timing) -> None:
+    """Raises InputError for a timing that makes no windows."""
     for name, count in (("window", timing.window), ("motion", timing.motion)):
         if count < 1 or count % FRAMES_PER_LATENT != 1:
             raise InputError(

@@ -1,0 +1,101 @@
+"""The footage of a dub: its frames as they are shown, and the crops that the model is given of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...video.cuts import hard_cuts
+from ...video.source import Source, frames
+from .clock import Clock
+from .crops import Path, cut_out
+from .heads import Heads, Rect
+from .paste import in_crop, soft_edge
+from .plan import Shot
+
+
+def even_frames(source: Source, clock: Clock, first: int = 0) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3] of each shown frame from `first` on; of an odd side the last pixel is left out."""
+    for pixels in frames(source, clock.rate, first):
+        height, width = (side - side % 2 for side in pixels.shape[:2])
+        yield pixels[:height, :width]
+
+
+def count_frames(source: Source, clock: Clock) -> int:
+    """How many frames are shown. Raises InputError for a picture too small for a video."""
+    if min(source.info.width, source.info.height) < 2:
+        size = f"{source.info.width} x {source.info.height}"
+        raise InputError(f"The footage is {size} pixels, but at least 2 x 2 are needed: connect a video.")
+    return source.info.frames_at(clock.rate)
+
+
+def find_cuts(shown: Iterable[np.ndarray], first: int) -> list[int]:
+    """The first frames of new shots among these, which begin with number `first`."""
+    return [first + cut for cut in hard_cuts(shown)]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One shot as it is dubbed. path: of the crop.  radius: of the soft edge, in pixels of the footage."""
+
+    shot: Shot
+    path: Path
+    radius: int
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What windows are made from and put into. shots: by their number in the plan; those that are dubbed."""
+
+    source: Source
+    clock: Clock
+    heads: Heads
+    shots: dict[int, Followed]
+    width: int  # pixels of the crops
+    height: int
+
+    def frames(self, first: int) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] of each shown frame from `first` on."""
+        return even_frames(self.source, self.clock, first)
+
+    def crops(self, number: int, made: Sequence[int]) -> torch.Tensor:
+        """uint8 [n, height, width, 3] of made frames of a shot, in any order; outside of it they are mirrored."""
+        followed = self.shots[number]
+        wanted = [self._shown(followed.shot, one) for one in made]
+        found: dict[int, np.ndarray] = {}
+        first, last = min(wanted), max(wanted)
+        needed = set(wanted)
+        for shown, pixels in zip(range(first, last + 1), self.frames(first)):
+            if shown in needed:
+                found[shown] = cut_out(pixels, followed.path.at(shown), self.width, self.height)
+        if not found:
+            raise InputError("The footage cannot be read any more: load it again.")
+        nearest = sorted(found)
+        missing = needed.difference(found)  # a file that ends before its header says so
+        found |= {shown: found[min(nearest, key=lambda one: abs(one - shown))] for shown in missing}
+        return torch.from_numpy(np.stack([found[shown] for shown in wanted]))
+
+    def taken(self, number: int, shown: int) -> tuple[Rect, torch.Tensor]:
+        """(the whole part around a shot's crop in a shown frame, how much of it is made anew: float32 [h, w])."""
+        followed = self.shots[number]
+        part = self._part(followed.path.at(shown))
+        return part, soft_edge(self.heads.mask(shown, part), followed.radius)
+
+    def taken_in_crop(self, number: int, made: int) -> torch.Tensor:
+        """As `taken`, in the crop of a made frame: float32 [height, width]."""
+        followed = self.shots[number]
+        shown = self._shown(followed.shot, made)
+        part, taken = self.taken(number, shown)
+        return in_crop(taken, part, followed.path.at(shown), self.width, self.height)
+
+    def crop(self, number: int, shown: int) -> Rect:
+        return self.shots[number].path.at(shown)
+
+    def _shown(self, shot: Shot, made: int) -> int:
+        return min(max(self.clock.shown(shot.within(made)), shot.first), shot.stop - 1)
+
+    def _part(self, crop: Rect) -> Rect:
+        left, top, right, bottom = crop.whole()
+        return Rect(max(left, 0), max(top, 0), min(right, self.heads.width), min(bottom, self.heads.height))

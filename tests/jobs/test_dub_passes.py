@@ -1,0 +1,200 @@
+"""The passes of a dub with stand-ins for the models: what each is given, and what is put back into the footage."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from pack.skyreels_v3.jobs.avatar.passes import Start
+from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
+from pack.skyreels_v3.jobs.avatar.plan import Timing
+from pack.skyreels_v3.jobs.dub.clock import Clock
+from pack.skyreels_v3.jobs.dub.crops import follow
+from pack.skyreels_v3.jobs.dub.footage import Followed, Footage
+from pack.skyreels_v3.jobs.dub.heads import Heads
+from pack.skyreels_v3.jobs.dub.passes import DubPasses, DubTools
+from pack.skyreels_v3.jobs.dub.plan import Copied, DubPlan, plan_parts, spoken_frames
+from pack.skyreels_v3.jobs.dub.sound import dubbed
+from pack.skyreels_v3.sampling.schedule import euler_sigmas
+from pack.skyreels_v3.speech.features import SpeechFeatures
+from pack.skyreels_v3.video.source import FramesSource, Sound
+from pack.tests.support.golden import LinearVAE
+
+TIMING = Timing(window=21, motion=5, drop=8)
+WIDTH, HEIGHT = 160, 96  # of the footage
+SIGMAS = euler_sigmas(4, 11)
+
+
+class Bench:
+    """Tools that remember what they were asked for; the model is a function of all that it is given."""
+
+    def __init__(self, level=1.0):
+        self.vae, self.passes, self.level = LinearVAE("dub bench"), [], level
+
+    def tools(self):
+        return DubTools(self.vae.encode, self.vae.pieces, self.tokens, self.denoise)
+
+    def tokens(self, pixels):
+        return pixels.mean((2, 3)).unsqueeze(1).expand(1, 257, 3)
+
+    def denoise(self, one, noise):
+        self.passes.append(one)
+        sigmas = SIGMAS[SIGMAS <= self.level]
+        shift = one.speech.mean() + one.tokens.mean()
+
+        def clean(x, sigma):
+            return 0.7 * one.condition[:, 4:] + 0.2 * torch.tanh(x) + shift
+
+        return pinned_euler(clean, sigmas[0] * noise + (1 - sigmas[0]) * one.latents, sigmas, one.pin)
+
+
+def walking(frames):
+    """A picture of soft noise, and masks of a head that walks to the right."""
+    generator = torch.Generator().manual_seed(1)
+    still = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 20, generator=generator), (HEIGHT, WIDTH))
+    images = still.movedim(1, -1).repeat(frames, 1, 1, 1)
+    masks = torch.zeros(frames, HEIGHT, WIDTH)
+    for number in range(frames):
+        left = 30 + number // 2
+        masks[number, 30:60, left : left + 24] = 1
+        images[number, 34:56, left + 4 : left + 20] = torch.rand(3, generator=generator)
+    return images, masks
+
+
+def dubbed_by(bench, images, masks, rate="25", start="0.4", speech=30, cuts=(), seed=3):
+    clock = Clock(Fraction(rate), Fraction(start))
+    spoken = spoken_frames(clock, len(images), speech)
+    shots, parts = plan_parts(clock, len(images), spoken, cuts, TIMING)
+    plan = DubPlan(64, 48, len(images), clock, TIMING, speech, spoken, shots, parts)
+    heads, followed = Heads(WIDTH, HEIGHT, masks), {}
+    for number in {window.shot for window in plan.windows}:
+        shot = shots[number]
+        found = heads.look(shot.first, shot.stop, float(clock.rate))
+        followed[number] = Followed(shot, follow(found, shot.first, float(clock.rate), (WIDTH, HEIGHT), 4 / 3, 1.5), 4)
+    footage = Footage(FramesSource(images, clock.rate), clock, heads, followed, 64, 48)
+    features = SpeechFeatures.of(torch.randn(1, speech, 2, 3, generator=torch.Generator().manual_seed(1)))
+    return plan, DubPasses(plan, footage, features, bench.tools(), seed)
+
+
+def run(plan, passes, restart_at=None):
+    made, state = [], passes.first()
+    for index, part in enumerate(plan.parts):
+        if index == restart_at:
+            torch.randn(1000)
+            state = Start(**{name: tensor.clone() for name, tensor in state.tensors().items()})
+        written = []
+        if isinstance(part, Copied):
+            written = list(passes.copied(part))
+        else:
+            state = passes.window(part, state, written.append)
+        assert sum(map(len, written)) == part.new_frames
+        made += written
+    return torch.cat(made).numpy(), state
+
+
+def eight_bit(images):
+    return (images * 255).round().to(torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("rate", ["25", "24", "60000/1001"])
+def test_what_lies_outside_of_the_mask_stays(rate):
+    images, masks = walking(70)
+    plan, passes = dubbed_by(Bench(), images, masks, rate)
+    made, _ = run(plan, passes)
+    given = eight_bit(images)
+    assert made.shape == given.shape
+    outside = (masks == 0).numpy()
+    assert (made[outside] == given[outside]).all()
+    spoken = [shown for window in plan.windows for shown in range(window.first, window.stop)]
+    changed = (made != given).reshape(len(made), -1).any(axis=1)
+    assert set(np.flatnonzero(changed)) <= set(spoken) and changed[spoken].mean() > 0.9
+
+
+def test_windows_are_given_frames_of_the_footage():
+    images, masks = walking(70)
+    bench = Bench()
+    plan, passes = dubbed_by(bench, images, masks)
+    run(plan, passes)
+    assert len(plan.windows) == len(bench.passes) == 4
+    for window, one in zip(plan.windows, bench.passes):
+        crops = passes.footage.crops(window.shot, range(window.start, window.start + 21))
+        pixels = (crops.movedim(-1, 0)[None].float() / 255 - 0.5) / 0.5
+        clip = torch.zeros_like(pixels)
+        clip[:, :, window.given :] = pixels[:, :, window.given :]
+        if window.fresh:
+            clip[:, :, :5] = pixels[:, :, :5]
+            assert torch.equal(one.condition[:, 4:], bench.vae.encode(clip))
+        else:  # what the window before has made of it
+            assert torch.equal(one.condition[:, 4:, -1], bench.vae.encode(clip)[:, :, -1])
+        assert torch.equal(one.latents, bench.vae.encode(pixels))
+        assert one.condition[0, :4, :, 0, 0].sum() == 5 + 3 + 21 - window.given
+        assert one.speech.shape == (1, 21, 5, 2, 3)
+        held = one.pin.held
+        assert held.any() and not held.all() and not held[..., 2:4, 3:5].any()
+        x = one.pin(torch.zeros_like(one.latents), 0.0)
+        free = held.expand_as(x).clone()
+        free[:, :, :2] = False
+        assert torch.equal(x[free], one.latents[free])
+
+
+def test_a_run_goes_on_where_it_was_and_seeds_matter():
+    images, masks = walking(70)
+    whole, end = run(*dubbed_by(Bench(), images, masks))
+    for restart in (1, 3, 5):
+        again, _ = run(*dubbed_by(Bench(), images, masks), restart_at=restart)
+        assert (whole == again).all()
+    other, _ = run(*dubbed_by(Bench(), images, masks, seed=4))
+    assert (whole != other).any() and end.motion.shape == (1, 3, 5, 48, 64)
+    lower, _ = run(*dubbed_by(Bench(0.9), images, masks))
+    given = eight_bit(images)
+    errors = [np.abs(made.astype(int) - given).sum() for made in (lower, whole)]
+    assert errors[0] < errors[1], "from the footage's own latents less is changed"
+
+
+def test_cuts_part_the_windows_and_one_mask_stays():
+    images, masks = walking(70)
+    images[33:] = 1 - images[33:]
+    bench = Bench()
+    plan, passes = dubbed_by(bench, images, masks[40:41], cuts=(33,))
+    made, _ = run(plan, passes)
+    assert [window.shot for window in plan.windows] == sorted(window.shot for window in plan.windows)
+    assert sum(window.fresh for window in plan.windows) == 2
+    for one in bench.passes:
+        # Frames of another shot would be as far from these as white from black.
+        own = one.latents - one.latents.mean(dim=2, keepdim=True)
+        assert own.abs().mean() < 0.3 * one.latents.abs().mean()
+    outside = (masks[40] == 0).numpy()
+    assert (made[:, outside] == eight_bit(images)[:, outside]).all()
+
+
+def test_the_whole_picture_and_footage_that_ends_too_early():
+    images, _ = walking(40)
+    plan, passes = dubbed_by(Bench(), images, None, speech=100)
+    made, _ = run(plan, passes)
+    assert (made[:10] == eight_bit(images)[:10]).all() and (made[12:] != eight_bit(images)[12:]).any()
+    assert not any(one.pin.held.any() for one in passes.tools.denoise.__self__.passes)
+    copied = list(passes.copied(Copied(38, 45)))
+    assert len(copied) == 7 and (copied[-1][0].numpy() == eight_bit(images)[-1]).all()
+    assert (next(passes.copied(Copied(50, 51)))[0].numpy() == eight_bit(images)[-1]).all()
+
+
+def test_sound_in_place_of_the_footages_own_and_over_it():
+    own, rate = torch.full((2, 8000), 0.5), 8000
+    said = torch.full((1, 1, 2000), 0.25)
+
+    def mixed(under, waveform=said, rate_of=rate, seconds=1.0):
+        sound = dubbed(Sound.of(own, rate), waveform, rate_of, 0.25, seconds, under)
+        return np.concatenate(list(sound.blocks), axis=1)
+
+    replaced = mixed(0.0)
+    assert replaced.shape == (2, 8000)
+    assert (replaced[:, :1900] == 0.5).all() and (replaced[:, 4100:] == 0.5).all()
+    assert np.allclose(replaced[:, 2100:3900], 0.25) and np.abs(np.diff(replaced[0])).max() <= 0.26
+    assert np.allclose(mixed(0.5)[:, 2100:3900], 0.5) and np.allclose(mixed(1.0)[:, 2100:3900], 0.75)
+    assert mixed(0.0, said.repeat(1, 1, 2), 16000).shape == (2, 8000)
+    longer = mixed(0.0, said.repeat(1, 1, 10), seconds=3.0)
+    assert longer.shape == (2, 24000) and np.allclose(longer[:, 9000:21900], 0.25) and (longer[:, 22100:] == 0).all()
+    alone = dubbed(None, said, rate, 0.25, 1.0, 0.0)
+    samples = np.concatenate(list(alone.blocks), axis=1)
+    assert samples.shape == (1, 4000) and (samples[:, :2000] == 0).all() and (samples[:, 2000:] == 0.25).all()
