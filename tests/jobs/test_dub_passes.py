@@ -9,12 +9,9 @@ import torch
 from pack.skyreels_v3.jobs.avatar.passes import Start
 from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing
-from pack.skyreels_v3.jobs.dub.clock import Clock
-from pack.skyreels_v3.jobs.dub.crops import follow
-from pack.skyreels_v3.jobs.dub.footage import Followed, Footage
-from pack.skyreels_v3.jobs.dub.heads import Heads
 from pack.skyreels_v3.jobs.dub.passes import DubPasses, DubTools
-from pack.skyreels_v3.jobs.dub.plan import Copied, DubPlan, plan_parts, spoken_frames
+from pack.skyreels_v3.jobs.dub.plan import Copied
+from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub
 from pack.skyreels_v3.jobs.dub.sound import dubbed
 from pack.skyreels_v3.sampling.schedule import euler_sigmas
 from pack.skyreels_v3.speech.features import SpeechFeatures
@@ -63,16 +60,9 @@ def walking(frames):
 
 
 def dubbed_by(bench, images, masks, rate="25", start="0.4", speech=30, cuts=(), seed=3):
-    clock = Clock(Fraction(rate), Fraction(start))
-    spoken = spoken_frames(clock, len(images), speech)
-    shots, parts = plan_parts(clock, len(images), spoken, cuts, TIMING)
-    plan = DubPlan(64, 48, len(images), clock, TIMING, speech, spoken, shots, parts)
-    heads, followed = Heads(WIDTH, HEIGHT, masks), {}
-    for number in {window.shot for window in plan.windows}:
-        shot = shots[number]
-        found = heads.look(shot.first, shot.stop, float(clock.rate))
-        followed[number] = Followed(shot, follow(found, shot.first, float(clock.rate), (WIDTH, HEIGHT), 4 / 3, 1.5), 4)
-    footage = Footage(FramesSource(images, clock.rate), clock, heads, followed, 64, 48)
+    asked = Asked(float(start), masks, context=1.5, size={"width": 64, "height": 48}, timing=TIMING)
+    plan, footage = plan_dub(FramesSource(images, Fraction(rate)), speech, asked, 4)
+    assert [shot.first for shot in plan.shots] == [0, *cuts]
     features = SpeechFeatures.of(torch.randn(1, speech, 2, 3, generator=torch.Generator().manual_seed(1)))
     return plan, DubPasses(plan, footage, features, bench.tools(), seed)
 

@@ -1,13 +1,12 @@
 """The footage of a dub: its frames as they are shown, and the crops that the model is given of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ...errors import InputError
-from ...video.cuts import hard_cuts
 from ...video.source import Source, frames
 from .clock import Clock
 from .crops import Path, cut_out
@@ -19,21 +18,13 @@ from .plan import Shot
 def even_frames(source: Source, clock: Clock, first: int = 0) -> Iterator[np.ndarray]:
     """uint8 [H, W, 3] of each shown frame from `first` on; of an odd side the last pixel is left out."""
     for pixels in frames(source, clock.rate, first):
-        height, width = (side - side % 2 for side in pixels.shape[:2])
+        height, width = even(*pixels.shape[:2])
         yield pixels[:height, :width]
 
 
-def count_frames(source: Source, clock: Clock) -> int:
-    """How many frames are shown. Raises InputError for a picture too small for a video."""
-    if min(source.info.width, source.info.height) < 2:
-        size = f"{source.info.width} x {source.info.height}"
-        raise InputError(f"The footage is {size} pixels, but at least 2 x 2 are needed: connect a video.")
-    return source.info.frames_at(clock.rate)
-
-
-def find_cuts(shown: Iterable[np.ndarray], first: int) -> list[int]:
-    """The first frames of new shots among these, which begin with number `first`."""
-    return [first + cut for cut in hard_cuts(shown)]
+def even(*sides: int) -> tuple[int, ...]:
+    """What H.264 can hold of these sides."""
+    return tuple(side - side % 2 for side in sides)
 
 
 @dataclass(frozen=True)

@@ -80,18 +80,13 @@ class Heads:
     def look(self, first: int, stop: int, rate: float) -> list[Rect | None]:
         """Where the head is in the shown frames first to stop, None where it is not.
 
-        A mask that vanishes for less than half a second is that of the frame nearest in time.
-        Raises InputError where no frame shows one.
+        The frames are of one shot. A mask that vanishes for less than half a second is that of the frame nearest in
+        time.
         """
         if self.fixed:
             return [self._bounds(0)] * (stop - first)
         found = {shown: self._bounds(self._number(shown)) for shown in range(first, stop)}
         seen = np.array([shown for shown, bounds in found.items() if bounds is not None])
-        if not len(seen):
-            raise InputError(
-                f"The mask shows no one in the frames {first} to {stop - 1}, which are spoken anew: paint over the "
-                "head there, or let another node find it."
-            )
         for shown in (shown for shown, bounds in found.items() if bounds is None):
             behind = int(np.searchsorted(seen, shown))
             if 0 < behind < len(seen) and seen[behind] - seen[behind - 1] <= GAP * rate + 1:

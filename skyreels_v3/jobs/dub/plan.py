@@ -6,10 +6,10 @@ frames in which the old words are spoken; its last frames are thrown away, as th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ from ..table import table
 from .clock import Clock
 
 COPIED = 20  # seconds of a piece of footage that is copied: what a stop loses at most
-MOST_WINDOWS = 20  # rows of the table
+MOST_ROWS = 20  # of the table
+AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,16 @@ class DubPlan:
             f"{float(spoken[1]):.2f} s are spoken anew, the head at {self.width} x {self.height} pixels, {many} of "
             f"{self.steps} step{'s' if self.steps > 1 else ''}{level}"
         )
-        rows: list[tuple[Any, ...]] = [("window", "from s", "to s", "frames", "shot")]
-        for number, window in enumerate(windows[:MOST_WINDOWS], start=1):
-            times = (f"{float(frame / rate):.2f}" for frame in (window.first, window.stop))
-            rows.append((number, *times, window.new_frames, window.shot + 1))
+        rows: list[tuple[Any, ...]] = [("part", "from s", "to s", "frames", "what")]
+        for kind, group in groupby(enumerate(self.parts, start=1), key=lambda one: _what(one[1])):
+            these = list(group)
+            for many in [these] if kind == AS_IT_IS else [[one] for one in these]:
+                (number, first), (last, part) = many[0], many[-1]
+                times = (f"{float(frame / rate):.2f}" for frame in (first.first, part.stop))
+                numbers = f"{number}" if number == last else f"{number}-{last}"
+                rows.append((numbers, *times, part.stop - first.first, kind))
+        if len(rows) > MOST_ROWS:
+            rows[MOST_ROWS:-1] = [("...",) * len(rows[0])]
         return "\n".join([head, *table(rows), *self.notes])
 
 
@@ -166,24 +173,33 @@ def spoken_frames(clock: Clock, frames: int, speech: int) -> int:
     return spoken
 
 
-def plan_parts(
-    clock: Clock, frames: int, spoken: int, cuts: Sequence[int] = (), timing: Timing = DEFAULT_TIMING
-) -> tuple[tuple[Shot, ...], tuple[DubWindow | Copied, ...]]:
-    """(shots, parts) of footage of so many frames; pure.
+def plan_shots(clock: Clock, frames: int, cuts: Sequence[int] = ()) -> tuple[Shot, ...]:
+    """The shots of footage of so many frames. cuts: rising first frames of its shots, besides 0."""
+    bounds = [0, *cuts, frames]
+    return tuple(Shot(*pair, *(clock.first_made(one) for one in pair)) for pair in pairwise(bounds))
 
-    cuts: rising first frames of the footage's shots, besides 0.
+
+def plan_parts(
+    clock: Clock,
+    shots: Sequence[Shot],
+    spoken: int,
+    timing: Timing = DEFAULT_TIMING,
+    silent: Collection[int] = (),
+) -> tuple[DubWindow | Copied, ...]:
+    """The parts of footage of these shots, in order; pure.
+
+    silent: numbers of shots that are copied, because who speaks is not in them.
     Raises InputError for a timing that makes no windows.
     """
     check_timing(timing)
-    bounds = [0, *cuts, frames]
-    shots = tuple(Shot(*pair, *(clock.first_made(one) for one in pair)) for pair in pairwise(bounds))
+    frames = shots[-1].stop
     first, stop = max(0, clock.first_shown(0)), min(frames, clock.first_shown(spoken))
     parts: list[DubWindow | Copied] = []
     done = 0
     for number, shot in enumerate(shots):
         begin, end = max(first, shot.first), min(stop, shot.stop)
         made = max(shot.made, 0), min(shot.made_stop, spoken)
-        if begin >= end or made[0] >= made[1]:  # not spoken, or between two frames of the model
+        if number in silent or begin >= end or made[0] >= made[1]:  # the last: it lies between two frames of the model
             continue
         parts += _copied(done, begin, clock)
         windows = _shot_windows(shot, *made, timing)
@@ -194,7 +210,7 @@ def plan_parts(
                 parts.append(DubWindow(*window, begin, one, number))
                 begin = one
         done = end
-    return shots, (*parts, *_copied(done, frames, clock))
+    return (*parts, *_copied(done, frames, clock))
 
 
 def _shot_windows(shot: Shot, first: int, stop: int, timing: Timing) -> list[tuple[int, int, bool, int, int, int]]:
@@ -217,6 +233,10 @@ def _shot_windows(shot: Shot, first: int, stop: int, timing: Timing) -> list[tup
             given = min(given, stop - begin)
         windows.append((begin, timing.motion if index else motion, not index, given, new, end - begin))
     return windows
+
+
+def _what(part: DubWindow | Copied) -> str:
+    return f"shot {part.shot + 1}" if isinstance(part, DubWindow) else AS_IT_IS
 
 
 def _copied(first: int, stop: int, clock: Clock) -> list[Copied]:

@@ -1,0 +1,149 @@
+"""From what the artist gives to the plan of a dub: the footage is looked through once, for cuts and for the head."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...images.sizes import video_size
+from ...recipes import Job
+from ...speech.recording import FPS
+from ...video.cuts import hard_cuts
+from ...video.rates import written_rate
+from ...video.source import Source, SourceInfo
+from ..avatar.plan import DEFAULT_TIMING, Timing
+from .clock import Clock
+from .crops import follow, needed
+from .footage import Followed, Footage, even, even_frames
+from .heads import Heads, Rect
+from .plan import DubPlan, DubWindow, plan_parts, plan_shots, reach, spoken_frames
+
+FINEST = 1_000_000  # of a second, for where the recording starts
+TOLD_CUTS = 8  # times of cuts in the note
+LIKE = 0.01  # by which the count of masks may differ where that of the frames is an estimate
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the artist sets.
+
+    start: seconds into the footage at which the recording begins.  mask: a ComfyUI MASK, see `Heads`, as box.
+    feather: width of the soft edge, as a share of the head's size.  context: how many times as wide as the head the
+    crop is.  size: see `images.sizes.video_size`.
+    """
+
+    start: float = 0.0
+    mask: torch.Tensor | None = None
+    box: str = ""
+    feather: float = 0.1
+    context: float = 2.0
+    size: dict[str, Any] = field(default_factory=dict)
+    timing: Timing = DEFAULT_TIMING
+
+
+def nearest_level(sigmas: torch.Tensor, strength: float) -> int:
+    """The step of a schedule whose noise level is nearest to `strength`: the model knows no levels between them."""
+    return int((sigmas[:-1] - strength).abs().argmin())
+
+
+def plan_dub(
+    source: Source,
+    speech: int,
+    asked: Asked,
+    steps: int,
+    level: float = 1.0,
+    watched: Callable[[Iterator[np.ndarray], int], Iterator[np.ndarray]] = lambda frames, _: frames,
+) -> tuple[DubPlan, Footage]:
+    """The plan for `speech` frames of a recording, and the footage as its windows read it.
+
+    steps: of the solver, in each window.  level: of noise that they start from.  watched: is given the frames that are
+    looked through, and how many they are; may raise to stop.
+    Raises InputError for footage, a start, masks, a box, a size or a timing that make no dub.
+    """
+    info, timing = source.info, asked.timing
+    height, width = even(info.height, info.width)
+    if min(height, width) < 2:
+        raise InputError(f"The footage is {info.width} x {info.height} pixels, but at least 2 x 2 are needed.")
+    clock = Clock(written_rate(info.frame_rate), Fraction(asked.start).limit_denominator(FINEST))
+    frames = info.frames_at(clock.rate)
+    spoken = spoken_frames(clock, frames, speech)
+    first, stop = reach(clock, spoken, frames, timing)
+    heads = Heads(width, height, asked.mask, asked.box, mask_numbers(source, clock, asked.mask, frames))
+    looked = watched(islice(even_frames(source, clock, first), stop - first), stop - first)
+    cuts = [first + cut for cut in hard_cuts(looked)]
+    shots = plan_shots(clock, frames, cuts)
+    found: dict[int, list[Rect | None]] = {}
+    for number, shot in enumerate(shots):
+        if shot.first < stop and shot.stop > first:
+            found[number] = heads.look(max(shot.first, first), min(shot.stop, stop), float(clock.rate))
+    silent = {number for number, seen in found.items() if not any(seen)}
+    if len(silent) == len(found):
+        times = " to ".join(f"{float(frame / clock.rate):.2f}" for frame in (first, stop))
+        raise InputError(
+            f"The mask shows no one from {times} s, where the recording is heard: paint over the head there, or let "
+            "another node find it."
+        )
+    parts = plan_parts(clock, shots, spoken, timing, silent)
+    dubbed = sorted({part.shot for part in parts if isinstance(part, DubWindow)})
+    if not dubbed:
+        raise InputError("The recording is heard in no frame of the footage: take a longer one, or another start.")
+    seen = [head for number in dubbed for head in found[number]]
+    wanted = needed(seen, width, height, asked.context)
+    size: dict[str, Any] = {"resolution": None, "width": None, "height": None, **asked.size}
+    wide, high, notes = video_size((max(1, round(wanted[0])), max(1, round(wanted[1]))), **size, job=Job.AVATAR)
+    followed = {}
+    for number in dubbed:
+        shot, heads_of = shots[number], found[number]
+        path = follow(heads_of, max(shot.first, first), float(clock.rate), (width, height), wide / high, asked.context)
+        smallest = max(min(head.width, head.height) for head in heads_of if head is not None)
+        followed[number] = Followed(shot, path, round(asked.feather * smallest))
+    footage = Footage(source, clock, heads, followed, wide, high)
+    notes += _notes(info, footage, cuts, speech - spoken)
+    return DubPlan(wide, high, frames, clock, timing, speech, spoken, shots, parts, steps, level, notes), footage
+
+
+def mask_numbers(source: Source, clock: Clock, mask: torch.Tensor | None, frames: int) -> Callable[[int], int]:
+    """Which of many masks is that of a shown frame. Raises InputError where they are not as many as the frames."""
+    count = len(mask) if mask is not None and mask.ndim == 3 else 1
+    info = source.info
+    if count in (1, frames):
+        return lambda shown: shown
+    if count != info.frames and (info.exact or abs(count - info.frames) > LIKE * info.frames):
+        raise InputError(
+            f"There are {count} masks, but the footage has {info.frames} frames: give one mask for each frame, or a "
+            "single one for all."
+        )
+    if not info.variable:
+        return lambda shown: min(int((shown + Fraction(1, 2)) / clock.rate * info.frame_rate), count - 1)
+    times = [time for time, _ in source.timed(Fraction(0))]
+    return lambda shown: min(max(bisect_right(times, (shown + Fraction(1, 2)) / clock.rate) - 1, 0), count - 1)
+
+
+def _notes(info: SourceInfo, footage: Footage, cuts: list[int], unheard: int) -> tuple[str, ...]:
+    said, rate, heads = [], footage.clock.rate, footage.heads
+    if unheard > 1:  # one frame is what is begun of a frame
+        said.append(f"The recording goes on for {unheard / FPS:.2f} s behind the end of the footage: that is cut off.")
+    if (heads.width, heads.height) != (info.width, info.height):
+        said.append(f"Of {info.width} x {info.height} pixels the last of an odd side are left out: H.264 has none.")
+    if cuts:
+        times = ", ".join(f"{float(cut / rate):.2f}" for cut in cuts[:TOLD_CUTS])
+        said.append(f"Hard cuts at {times}{' ...' if len(cuts) > TOLD_CUTS else ''} s: no window reaches over them.")
+    if heads.everywhere:
+        said.append("Without a mask or a box the whole picture is made anew.")
+    if heads.empty:
+        first = float(heads.empty[0] / rate)
+        said.append(f"The mask is empty in {len(heads.empty)} frames, from {first:.2f} s on: nothing is changed there.")
+    largest = max((one.path for one in footage.shots.values()), key=lambda path: path.width)
+    if largest.width > footage.width or largest.height > footage.height:
+        closer = "a mask or box of the head" if heads.everywhere else "a smaller context"
+        said.append(
+            f"{round(largest.width)} x {round(largest.height)} pixels are made at {footage.width} x {footage.height} "
+            f"and enlarged: a higher resolution or {closer} keeps more detail."
+        )
+    return tuple(said)
