@@ -46,7 +46,7 @@ class JobCondition:
     latents: [1, C, frames, height, width]: reference slots, prefix, or the avatar's mask and image channels.
     image: CLIP tokens [1, 257, width].  speech: windows [people, video frames, around, layers, width].
     speakers: masks [people + 1, h, w], the last one the background.  position_map: how their tokens are told which
-    of them they are.  These four for the avatar alone.
+    of them they are.  speaker_ranges: of more than two people, see `SpeakerMap.of`.  These five for the avatar alone.
     """
 
     job: Job
@@ -55,6 +55,7 @@ class JobCondition:
     speech: torch.Tensor | None = None
     speakers: torch.Tensor | None = None
     position_map: PositionMap = PositionMap.OWN_FRAME
+    speaker_ranges: torch.Tensor | None = None
 
     def emptied(self) -> "JobCondition":
         """For the forwards of guidance without references, or, for the avatar, without speech."""

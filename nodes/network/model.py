@@ -73,7 +73,12 @@ class Model(comfy.model_base.BaseModel):
             out[KEY] = comfy.conds.CONDRegular(condition.latents.to(device))
             if condition.image is not None:
                 out[AVATAR_INPUTS["image"]] = comfy.conds.CONDRegular(condition.image.to(device))
-            for keyword, tensor in (("audio", condition.speech), ("speaker_masks", condition.speakers)):
+            shared = {
+                "audio": condition.speech,
+                "speaker_masks": condition.speakers,
+                "speaker_ranges": condition.speaker_ranges,
+            }
+            for keyword, tensor in shared.items():
                 if tensor is not None:
                     out[AVATAR_INPUTS[keyword]] = SharedCondition(tensor.to(device))
             if condition.speakers is not None:

@@ -39,6 +39,7 @@ AVATAR_INPUTS = {
     "audio": "skyreels_speech",
     "speaker_masks": "skyreels_speakers",
     "position_map": "skyreels_position_map",
+    "speaker_ranges": "skyreels_speaker_ranges",
 }
 
 

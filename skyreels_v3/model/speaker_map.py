@@ -1,9 +1,9 @@
-"""Where each of two people is in the picture, found from how its tokens attend to each other.
+"""Where each of the people is in the picture, found from how its tokens attend to each other.
 
 Sources: MultiTalk (arXiv 2505.22647); the official transformer_a2v.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,6 +17,9 @@ from .sequence import Layout
 
 PERSON_POSITIONS = ((0.0, 4.0), (20.0, 24.0))  # range of rotary positions of each person's pixels
 BACKGROUND_POSITION = 12.0
+# Where a person of a larger company is in a frame: in one of the ranges, or, beside two who speak, as the background.
+BACKGROUND = len(PERSON_POSITIONS)
+_SPANS = (*PERSON_POSITIONS, (BACKGROUND_POSITION, BACKGROUND_POSITION))
 
 
 class PositionMap(str, Enum):
@@ -39,6 +42,8 @@ class SpeakerMap:
     weights: torch.Tensor  # [classes, tokens per frame], each person's mask (and the background's) over its size
     attention: Callable[..., torch.Tensor]  # see kernels.attention
     position_map: PositionMap = PositionMap.OWN_FRAME
+    # Of more than two people: which of _SPANS each has in each latent frame, int64 [frames, people].
+    ranges: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -48,16 +53,22 @@ class SpeakerMap:
         masks: torch.Tensor | None,
         attention: Callable[..., torch.Tensor],
         position_map: PositionMap = PositionMap.OWN_FRAME,
+        ranges: torch.Tensor | None = None,
     ) -> "SpeakerMap | None":
         """The map for the people in `audio` [people, ...]; None where one person or none speaks.
 
         masks: [people + 1, h, w] of any size, the last one the background.
-        Raises InputError for more than two people, or two without masks.
+        ranges: of more than two people, of whom `audio` has what the two ranges hear: which one each person has in
+        each latent frame, int64 [frames, people], BACKGROUND for none. A person is as far from what it hears in one
+        range as in the other, and of rotary positions only their difference counts: who has a range may change.
+        Raises InputError for more than two people without ranges, or two without masks.
         """
         people = 0 if audio is None else audio.shape[0]
         if people < 2:
             return None
-        if people > len(PERSON_POSITIONS):
+        if ranges is not None:
+            people = _checked(ranges, layout, position_map)
+        elif people > len(PERSON_POSITIONS):
             raise InputError(f"The model can drive two people, but was given speech for {people}: leave some out.")
         if masks is None or masks.shape[0] != people + 1:
             given = 0 if masks is None else masks.shape[0]
@@ -71,7 +82,7 @@ class SpeakerMap:
         touched = F.adaptive_max_pool2d(masks, size).flatten(1)
         masks = (torch.where(tokens.amax(dim=1, keepdim=True) > 0, tokens, touched) > 0).float()
         # A mask may be empty: its weights are zero, not zero over zero.
-        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map)
+        return cls(masks / masks.sum(dim=1, keepdim=True).clamp(min=1), attention, position_map, ranges)
 
     @property
     def tokens(self) -> int:
@@ -102,13 +113,34 @@ class SpeakerMap:
             del out
         shares /= heads
         people = torch.stack(
-            [spread(shares[..., i], low, high, share) for i, (low, high) in enumerate(PERSON_POSITIONS)]
+            [spread(shares[..., i], low, high, share) for i, (low, high) in enumerate(self._spans(share.held))]
             + [torch.full_like(shares[..., 0], BACKGROUND_POSITION)],
             dim=-1,
         )
         positions = people.gather(-1, shares.argmax(dim=-1, keepdim=True))
         positions = share.gathered(positions, slice(0, share.tokens))
         return _reshaped(positions, tokens, q.shape[2]) if self.position_map is PositionMap.OFFICIAL else positions
+
+    def _spans(self, held: slice) -> Sequence[Sequence[float | torch.Tensor]]:
+        """Each person's (low, high): numbers, or one for each of the tokens `held` of the sequence, [n] float32."""
+        if self.ranges is None:
+            return PERSON_POSITIONS
+        device = self.weights.device
+        frames = torch.arange(held.start, held.stop, device=device) // self.tokens
+        spans = torch.tensor(_SPANS, device=device)[self.ranges.to(device)[frames]]
+        return [person.unbind(-1) for person in spans.unbind(1)]
+
+
+def _checked(ranges: torch.Tensor, layout: Layout, position_map: PositionMap) -> int:
+    """How many people `ranges` are of. Raises InputError where they belong to other frames or to the official map."""
+    frames = layout.tokens // (layout.height * layout.width)
+    if len(ranges) != frames:
+        raise InputError(f"The speakers are told for {len(ranges)} latent frames, but the video has {frames}.")
+    if position_map is PositionMap.OFFICIAL:
+        raise InputError(
+            f"The position_map is official, which knows two people, but {ranges.shape[1]} were given: choose own frame."
+        )
+    return ranges.shape[1]
 
 
 def _reshaped(positions: torch.Tensor, tokens: int, heads: int) -> torch.Tensor:
@@ -120,7 +152,10 @@ def _reshaped(positions: torch.Tensor, tokens: int, heads: int) -> torch.Tensor:
     return rearrange(maps[:, source], "b t h n -> b (t n) h")
 
 
-def spread(x: torch.Tensor, low: float, high: float, share: Share) -> torch.Tensor:
-    """x [B, n] mapped so that of each row of the whole sequence the least value becomes `low`, the largest `high`."""
+def spread(x: torch.Tensor, low: float | torch.Tensor, high: float | torch.Tensor, share: Share) -> torch.Tensor:
+    """x [B, n] mapped so that of each row of the whole sequence the least value becomes `low`, the largest `high`.
+
+    low, high: numbers, or one for each column, [n].
+    """
     least, most = share.extremes(x)
     return (x - least) / (most - least + 1e-8) * (high - low) + low

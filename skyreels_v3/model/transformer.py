@@ -115,6 +115,7 @@ class SkyReelsTransformer(nn.Module):
         audio: torch.Tensor | None = None,
         speaker_masks: torch.Tensor | None = None,
         position_map: PositionMap = PositionMap.OWN_FRAME,
+        speaker_ranges: torch.Tensor | None = None,
         runtime: Runtime | None = None,
     ) -> torch.Tensor:
         """Network output for the predicted segment, [B, out_dim, T, H, W] in the latents' dtype.
@@ -122,7 +123,7 @@ class SkyReelsTransformer(nn.Module):
         segments: latents [B, in_dim, frames, H, W] each.  timestep: [B], 0 to 1000.  text: [B, 512, text_dim].
         image: CLIP tokens [B, 257, image_dim].  audio: windows [people, video frames, window, layers, width].
         speaker_masks: [people + 1, h, w], the last one the background; needed for two people.
-        position_map: how heads go by them.
+        position_map: how heads go by them.  speaker_ranges: of more than two people, see `SpeakerMap.of`.
         The output is the flow's velocity, noise minus clean, of every job.
         Raises InputError where inputs do not belong together or to this network.
         """
@@ -147,7 +148,7 @@ class SkyReelsTransformer(nn.Module):
             key_bias=prompt[1] if len(prompt) > 1 else None,
             image=None if image is None else cached("image", lambda: self.img_emb(image)),
             audio=None if audio is None else cached("audio", lambda: self.audio_proj(audio)),
-            speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention, position_map),
+            speakers=SpeakerMap.of(layout, audio, speaker_masks, runtime.attention, position_map, speaker_ranges),
             runtime=runtime,
             cached=cached,
         )

@@ -135,14 +135,17 @@ def inputs(kind: str, people: int, batch: int, frames: int, height: int, width: 
     if not people:
         make = {"reference": reference_segments, "extension": extension_segments, "shot": shot_segments}[kind]
         return (make(video, torch.randn(batch, 16, 2, height, width)), time, text), {}
-    masks = torch.zeros(3, height, width)
+    masks = torch.zeros(max(people, 2) + 1, height, width)
     masks[0, :, : width // 3] = masks[1, :, -(width // 3) :] = 1
-    masks[2] = 1 - masks[0] - masks[1]
+    if people > 2:
+        masks[2, :, width // 3 : -(width // 3)] = 1
+    masks[-1] = 1 - masks[:-1].amax(dim=0)
     given = {
         "image": torch.randn(batch, 257, 64),
-        "audio": torch.randn(people, 4 * frames - 3, 5, 12, 16),
+        "audio": torch.randn(min(people, 2), 4 * frames - 3, 5, 12, 16),
         "speaker_masks": masks if people > 1 else None,
         "position_map": PositionMap(kind),
+        "speaker_ranges": torch.randint(3, (frames, people)) if people > 2 else None,
     }
     return (avatar_segments(video, torch.randn(batch, 20, frames, height, width)), time, text), given
 
@@ -157,6 +160,7 @@ CASES: list[Case] = [
     *((10, kind, people, 1, SIZES[0], LEVELS[-1]) for kind, people in (("shot", 0), ("own frame", 2))),
     (7, "extension", 0, 2, SIZES[0], Chunking(long=0, tokens=7, head_groups=3)),
     (6, "own frame", 2, 1, SIZES[0], Chunking(long=0, tokens=4, head_groups=4)),
+    (6, "own frame", 3, 1, SIZES[0], USUAL),
     # Where one process would be above what is long, and where the share of one, but not of another, is.
     *((6, "reference", 0, 1, SIZES[0], Chunking(long=long, head_groups=2)) for long in (24, 25, 26, 37, 38, 74, 75)),
     # A last block of which a process has no query, and fewer tokens than processes.
@@ -174,7 +178,10 @@ def odd_sizes(ranks: Ranks, cases: list[Case], dtype=torch.float32) -> list[tupl
         for segment in args[0]:
             segment.latents.data = segment.latents.to(dtype)
         args = args[0], args[1], args[2].to(dtype)
-        given = {name: one.to(dtype) if torch.is_tensor(one) else one for name, one in given.items()}
+        given = {
+            name: one.to(dtype) if torch.is_tensor(one) and one.is_floating_point() else one
+            for name, one in given.items()
+        }
         noted = Noted(ranks)
         alone = model(*args, **given, runtime=Runtime(chunking=chunking))
         shared = model(*args, **given, runtime=Runtime(chunking=chunking, ranks=noted))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pack import kernels
+from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.model.sequence import avatar_segments, layout_of
 from pack.skyreels_v3.model.speaker_map import BACKGROUND_POSITION, PERSON_POSITIONS, PositionMap, SpeakerMap
 
@@ -81,3 +82,40 @@ def test_a_small_mask_has_the_token_that_it_touches():
     assert torch.equal(weights[1:] > 0, large > 0), "as officially"
     masks[0] = 0
     assert not SpeakerMap.of(layout, torch.zeros(2, 1), masks, kernels.attention).weights[0].any()
+
+
+def company(ranges: torch.Tensor | None, people: int = 3, **options) -> torch.Tensor:
+    """Positions [frames, tokens] of people of four tokens each who move along, each in its range of every frame."""
+    latents = torch.zeros(1, 16, FRAMES, 2, 2 * TOKENS)
+    layout = layout_of(avatar_segments(latents, torch.zeros(1, 20, FRAMES, 2, 2 * TOKENS)), (1, 2, 2))
+    masks = torch.zeros(people + 1, 1, TOKENS)
+    for person in range(people):
+        masks[person, :, 5 * person : 5 * person + 4] = 1
+    masks[-1] = 1 - masks[:-1].sum(dim=0)
+    speakers = SpeakerMap.of(layout, torch.zeros(2, 1), masks, kernels.attention, ranges=ranges, **options)
+    tokens = 20 * torch.eye(TOKENS)[shown(CHANGING).flatten()][None, :, None].expand(-1, -1, 2, -1)
+    return speakers.positions(tokens, tokens).unflatten(1, (FRAMES, TOKENS))[0, ..., 0]
+
+
+def test_a_company_takes_turns_in_the_two_ranges():
+    """Whoever has a range in a frame is in it there, wherever they have moved; the others are the background."""
+    chance = torch.Generator().manual_seed(0)
+    ranges = torch.stack([torch.randperm(3, generator=chance) for _ in range(FRAMES)])
+    found = company(ranges)
+    person = shown(CHANGING) // 5
+    nobody = (shown(CHANGING) % 5 == 4) | (person == 3)
+    expected = torch.where(nobody, 2, ranges.gather(1, person.clamp(max=2)))
+    assert torch.equal(person_of(found), expected)
+    assert (found[expected == 2] == BACKGROUND_POSITION).all()
+
+
+def test_two_with_ranges_of_their_own_are_as_two_without():
+    """To the bit: what a company computes is what the network knows."""
+    assert torch.equal(company(torch.tensor([[0, 1]] * FRAMES), 2), company(None, 2))
+
+
+def test_ranges_that_do_not_fit_are_told():
+    with pytest.raises(InputError, match=f"told for 3 latent frames, but the video has {FRAMES}"):
+        company(torch.zeros(3, 3, dtype=torch.long))
+    with pytest.raises(InputError, match="official, which knows two people, but 3 were given: choose own frame"):
+        company(torch.zeros(FRAMES, 3, dtype=torch.long), position_map=PositionMap.OFFICIAL)
