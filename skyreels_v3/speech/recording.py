@@ -16,7 +16,8 @@ SAMPLE_RATE = 16000
 SHORTEST = 0.4  # seconds; the loudness meter's block, and the official limit
 FPS = RECIPES[Job.AVATAR].fps
 MAX_SECONDS = 200.0  # of the official code; the model itself has no limit
-MAX_PEOPLE = 2
+AT_ONCE = 2  # people that the model drives in one frame
+MAX_PEOPLE = 8  # in one picture, who take turns
 
 
 def prepare_speech(waveform: torch.Tensor, rate: int, max_seconds: float = MAX_SECONDS) -> torch.Tensor:
@@ -89,10 +90,10 @@ def silence(frames: int) -> torch.Tensor:
     return torch.zeros(frames * each - each // 2)  # up to the middle of the last one, far from where one begins
 
 
-def check_people(count: int) -> None:
+def check_people(count: int, most: int = AT_ONCE) -> None:
     """Raises InputError for a number of speakers that the model was not made for."""
-    if not 1 <= count <= MAX_PEOPLE:
-        raise InputError(f"Speech of {count} people was given, but the model drives 1 or {MAX_PEOPLE}.")
+    if not 1 <= count <= most:
+        raise InputError(f"Speech of {count} people was given, but 1 to {most} can speak here: leave some out.")
 
 
 def too_long(seconds: float, max_seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Who speaks when: recordings of one or two people, at once or in turns, as speech of one length and as one sound."""
+"""Recordings of people who speak at once or in turns, as speech of one length and as one sound."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from .recording import (
+    MAX_PEOPLE,
     MAX_SECONDS,
     SAMPLE_RATE,
+    SHORTEST,
     check_people,
     prepare_speech,
     resample,
@@ -18,6 +20,7 @@ from .recording import (
     too_long,
     video_frames,
 )
+from .turns import Turn
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,36 @@ def speech_of(recordings: Sequence[Recording], max_seconds: float = MAX_SECONDS)
     samples = [prepare_speech(recording.waveform, recording.rate, max_seconds) for recording in recordings]
     before, length = _places(samples, [recording.start for recording in recordings], SAMPLE_RATE)
     return [F.pad(part, (ahead, length - ahead - len(part))) for part, ahead in zip(samples, before)]
+
+
+def speech_of_turns(
+    recordings: Sequence[Recording], turns: Sequence[Turn], people: int, seconds: float, max_seconds: float
+) -> list[torch.Tensor]:
+    """Prepared speech of each of the people, as `speech_of` makes it, of what they say in `turns`.
+
+    recordings: of each turn, from when it starts on.  seconds: of all.
+    Raises InputError for more than MAX_PEOPLE, and for what `speech_of` refuses.
+    """
+    check_people(people, MAX_PEOPLE)
+    if seconds > max_seconds:
+        raise InputError(too_long(seconds, max_seconds))
+    parts = [_prepared(one, max_seconds) for one in recordings]
+    ends = [round(one.start * SAMPLE_RATE) + len(part) for one, part in zip(recordings, parts)]
+    length = max(round(seconds * SAMPLE_RATE), *ends)
+    made = [torch.zeros(length) for _ in range(people)]
+    for recording, turn, part in zip(recordings, turns, parts, strict=True):
+        begins = round(recording.start * SAMPLE_RATE)
+        for person in turn.people:
+            made[person][begins : begins + len(part)] += part
+    return made
+
+
+def _prepared(recording: Recording, max_seconds: float) -> torch.Tensor:
+    """`prepare_speech`, also of a word that is too short to be measured: with silence behind it while it is."""
+    length = recording.waveform.shape[-1]
+    missing = max(0, math.ceil(SHORTEST * recording.rate) - length)
+    made = prepare_speech(F.pad(recording.waveform, (0, missing)), recording.rate, max_seconds)
+    return made[: math.ceil(length * (SAMPLE_RATE / recording.rate))] if missing else made
 
 
 def speech_frames(recordings: Sequence[Recording]) -> int:

@@ -99,7 +99,7 @@ def test_what_is_printed():
     [
         ({"frames": 0}, "no frames"),
         ({"frames": 7500}, "300.0 s long, but at most 200 s"),
-        ({"people": 3}, "Speech of 3 people"),
+        ({"people": 9}, "Speech of 9 people"),
         ({"width": 512}, "width and height together"),
         ({"width": 512, "height": 512, "resolution": "480P"}, "the resolution alone"),
         ({"resolution": "4K"}, "480P, 540P, 720P"),

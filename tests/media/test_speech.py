@@ -281,7 +281,24 @@ def test_everyone_around_the_speaker_is_silent():
             speaker_masks([None, None], (64, 64), 32, 64, ("", box), 0)
 
 
-def test_masks_are_of_two_people():
-    """A third mask would otherwise be left out without a word."""
-    with pytest.raises(ValueError, match="zip"):
-        speaker_masks([None] * 3, (64, 64), 64, 64, [""] * 3)
+def test_each_of_a_company_has_a_place_of_their_own():
+    names, size = ("anna", "ben", "carl"), (64, 64)
+    boxes = ["0,0,0.25,1", "0.3,0,0.6,1", "0.7,0,1,1"]
+    masks = speaker_masks([None] * 3, size, 64, 64, boxes, names=names)
+    assert masks.shape == (4, 64, 64) and torch.equal(masks.sum(dim=0), torch.ones(64, 64))
+    assert [round(mask[0].sum().item()) for mask in masks[:3]] == [16, 19, 19]
+    painted = speaker_masks([None, masks[1], None], size, 64, 64, [boxes[0], "", boxes[2]], names=names)
+    assert torch.equal(painted, masks), "a mask counts as a box does"
+    for given, told in (
+        (["", *boxes[1:]], "anna has no place in the picture: draw a box around each of the 3 people who speak"),
+        (
+            [boxes[0], boxes[0], boxes[2]],
+            "100 % of the smaller one of the places of anna and ben is both of theirs: gi",
+        ),
+        ([*boxes[:2], "0.5,0,1,1"], "32 % of the smaller one of the places of ben and carl"),
+        ([*boxes[:2], "0.7,0,0.701,1"], r"Box of carl \(0.7,0,0.701,1\) shows no one in .*: draw it around the person"),
+    ):
+        with pytest.raises(InputError, match=told):
+            speaker_masks([None] * 3, size, 64, 64, given, names=names)
+    with pytest.raises(ValueError, match="zip"):  # else one would be left out without a word
+        speaker_masks([None] * 3, size, 64, 64, boxes[:2], names=names)

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...images.sizes import video_size
 from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
 from ...speech.features import AROUND, around_frames, mirrored
-from ...speech.recording import FPS, MAX_SECONDS, check_people, too_long
+from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, check_people, too_long
 from ..table import seconds, table
 
 KEY_COPIES = 5  # of the key frame at a window's end: its last latent frame and the frame before
@@ -216,10 +216,10 @@ def plan_avatar(
     """The plan for a portrait of this (width, height) and `frames` frames of speech; pure.
 
     Size: `video_size` of the portrait's shape.
-    Raises InputError for no frames, more than max_seconds of them, more than two people, and sizes and timings that
+    Raises InputError for no frames, more than max_seconds of them, more than MAX_PEOPLE, and sizes and timings that
     make no video.
     """
-    check_people(people)
+    check_people(people, MAX_PEOPLE)
     if frames > max_seconds * FPS:
         raise InputError(too_long(frames / FPS, max_seconds))
     width, height, notes = video_size(portrait_size, resolution, width, height, Job.AVATAR)

@@ -16,11 +16,11 @@ from fractions import Fraction
 
 from ...errors import InputError
 from .script_marks import plain, read_marked, unwrapped
+from .script_times import SHORTEST, moment
 
 CONTINUE, CUT = "continue", "cut"
 DEFAULT_SECONDS = Fraction(5)  # of a line without a length: what the models are made for
 CUT_SECONDS = (2, 5)  # the shortest and the longest cut that the model was trained on
-SHORTEST = Fraction(1, 24)  # a frame
 # Of a line and of all together. Ten minutes are 120 rolls, a day on most cards: above it, it is a slip of the pen.
 MAX_SECONDS = 600
 MAX_TOLD = 5  # wrong lines in one message
@@ -208,7 +208,7 @@ def _order(number: int, written: str) -> _Order:
 
 def _range(number: int, written: str, times: re.Match) -> _Order:
     """The order of a line that begins with two times. Raises InputError where the second is not later."""
-    start, stop = _moment(times[2]), _moment(times[4])
+    start, stop = moment(times[2]), moment(times[4])
     rest = written[times.end() :]
     if times["open"] and not times["close"]:  # `[0-2s: ...]`
         rest = rest.rstrip("])】）")
@@ -223,14 +223,6 @@ def _range(number: int, written: str, times: re.Match) -> _Order:
             "leave one of them out."
         )
     return _Order(order.kind, stop - start, order.prompt, start)
-
-
-def _moment(written: str) -> Fraction:
-    """1:02.5 in seconds."""
-    total = Fraction(0)
-    for part in written.split(":"):
-        total = 60 * total + Fraction(part)
-    return total
 
 
 def _is_order(rest: str) -> bool:

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass, field
 
+SHOT = "each shot is one line, such as `continue 5s: She walks on.`"
 DEEPEST = 8  # marks in marks; more are the line's own
 # Line ends of every program, U+2028 of page layouts and the vertical tab of Word among them.
 _ENDS = re.compile("\r\n|[\r\n\v\f\x85\u2028\u2029]")
@@ -55,8 +56,11 @@ def lines_of(text: str) -> list[str]:
     return _ENDS.split(text)
 
 
-def read_marked(text: str) -> Marked:
-    """The lines of a script without what is around them; blank lines, comments, fences and rules are left out."""
+def read_marked(text: str, one: str = SHOT) -> Marked:
+    """The lines of a script without what is around them; blank lines, comments, fences and rules are left out.
+
+    one: what each line is, with an example, for those that are markup of another kind.
+    """
     made, inside, told, fences = Marked(), False, set(), 0
     for number, raw in enumerate(lines_of(text), start=1):
         line = raw.translate(_INVISIBLE).strip().lstrip(_JOINERS)
@@ -72,10 +76,7 @@ def read_marked(text: str) -> Marked:
             made.outside |= set() if inside else {number}
         elif kind not in told:
             told.add(kind)
-            made.wrong[number] = (
-                f"Line {number} begins with {kind}, but each shot is one line, such as `continue 5s: She walks on.`: "
-                "write it so."
-            )
+            made.wrong[number] = f"Line {number} begins with {kind}, but {one}: write it so."
     if fences < 2:  # one alone is a slip, and says nothing of what is inside
         made.outside.clear()
     return made

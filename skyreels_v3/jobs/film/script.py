@@ -18,7 +18,6 @@ from ..extension.script import (
     CONTINUE,
     DEFAULT_SECONDS,
     MAX_SECONDS,
-    SHORTEST,
     check_begin,
     check_outside,
     has_cut_tag,
@@ -27,6 +26,7 @@ from ..extension.script import (
     told,
 )
 from ..extension.script_marks import plain, read_marked, unwrapped
+from ..extension.script_times import SHORTEST, SPAN, span_times
 from .head import Head, read_head
 from .line import CLIP, SCENE, SPEAK, FilmLine, Options, Voice
 from .options import WORDS, read_options
@@ -56,11 +56,6 @@ _BEFORE = re.compile(
 )
 _OPTIONS = re.compile(rf"\{{\s*(?:{'|'.join(WORDS)})\b[^}}]*\}}", re.IGNORECASE)
 _LISTED = re.compile(r"(?:continue|cut)(?![^\W\d])[^:\[]*\[([^\]]*)\][^:]*:", re.IGNORECASE)
-_MOMENT = r"(?:\d{1,2}:){0,2}\d{1,4}(?:[.,]\d{1,6})?"
-_UNIT = r"\s*(?:s|sec\.?|secs|seconds?|秒钟?)?"
-_SPAN = re.compile(
-    rf"(?:^|\s)(?P<start>{_MOMENT}){_UNIT}(?:\s*(?P<to>-|~|–|to)\s*(?:(?P<stop>{_MOMENT}){_UNIT})?)?$", re.I
-)
 _FILE = re.compile(r"\.\w{2,5}$")
 
 
@@ -229,7 +224,7 @@ def _clip(number: int, written: str, start: int) -> FilmLine | None:
     text = plain(written)
     head = read_head(number, text, start, colon=False)
     words = head.words.rstrip(":").rstrip()
-    span = _SPAN.search(words)
+    span = SPAN.search(words)
     file = words[: span.start()] if span else words
     if head.references is not None:
         file, rest = head.references, file
@@ -251,26 +246,15 @@ def _clip(number: int, written: str, start: int) -> FilmLine | None:
 
 
 def _span(number: int, span: re.Match | None) -> tuple[Fraction, Fraction | None]:
-    """From when to when. `3s` alone are the first 3 seconds."""
-    if span is None:
-        return Fraction(0), None
-    first, stop = _moment(span["start"]), _moment(span["stop"]) if span["stop"] else None
-    if not span["to"]:
-        first, stop = Fraction(0), first
-    if stop is not None and stop - first < SHORTEST:
+    """From when to when. Raises InputError where the second time is not the later one."""
+    try:
+        return span_times(span)
+    except ValueError as error:
+        said = span[0].strip() if span else ""
         raise InputError(
-            f"Line {number} shows {span[0].strip()!r} of its file, but the second time must be the later one, by a "
-            f"frame at least: write it as in {EXAMPLES[CLIP]}."
-        )
-    return first, stop
-
-
-def _moment(written: str) -> Fraction:
-    """1:02.5 in seconds."""
-    total = Fraction(0)
-    for part in written.split(":"):
-        total = 60 * total + Fraction(part.replace(",", "."))
-    return total
+            f"Line {number} shows {said!r} of its file, but the second time must be the later one, by a frame at "
+            f"least: write it as in {EXAMPLES[CLIP]}."
+        ) from error
 
 
 def _extended(number: int, written: str) -> tuple[FilmLine, Fraction | None, bool]:

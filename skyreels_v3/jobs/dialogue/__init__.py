@@ -1,0 +1,1 @@
+"""A script of who says what, to turns with times."""
