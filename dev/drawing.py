@@ -69,9 +69,20 @@ class Card:
         self.draw.text((left * SCALE, top * SCALE), text, fill=colour, font=font, anchor=anchor)
 
     def paragraph(
-        self, text: str, left: float, top: float, width: float, size: float, colour: Colour = INK, space: float = 1.35
+        self,
+        text: str,
+        left: float,
+        top: float,
+        width: float,
+        size: float,
+        colour: Colour = INK,
+        space: float = 1.35,
+        draw: bool = True,
     ) -> float:
-        """Words in lines of at most `width`; the top of what comes below. space: of a line, of the letters' size."""
+        """Words in lines of at most `width`; the top of what comes below. space: of a line, of the letters' size.
+
+        draw: False to measure alone.
+        """
         font = ImageFont.load_default(size * SCALE)
         for part in text.split("\n"):
             line = ""
@@ -80,7 +91,8 @@ class Card:
                 if word is not None and self.draw.textlength(longer, font=font) <= width * SCALE:
                     line = longer
                     continue
-                self.words(line, left, top, size, colour)
+                if draw:
+                    self.words(line, left, top, size, colour)
                 top, line = top + space * size, word
         return top
 

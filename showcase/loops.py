@@ -15,6 +15,7 @@ WIDTH, HIGH = 384, 256  # of the video
 HEIGHT = 358  # with what is below it
 TRACK = 268  # where the parts or the sound are shown, a line that the video goes along
 ASKED = 300  # top of what went in and what was asked
+LETTERS = (12, 11, 10, 9)  # pixels, the largest that what was asked has room for
 BARS = 80
 INPUT_WIDE, INPUT_HIGH = 75, 50
 MOST_BYTES = 300_000
@@ -30,7 +31,7 @@ def write_loop(path: Path, run: Run) -> Path:
     """
     for step in STEPS:
         frames = run.frames()
-        pictures = [_drawn(run, frame, index) for index, frame in enumerate(frames) if index % step == 0]
+        pictures = [drawn(run, frame, index) for index, frame in enumerate(frames) if index % step == 0]
         times = [round(1000 * step / run.demo.fps)] * len(pictures)
         times[-1] += REST
         for quality in QUALITIES:
@@ -41,19 +42,26 @@ def write_loop(path: Path, run: Run) -> Path:
     raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}: show fewer frames.")
 
 
-def _drawn(run: Run, frame: Image.Image, index: int) -> Image.Image:
+def drawn(run: Run, frame: Image.Image, index: int) -> Image.Image:
+    """A frame of the first video, number `index`, with what is below it."""
     card = Card(WIDTH, HEIGHT)
     card.image.paste(frame.resize((SCALE * WIDTH, SCALE * HIGH), Image.Resampling.LANCZOS), (0, 0))
     left = 8
     for path in run.pictures:
         card.picture(picture_of(path), left, ASKED, INPUT_WIDE, INPUT_HIGH)
         left += INPUT_WIDE + 8
-    card.paragraph(_asked(run, index), left, ASKED, WIDTH - left - 8, 12)
-    if run.recordings:
-        _draw_sound(card, run, index)
-    else:
-        _draw_parts(card, run, index)
+    _write(card, _asked(run, index), left)
+    _draw_parts(card, run, index)
     return card.finished()
+
+
+def _write(card: Card, asked: str, left: float) -> None:
+    """Raises ValueError for more than there is room for."""
+    for size in LETTERS:
+        if card.paragraph(asked, left, ASKED, WIDTH - left - 8, size, draw=False) <= HEIGHT:
+            card.paragraph(asked, left, ASKED, WIDTH - left - 8, size)
+            return
+    raise ValueError(f"There is no room for {asked!r}: ask for it in fewer words.")
 
 
 def _asked(run: Run, index: int) -> str:
@@ -70,24 +78,27 @@ def _asked(run: Run, index: int) -> str:
 
 
 def _draw_parts(card: Card, run: Run, index: int) -> None:
-    """The parts in their colours, with a mark at the frame."""
+    """The parts in their colours, or what is heard in them, with a mark at the frame."""
     ends = list(accumulate(part.frames for part in run.demo.parts))
     along = (WIDTH - 16) / ends[-1]
+    heard = False
     for part, end in zip(run.demo.parts, ends):
         colour, word = KINDS[part.kind]
         left, wide = 8 + (end - part.frames) * along, part.frames * along - 3
         now = end - part.frames <= index < end
+        if part.kind == "spoken":
+            _draw_sound(card, run.recordings, left, part.frames * along)
+            heard = True
+            continue
         card.plate(left, TRACK + 16, wide, 5, colour if now else PLATE)
         card.words(word, left + wide / 2, TRACK + 6, 11, colour if now else DIM, "mm")
     x = 8 + (index + 0.5) * along
-    card.line(x, TRACK + 12, x, TRACK + 25, colour=INK, width=2)
+    card.line(x, TRACK - 4 if heard else TRACK + 12, x, TRACK + (28 if heard else 25), colour=INK, width=2)
 
 
-def _draw_sound(card: Card, run: Run, index: int) -> None:
-    """What is heard, of each speaker in a colour, with a mark at the frame."""
-    wide = (WIDTH - 16) / len(run.recordings)
-    for turn, (path, colour) in enumerate(zip(run.recordings, VOICES)):
-        bars = BARS // len(run.recordings)
-        card.sound(loudness_of(path, bars), 8 + turn * wide, TRACK, wide, 24, colour)
-    x = 8 + (index + 0.5) / run.demo.frames * (WIDTH - 16)
-    card.line(x, TRACK - 4, x, TRACK + 28, colour=INK, width=2)
+def _draw_sound(card: Card, recordings: list[Path], left: float, wide: float) -> None:
+    """Of each speaker in a colour."""
+    wide /= len(recordings)
+    for turn, (path, colour) in enumerate(zip(recordings, VOICES)):
+        bars = round(BARS * wide / (WIDTH - 16))
+        card.sound(loudness_of(path, bars), left + turn * wide, TRACK, wide, 24, colour)

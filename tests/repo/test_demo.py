@@ -11,7 +11,7 @@ from pack.dev.drawing import Card, frames_of, loudness_of, spread
 from pack.dev.samples.workflow_inputs import probe, workflow_files
 from pack.showcase import world
 from pack.showcase.jobs import DEMOS, MAIN
-from pack.showcase.loops import HEIGHT, MOST_BYTES, WIDTH, write_loop
+from pack.showcase.loops import HEIGHT, MOST_BYTES, WIDTH, drawn, write_loop
 from pack.showcase.runs import Run, note, runs
 from pack.showcase.sheet import write_sheet
 from pack.showcase.thumbnails import CARDS, SIDE, write_thumbnail
@@ -120,6 +120,15 @@ def test_loops_stay_small_and_keep_the_pace(folder: Path, tmp_path: Path, name: 
             loop.load()
             seconds += loop.info["duration"] / 1000
     assert seconds == pytest.approx(run.demo.frames / run.demo.fps + 0.7, abs=0.15)
+
+
+@pytest.mark.parametrize("name", [*MAIN, "film"])
+def test_what_is_asked_for_has_room_below_every_part(folder: Path, name: str):
+    run, first = runs(folder)[name], 0
+    for part in run.demo.parts:
+        shown = np.asarray(drawn(run, run.frames()[first], first).convert("L"))
+        assert shown[-4:].max() < 50, part
+        first += part.frames
 
 
 def test_words_are_put_into_lines():
