@@ -41,9 +41,9 @@ def roll_distances(encode, decode, source, rolls, strength: float) -> list[float
     """Lab distance of every roll to the first one."""
     import torch
 
-    from pack.benchmarks.harness.colour import lab_distance
     from pack.skyreels_v3.images.convert import tail_to_signed
     from pack.skyreels_v3.jobs.extension.roll import Settings, Tail, Tools, run_roll
+    from pack.skyreels_v3.measures.colours import lab_distance
 
     tail, first, distances = Tail.of_source(source), None, []
     for roll in rolls:

@@ -15,8 +15,7 @@ NEAR = 3  # frames on either side that are looked at: a flash is over by then
 LEAST = 0.05  # of the whole range: two pictures nearer than this are one shot however still it is
 TIMES = 2.0  # a cut changes that many times more than the motion beside it
 HISTOGRAM = 0.1  # how much a changed histogram weighs beside changed blocks
-
-_Look = tuple[np.ndarray, np.ndarray]  # see `_look`
+Look = tuple[np.ndarray, np.ndarray]
 
 
 def last_cut(frames: Sequence[np.ndarray] | np.ndarray | torch.Tensor) -> int | None:
@@ -26,7 +25,7 @@ def last_cut(frames: Sequence[np.ndarray] | np.ndarray | torch.Tensor) -> int | 
     Flashes (the picture before comes back), fades, dissolves and fast motion (change on both sides) are no cuts.
     What starts within the last NEAR - 1 frames can't be distinguished from a flash and counts as a cut.
     """
-    looks = [_look(np.asarray(frame)) for frame in frames]
+    looks = [look(np.asarray(frame)) for frame in frames]
     return next((index for index in range(len(looks) - 1, 0, -1) if _is_cut(looks, index)), None)
 
 
@@ -35,11 +34,11 @@ def hard_cuts(frames: Iterable[np.ndarray]) -> Iterator[int]:
 
     frames: uint8 [H, W, 3] each, of one size, best consecutive ones.
     """
-    looks: list[_Look] = []
+    looks: list[Look] = []
     first, index = 0, 1  # the number of the oldest look; of the frame that may be behind a cut
     for frame in chain(frames, [None]):
         if frame is not None:
-            looks.append(_look(frame))
+            looks.append(look(frame))
         known = first + len(looks)
         while index < known and (frame is None or index + NEAR <= known):
             if _is_cut(looks, index - first):
@@ -49,7 +48,12 @@ def hard_cuts(frames: Iterable[np.ndarray]) -> Iterator[int]:
         looks, first = looks[gone:], first + gone
 
 
-def _is_cut(looks: Sequence[_Look], index: int) -> bool:
+def all_cuts(looks: Sequence[Look]) -> list[int]:
+    """The indices of the first frames of all shots but the first. looks: of a video's frames, all of them."""
+    return [index for index in range(1, len(looks)) if _is_cut(looks, index)]
+
+
+def _is_cut(looks: Sequence[Look], index: int) -> bool:
     before = range(max(0, index - NEAR), index)
     after = range(index, min(len(looks), index + NEAR))
     across = min(_change(looks[a], looks[b]) for a in before for b in after)
@@ -59,15 +63,15 @@ def _is_cut(looks: Sequence[_Look], index: int) -> bool:
     return across >= TIMES * max(beside, default=0.0)
 
 
-def _look(frame: np.ndarray) -> _Look:
-    """(mean-free brightness of the blocks, histogram of brightness), both from 0 to 1."""
+def look(frame: np.ndarray) -> Look:
+    """What cuts are found by: mean-free brightness of the blocks, histogram of brightness, both 0 to 1."""
     grey = Image.fromarray(frame).convert("L")
     blocks = np.asarray(grey.resize(GRID, Image.Resampling.BOX), dtype=np.float32) / 255
     counts = np.histogram(blocks, bins=BINS, range=(0, 1))[0] / blocks.size
     return blocks - blocks.mean(), counts
 
 
-def _change(one: _Look, other: _Look) -> float:
+def _change(one: Look, other: Look) -> float:
     """How different two frames are, 0 to about 1. A change of the whole picture's brightness counts little."""
     blocks = float(np.abs(one[0] - other[0]).mean())
     return blocks + HISTOGRAM * blocks * float(np.abs(one[1] - other[1]).sum() / 2)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pack.benchmarks.harness.colour import lab_distance
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.images.colour import ColourMatch, lab_to_rgb, rgb_to_lab
+from pack.skyreels_v3.measures.colours import lab_distance
 from pack.tests.support.golden import normal
 
 

@@ -66,14 +66,3 @@ def colour_drift(frames: np.ndarray, part: int = 12) -> float:
     """How far `colours` of the last `part` frames are from those of the first, root mean square."""
     rows = colours(frames)
     return float(np.sqrt(((rows[:part].mean(axis=0) - rows[-part:].mean(axis=0)) ** 2).mean()))
-
-
-def sync(mouth: np.ndarray, heard: np.ndarray, lags: int = 5) -> tuple[float, int]:
-    """The best correlation of two tracks [F] and the lag in frames where it is (above 0: the mouth is late)."""
-    scores = {}
-    for lag in range(-lags, lags + 1):
-        a = mouth[max(0, lag) : len(mouth) + min(0, lag)]
-        b = heard[max(0, -lag) : len(heard) + min(0, -lag)]
-        scores[lag] = float(np.corrcoef(a, b)[0, 1]) if a.std() > 1e-6 and b.std() > 1e-6 else 0.0
-    best = max(scores, key=lambda lag: (scores[lag], -abs(lag)))
-    return scores[best], best

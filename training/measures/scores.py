@@ -12,10 +12,11 @@ from functools import cached_property
 import numpy as np
 
 from ...skyreels_v3.jobs.extension.plan import FPS
+from ...skyreels_v3.measures.lag import sync
 from ..world.acting import actor_x
 from ..world.cameras import view_at
 from .lips import mouths, track
-from .motion import STEP, colour_drift, path_of, path_through, sync
+from .motion import STEP, colour_drift, path_of, path_through
 from .seeing import objects
 from .surroundings import place_of
 from .templates import Found, find, shrunk

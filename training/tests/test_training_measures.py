@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pack.skyreels_v3.measures.lag import sync
 from pack.training.measures.lips import mouth_track
-from pack.training.measures.motion import colour_drift, colours, path_of, sync
+from pack.training.measures.motion import colour_drift, colours, path_of
 from pack.training.measures.seeing import characters, look_at, objects
 from pack.training.measures.surroundings import place_of
 from pack.training.world.render import render, render_clip

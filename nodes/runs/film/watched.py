@@ -7,7 +7,7 @@ import av
 import numpy as np
 import torch
 
-from ....skyreels_v3.jobs.film.measures import NEAR, Seam, frame_change
+from ....skyreels_v3.measures.seams import NEAR, Seam, frame_change
 
 
 class Watched:
