@@ -35,6 +35,7 @@ from pack.dev.fake_card.profiles import CARDS, GIB, Card
 
 # Latent frames, height and width.
 SIZES = {
+    "480p1": (1, 60, 104),
     "480p9": (3, 60, 104),
     "480p17": (5, 60, 104),
     "480p41": (11, 60, 104),

@@ -10,6 +10,7 @@ from ...skyreels_v3.jobs.budget import Machine
 from ...skyreels_v3.model.chunking import Chunking
 from ...skyreels_v3.model.memory import LayerCopies, chunking_for
 from ...skyreels_v3.model.params import TransformerParams
+from ...skyreels_v3.recipes import RECIPES, Job
 
 
 def main_memory() -> tuple[int, int]:
@@ -39,7 +40,7 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def chunking_here(
-    params: TransformerParams, weights: int, device: torch.device, copies: LayerCopies
+    params: TransformerParams, job: Job, weights: int, device: torch.device, copies: LayerCopies
 ) -> Callable[[int, int], Chunking]:
     """How sequences are chunked on a device as it is now: tokens and their bytes -> chunking.
 
@@ -47,4 +48,7 @@ def chunking_here(
     """
     machine = machine_of(device)
     room = machine.room(weights, params.num_layers) - (machine.vram - machine.vram_free)
-    return lambda tokens, itemsize: chunking_for(params, tokens, itemsize, machine.vram, room, copies=copies)
+    time = RECIPES[job].float32_time
+    return lambda tokens, itemsize: chunking_for(
+        params, tokens, itemsize, machine.vram, room, copies=copies, float32_time=time
+    )

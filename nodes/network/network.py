@@ -21,7 +21,7 @@ from ...skyreels_v3.model.params import TransformerParams
 from ...skyreels_v3.model.sequence import Segment, layout_of
 from ...skyreels_v3.model.step_cache import StepCache
 from ...skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
-from ...skyreels_v3.recipes import Job
+from ...skyreels_v3.recipes import Job, TimeStep
 from .. import versions
 from ..weights.lora_branches import AppliedLora, attached
 from ..weights.streaming import block_stream
@@ -154,6 +154,10 @@ class Called(torch.nn.Module):
             "models do not have: remove that node. ComfyUI's EasyCache has the same purpose and works."
         )
 
+    @property
+    def float32_time(self) -> frozenset[TimeStep]:
+        return SPECS[self.job].recipe.float32_time
+
     def tokens_of(self, segments: Sequence[Segment]) -> int:
         """Of all segments and the whole batch."""
         return len(segments[0].latents) * layout_of(segments, self.params.patch_size).tokens
@@ -187,7 +191,9 @@ class Network(Called, SkyReelsTransformer):  # pyright: ignore[reportIncompatibl
         self.step_cache = None if patcher.hook_patches else StepCache(cache_limit(memory))
         # Once for a sampling: what is free changes from step to step, and chunks of other sizes would change the last
         # bits.
-        self.chunking = chunking_here(self.params, patcher.model_size(), device, self.copies(device, like.dtype))
+        self.chunking = chunking_here(
+            self.params, self.job, patcher.model_size(), device, self.copies(device, like.dtype)
+        )
 
     def end(self) -> None:
         self.step_cache = self.chunking = None
@@ -198,9 +204,10 @@ class Network(Called, SkyReelsTransformer):  # pyright: ignore[reportIncompatibl
         device = comfy.model_management.get_torch_device()
         weights = comfy.model_management.module_size(self)
         copies = self.copies(device, dtype)
-        chunking = chunking_here(self.params, weights, device, copies)(tokens, dtype.itemsize)
+        chunking = chunking_here(self.params, self.job, weights, device, copies)(tokens, dtype.itemsize)
         memory = comfy.model_management.get_total_memory(device)
-        return needed_bytes(self.params, tokens, dtype.itemsize, memory, chunking, copies=copies)
+        sizes = self.params, tokens, dtype.itemsize, memory, chunking
+        return needed_bytes(*sizes, copies=copies, float32_time=self.float32_time)
 
     def _looked_at(self, inputs: Inputs, chosen: Chosen) -> tuple[torch.Tensor, bool]:
         velocity = self._compute(inputs, chosen)
@@ -220,7 +227,7 @@ class Network(Called, SkyReelsTransformer):  # pyright: ignore[reportIncompatibl
             attention=chosen.run,
             affine=versions.resident_affine,
             linear=lambda layer, x: layer(x),
-            float32_time=SPECS[self.job].recipe.float32_time,
+            float32_time=self.float32_time,
             run_block=BlockHooks(options, len(self.blocks), inputs.latents, inputs.context),
             step_cache=self.step_cache,
             conditioning=_names(options),

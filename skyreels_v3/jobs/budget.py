@@ -9,7 +9,7 @@ from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from ..model.chunking import USUAL, Chunking
 from ..model.memory import PLAIN, LayerCopies, block_numbers, chunking_for, needed_bytes, split_bytes, streamed_bytes
 from ..model.params import TransformerParams
-from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, latent_frames, tokens
+from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, TimeStep, latent_frames, tokens
 from ..units import gb
 from . import reference
 from .avatar.plan import Timing
@@ -66,6 +66,10 @@ class LoadedModel:
     cards: int = 1  # that share each forward
     copies: LayerCopies = PLAIN
 
+    @property
+    def float32_time(self) -> frozenset[TimeStep]:
+        return RECIPES[self.job].float32_time
+
 
 @dataclass(frozen=True)
 class Size:
@@ -102,13 +106,14 @@ class Budget:
         """How a long sequence is chunked here: no smaller than it must be."""
         network, machine = self.network, self.machine
         sizes = network.params, self.size.tokens, network.itemsize, machine.vram
-        return chunking_for(*sizes, self.room, network.cards, network.copies)
+        return chunking_for(*sizes, self.room, network.cards, network.copies, network.float32_time)
 
     @property
     def held(self) -> int:
         """Bytes of the weights that each of several cards has: all where a forward fits beside them, else a part."""
         network, machine = self.network, self.machine
-        usual = needed_bytes(network.params, self.size.tokens, network.itemsize, machine.vram, USUAL, network.cards)
+        sizes = network.params, self.size.tokens, network.itemsize, machine.vram
+        usual = needed_bytes(*sizes, USUAL, network.cards, float32_time=network.float32_time)
         if usual + network.weights <= machine.vram - machine.reserve:
             return network.weights
         return split_bytes(network.weights, network.params.num_layers, network.cards)
@@ -126,7 +131,7 @@ class Budget:
         """Bytes of a forward beside the weights."""
         network, machine = self.network, self.machine
         sizes = network.params, self.size.tokens, network.itemsize, machine.vram
-        return needed_bytes(*sizes, self.chunking, network.cards, network.copies)
+        return needed_bytes(*sizes, self.chunking, network.cards, network.copies, network.float32_time)
 
     @property
     def least(self) -> int:

@@ -17,7 +17,7 @@ from ...distributed.ranks import ALONE, Ranks, Share, overlap, split
 from ..recipes import TimeStep
 from .audio_attention import AudioAttention
 from .chunking import USUAL, Chunking, chunks_of, is_long
-from .memory import attention_numbers, by_token_numbers
+from .memory import LayerCopies, attention_numbers, by_token_numbers
 from .params import TransformerParams
 from .rope import AS_TRAINED, Rope
 from .sequence import Layout
@@ -410,12 +410,14 @@ class Block(nn.Module):
         """Layers that are called several times for a sequence: for each chunk of it, the feed-forward for each range of
         tokens with a modulation of its own. As many as fit where keys and values were, so that the peak stays theirs.
         """
-        sizes = self.dim, self.ffn_dim, stream.shape[0] * stream.shape[1], chunking
-        room = attention_numbers(*sizes) - by_token_numbers(*sizes)
+        # With room for a weight that does not fit, too.
+        sizes = self.dim, self.ffn_dim, stream.shape[0] * stream.shape[1], chunking, LayerCopies(weight=True)
+        speech = hasattr(self, "audio_cross_attn")
+        room = attention_numbers(*sizes) - by_token_numbers(*sizes, speech=speech)
         layers = [self.ffn[0], self.ffn[2]] if len(chunks) > 1 or spans > 1 else []
         if len(chunks) > 1:
             layers += [self.self_attn.o, self.cross_attn.q, self.cross_attn.o]
-            if hasattr(self, "audio_cross_attn"):
+            if speech:
                 layers += [self.audio_cross_attn.q_linear, self.audio_cross_attn.proj]
         return fitting_layers(room, layers)
 

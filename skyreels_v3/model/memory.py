@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ...kernels.quantised_rows import CHUNK
+from ..recipes import TimeStep
 from .chunking import LEVELS, USUAL, Chunking
 from .params import TransformerParams
 
@@ -10,7 +11,9 @@ TEXT_TOKENS = 512
 IMAGE_TOKENS = 257
 BLOCKS_AHEAD = 2  # blocks on the card at once where all weights are streamed: the one that runs and the next
 FLOAT32 = 4
-TIME_ROWS = 6  # of its projection, each as wide as the model: what modulates the blocks
+# Numbers of the time's weights, of which float32 makes a copy, as multiples of dim^2.
+TIME_SQUARES = {TimeStep.EMBEDDING: 1, TimeStep.PROJECTION: 6}
+ALL_FLOAT32 = frozenset(TimeStep)
 BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
 PROMPT, SPEECH = 8 * 2**20, 20 * 2**20  # bytes of the prompt, and of image and speech, on their way through a forward
 SHARED_STREAMS, SHARED_GROUPS = 5.5, 8.0  # see _shared_bytes
@@ -44,21 +47,23 @@ def forward_bytes(
     chunking: Chunking = USUAL,
     cards: int = 1,
     copies: LayerCopies = PLAIN,
+    float32_time: frozenset[TimeStep] = ALL_FLOAT32,
 ) -> int:
     """Peak of the activations of one forward.
 
     tokens: of all segments and the whole batch.  itemsize: bytes of a number of the stream.  cards: that share it.
+    float32_time: of the job's recipe.
     """
     held = -(-tokens // cards)
-    # Before the blocks, the projection of the time is computed in float32, but for avatars: it counts where sequences
-    # are short.
-    start = held * params.dim * itemsize + (0 if params.audio else FLOAT32 * TIME_ROWS * params.dim**2)
+    # The time comes before the blocks, and counts where sequences are short.
+    squares = max((TIME_SQUARES.get(step, 0) for step in float32_time), default=0)
+    start = held * params.dim * itemsize + FLOAT32 * squares * params.dim**2
     if cards > 1:
         return max(start, _shared_bytes(params, held, itemsize, chunking, cards))
     sizes = params.dim, params.ffn_dim, tokens, chunking, copies, itemsize
     beside = BYTES_BESIDE * tokens + FLOAT32 * tokens * params.dim // params.num_heads
     beside += PROMPT + (SPEECH if params.audio else 0)
-    return max(start, max(attention_numbers(*sizes), by_token_numbers(*sizes)) * itemsize + beside)
+    return max(start, max(attention_numbers(*sizes), by_token_numbers(*sizes, bool(params.audio))) * itemsize + beside)
 
 
 def _shared_bytes(params: TransformerParams, held: int, itemsize: int, chunking: Chunking, cards: int) -> int:
@@ -69,7 +74,7 @@ def _shared_bytes(params: TransformerParams, held: int, itemsize: int, chunking:
     """
     groups = 1 if held <= chunking.long else max(1, min(chunking.head_groups, params.num_heads // cards))
     attention = int(held * params.dim * (SHARED_STREAMS + SHARED_GROUPS / groups))
-    after = by_token_numbers(params.dim, params.ffn_dim, held, chunking)
+    after = by_token_numbers(params.dim, params.ffn_dim, held, chunking, speech=bool(params.audio))
     return max(attention, after) * itemsize + BYTES_BESIDE * held + FLOAT32 * held * params.dim // params.num_heads
 
 
@@ -87,7 +92,13 @@ def attention_numbers(
 
 
 def by_token_numbers(
-    dim: int, ffn_dim: int, tokens: int, chunking: Chunking, copies: LayerCopies = PLAIN, itemsize: int = 2
+    dim: int,
+    ffn_dim: int,
+    tokens: int,
+    chunking: Chunking,
+    copies: LayerCopies = PLAIN,
+    itemsize: int = 2,
+    speech: bool = False,
 ) -> int:
     """Numbers that live at once after it: the stream, of several chunks the attention's output, and what a chunk passes
     through: the attention to the prompt, or to the speech, whose whole frames are cut to chunks, or the feed-forward.
@@ -95,7 +106,7 @@ def by_token_numbers(
     several = tokens > chunking.tokens
     chunk, parts = min(tokens, chunking.tokens), copies.parts(itemsize)
     codes = ffn_dim // 2 if copies.codes and not copies.floats else 0
-    prompt = chunk * (4 + several) * dim + copies.weight * dim**2
+    prompt = chunk * (4 + (several and speech)) * dim + copies.weight * dim**2
     hidden = chunk * (ffn_dim + dim + codes) + copies.weight * dim * ffn_dim
     return (1 + several) * tokens * dim + max(prompt, hidden) + parts
 
@@ -119,12 +130,13 @@ def needed_bytes(
     chunking: Chunking = USUAL,
     cards: int = 1,
     copies: LayerCopies = PLAIN,
+    float32_time: frozenset[TimeStep] = ALL_FLOAT32,
 ) -> int:
     """What a forward needs beside the weights, its cache included. memory: bytes of the device in all.
 
-    cards: that share it; what one of them needs.
+    cards: that share it; what one of them needs.  float32_time: of the job's recipe.
     """
-    forward = forward_bytes(params, tokens, itemsize, chunking, cards, copies)
+    forward = forward_bytes(params, tokens, itemsize, chunking, cards, copies, float32_time)
     return forward + min(cache_bytes(params, itemsize), cache_limit(memory))
 
 
@@ -136,13 +148,17 @@ def chunking_for(
     room: int,
     cards: int = 1,
     copies: LayerCopies = PLAIN,
+    float32_time: frozenset[TimeStep] = ALL_FLOAT32,
 ) -> Chunking:
     """The largest chunks with which a forward fits into `room`, the smallest where none do.
 
     memory: bytes of the device in all.  room: bytes of it that the weights leave.  cards: that share it.
+    float32_time: of the job's recipe.
     """
-    fit = (each for each in LEVELS if needed_bytes(params, tokens, itemsize, memory, each, cards, copies) <= room)
-    return next(fit, LEVELS[-1])
+    for each in LEVELS:
+        if needed_bytes(params, tokens, itemsize, memory, each, cards, copies, float32_time) <= room:
+            return each
+    return LEVELS[-1]
 
 
 def streamed_bytes(weights: int, layers: int) -> int:

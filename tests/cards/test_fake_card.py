@@ -26,6 +26,9 @@ CORNERS: list[tuple[dict, int]] = [
     ({"precision": "int8", "job": "extension", "lora": 32}, 11_800),
     ({"precision": "bf16", "resident": 0.0}, 7_500),
     ({"precision": "nf4", "job": "avatar"}, 36_000),
+    ({"precision": "bf16", "size": "480p1"}, 2_300),
+    ({"precision": "int8", "size": "480p9"}, 2_600),
+    ({"precision": "bf16", "job": "avatar", "size": "480p9"}, 2_600),
 ]
 # What differs from a 4090: what the card refuses, whose kernels run, what fits. Some with launches at most.
 VAE = [
@@ -76,6 +79,9 @@ MATRIX = [
     {"precision": "nf4", "job": "avatar", "size": "480p9"},
     {"precision": "int8", "job": "avatar", "size": "480p9"},
     {"precision": "bf16", "size": "480p17"},
+    {"precision": "bf16", "size": "480p9"},
+    {"precision": "nf4", "job": "extension", "size": "480p9"},
+    {"precision": "nf4", "size": "480p41"},
 ]
 
 

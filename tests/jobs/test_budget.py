@@ -20,7 +20,7 @@ from pack.skyreels_v3.jobs.spec import SPECS
 from pack.skyreels_v3.model.chunking import LEVELS, SMALL, TIGHT, USUAL
 from pack.skyreels_v3.model.memory import block_numbers, forward_bytes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
-from pack.skyreels_v3.recipes import Job
+from pack.skyreels_v3.recipes import RECIPES, Job
 from pack.skyreels_v3.units import GB, gb
 
 CARDS = (6, 8, 10, 12, 16, 24, 48, 80)
@@ -166,10 +166,13 @@ def test_parts_are_no_smaller_than_they_must_be():
             assert forward_bytes(params, tokens, 2, small) <= forward_bytes(params, tokens, 2, large)
 
 
-def test_a_short_sequence_needs_the_times_projection_in_float32():
-    projection = 4 * 6 * VIDEO.dim**2
-    assert projection < forward_bytes(VIDEO, 500, 2) < 1.02 * projection
-    assert forward_bytes(VIDEO, 16_000, 2) > projection + 2 * 16_000 * VIDEO.dim
+@pytest.mark.parametrize("job, squares", [("extension", 6), ("shot", 6), ("reference", 1), ("avatar", 0)])
+def test_a_short_sequence_needs_the_times_layers_in_float32(job, squares):
+    """Those that the job's recipe has in float32, each alone."""
+    stream, one = 2 * 100 * VIDEO.dim, 4 * VIDEO.dim**2
+    needed = forward_bytes(VIDEO, 100, 2, float32_time=RECIPES[Job(job)].float32_time)
+    assert needed == (stream + squares * one if squares else forward_bytes(VIDEO, 100, 2, float32_time=frozenset()))
+    assert (plan(12, size=(256, 256), frames=25, job=Job(job)).forward > 6 * one) == (squares == 6)
 
 
 def test_a_refusal_is_one_sentence():

@@ -13,7 +13,6 @@ from ....distributed.worker import SDPA
 from ....kernels.attention_backends import BACKENDS, FLASH_2, SAGE, Backend
 from ....model_loaders.files.stamps import FileStamp
 from ....skyreels_v3.errors import InputError
-from ....skyreels_v3.jobs.spec import SPECS
 from ....skyreels_v3.model.chunking import USUAL, Chunking
 from ....skyreels_v3.model.memory import cache_limit, chunking_for, needed_bytes, split_bytes
 from ....skyreels_v3.model.params import TransformerParams
@@ -74,7 +73,8 @@ class SharedNetwork(Called):
         itemsize = dtype.itemsize
         self._split_for(tokens, itemsize)  # ComfyUI asks before it loads the model
         memory, cards = self._memory(), self.group.size
-        return needed_bytes(self.params, tokens, itemsize, memory, self._chunking(tokens, itemsize), cards)
+        sizes = self.params, tokens, itemsize, memory, self._chunking(tokens, itemsize), cards
+        return needed_bytes(*sizes, float32_time=self.float32_time)
 
     def _compute(self, inputs: Inputs, chosen: Chosen) -> torch.Tensor:
         if torch.compiler.is_compiling():
@@ -89,7 +89,7 @@ class SharedNetwork(Called):
             "text": inputs.context.cpu(),
             "given": {name: _plain(one) for name, one in inputs.given.items()},
             "attention": _attention(chosen),
-            "float32_time": [step.value for step in SPECS[self.job].recipe.float32_time],
+            "float32_time": [step.value for step in self.float32_time],
             "chunking": (chunking.long, chunking.tokens, chunking.head_groups),
             "rope": (rope.scale, rope.shift),
             "loras": [(_key(one), str(one.files[0].path), one.strength) for one in self.loras],
@@ -103,7 +103,8 @@ class SharedNetwork(Called):
     def _chunking(self, tokens: int, itemsize: int) -> Chunking:
         """The same for all cards, by the smallest one. tokens: of the whole batch."""
         room = self._room() - self.held
-        return chunking_for(self.params, tokens, itemsize, self._memory(), room, self.group.size)
+        sizes = self.params, tokens, itemsize, self._memory(), room, self.group.size
+        return chunking_for(*sizes, float32_time=self.float32_time)
 
     @property
     def held(self) -> int:
@@ -112,8 +113,8 @@ class SharedNetwork(Called):
 
     def _split_for(self, tokens: int, itemsize: int) -> None:
         """Lets each card keep a part of the weights from now on, where a forward does not fit beside all of them."""
-        usual = needed_bytes(self.params, tokens, itemsize, self._memory(), USUAL, self.group.size)
-        if usual + self.weights > self._room():
+        sizes = self.params, tokens, itemsize, self._memory(), USUAL, self.group.size
+        if needed_bytes(*sizes, float32_time=self.float32_time) + self.weights > self._room():
             self.split = True
 
     def _room(self) -> int:
