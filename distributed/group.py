@@ -184,6 +184,19 @@ class Group:
         with self._lock:
             return self._tried(key, message, look)
 
+    def ask(self, method: str, *args: Any, limit: float = FIRST) -> list[Any]:
+        """What a method of Worker gives in every process, within so many seconds; nobody stops it.
+
+        Raises Lost or InputError where there is none: with Lost the processes are ended.
+        """
+        with self._lock:
+            try:
+                self.start()
+                return self._all(method, *args, limit=limit)
+            except Lost:
+                self.end()
+                raise
+
     def _tried(self, key: str, message: Mapping[str, Any], look: Look) -> torch.Tensor:
         tried: list[str] = []
         while True:

@@ -33,6 +33,7 @@ from ..skyreels_v3.model.transformer import Runtime
 from ..skyreels_v3.recipes import TimeStep
 from .joining import HERE, Meeting, join, meet
 from .network import WorkerNetwork, check_files
+from .pictures import Pictures
 from .split_weights import Splitting
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Worker:
         self.device = torch.device(device)
         self.models: dict[str, WorkerNetwork] = {}
         self.caches: dict[str, tuple[str, StepCache]] = {}  # of each model's last sampling
+        self.vae: tuple[str, dict[str, torch.Tensor]] = "", {}  # its key, and the weights of its decoder
+        self.pictures: Pictures | None = None  # of the video that is decoded
         self.blocks = 0  # that were begun, in all
         self.wish = 0  # the forward that is to be stopped
         self._meeting: Meeting | None = None
@@ -161,8 +164,28 @@ class Worker:
     def rest(self) -> None:
         """Give back what the last forwards needed: others may want it between two samplings."""
         self.caches.clear()
+        self.pictures = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def take_vae(self, key: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep more weights of a VAE's decoder, in RAM; those of another are dropped."""
+        self.vae = key, {**(self.vae[1] if self.vae[0] == key else {}), **weights}
+
+    def begin_pictures(self, key: str, height: int, by_cudnn: bool) -> bool:
+        """Get ready for a video, `height` latent pixels high; False where the VAE of that key is not here.
+
+        by_cudnn: see `causal.convolved`.
+        """
+        self.pictures = None
+        if self.vae[0] == key:
+            self.pictures = Pictures(self.vae[1], self.ranks, height, self.device, by_cudnn)
+        return self.vae[0] == key
+
+    def decode(self, latents: torch.Tensor, at_once: int) -> list[torch.Tensor]:
+        """See Pictures."""
+        assert self.pictures is not None, "no video was begun"
+        return self.pictures.of(latents, at_once)
 
     def forward(self, number: int, key: str, message: Mapping[str, Any]) -> torch.Tensor | None:
         """The velocity of a model, on the processor, from the first process; None from the others.

@@ -154,13 +154,12 @@ def _is_dynamic(place: Any) -> bool:
 def convolve(layer: Any, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
     """`vae.causal.convolve` for a layer that ComfyUI manages: its weights come to x for this call."""
     with cast(layer, x) as (weight, bias):
-        if comfy.ops.NVIDIA_MEMORY_CONV_BUG_WORKAROUND and x.ndim == 5 and x.dtype in (torch.float16, torch.bfloat16):
-            # torch's own way around cuDNN takes many times the memory in these versions.
-            weight = weight[:, :, -x.shape[2] :]
-            once = (1, 1, 1)
-            y = torch.cudnn_convolution(x, weight, padding, layer.stride, once, 1, False, False, True)
-            return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
-        return convolved(x, weight, bias, layer.stride, padding)
+        return convolved(x, weight, bias, layer.stride, padding, convolves_by_cudnn())
+
+
+def convolves_by_cudnn() -> bool:
+    """See `vae.causal.convolved`."""
+    return bool(comfy.ops.NVIDIA_MEMORY_CONV_BUG_WORKAROUND)
 
 
 def free_memory(patcher: comfy.model_patcher.ModelPatcher, device: torch.device) -> int:

@@ -10,8 +10,7 @@ How the video is tiled is decided before, by `vae_memory`; only where its count 
 
 import functools
 import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +19,18 @@ import comfy.ldm.wan.vae
 import comfy.model_management
 import torch
 
+from ...distributed.cluster import Lost
+from ...distributed.group import Group
 from ...kernels.half_precision import computed_in
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, latent_frames
 from ...skyreels_v3.vae import causal as causal_vae
 from ...skyreels_v3.vae import memory as vae_memory
 from ...skyreels_v3.vae.memory import PIXEL_CHANNELS, Direction, Tiling
+from ...skyreels_v3.vae.precision import full_float32
 from ...skyreels_v3.vae.tiles import tiles
 from .. import versions
+from .shared_vae import shared_frames
 
 LATENT_FORMAT = comfy.latent_formats.Wan21()
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -83,17 +86,18 @@ def encoder(vae) -> Encode:
     return encode
 
 
-def decoder(vae) -> Decode:
+def decoder(vae, group: Group | None = None) -> Decode:
     """latents [1, 16, n + 1, h, w] -> their 4n + 1 frames in pieces [1, 3, f, 8 h, 8 w], float32 on any device.
 
     A piece comes when it is asked for; nothing of what was handed out is kept, but in tiles, where all frames come
-    at the end. Raises InputError for another VAE.
+    at the end. group: of cards that each decode some rows, None for one card. Raises InputError for another VAE.
     """
     check_vae(vae)
 
     def decode(latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        tiled = TiledVae(vae, Direction.DECODE, *latents.shape[-2:])
-        return tiled.run(lambda tiling: _decoded(tiled, tiling, LATENT_FORMAT.process_out(latents)))
+        tiled, latents = TiledVae(vae, Direction.DECODE, *latents.shape[-2:]), LATENT_FORMAT.process_out(latents)
+        shared = () if group is None else shared_frames(vae, group, latents, tiled.dtype)
+        return tiled.run(lambda tiling: _decoded(tiled, tiling, latents), shared)
 
     return decode
 
@@ -131,9 +135,24 @@ class TiledVae:
         free = versions.free_memory(vae.patcher, vae.device)
         return tiling if tiling.bytes <= free else vae_memory.choose(free, self.tilings)
 
-    def run(self, work: Callable[[Tiling], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
-        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again, in smaller and smaller tilings."""
-        tiling, done = self.ready(), 0
+    def run(
+        self, work: Callable[[Tiling], Iterator[torch.Tensor]], shared: Iterable[torch.Tensor] = ()
+    ) -> Iterator[torch.Tensor]:
+        """What `work` yields, [1, C, f, ...]. Where memory runs out it begins again, in smaller and smaller tilings.
+
+        shared: the same, made by several cards; where they fail or give nothing, `work` makes what is left here.
+        """
+        done = 0
+        try:
+            for piece in shared:
+                done += piece.shape[2]
+                yield piece
+        except (Lost, InputError) as error:
+            log.warning("SkyReels-V3: the video is decoded on one card from frame %d on (%s).", done, error)
+        else:
+            if done:
+                return
+        tiling = self.ready()
         while True:
             behind = done  # frames that were handed out and are made again
             try:
@@ -178,24 +197,6 @@ class TiledVae:
 
     def to_device(self, video: torch.Tensor) -> torch.Tensor:
         return video.to(self.vae.device, self.dtype)
-
-
-@contextmanager
-def full_float32() -> Generator[None]:
-    """All digits of float32 in convolutions: cuDNN takes the ten bits of TF32, and counts wrongly with them in some
-    versions.
-    """
-    cudnn: Any = torch.backends.cudnn
-    try:
-        before = cudnn.allow_tf32
-    except RuntimeError:  # somebody has set torch's newer switches instead: as they wish
-        yield
-        return
-    cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = before
 
 
 def _decoded(tiled: TiledVae, tiling: Tiling, latents: torch.Tensor) -> Iterator[torch.Tensor]:

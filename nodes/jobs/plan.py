@@ -12,21 +12,26 @@ from ...skyreels_v3.recipes import PIXELS_PER_LATENT, RECIPES, Job
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.vae.memory import Direction
 from .. import versions
+from ..encoders.shared_vae import bytes_on_each
 from ..encoders.vae import TiledVae, check_vae
 from ..inputs.size import side_inputs
 from ..network.forecast import expected, modelled
 from ..network.sizes import machine_for, network_of, sharing_of
 
 
-def beside_the_model(size: Size, vae, clip) -> list[str]:
-    """What the VAE and the text encoder need, which take turns with the model."""
+def beside_the_model(size: Size, vae, clip, cards: int = 1) -> list[str]:
+    """What the VAE and the text encoder need, which take turns with the model. cards: that decode rows of a picture."""
     lines = []
     if vae is not None:
         check_vae(vae)
         height, width = size.height // PIXELS_PER_LATENT, size.width // PIXELS_PER_LATENT
         both = Direction.DECODE, Direction.ENCODE
-        tilings = [(one.value, TiledVae(vae, one, height, width).planned()) for one in both]
+        tiled = [TiledVae(vae, one, height, width) for one in both]
+        tilings = [(one.direction.value, one.planned()) for one in tiled]
         lines.append("VAE: " + ", ".join(f"{verb} {gb(each.bytes)}{each.describe()}" for verb, each in tilings))
+        if cards > 1:
+            each = bytes_on_each(vae, cards, height, width, tiled[0].dtype)
+            lines.append(f"SkyReels-V3 nodes decode rows of the picture on each of {cards} cards, {gb(each)} on each")
     if clip is not None:
         lines.append(f"text encoder {gb(clip.patcher.model_size())}")
     return lines
@@ -116,7 +121,7 @@ class PlanNode(io.ComfyNode):
         if machine.streams and not budget.fits:
             raise InputError(budget.problem())
         *lines, verdict = budget.describe()
-        lines += beside_the_model(budget.size, vae, clip)
+        lines += beside_the_model(budget.size, vae, clip, network.cards)
         lines += [*time_needed(model, budget.size, network.job), *sharing(model, budget.size, network.job), verdict]
         versions.tell(cls.hidden.unique_id, *lines)
         return io.NodeOutput(model, "\n".join(lines))

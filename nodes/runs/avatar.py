@@ -30,6 +30,7 @@ from ..encoders.vae import LATENT_FORMAT, decoder, encoder
 from ..network.condition import JobCondition, attach
 from ..network.forecast import ahead
 from ..network.machine import machine_of
+from ..network.shared.patcher import group_sharing
 from ..sampling.guider import BranchGuider
 from ..sampling.samplers import avatar_sampler
 from .contact_sheet import contact_sheet, thumbnail, window_numbers
@@ -105,7 +106,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         sampling = request.sampling
         check_features(speech.features.layers, speech.features.width, params.audio)
         tokens = image_tokens(models.clip_vision, params.image_dim)
-        self.tools = Tools(encoder(models.vae), decoder(models.vae), tokens, self._denoise)
+        self.tools = Tools(encoder(models.vae), decoder(models.vae, group_sharing([self.model])), tokens, self._denoise)
         height, width = request.portrait.shape[1:3]
         self.plan: AvatarPlan = plan_avatar(
             (width, height),

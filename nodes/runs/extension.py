@@ -31,6 +31,7 @@ from ..network.condition import KEY, JobCondition, attach
 from ..network.forecast import ahead
 from ..network.machine import machine_of
 from ..network.model import skyreels_model
+from ..network.shared.patcher import group_sharing
 from ..sampling.guider import BranchGuider
 from ..sampling.samplers import unipc_sampler
 from .identity import Node, model_stamps
@@ -88,8 +89,9 @@ class ExtensionRun(ResumableRun[RollPlan, Tail]):
         self.node = node
         self.request = request
         self.prompts = Prompts(models.clip)
-        self.tools = Tools(encoder(models.vae), decoder(models.vae), self._denoise)
         self.models = {job: model for job, model in models.by_job.items() if model is not None}
+        cards = group_sharing(self.models.values())
+        self.tools = Tools(encoder(models.vae), decoder(models.vae, cards), self._denoise)
         for job, model in self.models.items():
             check_job(model, job)
         self.plan, self.past = self._planned()

@@ -4,6 +4,9 @@ Layers are found by the names that their weights have in every checkpoint, so th
 ComfyUI's own loop gives the same numbers; here nothing is computed twice or kept longer than needed. The past of a
 layer, its padding and its new frames are written once, side by side, in the layout that convolutions are fastest in;
 norm and activation work in place; and where memory is short the last stages take fewer frames at a time.
+
+Several processes may hold some rows of the picture each: what a convolution reads then brings a row of each neighbour's
+instead of the padding, and every query meets the keys of all rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ import torch.nn.functional as F
 
 from ..errors import InputError
 from ..recipes import FRAMES_PER_LATENT
+from .rows import Rows
 
 PAST = 2  # frames before its own that a convolution in time looks at
 # Up to so many channels x frames x rows torch convolves in 3 dimensions on a processor without oneDNN, slowly.
@@ -23,17 +27,26 @@ Layer = Any
 Convolve = Callable[[Layer, torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 
-def convolve(layer: Layer, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+def convolve(layer: Layer, x: torch.Tensor, padding: tuple[int, ...], by_cudnn: bool = False) -> torch.Tensor:
     """`layer`, a convolution in 2 or 3 dimensions, on x, with `padding` instead of its own.
 
     Its weights are cast to x's dtype. Where x has fewer frames than the kernel, the kernel's last frames are used.
+    by_cudnn: see `convolved`.
     """
     bias = None if layer.bias is None else layer.bias.to(x)
-    return convolved(x, layer.weight.to(x), bias, layer.stride, padding)
+    return convolved(x, layer.weight.to(x), bias, layer.stride, padding, by_cudnn)
 
 
-def convolved(x, weight, bias, stride, padding) -> torch.Tensor:
-    """The convolution in as many dimensions as x [1, C, ...] has; see `convolve`."""
+def convolved(x, weight, bias, stride, padding, by_cudnn: bool = False) -> torch.Tensor:
+    """The convolution in as many dimensions as x [1, C, ...] has; see `convolve`.
+
+    by_cudnn: without torch's way around it, which takes many times the memory in some versions.
+    """
+    if by_cudnn and x.ndim == 5 and x.dtype in (torch.float16, torch.bfloat16):
+        weight = weight[:, :, -x.shape[2] :]
+        once = (1, 1, 1)
+        y = torch.cudnn_convolution(x, weight, padding, stride, once, 1, False, False, True)
+        return y if bias is None else y.add_(bias.view(-1, 1, 1, 1))
     if x.ndim == 4:
         return F.conv2d(x, weight, bias, stride, padding)
     weight = weight[:, :, -x.shape[2] :]
@@ -70,12 +83,13 @@ def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
 
 
 class _Layers:
-    """The layers of encoder and decoder with the cache of their past; one for each video."""
+    """The layers of encoder and decoder with the cache of their past; one for each video. rows: that it has of it."""
 
-    def __init__(self, network: Layer, convolve: Convolve, layout: torch.memory_format):
+    def __init__(self, network: Layer, convolve: Convolve, layout: torch.memory_format, rows: Rows):
         self.network = network
         self.convolve = convolve
         self.layout = layout
+        self.rows = rows
         self.past: dict[Layer, torch.Tensor] = {}
 
     def run(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -93,7 +107,7 @@ class _Layers:
         raise NotImplementedError
 
     def residual(self, block: Layer, x: torch.Tensor) -> torch.Tensor:
-        norm, _, conv, *_ = block.residual
+        norm, conv = block.residual[0], block.residual[2]
         y = self.causal(conv, self.extended(conv, x, norm))
         norm, conv = block.residual[3], block.residual[6]
         wide = self.extended(conv, y, norm)
@@ -108,48 +122,54 @@ class _Layers:
             frame = x[:, :, index]
             y = _normed(block.norm, frame, torch.empty_like(frame))
             q, k, v = self.convolve(block.to_qkv, y, (0, 0)).chunk(3, dim=1)
-            y = block.optimized_attention(q, k, v)
+            y = block.optimized_attention(q, self.rows.whole(k), self.rows.whole(v))
             frame += self.convolve(block.proj, y, (0, 0))
         return x
 
     def extended(self, layer: Layer, x: torch.Tensor, norm: Layer | None = None) -> torch.Tensor:
         """x, normed and activated where a norm is given, behind the frames that the layer was given before.
 
-        Before the first frames lie zeros; a single first frame goes without them, see `convolve`.
+        Before the first frames lie zeros; a single first frame goes without them, see `convolve`. Where the layer looks
+        at neighbouring rows that other processes have, they lie around x.
         """
         past, frames = self.past.get(layer), x.shape[2]
         before = 0 if past is None and frames == 1 else PAST
-        wide = self.empty(x, frames + before)
+        edge = self.rows.edge if layer.kernel_size[1] > 1 else 0
+        wide = self.empty(x, frames + before, edge)
         if before:
             wide[:, :, :PAST] = 0 if past is None else past
-        new = wide[:, :, before:]
+        new = self.rows.own(wide[:, :, before:], edge)
         if norm is None:
             new.copy_(x)
         else:
             F.silu(_normed(norm, x, new), inplace=True)
+        if edge:
+            self.rows.fill(wide[:, :, before:])
         if past is None:
-            past = self.past[layer] = self.empty(x, PAST)
+            past = self.past[layer] = self.empty(x, PAST, edge)
             past[:, :, : PAST - frames] = 0
         shown = min(PAST, wide.shape[2])
         past[:, :, PAST - shown :] = wide[:, :, -shown:]
         return wide
 
     def causal(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        """A convolution in space and time; in time x brings what it needs."""
+        """A convolution in space and time; in time, and where others have rows, x brings what it needs."""
         _, high, wide = layer.kernel_size
-        return self.convolve(layer, x, (0, high // 2, wide // 2))
+        return self.convolve(layer, x, (0, 0 if self.rows.edge else high // 2, wide // 2))
 
-    def empty(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        """Like x, [1, C, frames, H, W]. Channels last, frames lie one after another, and some are a view."""
-        shape = (*x.shape[:2], frames, *x.shape[3:])
+    def empty(self, x: torch.Tensor, frames: int, edge: int = 0) -> torch.Tensor:
+        """Like x, [1, C, frames, H + 2 edge, W]. Channels last, frames lie one after another, and some are a view."""
+        shape = (*x.shape[:2], frames, x.shape[3] + 2 * edge, x.shape[4])
         return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=self.layout)
 
     def head(self, layers: Layer, x: torch.Tensor) -> torch.Tensor:
-        norm, _, conv = layers
+        norm, conv = layers[0], layers[2]
         return self.causal(conv, self.extended(conv, x, norm))
 
 
-class _Decoder(_Layers):
+class Decoder(_Layers):
+    """Decodes one video, a latent frame after the other."""
+
     def pieces(self, latents: torch.Tensor, at_once: int) -> Iterator[torch.Tensor]:
         """Frames [1, 3, up to at_once, H, W] of one more latent frame [1, 16, 1, h, w]."""
         decoder = self.network.decoder
@@ -180,10 +200,10 @@ class _Decoder(_Layers):
             else:
                 # The video's first frame is one; it does not count as the past of the others either.
                 self.past[layer] = x[:, :, :0]
-        frames = _frames(x)
-        return _video(
-            self.convolve(layer.resample[1], F.interpolate(frames, scale_factor=2, mode="nearest-exact"), (1, 1))
-        )
+        edge = self.rows.edge
+        wide = F.interpolate(self.rows.around(_frames(x)), scale_factor=2, mode="nearest-exact")
+        # A row becomes two: the convolution also makes the nearest of each neighbour's, whose own edge it lacks.
+        return _video(self.rows.own(self.convolve(layer.resample[1], wide, (1 - edge, 1)), edge))
 
 
 class _Encoder(_Layers):
@@ -228,7 +248,7 @@ def decode(
     have the latents' dtype and device. convolve: how a layer of the network is run, see `convolve` here.
     layout: of all tensors between.
     """
-    decoder = _Decoder(network, convolve, layout)
+    decoder = Decoder(network, convolve, layout, Rows())
     for latent in latents.split(1, dim=2):
         yield from decoder.pieces(latent, at_once)
 
@@ -246,7 +266,7 @@ def encode(
     pixels: (start, stop) -> those frames [1, 3, stop - start, H, W] in [-1, 1], as they are to be computed.
     frames: 4n + 1; what is beyond is left out, as in the official code.  at_once and the others: as in `decode`.
     """
-    encoder = _Encoder(network, convolve, layout)
+    encoder = _Encoder(network, convolve, layout, Rows())
     for start in range(1 - at_once, frames - (frames - 1) % FRAMES_PER_LATENT, at_once):
         made = encoder.latents(pixels(max(start, 0), start + at_once))
         if made is not None:

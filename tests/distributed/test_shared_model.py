@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from pack.dev.samples.tiny_models import write_transformer
+from pack.dev.samples.tiny_models import write_transformer, write_vae
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.tests.support.golden import relative_error
@@ -174,6 +175,40 @@ def test_a_process_that_is_lost_again_ends_the_run(shared):
     ended.set()
     killer.join()
     assert torch.equal(shared.sample(model), wanted)
+
+
+@pytest.fixture(scope="module")
+def vae(shared, tmp_path_factory):
+    import comfy.sd
+
+    return comfy.sd.VAE(sd=load_file(write_vae(tmp_path_factory.mktemp("vae") / "vae.safetensors")))
+
+
+def test_rows_of_the_picture_are_decoded_by_each(shared, vae):
+    shared.sample(shared.load())
+    decoder, running = shared.pack.module("nodes.encoders.vae").decoder, group(shared)
+    latents = torch.randn(1, 16, 4, 7, 10, generator=torch.Generator().manual_seed(3))
+    wanted, asked = list(decoder(vae)(latents)), []
+    ask = running.ask
+    running.ask = lambda method, *args, **options: asked.append(method) or ask(method, *args, **options)
+    pieces = decoder(vae, running)
+    for _ in range(2):
+        made = list(pieces(latents))
+        assert [one.shape for one in made] == [one.shape for one in wanted]
+        assert relative_error(torch.cat(made, 2), torch.cat(wanted, 2)) <= 1e-5
+    assert asked.count("decode") == 8 and asked.count("take_vae") == 1
+    made = []
+    for piece in pieces(latents):  # what is left is decoded here
+        made.append(piece)
+        if len(made) == 2:
+            os.kill(running.processes.pids[1], signal.SIGKILL)
+    assert [one.shape for one in made] == [one.shape for one in wanted]
+    assert relative_error(torch.cat(made, 2), torch.cat(wanted, 2)) <= 1e-5
+    before = len(asked)
+    assert len(list(pieces(latents[..., :1, :]))) == 4 and len(asked) == before  # a row, two cards
+    assert relative_error(torch.cat(list(pieces(latents)), 2), torch.cat(wanted, 2)) <= 1e-5
+    assert asked.count("take_vae") == 2  # started anew
+    del running.ask
 
 
 def test_comfyui_takes_the_memory(shared):

@@ -93,7 +93,7 @@ def test_the_same_video(server, name):
         # What is kept of a job does not depend on the number of cards: it would not be made again.
         shutil.rmtree(server.base / "output" / "skyreels_v3_jobs", ignore_errors=True)
     assert np.abs(videos[0] - videos[1]).max() <= 1
-    assert "2 cards" in server.log
+    assert "2 cards" in server.log and "on one card" not in server.log
 
 
 def test_previews(server):

@@ -1,10 +1,12 @@
 """The patcher of a model whose weights are in other processes: ComfyUI makes room for them as for its own."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import comfy.model_patcher
 
+from ....distributed.group import Group
 from ....model_loaders.files.stamps import FileStamp
 from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.model.lora import Lora
@@ -91,6 +93,11 @@ def attach_file(model, files: tuple[FileStamp, ...], strength: float) -> None:
     """Put a LoRA on a shared MODEL (a clone that may be changed): workers read its file."""
     listed = model.get_attachment(KEY) or ()
     model.set_attachments(KEY, (*listed, AppliedLora(Lora({}), strength, files)))
+
+
+def group_sharing(models: Iterable) -> Group | None:
+    """The group whose cards share the first of the MODELs that is shared."""
+    return next((model.model.diffusion_model.group for model in models if is_shared(model)), None)
 
 
 def is_shared(model) -> bool:

@@ -33,6 +33,7 @@ from ...encoders.speech import Speech
 from ...encoders.vae import LATENT_FORMAT, decoder, encoder
 from ...network.condition import KEY, JobCondition, attach
 from ...network.machine import machine_of
+from ...network.shared.patcher import group_sharing
 from ...sampling.guider import BranchGuider
 from ...sampling.samplers import unipc_sampler
 from ..avatar import AvatarModels, AvatarRequest, AvatarRun, Texts
@@ -154,7 +155,7 @@ class SceneRun(ShotRun[Tail]):
     def __init__(self, take: TakeRequest, pictures: Sequence[torch.Tensor]):
         """pictures: IMAGEs of the references, in order."""
         self.model, self.prompts, self.settings = take.models.by_job[Job.REFERENCE], take.prompts, take.settings
-        self.encode, self.decode = encoder(take.models.vae), decoder(take.models.vae)
+        self.encode, self.decode = encoder(take.models.vae), decoder(take.models.vae, group_sharing([self.model]))
         self.pictures = pictures
         self.window = scene_window(take.line)
         latents, size = self.window.latent_frames, (take.look.width, take.look.height)
