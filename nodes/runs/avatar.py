@@ -52,6 +52,13 @@ class Sampling:
         self.branches = avatar_branches(text_guidance, audio_guidance)
         self.needs_negative = any(not branch.uses_prompt for branch in self.branches)
 
+    def guider(self, model: Any, prompts: Prompts, prompt: str, negative: str, condition: JobCondition) -> BranchGuider:
+        """What samples a window. prompts: in which both texts are prepared, the negative one where it is needed."""
+        unwanted = attach(prompts[negative], condition) if self.needs_negative else None
+        guider = BranchGuider(model)
+        guider.set_branches(attach(prompts[prompt], condition), unwanted, self.branches)
+        return guider
+
 
 @dataclass(frozen=True)
 class Texts:  # its name is part of a run's keys, as those of Settings and Timing are
@@ -218,16 +225,14 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         return Start(**{name: tensor.clone() for name, tensor in folder.get_tensors(start).items()})
 
     def _denoise(self, one: Pass, noise: torch.Tensor) -> torch.Tensor:
-        prompts, texts, sampling = self.prompts, self.request.texts, self.request.sampling
-        given = one.condition, one.tokens, one.speech, self.speakers, self.request.position_map
-        condition = JobCondition(Job.AVATAR, *given)
-        positive = prompts[texts.prompt if one.plan.is_key_pass else texts.connection]
-        negative = attach(prompts[texts.negative], condition) if sampling.needs_negative else None
-        guider = BranchGuider(self.model)
-        guider.set_branches(attach(positive, condition), negative, sampling.branches)
+        texts, given = self.request.texts, (self.speakers, self.request.position_map)
+        condition = JobCondition(Job.AVATAR, one.condition, one.tokens, one.speech, *given)
+        prompt = texts.prompt if one.plan.is_key_pass else texts.connection
+        guider = self.request.sampling.guider(self.model, self.prompts, prompt, texts.negative, condition)
         callback = self.progress.sampling_callback(self.model)
         empty, seed = torch.zeros_like(noise), self.request.settings.seed
-        latents = guider.sample(noise, empty, avatar_sampler(one.pin), sampling.sigmas, callback=callback, seed=seed)
+        sigmas = self.request.sampling.sigmas
+        latents = guider.sample(noise, empty, avatar_sampler(one.pin), sigmas, callback=callback, seed=seed)
         return LATENT_FORMAT.process_in(latents)
 
     def _key_name(self, number: int) -> str:

@@ -55,7 +55,7 @@ class VideoFile:
 
     width: int  # pixels
     height: int
-    made_rate: int  # frames a second of what windows make
+    made_rate: Fraction | int  # frames a second of what windows make
     rate: Fraction | int  # frames a second of the file
     codec: str
 

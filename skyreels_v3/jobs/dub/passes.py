@@ -27,7 +27,8 @@ from .plan import Copied, DubPlan, DubWindow
 class DubPass:
     """What a pass is given besides its noise; as an avatar's `Pass`.
 
-    latents: of the footage [1, 16, T, h, w], which are under the noise where the plan's level is below 1.
+    latents: of the footage [1, 16, T, h, w], which are under the noise where the plan's level is below 1; zeros where
+    nothing of them is used.
     """
 
     condition: torch.Tensor
@@ -106,11 +107,13 @@ class DubPasses:
         condition = masked_latents(clip, given, self.tools.encode)
         noise = torch.randn(self.plan.latent_shape, generator=generator)
         taken = torch.stack([self.footage.taken_in_crop(window.shot, one) for one in made])
-        latents = self.tools.encode(footage)
+        held = ~_touched(taken, noise.shape)
+        under = self.plan.level < 1 or held.any()
+        latents = self.tools.encode(footage) if under else torch.zeros_like(noise)
         pin = None
         if window.motion > 1:
             pin = Pin(condition[:, -LATENT_CHANNELS:, : window.motion_latents], generator)
-        hold = Surroundings(latents, noise, ~_touched(taken, latents.shape), pin)
+        hold = Surroundings(latents, noise, held, pin)
         tokens = self.tools.image_tokens(clip_pixels(motion[:, :, :1]))
         speech = self.features.windows(self.plan.speech_indices(window))
         sampled = self.tools.denoise(DubPass(condition, tokens, speech, hold, latents), noise)
