@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -10,11 +11,13 @@ import torch
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.speech.company import Company, Heard, heard
 from ...skyreels_v3.speech.encoder import ENCODER, SpeechEncoder, speech_features
 from ...skyreels_v3.speech.features import SpeechFeatures
 from ...skyreels_v3.speech.masks import only_listens
-from ...skyreels_v3.speech.recording import silence
-from ...skyreels_v3.speech.speakers import Recording, speech_of
+from ...skyreels_v3.speech.recording import AT_ONCE, FPS, silence, video_frames
+from ...skyreels_v3.speech.speakers import Recording, speech_of, speech_of_turns
+from ...skyreels_v3.speech.turns import Turn, speakers_in
 
 SpeechType = io.Custom("SKYREELS_SPEECH")
 
@@ -33,6 +36,9 @@ class Speech:
     max_seconds: float
     audio_encoder: Any = None
     silent: int | None = None  # who of two people only listens, see `placed`
+    # Of a dialogue; without them one recording is each person's, and nobody has a name.
+    names: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     def placed(self, masks: Sequence[torch.Tensor | None], boxes: Sequence[str]) -> "Speech":
         """One recording with a place for its speaker: their speech beside silence for the other person. Else unchanged.
@@ -57,7 +63,24 @@ class Speech:
 
     @property
     def people(self) -> int:
-        return self.features.people
+        return self.features.people if self.company is None else self.company.people
+
+    @cached_property
+    def company(self) -> Company | None:
+        """Who of more than two people is driven when; their features have those of nobody behind them."""
+        return Company.of(self.turns, len(self.names), self.frames) if len(self.names) > AT_ONCE else None
+
+    def heard(self, indices: torch.Tensor) -> Heard:
+        """What a window hears. indices: of the frames of speech around each of its own, int64 [frames, around]."""
+        return heard(self.features, self.company, indices)
+
+    def who(self, start: int, stop: int) -> list[int]:
+        """The people of a dialogue who say something in the frames from `start` to `stop`, by number."""
+        return speakers_in(self.turns, start / FPS, stop / FPS)
+
+    def named(self, people: Sequence[int]) -> str:
+        """Some of them by name, as in a table."""
+        return ", ".join(self.names[person] for person in people) or "nobody"
 
     @property
     def frames(self) -> int:
@@ -70,6 +93,21 @@ def encode_speech(audio_encoder, recordings: list[Recording], max_seconds: float
     speech = speech_of(recordings, max_seconds)
     people = (speech_features(samples.to(audio_encoder.load_device), encoder) for samples in speech)
     return SpeechFeatures(people, folder_paths.get_temp_directory())
+
+
+def encode_dialogue(
+    audio_encoder, recordings: Sequence[Recording], turns: Sequence[Turn], people: int, seconds: float, limit: float
+) -> SpeechFeatures:
+    """`encode_speech` of what each of the people says in `turns`. seconds: of all.  limit: of seconds.
+
+    Of more than two people, with the features of nobody behind theirs.
+    """
+    encoder, device = _loaded(audio_encoder), audio_encoder.load_device
+    speech = speech_of_turns(recordings, turns, people, seconds, limit)
+    if people > AT_ONCE:
+        speech.append(silence(video_frames(len(speech[0]))))
+    features = (speech_features(samples.to(device), encoder) for samples in speech)
+    return SpeechFeatures(features, folder_paths.get_temp_directory())
 
 
 def _loaded(audio_encoder) -> SpeechEncoder:

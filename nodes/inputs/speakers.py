@@ -1,11 +1,13 @@
-"""Where each of two people is: the inputs that the avatar's nodes share."""
+"""Where each of the people is: the inputs that the avatar's nodes share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.model.speaker_map import PositionMap
+from ...skyreels_v3.jobs.dialogue.places import read_places
+from ...skyreels_v3.model.speaker_map import PositionMap, check_map
+from ...skyreels_v3.speech.recording import AT_ONCE
 from .. import versions
 
 MAPS = [one.value for one in PositionMap]
@@ -13,7 +15,7 @@ DEFAULT_MAP = PositionMap.OWN_FRAME.value
 
 
 def place_inputs() -> list[io.Input]:
-    """Where each of two people is: a mask or a box, and how the model follows them from there."""
+    """Where each of the people is: a mask or a box, and how the model follows them from there."""
     masks = [
         io.Mask.Input(
             name,
@@ -42,16 +44,55 @@ def place_inputs() -> list[io.Input]:
         "and InfiniteTalk do, whose network this is. official does as the released code, which by a slip looks for "
         "them in other frames: the same only while nobody moves.",
     )
-    return [*masks, *boxes, versions.advanced(position_map)]
+    everyone = io.Mask.Input(
+        "masks",
+        optional=True,
+        tooltip="Instead of mask_1 and mask_2: a batch of masks, one for each of up to 8 who speak, in the order in "
+        "which the dialogue names them.",
+    )
+    places = io.String.Input(
+        "places",
+        default="",
+        multiline=True,
+        optional=True,
+        tooltip="Where the people of a dialogue are, one line each: anna: 0.05, 0.1, 0.3, 0.9 are the left, top, right "
+        "and bottom of Anna. The button below draws them.",
+    )
+    return [*masks, *boxes, versions.advanced(position_map), everyone, places]
 
 
-def chosen_places(inputs: Mapping) -> tuple[list, list[str]]:
-    """(masks, boxes) of the speakers: what is set of `place_inputs`."""
-    return [inputs.get("mask_1"), inputs.get("mask_2")], [inputs.get("box_1", ""), inputs.get("box_2", "")]
+def chosen_places(inputs: Mapping, people: int, names: Sequence[str] = ()) -> tuple[list, list[str]]:
+    """(masks, boxes) of each of the speakers, of two at least: what is set of `place_inputs`.
+
+    Raises InputError for a place of nobody who speaks, and for two places of one kind for the same person.
+    """
+    count = max(AT_ONCE, people)
+    masks, boxes = [None] * count, [""] * count
+    for person in range(AT_ONCE):
+        masks[person], boxes[person] = inputs.get(f"mask_{person + 1}"), inputs.get(f"box_{person + 1}") or ""
+    for person, box in read_places(inputs.get("places") or "", names, people).items():
+        if boxes[person].strip():
+            raise InputError(f"Person {person + 1} has a box in places and one in box_{person + 1}: clear one of them.")
+        boxes[person] = box
+    everyone = inputs.get("masks")
+    if everyone is None:
+        return masks, boxes
+    twice = next((person + 1 for person in range(AT_ONCE) if masks[person] is not None), None)
+    if twice:
+        raise InputError(f"Both masks and mask_{twice} are connected: disconnect one of them.")
+    given = everyone.unbind(0) if everyone.ndim == 3 else [everyone]
+    if len(given) != people:
+        who = f" ({', '.join(names)})" if names else ""
+        raise InputError(
+            f"masks is a batch of {len(given)}, but the people who speak are {people}{who}: give a mask for each, in "
+            "this order."
+        )
+    return [*given, *masks[people:]], boxes
 
 
-def chosen_map(value: str) -> PositionMap:
-    """The choice of `position_map`. Raises InputError for another word."""
+def chosen_map(value: str, people: int) -> PositionMap:
+    """The choice of `position_map`. Raises InputError for another word, and for one that does not know so many."""
     if value not in MAPS:
         raise InputError(f"The position_map is {value!r}, but it must be one of {', '.join(MAPS)}.")
+    check_map(PositionMap(value), people)
     return PositionMap(value)

@@ -38,7 +38,7 @@ class AvatarWindow(io.ComfyNode):
                 vae_input(),
                 io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
                 io.Image.Input("portrait", tooltip="The window's first frame."),
-                SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech."),
+                SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech, or Dialogue."),
                 io.Float.Input(
                     "start", default=0.0, min=0.0, max=3600.0, step=0.04, tooltip="Second of the speech it begins at."
                 ),
@@ -55,7 +55,7 @@ class AvatarWindow(io.ComfyNode):
     def execute(cls, positive, vae, clip_vision, portrait, speech, start, resolution, width, height, **rest):
         high, wide = portrait.shape[1:3]
         size = chosen_size(resolution, width, height)
-        places = chosen_places(rest)
+        places = chosen_places(rest, speech.people, speech.names)
         speech = speech.placed(*places)
         plan = plan_avatar((wide, high), speech.frames, **size, people=speech.people, max_seconds=speech.max_seconds)
         first = round(start * FPS)
@@ -74,12 +74,12 @@ class AvatarWindow(io.ComfyNode):
             window, DEFAULT_TIMING.window, image, None if last is None else fitted(last), encoder(vae)
         )
         tokens = image_tokens(clip_vision)(clip_pixels(image))
-        heard = speech.features.windows(around_frames(window.start, window.stop, speech.frames, AROUND))
-        speakers, position_map = None, chosen_map(rest.get("position_map", DEFAULT_MAP))
+        heard, ranges = speech.heard(around_frames(window.start, window.stop, speech.frames, AROUND))
+        speakers, position_map = None, chosen_map(rest.get("position_map", DEFAULT_MAP), speech.people)
         if speech.people > 1:
             masks, boxes = places
-            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes, speech.silent)
-        condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers, position_map)
+            speakers = speaker_masks(masks, (wide, high), plan.width, plan.height, boxes, speech.silent, speech.names)
+        condition = JobCondition(Job.AVATAR, latents, tokens, heard, speakers, position_map, ranges)
         versions.tell(
             cls.hidden.unique_id,
             f"{plan.width} x {plan.height}, {DEFAULT_TIMING.window} frames from {start:g} s",

@@ -53,10 +53,8 @@ class TalkingAvatar(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="umt5_xxl (CLIPLoader, type wan)."),
                 vae_input(),
                 io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
-                io.Image.Input(
-                    "portrait", tooltip="The person, or two side by side. Of a batch the first image counts."
-                ),
-                SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech."),
+                io.Image.Input("portrait", tooltip="The person, or all who speak. Of a batch the first image counts."),
+                SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech, or Dialogue."),
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -126,14 +124,14 @@ class TalkingAvatar(io.ComfyNode):
         check_avatar(model)
         sampling = Sampling(rest["steps"], rest["shift"], rest["text_guidance"], rest["audio_guidance"])
         negative = (rest["negative"].strip() or RECIPES[Job.AVATAR].negative) if sampling.needs_negative else ""
-        masks, boxes = chosen_places(rest)
+        masks, boxes = chosen_places(rest, speech.people, speech.names)
         request = AvatarRequest(
             portrait=portrait,
             speech=speech,
             texts=Texts(prompt, connection_prompt, negative),
             masks=masks,
             boxes=boxes,
-            position_map=chosen_map(rest.get("position_map", DEFAULT_MAP)),
+            position_map=chosen_map(rest.get("position_map", DEFAULT_MAP), speech.people),
             size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
             timing=Timing(rest["window"], rest["motion"], rest["drop"]),
             settings=Settings(rest["seed"], rest["colour_match"]),

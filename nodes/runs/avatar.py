@@ -18,7 +18,7 @@ from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.sampling.guidance import avatar_branches
 from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.speech.encoder import check_features
-from ...skyreels_v3.speech.masks import speaker_masks
+from ...skyreels_v3.speech.masks import shared_places, speaker_masks
 from ...skyreels_v3.speech.recording import FPS
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.video.source import Sound
@@ -86,7 +86,7 @@ class AvatarRequest:
     portrait: torch.Tensor  # IMAGE
     speech: Speech
     texts: Texts
-    masks: Sequence[torch.Tensor | None]  # of two people, see `speaker_masks`
+    masks: Sequence[torch.Tensor | None]  # of each person, of two at least, see `speaker_masks`
     boxes: Sequence[str]
     position_map: PositionMap
     size: dict[str, Any]  # see `inputs.size.chosen_size`
@@ -124,12 +124,18 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
             steps=sampling.steps,
             max_seconds=speech.max_seconds,
         )
+        if speech.turns:
+            self.plan = replace(self.plan, who=tuple(speech.named(speech.who(*shown)) for shown in self.plan.shown))
         self.windows = self.plan.windows or (self.plan.key_pass,)
         self.file = VideoFile(self.plan.width, self.plan.height, FPS, FPS, request.codec)
         self.speakers = None
         if speech.people > 1:
             size = self.plan.width, self.plan.height
-            self.speakers = speaker_masks(request.masks, (width, height), *size, request.boxes, speech.silent)
+            given = request.masks, (width, height), *size, request.boxes, speech.silent, speech.names
+            self.speakers = speaker_masks(*given)
+            shared = shared_places(self.speakers[:-1], speech.names or ("person 1", "person 2"))
+            notes = (*self.plan.notes, *(f"{told}: who is who may go wrong." for told in shared))
+            self.plan = replace(self.plan, notes=notes)
         forwards = self.model, self.plan.tokens, sampling.steps * len(sampling.branches)
         passes = len(self.plan.passes)
         self.progress = RunProgress(node.id, self.unit, passes, sampling.steps, ahead([forwards] * passes))
@@ -166,6 +172,8 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         # Runs from before there was a choice went by the official map.
         by_frame = self.speakers is not None and asked.position_map is not PositionMap.OFFICIAL
         speakers = (self.speakers, asked.position_map.value) if by_frame else self.speakers
+        if asked.speech.company is not None:
+            speakers = (self.speakers, asked.position_map.value, asked.speech.company.speaking)
         return (
             (dict(self.node.inputs), models, asked.portrait[:1], asked.speech.features.key, speakers),
             (plan.width, plan.height, timing, *settings, asked.codec),
@@ -181,7 +189,9 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
     def prepare(self, folder: RunFolder, done: int) -> Start:
         self.prompts.prepare(self._texts_to_come(done))
         portrait = Portrait.of(self.request.portrait, self.plan, self.tools)
-        self.avatar = AvatarPasses(self.plan, portrait, self.request.speech.features, self.tools, self.request.settings)
+        speech = self.request.speech
+        given = self.plan, portrait, speech.features, self.tools, self.request.settings, speech.company
+        self.avatar = AvatarPasses(*given)
         return self.avatar.first() if self.plan.single else self._key_frames(folder, self.avatar)
 
     def make(self, index: int, start: Start, folder: RunFolder, write) -> Start:
@@ -225,8 +235,9 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
         return Start(**{name: tensor.clone() for name, tensor in folder.get_tensors(start).items()})
 
     def _denoise(self, one: Pass, noise: torch.Tensor) -> torch.Tensor:
-        texts, given = self.request.texts, (self.speakers, self.request.position_map)
-        condition = JobCondition(Job.AVATAR, one.condition, one.tokens, one.speech, *given)
+        texts = self.request.texts
+        given = one.condition, one.tokens, one.speech, self.speakers, self.request.position_map, one.speaker_ranges
+        condition = JobCondition(Job.AVATAR, *given)
         prompt = texts.prompt if one.plan.is_key_pass else texts.connection
         guider = self.request.sampling.guider(self.model, self.prompts, prompt, texts.negative, condition)
         callback = self.progress.sampling_callback(self.model)

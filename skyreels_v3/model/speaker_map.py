@@ -131,15 +131,20 @@ class SpeakerMap:
         return [person.unbind(-1) for person in spans.unbind(1)]
 
 
+def check_map(position_map: PositionMap, people: int) -> None:
+    """Raises InputError for more people than the official map knows: it mixes frames in which others speak."""
+    if position_map is PositionMap.OFFICIAL and people > len(PERSON_POSITIONS):
+        raise InputError(
+            f"The position_map is official, which knows two people, but {people} were given: choose own frame."
+        )
+
+
 def _checked(ranges: torch.Tensor, layout: Layout, position_map: PositionMap) -> int:
     """How many people `ranges` are of. Raises InputError where they belong to other frames or to the official map."""
     frames = layout.tokens // (layout.height * layout.width)
     if len(ranges) != frames:
         raise InputError(f"The speakers are told for {len(ranges)} latent frames, but the video has {frames}.")
-    if position_map is PositionMap.OFFICIAL:
-        raise InputError(
-            f"The position_map is official, which knows two people, but {ranges.shape[1]} were given: choose own frame."
-        )
+    check_map(position_map, ranges.shape[1])
     return ranges.shape[1]
 
 

@@ -7,12 +7,14 @@ range, where it is silent; where two do, the others are told nothing, as what is
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from ..model.speaker_map import BACKGROUND
 from ..recipes import FRAMES_PER_LATENT
+from .features import SpeechFeatures
 from .recording import AT_ONCE
 from .turns import Turn, spoken
 
@@ -33,6 +35,13 @@ class Driven:
     def of(self, speech: torch.Tensor) -> torch.Tensor:
         """What the ranges hear, [2, frames, ...], of the speech of all and of nobody [people + 1, frames, ...]."""
         return torch.stack([speech[one, torch.arange(len(one))] for one in self.heard])
+
+
+class Heard(NamedTuple):
+    """What a window hears. speech: [1 or 2 ranges, frames, around, layers, width].  ranges: see `Driven`, or None."""
+
+    speech: torch.Tensor
+    ranges: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,6 @@ class Company:
         frames = torch.cat([each[:, :1], each[:, 1:].repeat_interleave(FRAMES_PER_LATENT, dim=1)], dim=1)
         return Driven(torch.tensor(ranges), frames)
 
-    def who(self, indices: torch.Tensor) -> list[int]:
-        """The people who say something in some frames, in the order of their numbers."""
-        return self.speaking[indices].amax(dim=0).nonzero()[:, 0].tolist() if len(indices) else []
-
     @staticmethod
     def _by_latent(amounts: torch.Tensor) -> torch.Tensor:
         """Amounts [4n + 1 frames, people] summed in each latent frame, [n + 1, people]."""
@@ -98,3 +103,15 @@ class Company:
         range_of.setdefault(first, 1 - taken)
         for person in second:
             range_of[person] = 1 - range_of[first]
+
+
+def heard(features: SpeechFeatures, company: Company | None, indices: torch.Tensor) -> Heard:
+    """What a window hears. indices: which frames of speech are around each of its own, int64 [frames, around].
+
+    company: of more than two people, with features of nobody behind theirs; None for one or two.
+    """
+    speech = features.windows(indices)
+    if company is None:
+        return Heard(speech, None)
+    driven = company.driven(indices[:, indices.shape[1] // 2])
+    return Heard(driven.of(speech), driven.ranges)

@@ -51,6 +51,11 @@ def spoken(turns: Sequence[Turn], people: int, frames: int) -> torch.Tensor:
     return made.clamp(max=1)
 
 
+def speakers_in(turns: Sequence[Turn], start: float, stop: float) -> list[int]:
+    """The people who say something between two times in seconds, in the order of their numbers."""
+    return sorted({person for one in turns if one.start < stop and one.stop > start for person in one.people})
+
+
 def _overlap(one: Turn, other: Turn) -> bool:
     """By more than a sample or two: each recording has its own rate."""
     return min(one.stop, other.stop) - max(one.start, other.start) > 1e-3

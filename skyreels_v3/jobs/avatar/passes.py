@@ -15,6 +15,7 @@ import torch
 from ...images.colour import ColourMatch
 from ...images.convert import picture_to_signed, to_rgb8, to_uint8
 from ...images.resize import cover_crop
+from ...speech.company import Company, heard
 from ...speech.features import SpeechFeatures
 from ...vae.frames import Decode, decoded
 from .condition import clip_pixels, window_condition
@@ -30,7 +31,7 @@ class Pass:
 
     condition: mask and image channels [1, 20, T, h, w].  tokens: of the CLIP image.  speech: [people, window frames,
     around, layers, width].  pin: to be applied before the first step and after every step, see `pinned_euler`; None
-    where nothing is held.
+    where nothing is held.  speaker_ranges: of more than two people, see `SpeakerMap.of`; speech is then the ranges'.
     """
 
     plan: WindowPlan
@@ -38,6 +39,7 @@ class Pass:
     tokens: torch.Tensor
     speech: torch.Tensor
     pin: Pin | None
+    speaker_ranges: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class AvatarPasses:
     features: SpeechFeatures  # of plan.frames frames of speech
     tools: Tools
     settings: Settings
+    company: Company | None = None  # of more than two people, see `heard`
 
     def first(self) -> Start:
         """What the key-frame pass starts from: the portrait, and the noise of the seed."""
@@ -165,8 +168,8 @@ class AvatarPasses:
         pin = None
         if window.motion > 1:
             pin = Pin(condition[:, -noise.shape[1] :, : window.motion_latents], generator)
-        speech = self.features.windows(self.plan.speech_indices(window))
-        return self.tools.denoise(Pass(window, condition, tokens, speech, pin), noise)
+        speech, ranges = heard(self.features, self.company, self.plan.speech_indices(window))
+        return self.tools.denoise(Pass(window, condition, tokens, speech, pin, ranges), noise)
 
     def _written(self, window: WindowPlan, latents: torch.Tensor, write: Write) -> torch.Tensor:
         """Writes the new frames of a window; its last frames, [1, 3, n, H, W] on the CPU."""

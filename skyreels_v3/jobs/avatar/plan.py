@@ -9,6 +9,7 @@ Source: talking_avatar_pipeline.py of the official code.
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -92,7 +93,8 @@ class AvatarPlan:
 
     width, height: pixels.  frames: of the video.  people: who speak.  key_pass: made first; it is the video where
     there are no windows.  padded: frames of speech once its reversed tail fills the last window.
-    steps_per_window: of the solver.  notes: what an artist should know, one sentence each.
+    steps_per_window: of the solver.  notes: what an artist should know, one sentence each.  who: names of those who
+    speak in each window of a dialogue.
     """
 
     width: int
@@ -105,11 +107,18 @@ class AvatarPlan:
     people: int = 1
     steps_per_window: int = RECIPES[Job.AVATAR].steps
     notes: tuple[str, ...] = ()
+    who: tuple[str, ...] = ()
 
     @property
     def single(self) -> bool:
         """Speech shorter than a window: the first pass alone."""
         return not self.windows
+
+    @property
+    def shown(self) -> tuple[tuple[int, int], ...]:
+        """Of each window, or of the pass that is the whole video, the frames of the video from and to."""
+        stops = list(accumulate(window.new_frames for window in self.windows or (self.key_pass,)))
+        return tuple(zip([0, *stops], stops))
 
     @property
     def passes(self) -> tuple[WindowPlan, ...]:
@@ -154,12 +163,12 @@ class AvatarPlan:
             f"{self._counted()} of {self.steps_per_window} steps"
         )
         if self.single:
-            return "\n".join([head, *self.notes])
+            return "\n".join([head, *[f"Who speaks: {names}." for names in self.who], *self.notes])
         rows: list[tuple[Any, ...]] = [("window", "from s", "to s", "frames", "ends on key frame")]
-        made = 0
-        for index, window in enumerate(self.windows, start=1):
-            start, made = made, made + window.new_frames
-            rows.append((index, seconds(start, FPS), seconds(made, FPS), window.new_frames, window.key_frame))
+        for index, (window, (start, stop)) in enumerate(zip(self.windows, self.shown), start=1):
+            rows.append((index, seconds(start, FPS), seconds(stop, FPS), window.new_frames, window.key_frame))
+        if self.who:
+            rows = [(*row, names) for row, names in zip(rows, ("who speaks", *self.who), strict=True)]
         return "\n".join([head, *table(rows), *self.notes])
 
     def _counted(self) -> str:
