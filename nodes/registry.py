@@ -10,8 +10,10 @@ from .jobs.extension_window import ExtensionWindow
 from .jobs.film import Film
 from .jobs.join_videos import JoinVideos
 from .jobs.plan import PlanNode
+from .jobs.prompt_brief import PromptBrief
 from .jobs.prompts import PromptList
 from .jobs.reference_to_video import ReferenceToVideo
+from .jobs.script_from_text import ScriptFromText
 from .jobs.speech import SpeechNode
 from .jobs.talking_avatar import TalkingAvatar
 from .models.load import LoadModel
@@ -38,6 +40,8 @@ NODES: list[type[io.ComfyNode]] = [
     Film,
     Cast,
     DubVideo,
+    PromptBrief,
+    ScriptFromText,
 ]
 
 

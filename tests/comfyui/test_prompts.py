@@ -67,3 +67,24 @@ def test_ids_are_those_of_the_official_code(clip, ids, pack_nodes, prompt):
 def test_an_encoding_has_no_more_tokens_than_the_model_reads(clip, pack_nodes):
     prompts = pack_nodes.module("nodes.encoders.prompts").Prompts(clip)
     assert prompts["the rabbit looks up " * 400][0][0].shape == (1, 512, 4096)
+
+
+def test_a_cast_is_named_in_the_brief_and_an_answer_becomes_a_script_or_ones_own_text(pack_nodes):
+    member = pack_nodes.module("nodes.inputs.cast").Member
+    brief = pack_nodes.ready("SkyReelsPromptBrief")
+    cast = (member("anna", None, {"sample_rate": 16000}), member("cafe", None))
+    system, prompt, both = brief.execute("Tea.", "film", 1, "any", 12.0, cast).args
+    assert "anna, cafe" in system and "These have one: anna." in system and "about 12 s" in system
+    assert (prompt, both) == ("The idea: Tea.", f"{system}\n\n{prompt}")
+    assert brief.execute("Tea.", "cut", 1, "cut away", 3.0).args[0].count("_CUT]") == 2  # the kind and its example
+
+    script = pack_nodes.ready("SkyReelsScriptFromText")
+    made = script.execute("Sure!\ncut 9s: [Zoom In] Tea.", "script", "", 600.0).args
+    assert made == ("cut 5s: [ZOOM_IN_CUT] Tea.", "Line 2 is 5 s long now, the nearest that a cut may be.")
+    assert script.execute("Prompt: Tea.", "one prompt", "", 600.0).args == ("Tea.", "The answer is taken as it is.")
+    assert script.execute("", "film", "scene 5s [anna]: Tea.", 600.0).args[0] == "scene 5s [anna]: Tea."
+    refused = pack_nodes.module("skyreels_v3.errors").InputError
+    with pytest.raises(refused, match=r"can be used as a script\. Line 1 is 0s long.* write your own text"):
+        script.execute("cut 0s: Tea.", "script", " ", 600.0)
+    with pytest.raises(refused, match="Line 1 is a cut of 9 s"):
+        script.execute("", "script", "cut 9s: Tea.", 600.0)

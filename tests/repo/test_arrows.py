@@ -48,7 +48,7 @@ model_loaders/architecture
 model_loaders/tensors
 model_loaders/files
 formats
-skyreels_v3/jobs/dialogue
+skyreels_v3/jobs/dialogue skyreels_v3/jobs/writing
 skyreels_v3/resume skyreels_v3/jobs/budget skyreels_v3/jobs/film
 skyreels_v3/jobs/spec
 skyreels_v3/jobs/dub

@@ -39,6 +39,8 @@ NAMES = {
     "SkyReelsPrompts": "SkyReels-V3 Prompts",
     "SkyReelsFilm": "SkyReels-V3 Film",
     "SkyReelsCast": "SkyReels-V3 Cast",
+    "SkyReelsPromptBrief": "SkyReels-V3 Prompt Brief",
+    "SkyReelsScriptFromText": "SkyReels-V3 Script from Text",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = workflow_inputs.WORKFLOWS / "reference_to_video.json"

@@ -172,8 +172,11 @@ def is_misplaced(prompt: str) -> str:
     return found[0].strip() if found else ""
 
 
-def parse_line(number: int, written: str) -> tuple[Line, Fraction | None]:
-    """The line of a text that is not blank, and when it says to begin. Raises InputError that names the line."""
+def parse_line(number: int, written: str, clip: bool = False) -> tuple[Line, Fraction | None]:
+    """The line of a text that is not blank, and when it says to begin. Raises InputError that names the line.
+
+    clip: brings a length that is too short or too long for its kind to the nearest that is not.
+    """
     label = _LABEL.match(plain(written))  # `Shot 2: cut 4s: ...`
     order = _order(number, written[label.end() :] if label else written)
     prompt = unwrapped(order.prompt)
@@ -184,6 +187,8 @@ def parse_line(number: int, written: str) -> tuple[Line, Fraction | None]:
         prompt = order.prompt
     kind = order.kind or (CUT if tag else CONTINUE)
     seconds = DEFAULT_SECONDS if order.seconds is None else order.seconds
+    if clip:
+        seconds = clipped(kind, seconds)
     _check_seconds(number, kind, seconds)
     prompt = _prompt(number, prompt)
     _check_prompt(number, kind, order, prompt)
@@ -290,6 +295,12 @@ def _seconds(number: int, kind: str, length: re.Match) -> Fraction:
     if seconds < SHORTEST:
         raise InputError(f"Line {number} is {written} long, but it must be at least a frame, 1/24 s.")
     return seconds
+
+
+def clipped(kind: str, seconds: Fraction) -> Fraction:
+    """The nearest length that a line of this kind may have."""
+    low, high = CUT_SECONDS if kind == CUT else (SHORTEST, MAX_SECONDS)
+    return Fraction(min(max(seconds, low), high))
 
 
 def _check_seconds(number: int, kind: str, seconds: Fraction) -> None:

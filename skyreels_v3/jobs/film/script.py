@@ -86,7 +86,7 @@ def read_film(text: str) -> tuple[tuple[FilmLine, ...], dict[int, str]]:
     total: Fraction | None = Fraction(0)  # seconds of the lines so far, None behind a recording or whole footage
     for number, written in marked.lines:
         try:
-            line, begins, automatic = _film_line(number, written)
+            line, begins, automatic = parse_film_line(number, written)
             if automatic and number in marked.outside:
                 check_outside(number, line.prompt)
             if not wrong:
@@ -112,20 +112,20 @@ def named_files(text: str) -> list[str]:
     return names
 
 
-def _film_line(number: int, written: str) -> tuple[FilmLine, Fraction | None, bool]:
-    """The line, when it says to begin, and whether it is a prompt without a keyword."""
+def parse_film_line(number: int, written: str, clip: bool = False) -> tuple[FilmLine, Fraction | None, bool]:
+    """The line, when it says to begin, and whether it is a prompt without a keyword. clip: as in `parse_line`."""
     text = plain(written)
     keyword = _KEYWORD.match(text)
     kind = _KEYWORDS[keyword[0].lower()] if keyword else None
     if kind == CLIP and keyword:
-        clip = _clip(number, written, keyword.end())
-        if clip is not None:
-            return clip, None, False
+        footage = _clip(number, written, keyword.end())
+        if footage is not None:
+            return footage, None, False
     elif kind and keyword:
         head = read_head(number, text, keyword.end())
         if _is_order(kind, head):
-            return _ordered(number, kind, head, written), None, False
-    return _extended(number, written)
+            return _ordered(number, kind, head, written, clip), None, False
+    return _extended(number, written, clip)
 
 
 def _is_order(kind: str, head: Head) -> bool:
@@ -137,7 +137,7 @@ def _is_order(kind: str, head: Head) -> bool:
     return listed or not head.words or (kind == SCENE and length is not None and length[2] is not None)
 
 
-def _ordered(number: int, kind: str, head: Head, written: str) -> FilmLine:
+def _ordered(number: int, kind: str, head: Head, written: str, clip: bool) -> FilmLine:
     """A scene or a speak."""
     if head.twice:
         raise InputError(f"Line {number} has two brackets of one kind: write all of them in one, with commas between.")
@@ -150,9 +150,8 @@ def _ordered(number: int, kind: str, head: Head, written: str) -> FilmLine:
     _check_prompt(number, kind, prompt)
     items = [item.strip() for item in re.split("[,;、]", head.references or "") if item.strip()]
     if kind == SCENE:
-        return FilmLine(
-            number, kind, _scene_seconds(number, head.words), prompt, _references(number, items), options=options
-        )
+        seconds = _scene_seconds(number, head.words, clip)
+        return FilmLine(number, kind, seconds, prompt, _references(number, items), options=options)
     if head.words:
         raise InputError(
             f"Line {number} has {head.words!r} behind `speak`, but the recording says how long it is: write "
@@ -161,7 +160,7 @@ def _ordered(number: int, kind: str, head: Head, written: str) -> FilmLine:
     return FilmLine(number, kind, None, prompt, voices=_voices(number, items), options=options)
 
 
-def _scene_seconds(number: int, words: str) -> Fraction:
+def _scene_seconds(number: int, words: str, clip: bool) -> Fraction:
     if not words:
         return DEFAULT_SECONDS
     length = _LENGTH.fullmatch(words)
@@ -172,6 +171,8 @@ def _scene_seconds(number: int, words: str) -> Fraction:
     seconds = Fraction(length[1].replace(",", ".").rstrip("."))
     if seconds < SHORTEST:
         raise InputError(f"Line {number} is {words} long, but it must be at least a frame, 1/24 s.")
+    if clip:
+        seconds = min(seconds, Fraction(MAX_SCENE))
     if seconds > MAX_SCENE:
         raise InputError(
             f"Line {number} is a scene of {float(seconds):g} s, but at most {MAX_SCENE} s are made of references: make "
@@ -257,7 +258,7 @@ def _span(number: int, span: re.Match | None) -> tuple[Fraction, Fraction | None
         ) from error
 
 
-def _extended(number: int, written: str) -> tuple[FilmLine, Fraction | None, bool]:
+def _extended(number: int, written: str, clip: bool) -> tuple[FilmLine, Fraction | None, bool]:
     """A continue or a cut, in all the ways in which Extend Video's script has them, with options in braces."""
     text, braces = plain(written), None
     opened = text.find("{")
@@ -273,7 +274,7 @@ def _extended(number: int, written: str) -> tuple[FilmLine, Fraction | None, boo
             f"Line {number} names {listed[1].strip()[:40]!r}, but pictures are for a `scene` and voices for `speak`: "
             f"leave the brackets out, or write {EXAMPLES[SCENE]}."
         )
-    line, begins = parse_line(number, written)
+    line, begins = parse_line(number, written, clip)
     _check_prompt(number, line.kind, line.prompt)
     options = read_options(number, line.kind, braces or "")
     return FilmLine(number, line.kind, line.seconds, line.prompt, options=options), begins, line.automatic
