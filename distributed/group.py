@@ -15,6 +15,7 @@ import torch
 
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.chunking import SMALL
+from ..skyreels_v3.model.memory import Keeping
 from . import cluster
 from .cluster import Lost, Processes
 from .worker import DONE, NO_MEMORY, REFUSED, STOPPED
@@ -57,7 +58,9 @@ class Group:
         self.processes: Processes | None = None
         self.cards: list[Card] = []
         self.rate = 0.0  # bytes a second that a card exchanges with the others
-        self.models: dict[str, tuple[Mapping[str, Any], int, bool]] = {}  # key -> its spec, file's size, whether split
+        self.models: dict[
+            str, tuple[Mapping[str, Any], int, str]
+        ] = {}  # key -> its spec, its files' size, a Keeping's value
         self.sizes: dict[str, int] = {}  # key -> bytes of its weights on each card
         self.longest = 0.0  # seconds of the longest forward
         self.restarts = 0
@@ -118,13 +121,15 @@ class Group:
             self.processes.end()
         self.processes = None
 
-    def load(self, key: str, spec: Mapping[str, Any], size: int, look: Look = nothing, split: bool = False) -> int:
-        """Bytes of a model's weights on each card, where they are from now on. spec, size, split: see Worker.load."""
+    def load(
+        self, key: str, spec: Mapping[str, Any], size: int, look: Look = nothing, keeping: str = Keeping.WHOLE.value
+    ) -> int:
+        """Bytes of a model's weights on each card, where they are from now on. spec, size, keeping: see Worker.load."""
         with self._lock:
             self._drop_unused()
-            if self.models.get(key, (spec, size, split))[2] != split:
+            if self.models.get(key, (spec, size, keeping))[2] != keeping:
                 self.sizes.pop(key, None)
-            self.models[key] = spec, size, split
+            self.models[key] = spec, size, keeping
             return self._loaded(key, look)
 
     def _loaded(self, key: str, look: Look) -> int:
@@ -233,8 +238,8 @@ class Group:
         return self.processes
 
     def _load(self, key: str, look: Look) -> None:
-        spec, size, split = self.models[key]
-        self.sizes[key] = max(self._all("load", key, size, dict(spec), split, limit=FIRST, look=look))
+        spec, size, keeping = self.models[key]
+        self.sizes[key] = max(self._all("load", key, size, dict(spec), keeping, limit=FIRST, look=look))
 
     def _quietly(self, method: str, *args: Any) -> None:
         """A call that must not fail: where the processes are gone, there is nothing to give back."""

@@ -18,6 +18,7 @@ from ..model_loaders.weights import fill, load_weights
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.block_streaming import Weight
 from ..skyreels_v3.model.lora import Branching, Gain, Lora, applied
+from ..skyreels_v3.model.memory import Keeping
 from ..skyreels_v3.model.transformer import Runtime, SkyReelsTransformer
 from ..skyreels_v3.recipes import Job
 from .split_weights import SplitBlocks, Splitting, stand_in
@@ -142,10 +143,17 @@ class WorkerNetwork:
         return blocks
 
     @property
+    def keeping(self) -> Keeping:
+        """Where the weights are."""
+        if self.split is None:
+            return Keeping.WHOLE
+        return Keeping.IN_RAM if self.split.in_ram else Keeping.SPLIT
+
+    @property
     def size(self) -> int:
-        """Bytes of the weights that this process keeps."""
+        """Bytes of the weights that this process keeps on its device."""
         own = sum(one.nbytes for one in self.model.parameters() if not one.is_meta)
-        split = [] if self.split is None else self.split.blocks
+        split = self.split.blocks if self.split is not None and not self.split.in_ram else []
         return own + sum(len(part) for block in split for _, part in block)
 
     def forward(

@@ -1,9 +1,11 @@
 """The weights of blocks, of which each process of a group keeps an equal part of the bytes.
 
 A block's weights come whole into one of two buffers while the block before computes, so that a card holds a part of the
-model and two blocks. Parts are of bytes, whatever the format, and all of them together are the model once.
+model and two blocks, or two blocks alone where the parts are in RAM. Parts are of bytes, whatever the format, and all
+of them together are the model once.
 """
 
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..skyreels_v3.model.block_streaming import ALIGNMENT, Weight
+from ..skyreels_v3.model.block_streaming import ALIGNMENT, OneQueue, TwoQueues, Weight
 from ..skyreels_v3.model.memory import BLOCKS_AHEAD
 from .ranks import Ranks
 
@@ -27,11 +29,13 @@ class Splitting:
     """How weights are split.
 
     ranks: each of which keeps a part.  group: of torch.distributed, by which they come together; for nothing else, so
-    that they do not wait for what blocks exchange.  least: bytes of a weight that is split.
+    that they do not wait for what blocks exchange.  in_ram: whether parts stay in RAM until a block runs.
+    least: bytes of a weight that is split.
     """
 
     ranks: Ranks
     group: Any
+    in_ram: bool = False
     least: int = LEAST
 
     def takes(self, name: str, tensor: torch.Tensor) -> bool:
@@ -39,11 +43,11 @@ class Splitting:
         return name.startswith("blocks.") and tensor.nbytes >= self.least
 
     def part_of(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """This process's part of a tensor's bytes, uint8 on `device`; the last ones are filled up: all are equal."""
+        """This process's part of a tensor's bytes, uint8, on `device` or in RAM; filled up, so that all are equal."""
         size = -(-tensor.nbytes // (self.ranks.size * ALIGNMENT)) * ALIGNMENT
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         own = content[self.ranks.rank * size : (self.ranks.rank + 1) * size]
-        part = torch.zeros(size, dtype=torch.uint8, device=device)
+        part = torch.zeros(size, dtype=torch.uint8, device="cpu" if self.in_ram else device)
         part[: len(own)] = own
         return part
 
@@ -62,7 +66,13 @@ class SplitBlocks:
     def __init__(
         self, blocks: Sequence[Sequence[tuple[Weight, torch.Tensor]]], splitting: Splitting, device: torch.device
     ):
-        self.blocks, self.size, self.group, self.device = blocks, splitting.ranks.size, splitting.group, device
+        self.blocks, self.group, self.device = blocks, splitting.group, device
+        self.rank, self.size, self.in_ram = splitting.ranks.rank, splitting.ranks.size, splitting.in_ram
+        self.queues = OneQueue(device)
+        if self.in_ram and device.type == "cuda":
+            self.queues = TwoQueues(device)
+            parts = [part for block in blocks for _, part in block]
+            weakref.finalize(self, _unpin, [part for part in parts if _pin(part)])
         self.buffers: list[torch.Tensor] = []
         self.coming: dict[int, list[Any]] = {}
 
@@ -97,12 +107,34 @@ class SplitBlocks:
                 weight.replace(empty)
 
     def _begin(self, index: int) -> None:
-        if index not in self.coming:
-            parts = [part for _, part in self.blocks[index]]
-            self.coming[index] = [
-                gather(place, part, group=self.group, async_op=True) for place, part in zip(self._places(index), parts)
-            ]
+        if index in self.coming:
+            return
+        self.coming[index] = []
+        if self.in_ram:
+            self.queues.copy_after(self.queues.computed())  # until now the buffer had another block
+        for place, (_, part) in zip(self._places(index), self.blocks[index]):
+            own = part
+            if self.in_ram:
+                own = place[self.rank * len(part) : (self.rank + 1) * len(part)]
+                self.queues.copy(own, part)
+            with self.queues.copying():
+                self.coming[index].append(gather(place, own, group=self.group, async_op=True))
 
     def _places(self, index: int) -> list[torch.Tensor]:
         sizes = [len(part) * self.size for _, part in self.blocks[index]]
         return list(self.buffers[index % BLOCKS_AHEAD][: sum(sizes)].split(sizes))
+
+
+def _pin(part: torch.Tensor) -> bool:
+    """Lets a card read a tensor in RAM by itself; False where it may not, and the processor reads it out.
+
+    torch's own pinned memory takes up to twice as much: it is given out in powers of two.
+    """
+    cudart: Any = torch.cuda.cudart()
+    return int(cudart.cudaHostRegister(part.data_ptr(), part.nbytes, 0)) == 0
+
+
+def _unpin(parts: Sequence[torch.Tensor]) -> None:
+    cudart: Any = torch.cuda.cudart()
+    for part in parts:
+        cudart.cudaHostUnregister(part.data_ptr())

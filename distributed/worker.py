@@ -25,6 +25,7 @@ from ..kernels.out_of_memory import is_out_of_memory
 from ..skyreels_v3.errors import InputError
 from ..skyreels_v3.model.block_streaming import BLOCKS_AHEAD
 from ..skyreels_v3.model.chunking import Chunking
+from ..skyreels_v3.model.memory import Keeping
 from ..skyreels_v3.model.rope import Rope
 from ..skyreels_v3.model.sequence import Segment
 from ..skyreels_v3.model.speaker_map import PositionMap
@@ -142,16 +143,17 @@ class Worker:
                 torch.cuda.synchronize(self.device)
         return numbers * (self.size - 1) / (time.perf_counter() - start)
 
-    def load(self, key: str, size: int, spec: Mapping[str, Any], split: bool = False) -> int:
-        """Bytes of the weights of a model that are here from now on, as `key`.
+    def load(self, key: str, size: int, spec: Mapping[str, Any], keeping: str = Keeping.WHOLE.value) -> int:
+        """Bytes of the weights of a model that are on this card from now on, as `key`.
 
-        spec: see WorkerNetwork.  size: of its files.  split: whether each process keeps a part of them.
+        spec: see WorkerNetwork.  size: of its files.  keeping: a Keeping's value.
         """
-        if key in self.models and (self.models[key].split is not None) != split:
+        if key in self.models and self.models[key].keeping.value != keeping:
             self.drop(key)
         if key not in self.models:
             check_files(spec["path"], size, socket.gethostname())
-            splitting = Splitting(self.ranks, self.bringing) if split else None
+            whole, in_ram = (Keeping(keeping) is one for one in (Keeping.WHOLE, Keeping.IN_RAM))
+            splitting = None if whole else Splitting(self.ranks, self.bringing, in_ram)
             self.models[key] = WorkerNetwork(**spec, device=self.device, splitting=splitting)
         return self.models[key].size
 

@@ -133,7 +133,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
             size = self.plan.width, self.plan.height
             given = request.masks, (width, height), *size, request.boxes, speech.silent, speech.names
             self.speakers = speaker_masks(*given)
-            shared = shared_places(self.speakers[:-1], speech.names or ("person 1", "person 2"))
+            shared = shared_places([*self.speakers[:-1]], speech.names or ("person 1", "person 2"))
             notes = (*self.plan.notes, *(f"{told}: who is who may go wrong." for told in shared))
             self.plan = replace(self.plan, notes=notes)
         forwards = self.model, self.plan.tokens, sampling.steps * len(sampling.branches)

@@ -7,7 +7,16 @@ from fractions import Fraction
 from ..errors import InputError
 from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
 from ..model.chunking import USUAL, Chunking
-from ..model.memory import PLAIN, LayerCopies, block_numbers, chunking_for, needed_bytes, split_bytes, streamed_bytes
+from ..model.memory import (
+    PLAIN,
+    Keeping,
+    LayerCopies,
+    block_numbers,
+    chunking_for,
+    keeping_for,
+    needed_bytes,
+    streamed_bytes,
+)
 from ..model.params import TransformerParams
 from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, TimeStep, latent_frames, tokens
 from ..units import gb
@@ -109,14 +118,17 @@ class Budget:
         return chunking_for(*sizes, self.room, network.cards, network.copies, network.float32_time)
 
     @property
-    def held(self) -> int:
-        """Bytes of the weights that each of several cards has: all where a forward fits beside them, else a part."""
+    def keeping(self) -> Keeping:
+        """Where the weights of a model are that several cards share."""
         network, machine = self.network, self.machine
-        sizes = network.params, self.size.tokens, network.itemsize, machine.vram
-        usual = needed_bytes(*sizes, USUAL, network.cards, float32_time=network.float32_time)
-        if usual + network.weights <= machine.vram - machine.reserve:
-            return network.weights
-        return split_bytes(network.weights, network.params.num_layers, network.cards)
+        sizes = network.params, network.weights, self.size.tokens, network.itemsize
+        return keeping_for(*sizes, machine.vram, machine.vram - machine.reserve, network.cards, network.float32_time)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the weights that each of several cards has."""
+        network = self.network
+        return self.keeping.bytes(network.weights, network.params.num_layers, network.cards)
 
     @property
     def room(self) -> int:
@@ -183,8 +195,13 @@ class Budget:
             return f"It fits once other programs give back {missing} of VRAM: close some."
         if self.streamed:
             return f"It fits: {gb(self.streamed)} of {gb(self.network.weights)} of weights are streamed in each step."
-        if self.network.cards > 1 and self.held < self.network.weights:
+        if self.network.cards > 1 and self.keeping is Keeping.SPLIT:
             return f"It fits: each card keeps a part of the weights, {gb(self.held)} with what comes from the others."
+        if self.network.cards > 1 and self.keeping is Keeping.IN_RAM:
+            return (
+                f"It fits: the weights stay in RAM, {gb(self.network.weights)} in all, and come to the cards block by "
+                f"block, {gb(self.held)} at a time."
+            )
         return f"It fits: all weights stay on {'each' if self.network.cards > 1 else 'the'} card."
 
     def problem(self) -> str:

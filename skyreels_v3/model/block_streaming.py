@@ -12,7 +12,7 @@ again afterwards.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import NamedTuple, TypeVar
 
@@ -67,6 +67,10 @@ class OneQueue:
         """Copies, behind all that the copying queue has to do."""
         target.copy_(source, non_blocking=self.non_blocking)
 
+    def copying(self) -> AbstractContextManager[object]:
+        """What others do with a device while it is open is behind all copies up to now, and copies are behind it."""
+        return nullcontext()
+
     def copied(self) -> object:
         """An event: all copies up to now."""
 
@@ -95,8 +99,11 @@ class TwoQueues(OneQueue):
         return source.is_pinned()  # else the driver holds the CPU until the copy is through
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        with self.backend.stream(self.stream):
+        with self.copying():
             super().copy(target, source)
+
+    def copying(self) -> AbstractContextManager[object]:
+        return self.backend.stream(self.stream)
 
     def copied(self) -> object:
         return self.stream.record_event()

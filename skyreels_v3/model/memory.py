@@ -1,6 +1,7 @@
 """How many bytes a forward and the weights need: from sizes alone, never by running out of memory."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from ...kernels.quantised_rows import CHUNK
 from ..recipes import TimeStep
@@ -166,9 +167,39 @@ def streamed_bytes(weights: int, layers: int) -> int:
     return min(weights, BLOCKS_AHEAD * weights // layers)
 
 
-def split_bytes(weights: int, layers: int, cards: int) -> int:
-    """What a card has of the weights where each of several keeps a part, and blocks come together when they run."""
-    return min(weights, -(-weights // cards) + BLOCKS_AHEAD * weights // layers)
+class Keeping(Enum):
+    """Where cards that share a model keep its blocks, which come together when they run unless each card has all."""
+
+    WHOLE = "whole"  # on each card
+    SPLIT = "split"  # on each card a part
+    IN_RAM = "in RAM"  # each card's part in RAM: the model once in all
+
+    def bytes(self, weights: int, layers: int, cards: int) -> int:
+        """What a card holds of the weights. weights: bytes of all of them.  layers: blocks."""
+        part = -(-weights // cards) if self is Keeping.SPLIT else 0
+        return weights if self is Keeping.WHOLE else min(weights, part + streamed_bytes(weights, layers))
+
+
+def keeping_for(
+    params: TransformerParams,
+    weights: int,
+    tokens: int,
+    itemsize: int,
+    memory: int,
+    room: int,
+    cards: int,
+    float32_time: frozenset[TimeStep] = ALL_FLOAT32,
+) -> Keeping:
+    """All weights on each card where a forward fits beside them, else a part where one in the smallest chunks does.
+
+    weights: bytes of all of them.  tokens, itemsize: see `forward_bytes`.  memory: bytes of a card in all.
+    room: those of it that the model may take.
+    """
+    for keeping, chunking in ((Keeping.WHOLE, USUAL), (Keeping.SPLIT, LEVELS[-1])):
+        forward = needed_bytes(params, tokens, itemsize, memory, chunking, cards, float32_time=float32_time)
+        if keeping.bytes(weights, params.num_layers, cards) + forward <= room:
+            return keeping
+    return Keeping.IN_RAM
 
 
 def block_numbers(params: TransformerParams) -> int:

@@ -1,5 +1,7 @@
 """LoRAs on the models of a guider and on copies of a model: each has its own."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -123,3 +125,36 @@ def test_a_copy_on_another_card_has_copies_of_them(pack_nodes, load, put, stock,
     assert relative_error(velocity(copy), wanted) < EXACT
     assert relative_error(velocity(put(copy, None)), velocity(put(model, None))) < EXACT, "and one more"
     assert relative_error(velocity(model), wanted) == 0
+
+
+def called_on(device: torch.device, called: list[torch.device], *_) -> None:
+    called.append(device)
+
+
+@pytest.mark.parametrize("precision", ["auto", "nf4"])
+def test_branches_of_guidance_on_two_cards(load, put, stock, velocity, precision, monkeypatch):
+    """As ComfyUI 0.33's MultiGPU CFG Split makes them; two names of the processor stand for cards."""
+    import comfy.model_management
+
+    if not hasattr(comfy.model_management, "get_all_torch_devices"):
+        pytest.skip("ComfyUI's MultiGPU CFG Split is in newer versions")
+    import comfy.multigpu
+
+    cards = [torch.device("cpu"), torch.device("cpu", 0)]
+    monkeypatch.setattr(comfy.model_management, "get_all_torch_devices", lambda exclude_current=False: cards)
+    style, model = named(lora_pairs(), alpha=ALPHA), load(precision=precision)
+    for one in (model, put(model, style), stock(put(model, style, 0.5), style, 0.3)):
+        split = comfy.multigpu.create_multigpu_deepclones(one, 2)
+        (other,) = split.get_additional_models_with_key("multigpu")
+        assert other.load_device == cards[1] and other.model is not one.model
+        wanted, called = velocity(one, cfg=GUIDANCE), []
+        hooks = [
+            each.model.diffusion_model.register_forward_pre_hook(partial(called_on, each.load_device, called))
+            for each in (split, other)
+        ]
+        assert relative_error(velocity(split, cfg=GUIDANCE), wanted) < EXACT
+        assert len(called) == 2 and set(called) == set(cards)
+        for hook in hooks:
+            hook.remove()
+        more = put(split, style, 0.2), put(one, style, 0.2)
+        assert relative_error(*(velocity(each, cfg=GUIDANCE) for each in more)) < EXACT

@@ -238,7 +238,7 @@ def test_weights_that_do_not_fit_are_kept_in_parts(shared, monkeypatch):
     network = model.model.diffusion_model
     monkeypatch.setattr(type(network), "_room", lambda self: self.weights + 1000)
     assert relative_error(shared.sample(model), wanted) <= 1e-5
-    assert network.split and network.group.models[network.key][2]
+    assert network.keeping.value == network.group.models[network.key][2] != "whole"
     told = planned(shared, model, 160, 96, 25)
     assert "on each of 2 cards" in told and "a card sends" in told
 

@@ -12,6 +12,7 @@ from pack.dev.samples.tiny_models import write_transformer
 from pack.distributed import split_weights
 from pack.distributed.ranks import Ranks
 from pack.distributed.worker import DONE, FAILED, REFUSED, STOPPED, Worker
+from pack.skyreels_v3.model.memory import Keeping
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.model.sequence import extension_segments
 from pack.skyreels_v3.recipes import Job
@@ -86,25 +87,27 @@ def worker_of(ranks: Ranks) -> Worker:
     return made
 
 
-def both_ways(ranks: Ranks, spec: dict, messages: list[dict], split: bool = False) -> list[float]:
+def both_ways(ranks: Ranks, spec: dict, messages: list[dict], keeping: Keeping = Keeping.WHOLE) -> list[float]:
     """Of each forward the distance of a group's to that of one worker by itself; only the first process has it.
 
-    split: whether the group's processes keep a part of the weights each.
+    keeping: where the group's processes keep the weights.
     """
     workers, alone = [worker_of(ranks)], Ranks()
     if ranks.rank == 0:
         workers.append(worker_of(alone))
     outs, sizes = [], []
     for worker in workers:
-        status, size = worker.call("load", "m", 0, spec, split and worker is workers[0])
+        status, size = worker.call("load", "m", 0, spec, (keeping if worker is workers[0] else Keeping.WHOLE).value)
         assert status == DONE and size > 0, size
         sizes.append(size)
         outs.append([worker.call("forward", number, "m", one) for number, one in enumerate(messages, 1)])
     for outcome in (*outs[0], *outs[-1]):
         assert outcome[0] == DONE, outcome[1]
-    if split and ranks.rank == 0:
+    if keeping is not Keeping.WHOLE and ranks.rank == 0:
         blocks = sum(one.nbytes for one in workers[1].models["m"].model.blocks.parameters() if one.nbytes >= LEAST)
-        assert 0 < sizes[0] <= sizes[1] - blocks / 2 + 1000 and blocks > 0.05 * sizes[1]
+        kept = blocks / 2 if keeping is Keeping.SPLIT else 0
+        assert 0 < sizes[0] <= sizes[1] - blocks + kept + 1000 and blocks > 0.05 * sizes[1]
+        assert workers[0].models["m"].keeping is keeping
     if ranks.rank:
         assert all(velocity is None for _, velocity in outs[0])
         return []
@@ -137,27 +140,33 @@ def test_every_precision_with_loras(processes, files, precision, products, dtype
     assert max(errors) <= ROUNDING[dtype]
 
 
-IN_PARTS = [PRECISIONS[0], *map(of_workshop, PRECISIONS[1:-1]), PRECISIONS[-1]]
+IN_PARTS = [
+    (Keeping.SPLIT, *PRECISIONS[0]),
+    (Keeping.IN_RAM, *PRECISIONS[-1]),
+    *(of_workshop((Keeping.SPLIT, *one)) for one in PRECISIONS[1:]),
+    *(of_workshop((Keeping.IN_RAM, *one)) for one in PRECISIONS[:-1]),
+]
 
 
-@pytest.mark.parametrize("precision, products, dtype", IN_PARTS)
-def test_weights_in_parts(processes, files, precision, products, dtype):
+@pytest.mark.parametrize("keeping, precision, products, dtype", IN_PARTS)
+def test_weights_in_parts(processes, files, keeping, precision, products, dtype):
     lora, dora, diffs = (("k" + name, str(files / f"{name}.safetensors")) for name in ("lora", "dora", "diffs"))
     wanted = [[], [(*lora, 0.5), (*dora, 1.0)], [(*diffs, 1.0)], []]
     messages = [message(getattr(torch, dtype), loras) for loras in wanted]
     path = files / "SkyReels-V3-V2V.safetensors"
-    errors, _ = processes.call(in_parts, spec(path, precision, products, dtype), messages)
+    errors, _ = processes.call(in_parts, spec(path, precision, products, dtype), messages, keeping)
     assert max(errors) <= ROUNDING[dtype]
 
 
 def in_parts(ranks: Ranks, *args) -> list[float]:
     """As both_ways, of weights that are much smaller than a model's."""
-    split_weights.Splitting.__init__.__defaults__ = (LEAST,)
-    return both_ways(ranks, *args, split=True)
+    split_weights.Splitting.__init__.__defaults__ = (False, LEAST)
+    return both_ways(ranks, *args)
 
 
 def test_gguf_in_parts(processes, files):
-    errors, _ = processes.call(in_parts, spec(files / "SkyReels-V3-V2V.gguf"), [message(), message()])
+    file = files / "SkyReels-V3-V2V.gguf"
+    errors, _ = processes.call(in_parts, spec(file), [message(), message()], Keeping.SPLIT)
     assert max(errors) <= 1e-5
 
 

@@ -1,10 +1,12 @@
 """What sharing a forward gives, by the model that Plan tells until it was measured."""
 
+import re
+
 import pytest
 
 from pack.skyreels_v3.jobs.budget import Budget, LoadedModel, Machine, planned_size
 from pack.skyreels_v3.jobs.sharing import Sharing
-from pack.skyreels_v3.model.memory import split_bytes
+from pack.skyreels_v3.model.memory import Keeping
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 
@@ -49,10 +51,18 @@ def budget(cards: int, vram: float) -> Budget:
 def test_each_card_holds_all_weights_or_a_part():
     large, small = budget(2, 48), budget(2, 16)
     assert large.held == large.network.weights and "each card" in large.verdict()
-    assert small.held == split_bytes(int(14.5 * GB), 40, 2) == 14_500_000_000 // 2 + 2 * 14_500_000_000 // 40
+    assert small.keeping is Keeping.SPLIT and small.held == 14_500_000_000 // 2 + 2 * 14_500_000_000 // 40
     assert small.fits and "keeps a part" in small.verdict() and small.streamed == 0
     assert "on each of 2 cards" in small.describe()[1]
-    assert not budget(2, 8).fits
+
+
+def test_weights_that_no_card_has_room_for_stay_in_ram():
+    """Where a forward does not fit beside a part of them, even in the smallest chunks."""
+    least = next(gigabytes for gigabytes in range(4, 16) if budget(2, gigabytes).fits)
+    tight = budget(2, least)
+    assert tight.keeping is Keeping.IN_RAM and tight.held == 2 * 14_500_000_000 // 40
+    assert re.search(r"stay in RAM, 14.5 GB in all.*0.7 GB at a time", tight.verdict())
+    assert not budget(2, least - 1).fits
 
 
 def test_activations_are_not_halved_by_two():

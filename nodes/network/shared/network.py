@@ -13,8 +13,8 @@ from ....distributed.worker import SDPA
 from ....kernels.attention_backends import BACKENDS, FLASH_2, SAGE, Backend
 from ....model_loaders.files.stamps import FileStamp
 from ....skyreels_v3.errors import InputError
-from ....skyreels_v3.model.chunking import USUAL, Chunking
-from ....skyreels_v3.model.memory import cache_limit, chunking_for, needed_bytes, split_bytes
+from ....skyreels_v3.model.chunking import Chunking
+from ....skyreels_v3.model.memory import Keeping, cache_limit, chunking_for, keeping_for, needed_bytes
 from ....skyreels_v3.model.params import TransformerParams
 from ....skyreels_v3.recipes import Job
 from ...weights.lora_branches import attached
@@ -41,7 +41,7 @@ class SharedNetwork(Called):
         super().__init__()
         self._called(params, job, dtype)
         self.weights = 0  # bytes of all
-        self.split = False  # whether each card keeps a part of them; once it does, it stays so
+        self.keeping = Keeping.WHOLE  # where they are
         self.precision = ""  # how the weights are kept, for people; "" where it is their dtype
         self.sampling = 0  # what the workers' step caches are kept for
 
@@ -55,7 +55,7 @@ class SharedNetwork(Called):
 
     def open(self) -> None:
         """Lets the workers have the model. Raises InputError where they cannot."""
-        self.group.load(self.key, self.spec, self.file_size, interrupted, self.split)
+        self.group.load(self.key, self.spec, self.file_size, interrupted, self.keeping.value)
 
     def close(self) -> None:
         """Gives the memory of the cards back."""
@@ -71,7 +71,7 @@ class SharedNetwork(Called):
     def needed_bytes(self, tokens: int, dtype: torch.dtype) -> int:
         """Bytes that a forward needs on a card beside the weights. tokens: of the batch.  dtype: of the stream."""
         itemsize = dtype.itemsize
-        self._split_for(tokens, itemsize)  # ComfyUI asks before it loads the model
+        self._keep_for(tokens, itemsize)  # ComfyUI asks before it loads the model
         memory, cards = self._memory(), self.group.size
         sizes = self.params, tokens, itemsize, memory, self._chunking(tokens, itemsize), cards
         return needed_bytes(*sizes, float32_time=self.float32_time)
@@ -81,7 +81,7 @@ class SharedNetwork(Called):
             raise InputError(f"A node compiles a model that several cards share, which works on one only: {REMEDY}.")
         _refuse_patches(inputs.options, self.rope_embedder)
         rope, sizes = rope_of(inputs.options, None), (self.tokens_of(inputs.segments), inputs.latents.itemsize)
-        self._split_for(*sizes)
+        self._keep_for(*sizes)
         chunking = self._chunking(*sizes)
         message = {
             "segments": [(one.latents.cpu(), one.position, one.clean, one.predicted) for one in inputs.segments],
@@ -109,13 +109,15 @@ class SharedNetwork(Called):
     @property
     def held(self) -> int:
         """Bytes of the weights on each card."""
-        return split_bytes(self.weights, self.params.num_layers, self.group.size) if self.split else self.weights
+        return self.keeping.bytes(self.weights, self.params.num_layers, self.group.size)
 
-    def _split_for(self, tokens: int, itemsize: int) -> None:
-        """Lets each card keep a part of the weights from now on, where a forward does not fit beside all of them."""
-        sizes = self.params, tokens, itemsize, self._memory(), USUAL, self.group.size
-        if needed_bytes(*sizes, float32_time=self.float32_time) + self.weights > self._room():
-            self.split = True
+    def _keep_for(self, tokens: int, itemsize: int) -> None:
+        """Decides where the weights are from now on, so that a forward fits beside what a card has of them.
+
+        They never come back to the cards: a smaller video between two large ones would move all of them twice.
+        """
+        sizes = self.params, self.weights, tokens, itemsize, self._memory(), self._room(), self.group.size
+        self.keeping = max(self.keeping, keeping_for(*sizes, self.float32_time), key=list(Keeping).index)
 
     def _room(self) -> int:
         """Bytes of a card that the model may take."""

@@ -80,7 +80,8 @@ class SharedPatcher(comfy.model_patcher.ModelPatcher):
     def deepclone_multigpu(self, *args: Any, **kwargs: Any):
         """Raises InputError: ComfyUI (0.33) would put copies of the model on cards that share this one."""
         raise InputError(
-            "MultiGPU CFG Split and gpus exclude each other: remove that node, or set gpus to 1 in Load Model."
+            "A node wants a copy of the model on another card, as MultiGPU CFG Split and Select Model Device do, but "
+            f"several cards share this model already: {REMEDY}."
         )
 
 
