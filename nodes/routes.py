@@ -7,6 +7,7 @@ from ..skyreels_v3.jobs.extension.script_check import check_script
 from ..skyreels_v3.jobs.film.check import ENTRIES, Known
 from ..skyreels_v3.jobs.film.edit import edited
 from ..skyreels_v3.jobs.film.film_check import check_film
+from ..skyreels_v3.jobs.film.outlook import LastRun
 from . import versions
 from .inputs.files import input_file
 
@@ -38,11 +39,12 @@ def add_routes() -> None:
 
     @server.routes.post(FILM)
     async def film(request: web.Request) -> web.Response:
-        """{"text", "cast"?: {name: has a voice}, "connected"?: names of inputs} -> CheckedFilm; with "edit": {"line",
-        "option", "value"} the script with that option changed, {"text"}; 400 with a sentence for anything else."""
+        """{"text", "cast"?: {name: has a voice}, "connected"?: names of inputs, "settings"?: {input: value}, "last"?:
+        see `LastRun.read`} -> CheckedFilm; with "edit": {"line", "option", "value"} the script with that option
+        changed, {"text"}; 400 with a sentence for anything else."""
         try:
             answer = film_answer(json.loads(await request.read()))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             return web.json_response(NO_TEXT, status=400)
         return web.json_response(answer)
 
@@ -64,4 +66,5 @@ def film_answer(asked: dict[str, Any]) -> dict[str, Any]:
         None if connected is None else "clip_vision" in connected,
         connected is not None and "source" in connected,
     )
-    return check_film(text, known).as_dict()
+    last = asked.get("last")
+    return check_film(text, known, asked.get("settings"), None if last is None else LastRun.read(last)).as_dict()

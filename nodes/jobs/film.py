@@ -138,4 +138,8 @@ class Film(io.ComfyNode):
         models = FilmModels(clip, vae, by_job, rest.get("clip_vision"), rest.get("audio_encoder"))
         node = Node(cls.hidden.unique_id, upstream(cls.hidden.prompt, cls.hidden.unique_id, FOLLOWED))
         path, last, report, cards = film_run(node, models, asked).run()
-        return io.NodeOutput(hand_out(path), last, report, ui={"skyreels_film": cards})
+        settings = {"resolution": resolution, "width": width, "height": height, "fit": fit, "rate": rate, "seed": seed}
+        settings |= {"steps": steps, "shift": shift, "guidance": guidance}
+        settings |= {name: rest[name] for name in ("negative", "colour_anchor", "codec", "frame_rate")}
+        run = {"script": script, "settings": settings}
+        return io.NodeOutput(hand_out(path), last, report, ui={"skyreels_film": cards, "skyreels_film_run": [run]})

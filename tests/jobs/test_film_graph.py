@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pack.skyreels_v3.digest import digest
 from pack.skyreels_v3.jobs.film.graph import shots_of, shown_shot
 from pack.skyreels_v3.jobs.film.order import loads, order, ready
+from pack.skyreels_v3.jobs.film.outlook import LastRun, outlook
 from pack.skyreels_v3.jobs.film.script import parse_film
 from pack.skyreels_v3.jobs.film.takes import Take, states
 
@@ -149,6 +150,71 @@ def test_models_are_loaded_seldom():
     assert (loads(shots, places), as_written) == (6, 9)
 
 
+SETTINGS = {"resolution": "480P", "width": 832, "height": 480, "rate": "24", "codec": "h264", "fit": "crop", "seed": 0}
+
+
+def foreseen(before: str, now: str, settings: dict | None = None, **last) -> tuple[list[str], list[int | None]]:
+    """States of the lines of a film that was made, and the lines of the last run that they show."""
+    shots = shots_of(parse_film(before), CAST)
+    chosen = {shot.line.number: shot.line.options.shown or 1 for shot in shots}
+    run = LastRun(before, SETTINGS, **{"chosen": chosen, **last})
+    ahead = outlook(parse_film(now), CAST, False, {**SETTINGS, **(settings or {})}, run)
+    return [one.state for one in ahead.lines.values()], [one.was for one in ahead.lines.values()]
+
+
+@pytest.mark.parametrize(
+    "old, new, changed, stale",
+    [
+        ("", "", [], []),
+        ("continue 8s:", "continue 8s {seed 9}:", [2], [3, 4, 5]),
+        ("She stands", "She sleeps", [6], [7, 8]),
+        ("Anna comes in.", "Anna runs in.", [1], [2, 3, 4, 5, 9]),
+        ("harbour", "sea", [10], [11]),
+        ("cut 4s: [ZOOM_OUT", "cut 4s {takes 2, take 2}: [ZOOM_OUT", [7], [8]),
+    ],
+)
+def test_what_an_edit_makes_anew_is_foreseen(old, new, changed, stale):
+    states, was = foreseen(FILM, FILM.replace(old, new, 1) if old else FILM)
+    numbers = range(1, len(states) + 1)
+    assert [n for n, state in zip(numbers, states, strict=True) if state == "changed"] == changed
+    assert [n for n, state in zip(numbers, states, strict=True) if state == "stale"] == stale
+    assert {states[n - 1] for n in numbers if n not in {*changed, *stale}} == ({"done"} if new or not old else set())
+    assert was == list(numbers)
+
+
+def test_cards_go_where_their_lines_go():
+    lines = FILM.splitlines()
+    states, was = foreseen(FILM, "\n".join(["scene 2s [cafe]: It is empty.", *lines[5:7], *lines[:3], *lines[4:5]]))
+    assert states == ["planned", "done", "done", "done", "done", "done", "stale"]
+    assert was == [None, 6, 7, 1, 2, 3, 5], "the line in the middle was deleted"
+
+
+def test_locks_takes_and_settings_are_foreseen():
+    locked = FILM.replace("cut 4s: [ZOOM_IN", "cut 4s {lock}: [ZOOM_IN")
+    edited = locked.replace("to the window", "to the door")
+    assert foreseen(FILM, edited)[0][:5] == ["done", "changed", "kept", "done", "done"]
+    assert foreseen(edited, edited, kept=[3])[0][:5] == ["done", "done", "kept", "done", "done"]
+    unlocked = FILM.replace("to the window", "to the door")
+    assert foreseen(edited, unlocked, kept=[3])[0][:5] == ["done", "done", "stale", "stale", "stale"]
+    takes = FILM.replace("continue 8s:", "continue 8s {takes 3}:")
+    assert foreseen(FILM, takes)[0][:3] == ["done", "more", "done"]
+    best = FILM.replace("continue 8s:", "continue 8s {takes 3, take best}:")
+    chosen = {number: 1 for number in range(1, 12)} | {2: 3}
+    assert set(foreseen(best, best, chosen=chosen)[0]) == {"done"}
+    assert foreseen(best, best.replace("take best", "take 3"), chosen=chosen)[0][:4] == ["done"] * 4
+    assert foreseen(best, best.replace("take best", "take 1"), chosen=chosen)[0][:4] == [
+        "done",
+        "done",
+        "stale",
+        "stale",
+    ]
+    seeded = FILM.replace("scene 5s [anna]:", "scene 5s [anna] {seed 4}:")
+    states, _ = foreseen(seeded, seeded, {"seed": 1})
+    assert [states[5], states[9]] == ["done", "done"] and states.count("done") == 2, "its own seed, and footage"
+    assert set(foreseen(FILM, FILM, {"width": 640})[0]) == {"done"}, "a resolution is asked for"
+    assert "done" not in foreseen(FILM, FILM, {"rate": "25"})[0]
+
+
 KINDS = [
     "scene 1s [anna]: x",
     "scene 1s [anna, last]: x",
@@ -164,7 +230,8 @@ KINDS = [
 def test_any_film_is_made_and_any_change_makes_only_what_follows(kinds, place):
     written = [KINDS[0], *(f"{kind}{number}" for number, kind in enumerate(kinds))]
     studio = Studio()
-    shots, _ = studio.run("\n".join(written))
+    before = "\n".join(written)
+    shots, _ = studio.run(before)
     assert sorted(studio.made) == list(range(1, len(written) + 1))
     place %= len(written)
     written[place] += "y" if not written[place].startswith("clip") else "4"
@@ -173,4 +240,6 @@ def test_any_film_is_made_and_any_change_makes_only_what_follows(kinds, place):
     for number, shot in enumerate(shots):
         touched |= {number} if touched & set(shot.needs) else set()
     assert sorted(studio.made) == [number + 1 for number in sorted(touched)]
+    states, _ = foreseen(before, "\n".join(written))
+    assert [number for number, state in enumerate(states) if state != "done"] == sorted(touched), "and the page knew"
     assert loads(shots, order(shots, range(len(shots)))) <= loads(shots, range(len(shots)))

@@ -10,7 +10,7 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.extension.script import parse_script
 from pack.skyreels_v3.jobs.film.check import Known, missing
 from pack.skyreels_v3.jobs.film.edit import edited
-from pack.skyreels_v3.jobs.film.film_check import CheckedShot, check_film
+from pack.skyreels_v3.jobs.film.film_check import check_film
 from pack.skyreels_v3.jobs.film.line import BEST, FilmLine, Options, Voice
 from pack.skyreels_v3.jobs.film.script import parse_film, read_film
 from pack.skyreels_v3.recipes import Job
@@ -205,13 +205,19 @@ def test_what_is_seen_while_it_is_written():
         "scene 5s [anna]: x\ncontinue 2.5s {takes 2}: y\nspeak [anna]: z\ncut 9s: no\nclip harbour.mp4 3s-8s {name a}"
     )
     checked = check_film(text, KNOWN)
-    assert checked.lines[:3] == (
-        CheckedShot(1, "scene", 0, 5),
-        CheckedShot(2, "continue", 5, 2.5, 2),
-        CheckedShot(3, "speak", 7.5, None),
-    )
-    assert "2 to 5 s" in (checked.lines[3].wrong or "") and checked.lines[4] == CheckedShot(5, "clip", None, 5)
+    assert [(one.kind, one.start, one.length, one.missing) for one in checked.lines] == [
+        ("scene", 0, 5, 1),
+        ("continue", 5, 2.5, 2),
+        ("speak", 7.5, None, 1),
+        ("", None, None, 1),
+        ("clip", None, 5, 1),
+    ]
+    assert "2 to 5 s" in (checked.lines[3].wrong or "") and checked.to_make == 3
+    assert checked.lines[2].models == ("avatar_model", "audio_encoder", "clip_vision")
+    assert {line.state for line in checked.lines} == {"planned"} and checked.lines[4].models == ()
     assert check_film(FILM, Known()).loads == 5 and check_film("", KNOWN).lines == ()
+    first, second = check_film("continue 5s: x", Known(source=True)).lines
+    assert (first.number, first.kind, second.start) == (0, "clip", None)
     assert "at most 600 s" in (check_film("continue 400s: x\ncontinue 400s: y", Known(source=True)).problem or "")
     assert "characters" in (check_film("x" * 200_000, KNOWN).problem or "")
 

@@ -179,15 +179,17 @@ ADD_FILM = """script => {
     }
 }"""
 # What the server says of a run: two shots, the second of two takes.
-CARDS = """([type, script]) => {
+RAN = """([type, script]) => {
     const file = {filename: "a.jpg", subfolder: "", type: "output"};
     const takes = n => [...Array(n).keys()].map(i => ({take: i + 1, chosen: !i, measures: {likeness: 0.9 - i / 10}}));
-    const shot = (number, kind, n) => ({
-        number, kind, text: kind, written: script.split("\\n")[number - 1], start: 0, seconds: 2, state: "done",
-        locked: false, made: true, picture: file, film: file, takes: takes(n),
-    });
+    const shot = (number, start, seconds, n) => (
+        {number, start, seconds, state: "done", picture: file, film: file, takes: takes(n)}
+    );
     const node = app.graph.nodes.find(n => n.type === type);
-    node.onExecuted({skyreels_film: [shot(1, "scene", 1), shot(2, "cut", 2)]});
+    const settings = Object.fromEntries(node.widgets.filter(w => w.name !== "script").map(w => [w.name, w.value]));
+    app.nodeOutputs[node.id] = {
+        skyreels_film: [shot(1, 0, 2, 1), shot(2, 2, 3, 2)], skyreels_film_run: [{script, settings}],
+    };
 }"""
 
 
@@ -195,33 +197,64 @@ CARDS = """([type, script]) => {
 def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     page.tab.evaluate(ADD_FILM, FILM_SCRIPT)
     page.tab.evaluate(SHOW_NODE, FILM)
-    text = panel_says(page, "1 wrong line · 2 shots, 5 s", "input folder has none of that name")
-    rows = [line.split("\t") for line in text.splitlines() if line[:1].isdigit() and "\t" in line]
-    assert [[cell.strip() for cell in row] for row in rows][:2] == [
-        ["1", "scene", "0:00 – 0:02", "2 s", "1"],
-        ["2", "cut", "0:02 – 0:05", "3 s", "1"],
-    ]
+    panel_says(page, "1 wrong line · 2 shots, 5 s", "input folder has none of that name")
     right = "\n".join(FILM_SCRIPT.splitlines()[:2])
     page.tab.evaluate(SET, [FILM, {"script": right}])
-    panel_says(page, "2 shots, 5 s · 2 loads of a model")
-    page.tab.evaluate(CARDS, [FILM, right])
-    panel_says(page, "1 scene · 2 s", "2 cut · 2 s")
+    panel_says(page, "2 shots, 5 s · 2 to make · 2 loads of a model")
+    assert cards(page) == [
+        ["1 scene · 2 s", "0:00 – 0:02", "planned · reference_model"],
+        ["2 cut · 3 s", "0:02 – 0:05", "planned · shot_model"],
+    ]
     page.fit_view()  # the node has grown by its cards
-    picture(page, "film-cards")
+    picture(page, "film-planned")
+    made = right.replace("{seed 7}", "{seed 7, takes 2}")
+    page.tab.evaluate(SET, [FILM, {"script": made}])
+    page.tab.evaluate(RAN, [FILM, made])
+    panel_says(page, "2 shots, 5 s · all made")
+    page.tab.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
     panel = page.tab.locator(".skyreels-script:visible")
-    panel.get_by_title("Lock line 1").click()
-    changed = "scene 2s [Anna] {lock}: She waits."
-    page.tab.wait_for_function(
-        f"([type, name]) => ({WIDGET})([type, name]).startsWith({json.dumps(changed)})", arg=[FILM, "script"]
-    )
-    panel_says(page, "changed since the last run")
+
+    panel.get_by_title("Lock line 1").focus()
+    page.tab.keyboard.press("Enter")
+    script_becomes(page, made.replace("[Anna]:", "[Anna] {lock}:"))
+    panel_says(page, "locked", "all made")
+    assert page.tab.evaluate("document.activeElement.title") == "Unlock line 1", "the keyboard stays where it was"
     panel.get_by_label("Take of line 2").select_option("2")
-    panel_says(page, "locked")
-    page.tab.wait_for_function(
-        f"([type, name]) => ({WIDGET})([type, name]).includes('seed 7, take 2')", arg=[FILM, "script"]
-    )
-    assert queued(page, FILM)["script"].splitlines()[1] == "cut 3s {seed 7, take 2}: [ZOOM_IN_CUT] Her face."
+    script_becomes(page, made.replace("[Anna]:", "[Anna] {lock}:").replace("takes 2", "takes 2, take 2"))
+    panel_says(page, "2 shots, 5 s · all made")
+    assert panel.get_by_label("Take of line 2").input_value() == "2"
+    assert queued(page, FILM)["script"].splitlines()[1] == "cut 3s {seed 7, takes 2, take 2}: [ZOOM_IN_CUT] Her face."
+
+    page.tab.evaluate(SET, [FILM, {"script": made.replace("[Anna]:", "[Anna] {seed 5}:")}])
+    panel_says(page, "2 to make")
+    stale = "follows a change, made anew · 2 takes"
+    assert [card[2] for card in cards(page)] == ["changed, made anew", stale]
+    page.fit_view()
+    picture(page, "film-cards")
+    page.tab.evaluate(SET, [FILM, {"script": made.replace("{seed 7", "{seed 9")}])
+    panel_says(page, "1 to make")
+    page.tab.evaluate(SET, [FILM, {"script": made, "seed": 8}])
+    panel_says(page, "2 to make")
+    page.tab.evaluate(SET, [FILM, {"script": made, "seed": 0}])
+    panel_says(page, "all made")
+
+    panel.get_by_title("Lock line 1").click()
+    script_becomes(page, made.replace("[Anna]:", "[Anna] {lock}:"))
+    page.tab.keyboard.press("Control+z")
+    script_becomes(page, made)
+    panel_says(page, "2 shots, 5 s · all made")
     is_clean_but_for_pictures(page)
+
+
+def cards(page: Page) -> list[list[str]]:
+    """Of each card what it is, when, and where it stands."""
+    found = page.tab.locator(".skyreels-script:visible .skyreels-shot")
+    parts = found.evaluate_all("all => all.map(one => [...one.children].slice(1, 4).map(part => part.textContent))")
+    return [[part.strip() for part in card] for card in parts]
+
+
+def script_becomes(page: Page, script: str) -> None:
+    page.tab.wait_for_function(f"([args, wanted]) => ({WIDGET})(args) === wanted", arg=[[FILM, "script"], script])
 
 
 def is_clean_but_for_pictures(page: Page) -> None:

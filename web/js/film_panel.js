@@ -1,42 +1,47 @@
-// Under the script of Film: where each line runs, or what is wrong with it, and a card for each shot of the last run.
+// Under the script of Film a card for each shot: where it runs, what the next run makes of it, or what is wrong with it.
 // Whatever a card does is a change of the script's text: the same can be typed, and nothing else is remembered.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { element } from "./elements.js";
 import { askFilm } from "./script_check.js";
-import { ScriptPanel, addScriptPanel, clock, seconds } from "./script_panel.js";
+import { ScriptPanel, addScriptPanel, clock, said, seconds } from "./script_panel.js";
 import { text } from "./texts.js";
 
 const LARGEST_SEED = 2 ** 32;
 const CAST = "SkyReelsCast";
+const MADE = ["done", "locked", "kept", "more"]; // states in which the film shows what the last run made
 
 export function addFilmPanel(node) {
     addScriptPanel(node, FilmPanel);
 }
 
 class FilmPanel extends ScriptPanel {
-    heads = ["line", "shot", "times", "length", "takes"];
-    maxHeight = 340; // pixels: a row of cards besides
-
-    constructor(node, script) {
-        super(node, script);
-        this.shots = []; // of the last run
-        this.strip = element("div", { className: "skyreels-strip" });
-        const panel = this;
-        const before = node.onExecuted;
-        node.onExecuted = function (output) {
-            before?.apply(this, arguments);
-            if (output?.skyreels_film) panel.showShots(output.skyreels_film);
-        };
-    }
+    maxHeight = 340; // pixels: two rows of cards
 
     question() {
         const connected = (this.node.inputs ?? []).filter((input) => input.link != null).map((input) => input.name);
-        return { text: String(this.script.value ?? ""), cast: this.cast(), connected };
+        const last = this.lastRun();
+        const now = (name) => this.node.widgets.find((widget) => widget.name === name)?.value;
+        const settings = Object.entries(last?.settings ?? {}).map(([name, before]) => [
+            name,
+            connected.includes(name) ? before : now(name), // what comes from a connection is seen when it runs
+        ]);
+        const script = String(this.script.value ?? "");
+        return { text: script, cast: this.cast(), connected, settings: Object.fromEntries(settings), last };
     }
 
     check(asked) {
+        this.shots = new Map((asked.last?.shots ?? []).map((shot) => [shot.number, shot]));
         return askFilm(asked);
+    }
+
+    /** What the page keeps of the node's last run, through an undo too; null before there is one. */
+    lastRun() {
+        const { graph, id } = this.node;
+        const inside = graph && graph !== (app.rootGraph ?? app.graph);
+        const output = app.nodeOutputs?.[inside ? `${graph.id}:${id}` : id];
+        const run = output?.skyreels_film_run?.[0];
+        return run ? { ...run, shots: output.skyreels_film } : null;
     }
 
     /** Names of the connected Cast nodes, each with whether it has a voice; null where one cannot be read here. */
@@ -56,78 +61,84 @@ class FilmPanel extends ScriptPanel {
         return null;
     }
 
-    cells(line) {
-        const start = line.start == null ? "?" : clock(line.start);
-        const stop = line.start == null || line.length == null ? "?" : clock(line.start + line.length);
-        const takes = `${line.takes}${line.locked ? ` · ${text("locked")}` : ""}`;
-        return [line.kind, `${start} – ${stop}`, line.length == null ? "?" : seconds(line.length), takes];
-    }
-
     summaryOf(checked, right, wrong) {
         const length = right.reduce((sum, line) => sum + (line.length ?? 0), 0);
-        const loads = text(checked.loads === 1 ? "one_load" : "film_loads", { n: checked.loads });
-        const made = text("film_total", { n: right.length, time: seconds(length) });
-        return wrong
-            ? `${text(wrong === 1 ? "one_wrong" : "n_wrong", { n: wrong })} · ${made}`
-            : `${made}${checked.loads ? ` · ${loads}` : ""}`;
-    }
-
-    show(checked, linked) {
-        super.show(checked, linked);
-        this.drawShots();
-    }
-
-    showShots(shots) {
-        this.shots = shots;
-        this.drawShots();
-    }
-
-    drawShots() {
-        const cards = this.shots.map((shot) => this.card(shot));
-        this.strip.replaceChildren(...cards);
-        this.strip.setAttribute("role", "list");
-        this.strip.setAttribute("aria-label", text("shots"));
-        if (cards.length) this.said.append(this.strip);
-        else this.strip.remove();
-    }
-
-    card(shot) {
-        const written = this.lineOf(shot.number);
-        const changed = shot.number > 0 && written !== shot.written;
-        const state = changed ? "changed" : shot.state;
-        const picture = element("img", { src: viewed(shot.picture), alt: shot.text, loading: "lazy" });
-        const act = (key, sign, onclick, disabled = false) =>
-            element("button", { type: "button", title: text(key, { n: shot.number }), onclick, disabled }, sign);
-        const actions = [act("play", "▶", () => this.play(shot))];
-        if (shot.made && shot.number > 0 && !changed) {
-            const seed = () => String(Math.floor(Math.random() * LARGEST_SEED));
-            actions.push(act("reroll", "↻", () => this.edit(shot.number, "seed", seed())));
-            const [key, value] = shot.locked ? ["unlock", null] : ["lock", ""];
-            actions.push(act(key, text(`${key}_word`), () => this.edit(shot.number, "lock", value)));
-            if (shot.takes.length > 1) actions.push(this.chooser(shot));
+        const parts = wrong ? [text(wrong === 1 ? "one_wrong" : "n_wrong", { n: wrong })] : [];
+        parts.push(text("film_total", { n: right.length, time: seconds(length) }));
+        if (!wrong && right.length) {
+            parts.push(text(checked.to_make ? "to_make" : "all_made", { n: checked.to_make }));
+            if (checked.loads) parts.push(text(checked.loads === 1 ? "one_load" : "film_loads", { n: checked.loads }));
         }
+        return parts.join(" · ");
+    }
+
+    /** A card for each line. Whoever is at a button with the keyboard stays there. */
+    table(lines) {
+        const at = this.said.contains(document.activeElement) ? document.activeElement.dataset.act : undefined;
+        const cards = lines.map((line) => (line.wrong ? this.wrongCard(line) : this.card(line)));
+        const strip = element("div", { className: "skyreels-strip", role: "list", ariaLabel: text("shots") }, ...cards);
+        if (at) queueMicrotask(() => strip.querySelector(`[data-act="${at}"]`)?.focus({ preventScroll: true }));
+        return strip;
+    }
+
+    wrongCard(line) {
+        const properties = { className: "skyreels-shot skyreels-whole skyreels-wrong", role: "listitem" };
+        return element("div", properties, this.goButton(line.number), said("wrong", line.wrong));
+    }
+
+    card(line) {
+        const shot = this.shots.get(line.was);
+        const picture = shot
+            ? element("img", { src: viewed(shot.picture), alt: line.text, loading: "lazy" })
+            : element("div", { className: "skyreels-blank" }, line.text);
+        const stop = line.start == null || line.length == null ? "?" : clock(line.start + line.length);
+        const times = `${line.start == null ? "?" : clock(line.start)} – ${stop}`;
+        const length = line.length == null ? "?" : seconds(line.length);
         return element(
             "div",
-            { className: `skyreels-shot skyreels-${state}`, role: "listitem" },
+            { className: `skyreels-shot skyreels-${line.state}`, role: "listitem", title: line.text },
             picture,
-            element("div", {}, `${shot.number || ""} ${shot.kind} · ${seconds(shot.seconds)}`),
-            element("div", { className: "skyreels-state" }, text(`state_${state}`)),
-            element("div", { className: "skyreels-actions" }, ...actions),
+            element("div", {}, line.number ? this.goButton(line.number) : null, ` ${line.kind} · ${length}`),
+            element("div", {}, times),
+            element("div", { className: "skyreels-state" }, this.stateOf(line)),
+            element("div", { className: "skyreels-actions" }, ...this.actions(line, shot)),
         );
     }
 
-    chooser(shot) {
+    stateOf(line) {
+        const takes = line.missing > 1 ? ` · ${text("n_takes", { n: line.missing })}` : "";
+        const needs = line.state === "planned" ? ["", ...line.models].join(" · ") : "";
+        return `${text(`state_${line.state}`)}${takes}${needs}`;
+    }
+
+    actions(line, shot) {
+        const { number } = line;
+        const act = (key, sign, onclick) => {
+            const button = element("button", { type: "button", title: text(key, { n: number }), onclick }, sign);
+            button.dataset.act = `${key.replace("unlock", "lock")}-${number}`;
+            return button;
+        };
+        const actions = shot ? [act("play", "▶", () => this.play(shot))] : [];
+        if (!shot || !number || !line.models.length) return actions;
+        const seed = () => String(Math.floor(Math.random() * LARGEST_SEED));
+        actions.push(act("reroll", "↻", () => this.edit(number, "seed", seed())));
+        if (line.locked) actions.push(act("unlock", text("unlock_word"), () => this.edit(number, "lock", null)));
+        else if (line.state !== "changed") actions.push(act("lock", text("lock_word"), () => this.edit(number, "lock", "")));
+        if (shot.takes.length > 1 && MADE.includes(line.state)) actions.push(this.chooser(line, shot));
+        return actions;
+    }
+
+    chooser(line, shot) {
         const options = shot.takes.map((take) => {
             const told = Object.entries(take.measures).map(([name, value]) => `${name} ${Number(value.toPrecision(3))}`);
             const label = [text("take_n", { n: take.take }), ...told].join(" · ");
-            return element("option", { value: String(take.take), selected: take.chosen }, label);
+            const selected = line.take == null ? take.chosen : take.take === line.take;
+            return element("option", { value: String(take.take), selected }, label);
         });
-        const onchange = (event) => this.edit(shot.number, "take", event.target.value);
-        return element("select", { ariaLabel: text("take", { n: shot.number }), onchange }, ...options);
-    }
-
-    lineOf(number) {
-        return String(this.script.value ?? "").split(/\r\n|[\r\n\v\f\u0085\u2028\u2029]/)[number - 1];
+        const onchange = (event) => this.edit(line.number, "take", event.target.value);
+        const select = element("select", { ariaLabel: text("take", { n: line.number }), onchange }, ...options);
+        select.dataset.act = `take-${line.number}`;
+        return select;
     }
 
     /** On the canvas a new node is as high as its widgets were when it was made, before there were cards. */

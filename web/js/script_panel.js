@@ -142,14 +142,7 @@ export class ScriptPanel {
     table(lines) {
         const heads = this.heads.map((key) => element("th", { scope: "col" }, text(key)));
         const rows = lines.map((line) => {
-            const go = element("button", {
-                type: "button",
-                className: "skyreels-go",
-                title: text("go_to", { n: line.number }),
-                onclick: () => this.goTo(line.number),
-            });
-            go.append(String(line.number));
-            const number = element("td", {}, go);
+            const number = element("td", {}, this.goButton(line.number));
             if (line.wrong) {
                 const told = element("td", { colSpan: heads.length - 1 }, said("wrong", line.wrong));
                 return element("tr", { className: "skyreels-wrong" }, number, told);
@@ -157,6 +150,12 @@ export class ScriptPanel {
             return element("tr", {}, number, ...this.cells(line).map((cell) => element("td", {}, cell)));
         });
         return element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
+    }
+
+    goButton(number) {
+        const title = text("go_to", { n: number });
+        const onclick = () => this.goTo(number);
+        return element("button", { type: "button", className: "skyreels-go", title, onclick }, String(number));
     }
 
     /** Gives the panel the height of what it says; on the canvas the node grows where it must. */
@@ -188,7 +187,7 @@ export class ScriptPanel {
 }
 
 /** A sentence of the server, with a word before it: colour alone would not tell everybody. */
-function said(key, sentence, className = "") {
+export function said(key, sentence, className = "") {
     return element("div", { className }, element("b", {}, text(key)), ` ${sentence}`);
 }
 

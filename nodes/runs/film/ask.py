@@ -14,6 +14,7 @@ from ....skyreels_v3.jobs.extension.script import told
 from ....skyreels_v3.jobs.film.check import ENTRIES, Known, missing
 from ....skyreels_v3.jobs.film.graph import shots_of
 from ....skyreels_v3.jobs.film.line import CLIP, SCENE, FilmLine
+from ....skyreels_v3.jobs.film.look import Look
 from ....skyreels_v3.jobs.film.script import parse_film
 from ....skyreels_v3.recipes import Job
 from ....skyreels_v3.video.rates import written_rate
@@ -25,7 +26,7 @@ from ...network.model import skyreels_model
 from ..identity import Node
 from .material import Material, gathered
 from .run import FilmRequest, FilmRun
-from .shots import FilmModels, Look
+from .shots import FilmModels
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def film_run(node: Node, models: FilmModels, asked: FilmAsked) -> FilmRun:
         asked.colour_anchor,
         asked.codec,
     )
-    return FilmRun(node, models, FilmRequest(asked.script, shots, material, look, rate, asked.fit))
+    return FilmRun(node, models, FilmRequest(shots, material, look, rate, asked.fit))
 
 
 def _size(line: FilmLine, material: Material, size: dict[str, Any]) -> tuple[int, int, tuple[str, ...]]:

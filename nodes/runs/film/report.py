@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....skyreels_v3.jobs.extension.script_marks import lines_of
 from ....skyreels_v3.jobs.film.line import BEST
+from ....skyreels_v3.jobs.film.outlook import DONE, KEPT, LOCKED
 from ....skyreels_v3.jobs.film.plan import FilmPlan
 from ....skyreels_v3.jobs.film.takes import ShotState
 from ....skyreels_v3.jobs.table import table
@@ -41,35 +41,22 @@ def report_of(
 
 
 def cards_of(
-    plan: FilmPlan,
-    now: Sequence[ShotState],
-    takes: Mapping[str, Mapping[str, Any]],
-    script: str,
-    film: Path,
-    root: Path,
+    plan: FilmPlan, now: Sequence[ShotState], takes: Mapping[str, Mapping[str, Any]], film: Path, root: Path
 ) -> list[dict[str, Any]]:
-    """For the page: what it shows of each shot. script: as it was written.  film: the video.  root: the output folder.
-
-    `written` is the line as it stands in the text, by which the page sees that it was changed since.
-    """
+    """For the page: what it shows of each shot. film: the video.  root: the output folder."""
 
     def viewed(name: str) -> dict[str, str]:
         return {"filename": name, "subfolder": film.parent.relative_to(root).as_posix(), "type": "output"}
 
-    lines, cards, start = lines_of(script), [], 0
+    cards, start = [], 0
     for shot, state in zip(plan.shots, now, strict=True):
-        line, frames = shot.line, takes[state.chosen or ""]["frames"]
+        frames = takes[state.chosen or ""]["frames"]
         cards.append(
             {
-                "number": line.number,
-                "kind": line.kind,
-                "text": line.prompt or line.file,
-                "written": lines[line.number - 1] if line.number else "",
+                "number": shot.line.number,
                 "start": round(float(start / plan.rate), 3),
                 "seconds": round(float(frames / plan.rate), 3),
-                "state": "stale" if state.kept else "locked" if line.options.lock else "done",
-                "locked": line.options.lock,
-                "made": shot.job is not None,
+                "state": KEPT if state.kept else LOCKED if shot.line.options.lock else DONE,
                 "picture": viewed(f"take-{state.chosen}.jpg"),
                 "film": viewed(film.name),
                 "takes": [

@@ -26,6 +26,7 @@ from ....skyreels_v3.jobs.extension.script import CUT
 from ....skyreels_v3.jobs.film.check import ENTRIES
 from ....skyreels_v3.jobs.film.graph import Shot
 from ....skyreels_v3.jobs.film.line import SCENE, SPEAK, FilmLine
+from ....skyreels_v3.jobs.film.look import Look, take_settings
 from ....skyreels_v3.jobs.film.measures import likeness, score_of
 from ....skyreels_v3.jobs.film.order import ready
 from ....skyreels_v3.jobs.film.plan import FilmPlan
@@ -55,7 +56,6 @@ from .progress import PartProgress
 from .report import cards_of, report_of
 from .shots import (
     FilmModels,
-    Look,
     OneLine,
     RollRun,
     SceneRun,
@@ -67,7 +67,6 @@ from .shots import (
     roll_line,
     scene_window,
     speech_windows,
-    take_settings,
 )
 from .watched import Watched
 
@@ -79,9 +78,8 @@ STEPS = 8  # of the progress bar for each pass
 
 @dataclass(frozen=True)
 class FilmRequest:
-    """What the artist asks for. script: as it was written."""
+    """What the artist asks for."""
 
-    script: str
     shots: tuple[Shot, ...]
     material: Material
     look: Look
@@ -193,7 +191,7 @@ class FilmRun:
         infos = {part.removeprefix(TAKE): folder.info(part) for part in folder.parts if part.startswith(TAKE)}
         report = report_of(plan, now, infos, made, took, folder.folder, self.notes, count, look.codec)
         versions.tell(self.node.id, f"{count} frames, {float(count / rate):.2f} s, in {took:.0f} s", *self.notes)
-        cards = cards_of(plan, now, infos, self.request.script, path, runs_folder().parent)
+        cards = cards_of(plan, now, infos, path, runs_folder().parent)
         return path, tail, report, cards
 
     def _encode(self, plan: FilmPlan) -> None:

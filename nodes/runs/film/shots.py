@@ -19,9 +19,10 @@ from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, PlanSource,
 from ....skyreels_v3.jobs.extension.roll import Settings, Tail
 from ....skyreels_v3.jobs.extension.script import DEFAULT_SECONDS, Line
 from ....skyreels_v3.jobs.film.line import FilmLine
+from ....skyreels_v3.jobs.film.look import Look, TakeSettings
 from ....skyreels_v3.jobs.reference import ReferencePlan, encode_references
 from ....skyreels_v3.model.speaker_map import PositionMap
-from ....skyreels_v3.recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames
+from ....skyreels_v3.recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, Job, latent_frames
 from ....skyreels_v3.resume.folder import RunFolder
 from ....skyreels_v3.sampling.guidance import reference_branches
 from ....skyreels_v3.sampling.schedule import job_sigmas
@@ -58,47 +59,6 @@ class FilmModels:
     by_job: dict[Job, Any]
     clip_vision: Any = None
     audio_encoder: Any = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """How all shots of a film are sampled, where their lines say nothing else; and the size of the film in pixels.
-
-    steps, shift: None for those that each model was distilled for.
-    """
-
-    width: int
-    height: int
-    seed: int
-    steps: int | None
-    shift: float | None
-    guidance: float
-    negative: str
-    colour_anchor: float
-    codec: str
-
-
-@dataclass(frozen=True)
-class TakeSettings:
-    """What one take is sampled with."""
-
-    seed: int
-    steps: int
-    shift: float
-    guidance: float
-    negative: str | None  # None where it is not used
-
-
-def take_settings(look: Look, line: FilmLine, number: int) -> TakeSettings:
-    """Of a take (from 1) of a line that a model makes. Each take has the seed after that of the one before."""
-    if line.job is None:
-        raise ValueError("a clip is not sampled")
-    recipe, options = RECIPES[line.job], line.options
-    guidance = look.guidance if options.guidance is None else options.guidance
-    seed = (look.seed if options.seed is None else options.seed) + number - 1
-    negative = (look.negative.strip() or recipe.negative) if guidance > 1 else None
-    steps = options.steps or look.steps or recipe.steps
-    return TakeSettings(seed % 2**64, steps, look.shift or recipe.shift, guidance, negative)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ ENTRIES = {
     Job.AVATAR: ("avatar_model", "the talking avatar checkpoint (A2V)"),
 }
 
+ENCODERS = {
+    "audio_encoder": "wav2vec2 (AudioEncoderLoader)",
+    "clip_vision": "clip_vision_h (CLIPVisionLoader)",
+}  # that a speak needs besides
+
 
 @dataclass(frozen=True)
 class Known:
@@ -34,6 +39,13 @@ class Known:
 
     def __post_init__(self):
         object.__setattr__(self, "names", {same_name(name): voice for name, voice in (self.cast or {}).items()})
+
+
+def models_of(line: FilmLine) -> tuple[str, ...]:
+    """The inputs of Film that a line is made with."""
+    if line.job is None:
+        return ()
+    return (ENTRIES[line.job][0], *(ENCODERS if line.kind == SPEAK else ()))
 
 
 def missing(lines: Sequence[FilmLine], known: Known) -> dict[int, str]:
@@ -98,11 +110,8 @@ def _check_models(line: FilmLine, known: Known) -> None:
             "SkyReels-V3 Load Model."
         )
     if line.kind == SPEAK:
-        for there, name, loader in (
-            (known.audio_encoder, "audio_encoder", "wav2vec2 (AudioEncoderLoader)"),
-            (known.clip_vision, "clip_vision", "clip_vision_h (CLIPVisionLoader)"),
-        ):
-            if there is False:
+        for name, loader in ENCODERS.items():
+            if getattr(known, name) is False:
                 raise InputError(f"Line {line.number} speaks, but nothing is connected to {name}: connect {loader}.")
 
 

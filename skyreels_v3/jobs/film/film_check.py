@@ -1,29 +1,37 @@
-"""What an artist sees of a film's script while writing it: where each line runs, or what is wrong. Needs no torch."""
+"""What an artist sees of a film's script while writing it: where each line runs, what is made of it, or is wrong."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..extension.script import MAX_SECONDS
 from ..extension.script_check import MAX_TEXT
-from .check import Known, missing
-from .graph import shots_of
-from .line import FilmLine
-from .order import loads, order
+from .check import Known, missing, models_of
+from .line import CLIP, FilmLine
+from .outlook import MADE, PLANNED, LastRun, outlook
 from .script import read_film
 
 
 @dataclass(frozen=True)
 class CheckedShot:
-    """A line of a film's script. number: in the text, from 1.  wrong: a sentence, or None where the line is right.
+    """A line of a film's script. number: in the text, from 1; 0 for the footage that is connected.
 
-    start, length: seconds; None where a recording or whole footage decides.  takes: that are made.
+    start, length: seconds; None where a recording or whole footage decides.  text: its prompt or file.  models: inputs
+    of the node that it needs.  locked: whether it says so.  take: that it shows, None for the best.
+    state, was, missing: see `outlook.Foreseen`.  wrong: a sentence, or None where the line is right.
     """
 
     number: int
     kind: str = ""
     start: float | None = None
     length: float | None = None
-    takes: int = 1
+    text: str = ""
+    models: tuple[str, ...] = ()
     locked: bool = False
+    take: int | None = 1
+    state: str = PLANNED
+    was: int | None = None
+    missing: int = 1
     wrong: str | None = None
 
 
@@ -31,11 +39,12 @@ class CheckedShot:
 class CheckedFilm:
     """A whole script. lines: in order, right and wrong ones.  problem: what stops the run though every line is right.
 
-    loads: how often a model is loaded where nothing is made yet.
+    to_make: how many shots a model makes in the next run.  loads: how often a model is loaded for them.
     """
 
     lines: tuple[CheckedShot, ...]
     problem: str | None = None
+    to_make: int = 0
     loads: int = 0
 
     def as_dict(self) -> dict:
@@ -43,29 +52,32 @@ class CheckedFilm:
         return asdict(self)
 
 
-def check_film(text: str, known: Known) -> CheckedFilm:
-    """What a run would make of a script; never raises."""
+def check_film(
+    text: str, known: Known, settings: Mapping[str, Any] | None = None, last: LastRun | None = None
+) -> CheckedFilm:
+    """What a run would make of a script; no text raises. settings: of the node, by the names of its inputs."""
     if len(text) > MAX_TEXT:
         return CheckedFilm((), f"The script has {len(text)} characters, but at most {MAX_TEXT} are read: shorten it.")
     lines, wrong = read_film(text)
     wrong = {**missing(lines, known), **wrong}
+    right = [line for line in lines if line.number not in wrong]
+    ahead = outlook(right, list(known.cast or ()), known.source, settings or {}, last or LastRun())
     checked = [CheckedShot(number, wrong=sentence) for number, sentence in wrong.items()]
-    start = None if known.source else 0.0
-    for line in lines:
-        length = _length(line)
-        if line.number not in wrong:
-            options = line.options
-            checked.append(CheckedShot(line.number, line.kind, start, length, len(options.numbers), options.lock))
+    start: float | None = 0.0
+    for line in [*([FilmLine(0, CLIP)] if known.source else []), *lines]:
+        length, seen = _length(line), ahead.lines.get(line.number)
+        if seen is not None:
+            if length is None and seen.state in MADE and last is not None:
+                length = last.seconds.get(seen.was)
+            said = line.prompt or line.file, models_of(line), line.options.lock, line.options.shown
+            checked.append(CheckedShot(line.number, line.kind, start, length, *said, **asdict(seen)))
         start = None if start is None or length is None else start + length
     made = sum(line.seconds or 0 for line in lines)
     problem = None
     if made > MAX_SECONDS:
         problem = f"The script makes {float(made):g} s in all, but at most {MAX_SECONDS} s are made in one film."
-    count = 0
-    if not wrong:
-        shots = shots_of(lines, list(known.cast or ()))
-        count = loads(shots, order(shots, range(len(shots))))
-    return CheckedFilm(tuple(sorted(checked, key=lambda line: line.number)), problem, count)
+    checked.sort(key=lambda line: line.number)
+    return CheckedFilm(tuple(checked), problem, ahead.to_make, ahead.loads)
 
 
 def _length(line: FilmLine) -> float | None:

@@ -40,6 +40,13 @@ class Options:
             return tuple(range(1, self.takes + 1))
         return (self.take if isinstance(self.take, int) else 1,)
 
+    @property
+    def shown(self) -> int | None:
+        """The take that the film shows; None for the one that measures best."""
+        if self.take == BEST:
+            return None
+        return self.take if isinstance(self.take, int) else self.numbers[0]
+
 
 @dataclass(frozen=True)
 class Voice:

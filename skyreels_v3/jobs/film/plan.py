@@ -12,7 +12,7 @@ from .order import loads, order
 from .takes import ShotState
 
 SHOWN = 50  # characters of a prompt
-DONE, LOCKED, STALE, PLANNED = "done", "locked", "locked, seam", "to make"
+DONE, LOCKED, KEPT, PLANNED = "done", "locked", "locked, seam", "to make"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def state_word(shot: Shot, state: ShotState) -> str:
     if waits(state):
         return PLANNED
     if state.kept:
-        return STALE
+        return KEPT
     return LOCKED if shot.line.options.lock else DONE
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from ...digest import digest
 from .graph import Shot
-from .line import BEST
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,21 @@ def states(shots: Sequence[Shot], own: Callable[[int, int], str], shelf: Mapping
     found: list[ShotState] = []
     for place, shot in enumerate(shots):
         needed = [found[need].chosen for need in shot.needs]
-        found.append(_state(place, shot, needed, own, shelf))
+        found.append(state_of(place, shot, needed, own, shelf))
     return tuple(found)
 
 
-def _state(
+def state_of(
     place: int,
     shot: Shot,
     needed: Sequence[str | None],
     own: Callable[[int, int], str],
     shelf: Mapping[str, Take],
 ) -> ShotState:
+    """Where the shot at `place` stands. needed: the chosen takes of the shots that it is made from.
+
+    own, shelf: as in `states`.
+    """
     options, keys, kept = shot.line.options, {}, set()
     for number in options.numbers:
         mine = own(place, number)
@@ -70,10 +73,10 @@ def _state(
     if len(keys) < len(options.numbers):
         return ShotState({}, None)
     missing = tuple(number for number, key in keys.items() if key not in shelf)
-    if options.take == BEST:
+    if options.shown is None:
         chosen = None if missing else max(keys.values(), key=lambda key: _score(shelf[key]))
     else:
-        chosen = keys[options.take or 1] if isinstance(options.take, int) else keys[options.numbers[0]]
+        chosen = keys[options.shown]
     return ShotState(keys, chosen, missing, chosen in shelf, chosen in kept)
 
 
