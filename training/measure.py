@@ -24,6 +24,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 from pack.training.measures.bounds import MEASURES  # noqa: E402
 from pack.training.measures.filming import Crew, Results  # noqa: E402
+from pack.training.measures.films import films  # noqa: E402
 from pack.training.measures.report import PRECISIONS, SETTINGS, Variant, write_report  # noqa: E402
 from pack.training.measures.trials import Trial, trials  # noqa: E402
 from pack.training.models.shipped import NANO, missing_files  # noqa: E402
@@ -38,7 +39,7 @@ def as_json(results: Results, seconds: float) -> dict:
     """Every measure with its bound, and what its control is. pass: all that are held, and no control of them."""
     measures = {}
     for measure in MEASURES:
-        if not measure.held and measure.name not in results.values:
+        if not (measure.held and measure.quick) and measure.name not in results.values:
             continue
         value = results.values.get(measure.name, float("nan"))
         control = results.controls.get(measure.name, float("nan"))
@@ -72,7 +73,7 @@ def quick_trials() -> list[Trial]:
 
 def compared(crew: Crew, variants: Sequence[Variant]) -> dict[str, Results]:
     """The results of every variant, on the first round, by its name."""
-    few, found = reliable(trials()), {}
+    few, found = [*reliable(trials()), *films()], {}
     for variant in variants:
         print(f"{variant.name} ...", file=sys.stderr, flush=True)
         # Twins are of one job, so both stay or go.
@@ -96,7 +97,7 @@ def main() -> int:
             print(f"{folder} lacks {', '.join(missing)}: train them first.", file=sys.stderr)
             return 2
     started = time.perf_counter()
-    asked = quick_trials() if options.quick else trials(ROUNDS, MINUTE)
+    asked = quick_trials() if options.quick else [*trials(ROUNDS, MINUTE), *films()]
     with Crew(options.models, options.workers) as crew:
         takes = crew.film(asked)
         variants = {} if options.quick else compared(crew, SETTINGS)

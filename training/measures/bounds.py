@@ -6,7 +6,7 @@ The renderer's truth, blurred and with noise, passes all of it, and clips exchan
 from dataclasses import dataclass
 
 CONSISTENCY, FOLLOWING, QUALITY = "reference consistency", "prompt following", "visual quality"
-CONTINUITY, CUTS, SYNC = "going on", "cuts", "speech"
+CONTINUITY, CUTS, SYNC, FILMS = "going on", "cuts", "speech", "films of eight shots"
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Measure:
 
     bound: the least that passes, or the most where `at_most`.  digits: shown after the point.
     held: whether the shipped models pass it, and have to. What they do not do yet is measured and reported beside.
+    quick: whether --quick has time for it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Measure:
     at_most: bool = False
     digits: int = 2
     held: bool = True
+    quick: bool = True
 
     def passes(self, value: float) -> bool:
         """Not a number never passes."""
@@ -66,4 +68,16 @@ MEASURES = (
     Measure("lips.lag", SYNC, "frames by which the mouth is early or late", 1.0, True, 1),
     Measure("lips.silence", SYNC, "how far the mouth opens in silence, 0 to 1", 0.3, True),
     Measure("lips.two", SYNC, "correlation with one's own speech less that with the other's", 0.4),
+    Measure("film.first", FILMS, "share of frames of the first scene with the right character", 0.6, quick=False),
+    Measure("film.last", FILMS, "share of frames of the last scene with the right character", 0.6, quick=False),
+    Measure(
+        "film.place",
+        FILMS,
+        "share of frames of the last scene where `last` shows it to be",
+        0.6,
+        held=False,
+        quick=False,
+    ),
+    Measure("film.seam", FILMS, "largest difference over a seam, 0 to 1", 0.06, True, 3, quick=False),
+    Measure("film.colours", FILMS, "largest step of the colours over a seam", 0.04, True, 3, quick=False),
 )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from .bounds import MEASURES, Measure
 from .filming import Results, Take
+from .films import FilmTrial
 from .scores import Clip, singles, summary
 from .studio import Settings
 from .trials import AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
@@ -28,7 +29,10 @@ class Variant:
     jobs: tuple[type[Trial], ...] = (Trial,)
 
 
-PRECISIONS = tuple(Variant(precision, Settings(precision=precision)) for precision in ("bf16", "fp8", "int8", "nf4"))
+SINGLE = (ReferenceTrial, ExtensionTrial, ShotTrial, AvatarTrial)
+PRECISIONS = tuple(
+    Variant(precision, Settings(precision=precision), SINGLE) for precision in ("bf16", "fp8", "int8", "nf4")
+)
 EXTENSION = (ExtensionTrial, ShotTrial)
 SETTINGS = (
     Variant("our defaults", Settings()),
@@ -38,6 +42,7 @@ SETTINGS = (
     Variant("no colour anchor", Settings(colour_anchor=0.0), EXTENSION),
     Variant("colour anchor 1", Settings(colour_anchor=1.0), EXTENSION),
     Variant("colour match 0", Settings(colour_match=0.0), (AvatarTrial,)),
+    Variant("a film without `last`", Settings(last=False), (FilmTrial,)),
 )
 
 HEAD = """# What the nano models can do
@@ -128,10 +133,12 @@ _GIVEN: dict[type[Trial], Callable[..., list[np.ndarray]]] = {
     ExtensionTrial: lambda trial: [trial.prefix[0], trial.prefix[-1]],
     ShotTrial: lambda trial: [trial.prefix[0], trial.prefix[-1]],
     AvatarTrial: lambda trial: [trial.portrait],
+    FilmTrial: lambda trial: [trial.hero.image],
 }
 SHEETS = {
     ReferenceTrial: ("reference", "Reference to video"),
     ExtensionTrial: ("extension", "Extension"),
     ShotTrial: ("shot", "Cuts"),
     AvatarTrial: ("avatar", "Talking avatar"),
+    FilmTrial: ("film", "Films of eight shots"),
 }

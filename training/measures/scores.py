@@ -15,6 +15,7 @@ from ...skyreels_v3.jobs.extension.plan import FPS
 from ...skyreels_v3.measures.lag import sync
 from ..world.acting import actor_x
 from ..world.cameras import view_at
+from .films import FilmTrial
 from .lips import mouths, track
 from .motion import STEP, colour_drift, path_of, path_through
 from .seeing import objects
@@ -30,7 +31,7 @@ COARSE = (24, 16)  # cells of a frame, where single pixels do not count
 NOWHERE = 1.0  # in place of a distance or an error where nobody is to be found
 NEAR = 6  # frames on each side of a seam
 LAGS = 5  # frames
-WORST = ("long.jump", "long.drift")
+WORST = ("long.jump", "long.drift", "film.seam", "film.colours")
 FOLLOWS = 0.5  # a mouth that correlates less with speech has no lag: it counts as the longest one
 
 
@@ -243,6 +244,37 @@ def _own_speech(trial: AvatarTrial, clip: Clip) -> float:
     return float(np.mean(better))
 
 
+def _first(trial: FilmTrial, clip: Clip) -> float:
+    return _character(trial, Clip(clip.frames[: trial.ends[0]]))
+
+
+def _last(trial: FilmTrial, clip: Clip) -> float:
+    return _character(trial, Clip(clip.frames[trial.ends[-2] :]))
+
+
+def _stayed(trial: FilmTrial, clip: Clip) -> float:
+    """Of the last scene the share of frames in the place where it was, which its prompt does not name."""
+    frames = clip.frames[trial.ends[-2] :]
+    return _share(place_of(frame)[0] == trial.shots[-1].scene.place for frame in frames[Clip(frames).moments])
+
+
+def _roughest(trial: FilmTrial, clip: Clip) -> float:
+    """The largest mean difference of two frames over a seam."""
+    frames = np.stack([[shrunk(clip.frames[at], *COARSE) for at in (seam - 1, seam)] for seam in trial.seams])
+    return float(np.abs(frames[:, 0] - frames[:, 1]).mean(axis=(1, 2, 3)).max()) if _anyone(trial, clip) else NOWHERE
+
+
+def _stepped(trial: FilmTrial, clip: Clip) -> float:
+    """The largest step of the colours over a seam."""
+    steps = [colour_drift(clip.frames[seam - NEAR : seam + NEAR], NEAR) for seam in trial.seams]
+    return max(steps) if _anyone(trial, clip) else NOWHERE
+
+
+def _anyone(trial: FilmTrial, clip: Clip) -> bool:
+    """Whether somebody is seen at the seams: black frames have none that shows."""
+    return float(np.median([find(clip.frames[seam], "head")[0].error for seam in trial.seams])) <= ABSENT
+
+
 def _share(right: Iterable[bool]) -> float:
     return float(np.mean(list(right)))
 
@@ -273,4 +305,9 @@ _MEASURES: dict[str, tuple[type[Trial], str, Callable[[Trial, Clip], float]]] = 
     "lips.lag": (AvatarTrial, "speech", lambda trial, clip: _follows(trial, clip)[1]),
     "lips.silence": (AvatarTrial, "silence", _open),
     "lips.two": (AvatarTrial, "two", _own_speech),
+    "film.first": (FilmTrial, "film", _first),
+    "film.last": (FilmTrial, "film", _last),
+    "film.place": (FilmTrial, "film", _stayed),
+    "film.seam": (FilmTrial, "film", _roughest),
+    "film.colours": (FilmTrial, "film", _stepped),
 }

@@ -18,6 +18,7 @@ from ...skyreels_v3.recipes import Job
 from ..models.shipped import FILES, MODELS, NANO, missing_files
 from ..world.render import SIZE
 from ..world.voices import RATE
+from .films import FilmTrial
 from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
 
 ENCODERS_PACK = "pack.dev.comfyui.small_encoders"
@@ -37,7 +38,7 @@ class Settings:
     """What is varied. precision: of Load Model.  steps: None as the job's recipe says.
 
     official: rolls handed on in 8 bits, as in the official code.  colour_anchor: 0 to 1, of Extend Video; None as the
-    trial asks.  colour_match: 0 to 1, of Talking Avatar.
+    trial asks.  colour_match: 0 to 1, of Talking Avatar.  last: whether a film's last scene shows the frame before it.
     """
 
     precision: str = "auto"
@@ -45,6 +46,7 @@ class Settings:
     official: bool = False
     colour_anchor: float | None = None
     colour_match: float = 1.0
+    last: bool = True
 
 
 class Studio:
@@ -64,6 +66,7 @@ class Studio:
     def make(self, trial: Trial, settings: Settings = Settings()) -> np.ndarray:
         """The new frames, uint8 [F, H, W, 3]."""
         kinds = {ReferenceTrial: self._reference, ExtensionTrial: self._extend, ShotTrial: self._extend}
+        kinds |= {FilmTrial: self._film}
         # Folders of its own: a job that was made before would otherwise be taken from there.
         with tempfile.TemporaryDirectory(dir=self.comfyui.base) as folder, torch.inference_mode():  # as ComfyUI does
             self.comfyui.folder_paths.set_output_directory(f"{folder}/output")
@@ -132,6 +135,30 @@ class Studio:
         )
         frames = video_frames(video)
         return frames if cut else frames[: trial.rolls * ROLL]  # official rolls are longer than asked for
+
+    def _film(self, trial: FilmTrial, settings: Settings) -> np.ndarray:
+        (cast,) = self.run("SkyReelsCast", "hero", image(trial.hero.image))
+        jobs = {"reference_model": Job.REFERENCE, "model": Job.EXTENSION, "shot_model": Job.SHOT}
+        video, *_ = self.run(
+            "SkyReelsFilm",
+            clip=self._tools["text_encoders"],
+            vae=self._tools["vae"],
+            script=trial.script(settings.last),
+            **FRAME,
+            fit="crop",
+            rate="24",
+            seed=trial.seed,
+            steps=settings.steps or 0,
+            shift=0.0,
+            guidance=1.0,
+            negative="",
+            colour_anchor=settings.colour_anchor or 0.0,
+            codec="lossless",
+            frame_rate=24.0,
+            cast=cast,
+            **{name: self._load(job, settings.precision) for name, job in jobs.items()},
+        )
+        return video_frames(video)
 
     def _talk(self, trial: AvatarTrial, settings: Settings) -> np.ndarray:
         recipe = self._recipe(Job.AVATAR)

@@ -162,7 +162,7 @@ def _who(rng: random.Random) -> Iterator[Trial]:
 
 def _where(rng: random.Random) -> Iterator[Trial]:
     """Another place and time of day, in words and as a picture."""
-    names, places, times = rng.sample(CHARACTERS, 2), rng.sample(_PLACES, 2), rng.sample(TIMES, 2)
+    names, places, times = rng.sample(CHARACTERS, 2), rng.sample(PLACES, 2), rng.sample(TIMES, 2)
     seed = rng.randrange(1 << 16)
     for name, place, time in zip(names, places, times):
         scene = Scene((Actor(name, "stands"),), place, time, shot="medium", subject=name, seed=seed)
@@ -171,7 +171,7 @@ def _where(rng: random.Random) -> Iterator[Trial]:
 
 def _walk(rng: random.Random) -> Iterator[Trial]:
     """To the left and to the right, by night and by day."""
-    name, places, seed = rng.choice(CHARACTERS), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
+    name, places, seed = rng.choice(CHARACTERS), rng.sample(PLACES, 2), rng.randrange(1 << 16)
     for place, time, way in zip(places, ("night", "day"), ("left", "right")):
         scene = Scene((Actor(name, f"walks {way}"),), place, time, shot="medium", subject=name, seed=seed)
         yield _reference(scene, rng, seed, {"place", "time", "action"})
@@ -196,7 +196,7 @@ def _shot(rng: random.Random) -> Iterator[Trial]:
 
 def _thing(rng: random.Random) -> Iterator[Trial]:
     """One prompt, word for word, and other objects, close: in a hand they are few pixels."""
-    name, place = rng.choice(CHARACTERS), rng.choice(_PLACES)
+    name, place = rng.choice(CHARACTERS), rng.choice(PLACES)
     things, seed = rng.sample(OBJECTS, 2), rng.randrange(1 << 16)
     for thing in things:
         scene = Scene((Actor(name),), place, thing=thing, shot="close", subject=thing, seed=seed)
@@ -220,7 +220,7 @@ def _reference(
 
 
 # Space is dark at any time of day, and the stage is lit by lamps.
-_PLACES = tuple(place for place in BACKGROUNDS if place not in ("space", "stage"))
+PLACES = tuple(place for place in BACKGROUNDS if place not in ("space", "stage"))
 
 
 # --- extension and cuts
@@ -228,7 +228,7 @@ _PLACES = tuple(place for place in BACKGROUNDS if place not in ("space", "stage"
 
 def _walk_on(rng: random.Random) -> Iterator[Trial]:
     """Someone who walks goes on doing so."""
-    name, places, seed = rng.choice(CHARACTERS), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
+    name, places, seed = rng.choice(CHARACTERS), rng.sample(PLACES, 2), rng.randrange(1 << 16)
     for place, way in zip(places, ("left", "right")):
         scene = Scene((Actor(name, f"walks {way}"),), place, shot="medium", subject=name, seed=seed)
         yield _extension(scene, seed, {"seam", "motion", "picture"})
@@ -236,7 +236,7 @@ def _walk_on(rng: random.Random) -> Iterator[Trial]:
 
 def _long(rng: random.Random, rolls: int) -> Iterator[Trial]:
     """Ten rolls of someone who stays, with the anchor that our page advises; the twin is one roll, as the control."""
-    names, places, seed = rng.sample(CHARACTERS, 2), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
+    names, places, seed = rng.sample(CHARACTERS, 2), rng.sample(PLACES, 2), rng.randrange(1 << 16)
     for name, place, time, count in zip(names, places, ("day", "dusk"), (rolls, 1)):
         scene = Scene((Actor(name, "waves"),), place, time, shot="medium", subject=name, seed=seed)
         yield _extension(scene, seed, {"seam", "picture", *(["long"] if count > 1 else [])}, count, ANCHOR)
@@ -260,7 +260,7 @@ _CUT_TWINS = (("ZOOM_IN_CUT", "ZOOM_OUT_CUT"), ("CUT_AWAY_CUT", "MULTI_ANGLE_CUT
 
 
 def _cuts(rng: random.Random, number: int) -> Iterator[Trial]:
-    names, places, seed = rng.sample(CHARACTERS, 4), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
+    names, places, seed = rng.sample(CHARACTERS, 4), rng.sample(PLACES, 2), rng.randrange(1 << 16)
     tags = _CUT_TWINS[number % len(_CUT_TWINS)]
     for i, (tag, place) in enumerate(zip(tags, places)):
         name, other = names[i], names[i + 2]
@@ -290,7 +290,7 @@ def _cuts(rng: random.Random, number: int) -> Iterator[Trial]:
 
 def _speakers(rng: random.Random, seconds: float) -> Iterator[Trial]:
     """The same portrait with other speech."""
-    name, place, seed = rng.choice(CHARACTERS), rng.choice(_PLACES), rng.randrange(1 << 16)
+    name, place, seed = rng.choice(CHARACTERS), rng.choice(PLACES), rng.randrange(1 << 16)
     scene = Scene((Actor(name, "talks"),), place, shot="medium", subject=name, seed=seed)
     for take in range(2):
         yield _avatar(scene, [say(name, seconds, seed + take)], seed, {"speech"})
@@ -298,7 +298,7 @@ def _speakers(rng: random.Random, seconds: float) -> Iterator[Trial]:
 
 def _silence(rng: random.Random) -> Iterator[Trial]:
     """One who keeps silent, and another who speaks."""
-    names, places, seed = rng.sample(CHARACTERS, 2), rng.sample(_PLACES, 2), rng.randrange(1 << 16)
+    names, places, seed = rng.sample(CHARACTERS, 2), rng.sample(PLACES, 2), rng.randrange(1 << 16)
     seconds = SECONDS[0]
     for name, place, asked in zip(names, places, ("silence", "speech")):
         scene = Scene((Actor(name, "stands"),), place, shot="close", subject=name, seed=seed)
@@ -311,7 +311,7 @@ def _silence(rng: random.Random) -> Iterator[Trial]:
 def _two(rng: random.Random) -> Iterator[Trial]:
     """The same two people; first the left one speaks and then the right one, and the other way round."""
     names, seed = rng.sample(CHARACTERS, 2), rng.randrange(1 << 16)
-    scene = Scene((Actor(names[0], "stands"), Actor(names[1], "stands")), rng.choice(_PLACES), seed=seed)
+    scene = Scene((Actor(names[0], "stands"), Actor(names[1], "stands")), rng.choice(PLACES), seed=seed)
     seconds = (PAIR_WINDOW - 1) / AVATAR_FPS
     turns = [[(0.08, 0.9)], [(1.0, 1.86)]]
     for order in (turns, turns[::-1]):

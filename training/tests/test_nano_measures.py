@@ -8,6 +8,7 @@ import pytest
 from pack.training import measure as command
 from pack.training.measures.bounds import MEASURES
 from pack.training.measures.filming import Results, film_twins
+from pack.training.measures.films import FilmTrial, films
 from pack.training.measures.report import PRECISIONS, SETTINGS, write_report
 from pack.training.measures.scores import Clip, singles, summary
 from pack.training.measures.studio import Settings
@@ -28,7 +29,7 @@ def margin(name: str, value: float) -> float:
 @pytest.fixture(scope="module")
 def takes():
     """What a perfect model would make, with a blur and noise."""
-    asked = trials(rolls=2)
+    asked = [*trials(rolls=2), *films()]
 
     def make(trial, _):
         return degraded(trial.truth(), trial.seed)
@@ -85,7 +86,7 @@ def test_swapped_channels_fail(takes):
     assert damaged(takes, lambda frames: frames[..., ::-1], ExtensionTrial) >= {"extension.psnr", "extension.seam"}
 
 
-@pytest.mark.parametrize("kind", [ReferenceTrial, ExtensionTrial, ShotTrial, AvatarTrial])
+@pytest.mark.parametrize("kind", [ReferenceTrial, ExtensionTrial, ShotTrial, AvatarTrial, FilmTrial])
 def test_black_and_noise_fail(takes, kind):
     asked = {name for take in takes if isinstance(take.trial, kind) for name in take.values}
     noise = np.random.default_rng(0)
@@ -107,14 +108,17 @@ def test_what_fits_best_in_noise_does_not_count(takes):
 
 def test_a_report_is_written(takes, results, tmp_path):
     few = [next(take for take in takes if isinstance(take.trial, kind)) for kind in (ReferenceTrial, ShotTrial)]
-    few += [next(take for take in takes if isinstance(take.trial, kind)) for kind in (ExtensionTrial, AvatarTrial)]
+    few += [
+        next(take for take in takes if isinstance(take.trial, kind))
+        for kind in (ExtensionTrial, AvatarTrial, FilmTrial)
+    ]
     write_report(tmp_path, few, results, {variant.name: results for variant in (*PRECISIONS, *SETTINGS)})
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(measure.what in text for measure in MEASURES)
     assert all(take.trial.prompt in text for take in few)
     assert {file.name for file in tmp_path.iterdir()} == {
         "report.md",
-        *(f"{job}.webp" for job in ("reference", "extension", "shot", "avatar")),
+        *(f"{job}.webp" for job in ("reference", "extension", "shot", "avatar", "film")),
     }
 
 
