@@ -9,7 +9,7 @@ from ..skyreels_v3.jobs.film.edit import edited
 from ..skyreels_v3.jobs.film.film_check import check_film
 from ..skyreels_v3.jobs.film.outlook import LastRun
 from . import versions
-from .inputs.files import input_file
+from .inputs.files import input_file, seconds_of
 
 SCRIPT, FILM = "/skyreels_v3/script", "/skyreels_v3/film"
 NO_TEXT = {"error": 'The text of a script is needed, such as {"text": "..."}.'}
@@ -65,6 +65,7 @@ def film_answer(asked: dict[str, Any]) -> dict[str, Any]:
         None if connected is None else "audio_encoder" in connected,
         None if connected is None else "clip_vision" in connected,
         connected is not None and "source" in connected,
+        seconds_of,
     )
     last = asked.get("last")
     return check_film(text, known, asked.get("settings"), None if last is None else LastRun.read(last)).as_dict()

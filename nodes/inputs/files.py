@@ -1,8 +1,10 @@
 """Files of ComfyUI's input folder by the names that an artist writes: pictures, recordings, footage."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+import av
 import folder_paths
 import nodes as comfy_nodes
 import torch
@@ -39,6 +41,21 @@ def stamps(names: Iterable[str]) -> list[tuple[str, int, int]]:
     """(path, size, time of change) of those that are there: the same as long as they are."""
     found = [path for path in map(input_file, dict.fromkeys(names)) if path is not None]
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+
+
+def seconds_of(name: str) -> float | None:
+    """How long a recording or footage says it is; None for a file that does not say, and where there is none."""
+    path = input_file(name)
+    return None if path is None else _seconds(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _seconds(path: Path, changed: int) -> float | None:
+    try:
+        with av.open(str(path)) as container:
+            return None if container.duration is None else container.duration / av.time_base
+    except (av.FFmpegError, OSError):
+        return None
 
 
 def read_picture(name: str) -> torch.Tensor:

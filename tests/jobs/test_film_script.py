@@ -216,6 +216,10 @@ def test_what_is_seen_while_it_is_written():
     assert checked.lines[2].models == ("avatar_model", "audio_encoder", "clip_vision")
     assert {line.state for line in checked.lines} == {"planned"} and checked.lines[4].models == ()
     assert check_film(FILM, Known()).loads == 5 and check_film("", KNOWN).lines == ()
+    files = {"a.wav": 2.5, "b.wav": 1.0, "harbour.mp4": 9.0}
+    timed = "clip harbour.mp4 3s-\nspeak [anna: a.wav, ben: b.wav]: x\nspeak [a.wav, b.wav] {together}: y"
+    lengths = [line.length for line in check_film(f"{timed}\nspeak [c.wav]: z", Known(seconds=files.get)).lines]
+    assert lengths == [6.0, 3.5, 2.5, None]
     first, second = check_film("continue 5s: x", Known(source=True)).lines
     assert (first.number, first.kind, second.start) == (0, "clip", None)
     assert "at most 600 s" in (check_film("continue 400s: x\ncontinue 400s: y", Known(source=True)).problem or "")

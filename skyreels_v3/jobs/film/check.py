@@ -24,7 +24,8 @@ ENCODERS = {
 class Known:
     """What is at hand. None: not known, as on a page that has not run yet.
 
-    cast: names to whether they have a voice.  has_file: whether the input folder has a file of this name.
+    cast: names to whether they have a voice.  has_file: whether the input folder has a file of this name.  seconds: how
+    long such a file is, None where that cannot be said.
     jobs: of the connected models.  speech: whether an audio encoder and a CLIP vision model are connected.
     source: whether footage is connected that the film begins with.
     """
@@ -35,6 +36,7 @@ class Known:
     audio_encoder: bool | None = None
     clip_vision: bool | None = None
     source: bool = False
+    seconds: Callable[[str], float | None] | None = None
     names: Mapping[str, bool] = field(init=False)
 
     def __post_init__(self):

@@ -16,8 +16,8 @@ from .script import read_film
 class CheckedShot:
     """A line of a film's script. number: in the text, from 1; 0 for the footage that is connected.
 
-    start, length: seconds; None where a recording or whole footage decides.  text: its prompt or file.  models: inputs
-    of the node that it needs.  locked: whether it says so.  take: that it shows, None for the best.
+    start, length: seconds; None where a recording or footage decides that is not known.  text: its prompt or file.
+    models: inputs of the node that it needs.  locked: whether it says so.  take: that it shows, None for the best.
     state, was, missing: see `outlook.Foreseen`.  wrong: a sentence, or None where the line is right.
     """
 
@@ -65,9 +65,9 @@ def check_film(
     checked = [CheckedShot(number, wrong=sentence) for number, sentence in wrong.items()]
     start: float | None = 0.0
     for line in [*([FilmLine(0, CLIP)] if known.source else []), *lines]:
-        length, seen = _length(line), ahead.lines.get(line.number)
+        length, seen = _length(line, known), ahead.lines.get(line.number)
         if seen is not None:
-            if length is None and seen.state in MADE and last is not None:
+            if line.seconds is None and seen.state in MADE and last is not None:
                 length = last.seconds.get(seen.was)
             said = line.prompt or line.file, models_of(line), line.options.lock, line.options.shown
             checked.append(CheckedShot(line.number, line.kind, start, length, *said, **asdict(seen)))
@@ -80,7 +80,16 @@ def check_film(
     return CheckedFilm(tuple(checked), problem, ahead.to_make, ahead.loads)
 
 
-def _length(line: FilmLine) -> float | None:
+def _length(line: FilmLine, known: Known) -> float | None:
+    """Seconds of a shot, as far as they are known before it is made."""
     if line.seconds is not None:
         return float(line.seconds)
-    return None if line.stop is None else float(line.stop - line.start)
+    if line.stop is not None:
+        return float(line.stop - line.start)
+    files = [line.file] if line.kind == CLIP else [voice.file for voice in line.voices]
+    found = [known.seconds(file) if known.seconds and file else None for file in files]
+    lengths = [one for one in found if one is not None]
+    if len(lengths) < len(found):
+        return None
+    total = max(lengths) if line.options.together else sum(lengths)
+    return max(0.0, round(total - float(line.start), 2))
