@@ -74,7 +74,7 @@ def test_nothing_in_the_archive_runs_text_or_installs():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("tool", ["batch", "inspect_model"])
+@pytest.mark.parametrize("tool", ["batch", "inspect_model", "measure"])
 def test_its_tools_run_by_themselves(tmp_path: Path, tool: str):
     folder = registry_archive.write(tmp_path / "pack")
     command = [sys.executable, "-S", "-E", folder / "tools" / f"{tool}.py", "--help"]

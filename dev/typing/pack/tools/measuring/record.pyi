@@ -1,0 +1,1 @@
+from ......tools.measuring.record import *

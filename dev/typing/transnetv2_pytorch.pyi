@@ -1,0 +1,6 @@
+from torch import Tensor, device
+
+class TransNetV2:
+    device: device
+    def __init__(self, *, device: str = ...) -> None: ...
+    def predict_frames(self, frames: Tensor, quiet: bool = ...) -> tuple[Tensor, Tensor]: ...

@@ -1,0 +1,41 @@
+"""What a saved video carries of how it was made: ComfyUI writes the prompt into the file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+WITH_SCRIPT = ("SkyReelsExtendVideo", "SkyReelsFilm")
+SPEAKING = ("SkyReelsTalkingAvatar", "SkyReelsAvatarWindow")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """script: of the one node that has one, None where there is none or more.  official: its frame counts.
+
+    speaks: whether its sound is the speech that a portrait follows.  known: it says how it was made.
+    """
+
+    script: str | None = None
+    official: bool = False
+    speaks: bool = False
+    known: bool = False
+
+
+def carried(path: Path) -> Carried:
+    """Nothing where the file says nothing."""
+    try:
+        with av.open(str(path)) as container:
+            prompt: Any = json.loads(container.metadata.get("prompt") or "{}")
+        nodes = [node for node in prompt.values() if isinstance(node["inputs"], dict)]
+    except (av.FFmpegError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Carried()
+    speaks = any(node.get("class_type") in SPEAKING for node in nodes)
+    scripts = [node["inputs"] for node in nodes if node.get("class_type") in WITH_SCRIPT]
+    if len(scripts) != 1 or not isinstance(scripts[0].get("script"), str):
+        return Carried(speaks=speaks, known=bool(nodes) and not scripts)
+    return Carried(scripts[0]["script"], scripts[0].get("official") is True, speaks, True)
