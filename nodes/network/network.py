@@ -88,6 +88,12 @@ class Called(torch.nn.Module):
 
     def forward(self, x, timestep, context, transformer_options=None, **conditions):
         """x [B, 16, T, H, W] -> velocity of the same shape; `conditions` holds the job's latents under KEY."""
+        if x.requires_grad:  # Train LoRA; operations in place save memory, and cannot be gone back through
+            raise InputError(
+                "SkyReels-V3 models make videos and cannot be trained, which would undo their few steps too: train "
+                "the LoRA on the Wan 2.1 14B model that this one comes from (text to video, for avatars image to "
+                "video), and load it with SkyReels-V3 LoRA."
+            )
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._timed, self, wrappers)
