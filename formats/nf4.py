@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from ..kernels.dispatch import Operation, normal
 from .base import Format, Parts
 from .kinds import KINDS
 from .lookup import lookup
@@ -49,12 +50,47 @@ class Nf4(Format):
         numbers = lookup(_pairs(codes.device), codes).reshape(len(codes), -1, KIND.block)
         return numbers.mul_(largest.unsqueeze(-1)).flatten(1)
 
+    def unpack(self, parts: Parts, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+        return unpacked(parts["weight"], columns, dtype)
+
     def encode(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         blocks = weight.unflatten(1, (-1, KIND.block))
         largest = blocks.abs().amax(dim=2, keepdim=True)
         codes = torch.bucketize(blocks / largest.clamp(min=SMALLEST), _borders(weight.device), out_int32=True)
         high, low = codes.to(torch.uint8).flatten(1).unflatten(1, (-1, 2)).unbind(2)
         return {"weight": torch.cat([high << 4 | low, largest.flatten(1).view(torch.uint8)], dim=1)}
+
+
+def unpacked_here(stored: torch.Tensor, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """A stored weight, as `Nf4` has it -> its numbers [rows, columns] in a floating dtype."""
+    return Format.unpack(Nf4(), {"weight": stored}, len(stored), columns, dtype)
+
+
+def unpacked_by_bitsandbytes(stored: torch.Tensor, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """The same in one pass over the weight, where the package is installed. Bit for bit `unpacked_here` on the CPU.
+
+    It only reads: its packing on cards puts a number at a border of two codes elsewhere than on the CPU, and the same
+    file is to give the same weights on every machine.
+    """
+    import bitsandbytes.functional as library
+
+    codes, bytes = stored.split((columns // 2, columns // 16), dim=1)
+    state = library.QuantState(
+        absmax=bytes.contiguous().view(torch.float32).flatten(),
+        shape=torch.Size((len(stored), columns)),
+        code=torch.tensor(VALUES, device=stored.device),
+        blocksize=KIND.block,
+        quant_type="nf4",
+        dtype=dtype,
+    )
+    return library.dequantize_4bit(codes.reshape(-1, 1), state)
+
+
+def _sample(stored: torch.Tensor, columns: int, dtype: torch.dtype):
+    return (Nf4().encode(normal(3, columns))["weight"], columns, dtype), {}
+
+
+unpacked = Operation(unpacked_here, unpacked_by_bitsandbytes, _sample, name="bitsandbytes")
 
 
 @cache

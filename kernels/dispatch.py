@@ -142,7 +142,8 @@ class Operation:
         self._report(kind[0], error)
 
     def _report(self, device: torch.device, error: Exception) -> None:
-        if self.name == OWN and isinstance(error, ModuleNotFoundError) and error.name == "triton":
+        optional = "triton" if self.name == OWN else self.name
+        if isinstance(error, ModuleNotFoundError) and error.name == optional:
             return  # as on most of Windows and macOS: nothing is wrong
         if device not in self._reported:
             self._reported.add(device)

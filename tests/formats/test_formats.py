@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfy_kitchen.backends.eager import quantization as kitchen
 
-from pack.formats import base, float8_bits
+from pack.formats import base, float8_bits, nf4
 from pack.formats.encoding import Encoding, rotation_for
 from pack.formats.fp8 import Float8
 from pack.formats.gguf_blocks import DECODERS
@@ -18,6 +18,7 @@ from pack.formats.int8 import Int8
 from pack.formats.kinds import KINDS
 from pack.formats.nf4 import Nf4
 from pack.formats.registry import format_of
+from pack.kernels.dispatch import Operation
 from pack.skyreels_v3.errors import InputError
 from pack.tests.support.golden import normal, relative_error
 
@@ -166,6 +167,33 @@ def test_nf4_is_bitsandbytes(rows, columns):
     parts = Nf4().pack(weight)
     assert parts.keys() == {"weight"} and equal(parts["weight"], stored)
     assert equal(unpacked(Nf4(), parts, weight), bnb.dequantize_4bit(codes, state))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        read = nf4.unpacked_by_bitsandbytes(parts["weight"], columns, dtype)
+        assert read.dtype == dtype and equal(read, nf4.unpacked_here(parts["weight"], columns, dtype))
+
+
+def test_nf4_is_read_by_bitsandbytes_where_it_can_be(monkeypatch, caplog):
+    """On a device that both are for: taken where it reads the sample right, left without a word where it is missing."""
+    weight = normal("weight", (7, 128))
+    parts = Nf4().pack(weight)
+    x = normal("x", (2, 128))
+    wanted = Nf4().linear(x, parts, 7, None)
+
+    def reading(library):
+        calls = []
+        backend = lambda *given: calls.append(given) or library(*given)  # noqa: E731
+        own = Operation(nf4.unpacked_here, backend, nf4._sample, devices=("cpu",), name="bitsandbytes")
+        monkeypatch.setattr(nf4, "unpacked", own)
+        assert relative_error(Nf4().linear(x, parts, 7, None), wanted) < 1e-6
+        return len(calls)
+
+    def missing(*given):
+        raise ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes")
+
+    assert reading(nf4.unpacked_by_bitsandbytes) == 2  # the sample, then the weight
+    assert reading(missing) == 1 and not caplog.records
+    assert reading(lambda stored, columns, dtype: torch.ones(len(stored), columns, dtype=dtype)) == 1
+    assert "without bitsandbytes: its results are wrong" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", FLOAT8)

@@ -90,3 +90,62 @@ def test_its_workflows_name_this_version(tmp_path: Path):
             if node["properties"].get("cnr_id") == PROJECT["project"]["name"]
         }
         assert versions <= {PROJECT["project"]["version"]}, file.name
+
+
+# What artists may lack: it speeds up, or belongs to a job of its own. The last two are asked for in requirements.txt.
+OPTIONAL = ("triton", "bitsandbytes", "comfy_kitchen", "ray", "sageattention", "flash_attn", "flash_attn_interface")
+REQUIRED = ("ftfy", "soxr")
+BLOCKED = """
+import importlib, pkgutil, sys
+sys.path.insert(0, "tools")
+blocked, folders = sys.argv[1].split(","), sys.argv[2].split(",")
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import torch
+import pack
+
+for folder in folders:
+    package = importlib.import_module(f"pack.{folder}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.rpartition(".")[2].startswith("triton_"):  # imported by what falls back without it
+            importlib.import_module(module.name)
+
+from pack.formats.encoding import Encoding
+from pack.formats.registry import format_of
+
+weight, x = torch.randn(128, 128), torch.randn(2, 128)
+for name in ("int8", "nf4"):
+    made = format_of(Encoding(name))
+    error = made.linear(x, made.pack(weight), 128, None) - x @ weight.T
+    assert error.norm() < 0.2 * (x @ weight.T).norm(), name
+"""
+
+
+def test_everything_is_there_without_the_packages_that_are_optional():
+    """The two that are required are imported where speech and prompts are read, no sooner."""
+    folders = ("formats", "kernels", "skyreels_v3", "model_loaders", "distributed")
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, ",".join(OPTIONAL + REQUIRED), ",".join(folders)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not {*OPTIONAL} & {re.split(r"[<>=~ ]", line)[0] for line in requirements()}
+
+
+def test_every_requirement_has_a_lower_bound_and_a_reason():
+    for line in requirements():
+        assert re.fullmatch(r"[a-z]+>=[\d.]+ +# .{20,}", line), line
+    assert {re.split(r"[<>=]", line)[0] for line in requirements()} == {*REQUIRED}
+
+
+def requirements() -> list[str]:
+    """The lines of requirements.txt that name a package."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
