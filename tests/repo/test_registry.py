@@ -38,6 +38,18 @@ def test_the_project_says_what_the_registry_asks_for():
     assert "requirements.txt" in FILES
 
 
+@pytest.mark.parametrize(("field", "most", "shape"), [("Icon", (800, 400), 1), ("Banner", (2560, 1100), 21 / 9)])
+def test_its_pictures_are_here_under_the_address_of_the_repository(field: str, most: tuple[int, int], shape: float):
+    from PIL import Image
+
+    address = PROJECT["tool"]["comfy"][field]
+    start = f"{PROJECT['project']['urls']['Repository']}/raw/main/"
+    assert address.startswith(start)
+    with Image.open(ROOT / address.removeprefix(start)) as picture:
+        assert picture.format == "PNG"
+        assert picture.width <= most[0] and picture.height <= most[1] and picture.width / picture.height == shape
+
+
 def test_the_version_is_in_the_changelog():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{PROJECT['project']['version']}]" in changelog
