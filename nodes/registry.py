@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .jobs.avatar_window import AvatarWindow
 from .jobs.cast import Cast
+from .jobs.dialogue import DialogueNode
 from .jobs.dub_video import DubVideo
 from .jobs.extend_video import ExtendVideo
 from .jobs.extension_window import ExtensionWindow
@@ -42,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     DubVideo,
     PromptBrief,
     ScriptFromText,
+    DialogueNode,
 ]
 
 

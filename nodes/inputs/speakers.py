@@ -1,4 +1,4 @@
-"""Where each of the people is: the inputs that the avatar's nodes share."""
+"""Where each of the people is, and how much they say: the inputs that the avatar's nodes share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.dialogue.places import read_places
 from ...skyreels_v3.model.speaker_map import PositionMap, check_map
-from ...skyreels_v3.speech.recording import AT_ONCE
+from ...skyreels_v3.speech.recording import AT_ONCE, MAX_SECONDS
 from .. import versions
 
 MAPS = [one.value for one in PositionMap]
@@ -96,3 +96,16 @@ def chosen_map(value: str, people: int) -> PositionMap:
         raise InputError(f"The position_map is {value!r}, but it must be one of {', '.join(MAPS)}.")
     check_map(PositionMap(value), people)
     return PositionMap(value)
+
+
+def max_seconds_input() -> io.Input:
+    """How much speech is taken in one job."""
+    return io.Float.Input(
+        "max_seconds",
+        default=MAX_SECONDS,
+        min=1.0,
+        max=3600.0,
+        step=1.0,
+        tooltip="Longer speech is refused, so that a wrong file does not fill the night. The official limit is 200; "
+        "more takes time, disk and memory.",
+    )

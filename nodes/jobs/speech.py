@@ -3,10 +3,11 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.speech.encoder import ENCODER
-from ...skyreels_v3.speech.recording import FPS, MAX_SECONDS
+from ...skyreels_v3.speech.recording import FPS
 from ...skyreels_v3.speech.speakers import Recording, in_turns, mixed
 from .. import versions
 from ..encoders.speech import Speech, SpeechType, encode_speech
+from ..inputs.speakers import max_seconds_input
 
 TOGETHER, TURNS = "together", "in turns"
 
@@ -39,15 +40,7 @@ class SpeechNode(io.ComfyNode):
                     step=0.1,
                     tooltip="Seconds by which the second recording starts later than it would.",
                 ),
-                io.Float.Input(
-                    "max_seconds",
-                    default=MAX_SECONDS,
-                    min=1.0,
-                    max=3600.0,
-                    step=1.0,
-                    tooltip="Longer speech is refused, so that a wrong file does not fill the night. The official "
-                    "limit is 200; more takes time, disk and memory.",
-                ),
+                max_seconds_input(),
             ],
             outputs=[
                 SpeechType.Output(display_name="speech", tooltip="For Talking Avatar and Avatar Window."),

@@ -20,6 +20,7 @@ from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.speech.encoder import check_features
 from ...skyreels_v3.speech.masks import shared_places, speaker_masks
 from ...skyreels_v3.speech.recording import FPS
+from ...skyreels_v3.speech.timeline import COLOURS
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.video.source import Sound
 from .. import versions
@@ -133,7 +134,7 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
             size = self.plan.width, self.plan.height
             given = request.masks, (width, height), *size, request.boxes, speech.silent, speech.names
             self.speakers = speaker_masks(*given)
-            shared = shared_places([*self.speakers[:-1]], speech.names or ("person 1", "person 2"))
+            shared = shared_places(list(self.speakers[:-1]), speech.names or ("person 1", "person 2"))
             notes = (*self.plan.notes, *(f"{told}: who is who may go wrong." for told in shared))
             self.plan = replace(self.plan, notes=notes)
         forwards = self.model, self.plan.tokens, sampling.steps * len(sampling.branches)
@@ -219,20 +220,26 @@ class AvatarRun(ResumableRun[WindowPlan, Start]):
             frames, first = avatar.key_pass()
             files = [start, sheet]
             folder.put_tensors(start, first.tensors())
-            pictures, labels = [], []
-            for number, windows in groupby(range(len(self.windows)), lambda i: self.windows[i].ends_on):
-                frame = frames[number]
+            pictures, labels, speakers = [], [], []
+            for number, group in groupby(range(len(self.windows)), lambda i: self.windows[i].ends_on):
+                frame, windows = frames[number], list(group)
                 folder.put_tensors(self._key_name(number), {"frame": frame})
                 files.append(self._key_name(number))
                 pictures.append(thumbnail(finish(frame, self.request.settings)[0]))
-                labels.append(window_numbers(list(windows)))
+                labels.append(window_numbers(windows))
+                speakers.append(self._speakers_in(windows))
             with folder.writing(folder.path(sheet)):
-                contact_sheet(pictures, labels).save(folder.path(sheet))
+                contact_sheet(pictures, labels, speakers).save(folder.path(sheet))
             folder.commit(self.key_frames, files)
             versions.tell(self.node.id, f"Key frames: {folder.path(sheet)}")
             with Image.open(folder.path(sheet)) as picture:
                 self.progress.show_image(picture.convert("RGB"))
         return Start(**{name: tensor.clone() for name, tensor in folder.get_tensors(start).items()})
+
+    def _speakers_in(self, windows: Sequence[int]) -> list[tuple[str, str]]:
+        """The (name, colour) of those who speak in windows that follow each other; of a dialogue alone."""
+        speech, (first, _), (_, last) = self.request.speech, self.plan.shown[windows[0]], self.plan.shown[windows[-1]]
+        return [(speech.names[person], COLOURS[person]) for person in speech.who(first, last)]
 
     def _denoise(self, one: Pass, noise: torch.Tensor) -> torch.Tensor:
         texts = self.request.texts

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw
 
+from ...skyreels_v3.images.lettering import lettered
+
 SHEET_COLUMNS, SHEET_SIDE = 5, 224  # of the contact sheet of key frames; pixels
+NAMES = 14  # pixels: their height on it
 
 
 def window_numbers(windows: Sequence[int]) -> str:
@@ -21,8 +24,13 @@ def thumbnail(frame: torch.Tensor) -> Image.Image:
     return picture
 
 
-def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Image.Image:
-    """The key frames side by side, each with the windows that end on it: is the pose right?"""
+def contact_sheet(
+    pictures: Sequence[Image.Image], labels: Sequence[str], speakers: Sequence[Sequence[tuple[str, str]]] = ()
+) -> Image.Image:
+    """The key frames side by side, each with the windows that end on it: is the pose right?
+
+    speakers: of a dialogue the (name, colour) of those who speak in these windows.
+    """
     width, height = pictures[0].size
     rows = -(-len(pictures) // SHEET_COLUMNS)
     sheet = Image.new("RGB", (width * min(len(pictures), SHEET_COLUMNS), height * rows))
@@ -31,4 +39,8 @@ def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Ima
         place = (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height)
         sheet.paste(picture, place)
         draw.text((place[0] + 4, place[1] + 2), label, fill="white", stroke_width=1, stroke_fill="black")
+        for line, (name, colour) in enumerate(speakers[index] if speakers else ()):
+            text, font = lettered(name, NAMES, "?")
+            at = place[0] + 4, place[1] + 16 + line * (NAMES + 3)
+            draw.text(at, text, fill=colour, font=font, stroke_width=2, stroke_fill="black")
     return sheet

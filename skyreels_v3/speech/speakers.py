@@ -103,19 +103,20 @@ def speech_frames(recordings: Sequence[Recording]) -> int:
     return video_frames(max(ends))
 
 
-def mixed(recordings: Sequence[Recording]) -> tuple[torch.Tensor, int]:
+def mixed(recordings: Sequence[Recording], seconds: float = 0.0) -> tuple[torch.Tensor, int]:
     """The sound of the video: (waveform [1, channels, n] float32, rate), of the recordings before `prepare_speech`.
 
     One recording from the start comes back as it was, not copied. Several take the highest rate and the most channels
     among them; where their sum is louder than full scale and none of them is, it is turned down to full scale.
+    seconds: of silence and all, where that is longer.
     """
     sounds = [to_channels(recording.waveform, recording.rate) for recording in recordings]
     rate = max(recording.rate for recording in recordings)
-    if len(sounds) == 1 and not recordings[0].start:
+    if len(sounds) == 1 and not recordings[0].start and sounds[0].shape[1] >= round(seconds * rate):
         return sounds[0][None], rate
     sounds = [resample(sound, recording.rate, rate) for sound, recording in zip(sounds, recordings)]
     before, length = _places(sounds, [recording.start for recording in recordings], rate)
-    total = torch.zeros(max(map(len, sounds)), length)
+    total = torch.zeros(max(map(len, sounds)), max(length, round(seconds * rate)))
     for sound, ahead in zip(sounds, before):
         # A mono sound goes into every channel; any other into the first ones, which are left and right in every layout.
         channels = len(total) if len(sound) == 1 else len(sound)
