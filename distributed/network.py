@@ -126,7 +126,9 @@ class WorkerNetwork:
         for module in self.model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if not parameter.is_meta:
-                    Weight(module, name).replace(nn.Parameter(parameter.to(device), requires_grad=False))
+                    # Of split weights nothing stays on the pages of the file, which would be in RAM beside the parts.
+                    there = parameter.to(device, copy=splitting is not None)
+                    Weight(module, name).replace(nn.Parameter(there, requires_grad=False))
         self.loras: dict[str, tuple[Lora, dict[str, torch.Tensor]]] = {}
         self.changed: dict[str, torch.Tensor] = {}  # weights as they are without LoRAs
         self.asked: tuple = ()  # of which LoRAs the weights are changed, with their strengths

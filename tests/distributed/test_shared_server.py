@@ -36,12 +36,13 @@ MODELS = {
     "SkyReels-V3-A2V-19B": (Job.AVATAR, AVATAR),
 }
 SIZE = {"resolution": "custom", "width": 64, "height": 64}
+LOSSLESS = {"codec": "lossless"}  # another makes several steps of 255 out of one
 SCRIPT = "continue 0.2s: The rabbit looks up.\ncut 2s: [ZOOM_IN_CUT] Its face."
 SMALL = {
     "reference_to_video": {"SkyReelsReferenceToVideo": {**SIZE, "frames": 5}},
-    "storyboard_extension": {"SkyReelsExtendVideo": {**SIZE, "steps": 2, "script": SCRIPT}},
+    "storyboard_extension": {"SkyReelsExtendVideo": {**SIZE, **LOSSLESS, "steps": 2, "script": SCRIPT}},
     "talking_avatar_two_people": {
-        "SkyReelsTalkingAvatar": {**SIZE, "steps": 2, "window": 21, "motion": 5, "drop": 8},
+        "SkyReelsTalkingAvatar": {**SIZE, **LOSSLESS, "steps": 2, "window": 21, "motion": 5, "drop": 8},
     },
 }
 

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -162,6 +164,54 @@ def in_parts(ranks: Ranks, *args) -> list[float]:
     """As both_ways, of weights that are much smaller than a model's."""
     split_weights.Splitting.__init__.__defaults__ = (False, LEAST)
     return both_ways(ranks, *args)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """A checkpoint of some size: 0.2 GB in bf16, nearly all of it in blocks."""
+    params = TransformerParams(dim=1024, ffn_dim=4096, num_heads=8, num_layers=6)
+    path = tmp_path_factory.mktemp("large") / "SkyReels-V3-V2V.safetensors"
+    return write_transformer(path, Job.EXTENSION, params=params)
+
+
+def ram_taken(ranks: Ranks, spec: dict, keeping: str) -> tuple[int, int, int]:
+    """Bytes of RAM that this process takes for a model, where pages that several have in common are shared out; bytes
+    of what it has of the blocks, and of the layers around them.
+    """
+    worker, own = worker_of(ranks), psutil.Process()
+    assert worker.call("load", "m", 0, spec, keeping)[0] == DONE  # what is taken once and for all
+    worker.call("drop", "m")
+    before = own.memory_full_info().pss
+    assert worker.call("load", "m", 0, spec, keeping)[0] == DONE
+    network = worker.models["m"]
+    held = {name: one for name, one in network.model.named_parameters() if not one.is_meta}
+    for one in held.values():
+        one.view(torch.uint8).reshape(-1)[::4096].sum()  # brings what is mapped into RAM
+    ranks.largest(torch.zeros(1))  # all have it
+    taken = own.memory_full_info().pss - before
+    ranks.largest(torch.zeros(1))  # and all have counted
+    split = [] if network.split is None else [part for block in network.split.blocks for _, part in block]
+    blocks = sum(one.nbytes for name, one in held.items() if name.startswith("blocks.")) + sum(map(len, split))
+    around = sum(one.nbytes for name, one in held.items() if not name.startswith("blocks."))
+    worker.call("drop", "m")
+    return taken, blocks, around
+
+
+KEPT = [(Keeping.WHOLE, "bf16"), *product((Keeping.SPLIT, Keeping.IN_RAM), ("bf16", "int8"))]
+
+
+@pytest.mark.workshop
+@pytest.mark.parametrize("keeping, precision", KEPT)
+def test_a_machine_holds_the_blocks_once(processes, large, keeping, precision):
+    """Mapped or in parts. What is whole and packed is on the cards, of which these are not some."""
+    each = processes.call(ram_taken, spec(large, precision, dtype="bfloat16"), keeping.value)
+    taken, blocks, around = (sum(one) for one in zip(*each, strict=True))
+    once = blocks / (len(each) if keeping is Keeping.WHOLE else 1)
+    print(
+        f"{keeping.value}, {precision}: {taken / 1e6:.0f} MB for blocks of {once / 1e6:.0f} and {around / 1e6:.0f} MB"
+    )
+    assert abs(once / large.stat().st_size / (0.5 if precision == "int8" else 1) - 1) < 0.2
+    assert taken <= 1.15 * (once + around)
 
 
 def test_gguf_in_parts(processes, files):

@@ -113,7 +113,9 @@ def chaos(folder: Path, servers: list[StandIn], rows: int, seed: int) -> int:
         thread.join()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.workshop) for seed in range(2, 50))]
+)
 def test_servers_come_and_go(servers, tmp_path: Path, seed: int):
     chaos(tmp_path, servers(4), 60, seed)
     assert batch.main([*table(tmp_path, 60), *given(servers(2))]) == 0, "what was left out after two deaths"
