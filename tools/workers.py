@@ -3,8 +3,8 @@
     python tools/workers.py --comfyui /opt/ComfyUI
     python tools/batch.py my_workflow.json prompts.csv --servers workers.txt
 
-Runs with ComfyUI's Python (or give --python). What ends is started again, Ctrl+C stops all, and none stays behind,
-however this command ends. Arguments behind -- are handed to ComfyUI: -- --reserve-vram 1.
+Runs with ComfyUI's Python (or give --python). What ends or hangs is started again, Ctrl+C stops all, and none stays
+behind, however this command ends. Arguments behind -- are handed to ComfyUI: -- --reserve-vram 1.
 
 Each is reached from this machine alone, at 127.0.0.1. Whoever reaches a ComfyUI can run what he likes on its machine:
 give --listen an address of a private network, never one that the internet reaches.
@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not every Python looks beside a script
 from pack.tools.serving.cluster import Cluster
 from pack.tools.serving.here import cards_of, on_cards, without_cards
-from pack.tools.serving.worker import GRACE, Setup, Worker, is_private
+from pack.tools.serving.worker import GRACE, SILENT, Setup, Worker, is_private
 
 HERE = Path(__file__).absolute().parent  # as it was called: a pack may be a link in custom_nodes
 POLL = 1.0  # seconds
@@ -60,6 +60,13 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         help="of a Ray cluster, such as 10.0.0.5:6379; default: RAY_ADDRESS, and without it this machine alone",
     )
     parser.add_argument("--gpus-each", type=float, default=1, metavar="N", help="cards for each ComfyUI of a cluster")
+    parser.add_argument(
+        "--silent",
+        type=float,
+        default=SILENT,
+        metavar="SECONDS",
+        help="one that answers nothing for so long is ended and started again, 0: never; default: %(default)s",
+    )
     parser.add_argument("arguments", nargs="*", metavar="-- ...", help="what more ComfyUI is to be started with")
     return parser.parse_args(given)
 
@@ -80,7 +87,7 @@ def setup_of(options: argparse.Namespace) -> Setup:
             f"what he likes on this machine: give this machine's address in the private network, such as 10.0.0.5."
         )
     folder = options.folder.absolute() if options.folder else comfyui / "user" / "skyreels_v3_workers"
-    return Setup(comfyui, options.python, listen, folder, tuple(options.arguments))
+    return Setup(comfyui, options.python, listen, folder, tuple(options.arguments), options.silent)
 
 
 def local_workers(options: argparse.Namespace, setup: Setup) -> list[Worker]:

@@ -1,6 +1,7 @@
 """Load Model with several gpus, on a real ComfyUI: its samplers, its Stop, its memory; processes by Ray."""
 
 import os
+import random
 import re
 import signal
 import threading
@@ -59,6 +60,13 @@ def shared(pack_nodes, tmp_path_factory) -> Iterator[SimpleNamespace]:
 
     ray.shutdown()
     del os.environ["SKYREELS_GPUS_ON_CPU"]
+
+
+@pytest.fixture(scope="module")
+def vae(shared, tmp_path_factory):
+    import comfy.sd
+
+    return comfy.sd.VAE(sd=load_file(write_vae(tmp_path_factory.mktemp("vae") / "vae.safetensors")))
 
 
 def group(shared):
@@ -137,6 +145,34 @@ def test_a_process_is_lost(shared, rank, how, monkeypatch):
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_process_is_lost_at_any_moment(shared, vae, seed, monkeypatch):
+    """While it is loaded, samples, or decodes: the video is the same, and one restart is enough."""
+    import comfy.model_management
+
+    dice, decoder = random.Random(seed), shared.pack.module("nodes.encoders.vae").decoder
+    model = shared.load()
+    wanted = shared.sample(model, size=(12, 20))
+    running = group(shared)
+    monkeypatch.setattr(running, "patience", 3.0)
+    monkeypatch.setattr(running, "longest", 0.1)
+    begun = time.monotonic()
+    pictures = torch.cat(list(decoder(vae, running)(wanted)), 2)
+    shared.sample(model, size=(12, 20))
+    took, before = time.monotonic() - begun, running.restarts
+    if dice.random() < 0.3:  # then it is loaded again
+        comfy.model_management.unload_all_models()
+    lost = list(running.processes.pids)
+    how = dice.choice([signal.SIGKILL, signal.SIGSTOP])
+    harm = later(dice.uniform(0, took), lambda: os.kill(dice.choice(lost), how))
+    own = shared.sample(model, size=(12, 20))
+    made = torch.cat(list(decoder(vae, running)(own)), 2)
+    harm.join()
+    assert torch.equal(own, wanted) and relative_error(made, pictures) <= 1e-5
+    assert torch.equal(shared.sample(model, size=(12, 20)), wanted)  # a late one meets this
+    assert running.restarts <= before + 1 and set(running.processes.pids).isdisjoint(lost)
+
+
 def test_out_of_memory_in_one_process(shared):
     """The step is made again in the smallest parts, by all of them."""
     import psutil
@@ -175,13 +211,6 @@ def test_a_process_that_is_lost_again_ends_the_run(shared):
     ended.set()
     killer.join()
     assert torch.equal(shared.sample(model), wanted)
-
-
-@pytest.fixture(scope="module")
-def vae(shared, tmp_path_factory):
-    import comfy.sd
-
-    return comfy.sd.VAE(sd=load_file(write_vae(tmp_path_factory.mktemp("vae") / "vae.safetensors")))
 
 
 def test_rows_of_the_picture_are_decoded_by_each(shared, vae):

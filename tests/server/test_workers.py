@@ -89,8 +89,8 @@ def until(process: subprocess.Popen, words: str) -> str:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals, and a child of what was killed, which Windows lets live")
-def test_what_dies_is_started_again_and_ctrl_c_stops_all(start, tmp_path: Path):
-    process = start("--count", "2", "--port", "9300")
+def test_what_dies_or_hangs_is_started_again_and_ctrl_c_stops_all(start, tmp_path: Path):
+    process = start("--count", "2", "--port", "9300", "--silent", "1")
     addresses = listed(tmp_path, 2)
     assert all(re.fullmatch(r"http://127\.0\.0\.1:93\d\d", one) for one in addresses)
     assert "no other machine reaches them" in until(process, "Ctrl+C stops them")
@@ -101,6 +101,11 @@ def test_what_dies_is_started_again_and_ctrl_c_stops_all(start, tmp_path: Path):
     until(process, f"{addresses[0]} is there")
     assert listed(tmp_path, 2) == addresses, "at the same address"
     assert are_gone([one for one in first if one not in family(process)]), "its child has not stayed"
+    hung = [one for one in first if one in family(process)]
+    hung[0].suspend()
+    until(process, "ComfyUI has not answered for")
+    until(process, f"{addresses[1]} is there")
+    assert are_gone(hung), "its child neither"
     now = family(process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
@@ -174,3 +179,44 @@ def test_a_card_is_one_of_those_that_may_be_seen(tmp_path: Path, monkeypatch):
 )
 def test_private_addresses(private: bool, listen: tuple[str, ...]):
     assert {is_private(one) for one in listen} == {private}
+
+
+@pytest.mark.workshop
+def test_on_the_machines_of_a_ray_cluster(start, tmp_path: Path):
+    """One on each of two, of which one goes and another comes; and one that hangs."""
+    from ray.cluster_utils import Cluster
+
+    one_each = {"num_cpus": 1, "object_store_memory": 10**8}
+    machines = Cluster(initialize_head=True, head_node_args={**one_each, "num_cpus": 0, "include_dashboard": False})
+    try:
+        first, _ = machines.add_node(**one_each), machines.add_node(**one_each)
+        process = start("--ray", machines.address, "--count", "2", "--port", "9700", "--silent", "3")
+        there = listed(tmp_path, 2)
+        own = psutil.Process()
+        comfyuis = [one for one in own.children(recursive=True) if is_stand_in(one)]
+        assert len(set(there)) == len(comfyuis) == 2
+        machines.remove_node(first, allow_graceful=False)
+        until(process, "Ray starts another one where a card is free")
+        machines.add_node(**one_each)
+        assert len(set(listed(tmp_path, 2))) == 2
+        lost = [one for one in comfyuis if not one.is_running()]
+        assert len(lost) == 1, "of the machine that is gone"
+        (kept,) = set(comfyuis) - set(lost)
+        kept.suspend()
+        until(process, "ComfyUI has not answered for 3 s")
+        until(process, "is there")
+        assert not kept.is_running() and len(listed(tmp_path, 2)) == 2
+        now = [one for one in own.children(recursive=True) if is_stand_in(one)]
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, out
+        assert len(now) == 2 and are_gone(now)
+    finally:
+        machines.shutdown()
+
+
+def is_stand_in(process: psutil.Process) -> bool:
+    try:
+        return any(part.endswith("main.py") for part in process.cmdline())
+    except psutil.Error:
+        return False

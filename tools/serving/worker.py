@@ -21,6 +21,8 @@ GRACE = 10  # seconds from the request to stop until the process is killed
 SOON = 60  # seconds; who ends within them has not come up
 TRIES = 3  # so often in a row
 TAIL = 15  # lines of the log that are told then
+SILENT = 300  # seconds without an answer; ComfyUI answers while it works, but not while a node holds Python up
+ASKED = 10  # seconds between two questions to one that is there
 # Runs main.py as its own process would, and ends with whoever started it, however that ends: file 0 is a pipe that
 # nobody writes to and that closes with the other end. SIGINT is set because the background jobs of a shell ignore it,
 # and let in because Ray's processes keep it out.
@@ -46,6 +48,7 @@ class Setup:
     """How each ComfyUI is started. comfyui: its folder.  listen: the address of this machine that it is reached at.
 
     folder: for what each has of its own (log, temporary files, database).  arguments: more of ComfyUI's own.
+    silent: seconds without an answer after which one counts as hung; 0 for never.
     """
 
     comfyui: Path
@@ -53,6 +56,7 @@ class Setup:
     listen: str
     folder: Path
     arguments: tuple[str, ...] = ()
+    silent: float = SILENT
 
 
 class Worker:
@@ -67,7 +71,8 @@ class Worker:
         self._environment = environment
         self._folder = setup.folder / name.replace(" ", "-")
         self._process: subprocess.Popen | None = None
-        self._began = self._start_at = 0.0
+        self._began = self._start_at = self._asked = 0.0
+        self._unheard = 0  # questions in a row
         self._falls = 0  # in a row, before it came up
 
     @property
@@ -84,7 +89,7 @@ class Worker:
         return None if self._process is None else self._process.pid
 
     def look(self) -> str | None:
-        """Starts it where it has ended; what there is to tell. To be called every second or so."""
+        """Starts it where it has ended or hangs; what there is to tell. To be called every second or so."""
         if self.given_up:
             return None
         if self._process is None:
@@ -94,8 +99,11 @@ class Worker:
         status = self._process.poll()
         if status is not None:
             return self._ended(status)
-        if not self.there and self._answers():
+        if self.there:
+            return self._silent()
+        if self._answers():
             self.there, self._falls = True, 0
+            self._asked, self._unheard = time.monotonic(), 0
             return f"{self.name}: {self.address} is there."
         return None
 
@@ -145,6 +153,21 @@ class Worker:
             return f"{self.name}: ComfyUI does not start ({how}); the end of {self.log}:\n{self._tail()}"
         self._start_at = time.monotonic() + 2**self._falls - 1
         return f"{self.name}: ComfyUI has ended ({how}) and is started again."
+
+    def _silent(self) -> str | None:
+        """Ends one that is there, but has not answered for too long."""
+        limit = self.setup.silent
+        between = min(ASKED, limit / 3)
+        if not limit or time.monotonic() - self._asked < between:
+            return None
+        # Counted, not timed: this process, or the machine, may have slept.
+        self._unheard = 0 if self._answers() else self._unheard + 1
+        self._asked = time.monotonic()
+        if self._unheard * between < limit:
+            return None
+        self._kill()
+        self.there, self._start_at = False, 0.0
+        return f"{self.name}: ComfyUI has not answered for {limit:g} s, was ended and is started again."
 
     def _kill(self) -> None:
         process, self._process = self._process, None
