@@ -32,6 +32,7 @@ from ..inputs.source import remarks
 from ..network.condition import JobCondition
 from ..network.forecast import ahead
 from ..network.machine import machine_of
+from ..network.shared.patcher import group_sharing
 from ..sampling.samplers import avatar_sampler
 from .avatar import AvatarModels, Sampling
 from .contact_sheet import contact_sheet, thumbnail, window_numbers
@@ -79,7 +80,8 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
         params = self.model.model.params
         check_features(speech.features.layers, speech.features.width, params.audio)
         tokens = image_tokens(models.clip_vision, params.image_dim)
-        tools = DubTools(encoder(models.vae), decoder(models.vae), tokens, self._denoise)
+        decode = decoder(models.vae, group_sharing([self.model]))
+        tools = DubTools(encoder(models.vae), decode, tokens, self._denoise)
         self.sigmas = sampling.sigmas[nearest_level(sampling.sigmas, request.strength) :]
         steps = len(self.sigmas) - 1
         level = float(self.sigmas[0])
