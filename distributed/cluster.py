@@ -171,6 +171,8 @@ class Processes:
         # As in ComfyUI, but without what NCCL does not bear, and with the processor's cores shared.
         threads = str(max(1, (os.cpu_count() or 1) // size))
         variables = {"OMP_NUM_THREADS": threads, **dict.fromkeys(ALLOCATOR, "expandable_segments:True")} if real else {}
+        # NCCL lets go of what was exchanged as soon as it is; newer torch does so by itself.
+        variables["TORCH_NCCL_AVOID_RECORD_STREAMS"] = "1"
         passed = ("SKYREELS_", "NCCL_", "GLOO_", "TORCH_", "TRITON_")
         variables |= {name: value for name, value in os.environ.items() if name.startswith(passed)}
         actor: Any = ray.remote(_process())

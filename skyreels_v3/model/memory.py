@@ -17,7 +17,7 @@ TIME_SQUARES = {TimeStep.EMBEDDING: 1, TimeStep.PROJECTION: 6}
 ALL_FLOAT32 = frozenset(TimeStep)
 BYTES_BESIDE = 512  # a token's latents as they come and go, and its place in time
 PROMPT, SPEECH = 8 * 2**20, 20 * 2**20  # bytes of the prompt, and of image and speech, on their way through a forward
-SHARED_STREAMS, SHARED_GROUPS = 5.5, 8.0  # see _shared_bytes
+SHARED_STREAMS, SHARED_GROUPS = 4.4, 4.4  # see _shared_bytes
 CACHE_SHARE = 32  # the cache of a sampling may take one in so many of a device's bytes
 
 
@@ -70,8 +70,8 @@ def forward_bytes(
 def _shared_bytes(params: TransformerParams, held: int, itemsize: int, chunking: Chunking, cards: int) -> int:
     """The peak on one of the cards that share a forward. held: tokens on it.
 
-    Beside x, q, k and v live, of a group of heads, what is sent, what has come of q, k and v, and the output; what was
-    exchanged lives a moment longer than it is needed. The factors are from 2 and 4 processes with gloo.
+    Beside x, q, k and v live, of a group of heads, what has come of q, k and v, and what is sent or the output: four of
+    each, and a tenth for what allocators lose. gloo holds more of what was exchanged, for a while; cards have NCCL.
     """
     groups = 1 if held <= chunking.long else max(1, min(chunking.head_groups, params.num_heads // cards))
     attention = int(held * params.dim * (SHARED_STREAMS + SHARED_GROUPS / groups))

@@ -227,24 +227,33 @@ def test_what_is_exchanged_is_what_plans_count(processes):
             assert abs(4 * sent / counted - 1) <= 0.05
 
 
-def peaks(ranks: Ranks, chunkings: list[Chunking], size: tuple[int, int, int]) -> list[int]:
-    """Of each chunking the bytes that live at once in a forward."""
-    model, found = network(8, dim=256), []
-    args, _ = inputs("extension", 0, 1, *size)
-    for chunking in chunkings:
-        runtime = Runtime(chunking=chunking, ranks=ranks)
-        found.append(measure.peak_allocated(lambda runtime=runtime: model(*args, runtime=runtime)))
-    return found
+class OneOf(Ranks):
+    """A process of a group without the others: what would come from them is zeros."""
+
+    def __init__(self, rank: int, size: int):
+        self.group, self.rank, self.size = None, rank, size
+
+    def exchanged(self, given, gives, takes):
+        return given.new_zeros(sum(takes))
+
+    def gathered(self, x, counts, dim=1):
+        parts = [x.new_zeros([*x.shape[:dim], count, *x.shape[dim + 1 :]]) for count in counts]
+        return torch.cat([*parts[: self.rank], x, *parts[self.rank + 1 :]], dim=dim)
 
 
 @pytest.mark.workshop
-def test_the_byte_model_is_not_below_what_is_measured(processes):
-    """What gloo still holds of an exchange differs from run to run, so that it may be far above."""
-    chunkings, size = [Chunking(10**9, 256), Chunking(0, 256, 4)], (4, 24, 32)
-    tokens, params = 6 * 12 * 16, network(8, dim=256).params
-    fixed = 4 * 512 * 256 * 4  # embedding, keys and values of the text: little beside a real sequence
-    for chunking, *each in zip(chunkings, *processes.call(peaks, chunkings, size), strict=True):
-        assert max(each) <= 1.05 * forward_bytes(params, tokens, 4, chunking, processes.size) + fixed
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("chunking", [Chunking(10**9, 512), Chunking(0, 512, 4), Chunking(0, 256, 8)])
+def test_the_byte_model_is_a_little_above_what_is_measured(size, chunking):
+    """At most 15 %, of the tensors that live at once in a process; attention itself needs none, as on cards."""
+    model, (frames, height, width) = network(40, dim=1280), (8, 32, 48)
+    args, _ = inputs("extension", 0, 1, frames, height, width)
+    tokens = (frames + 2) * height * width // 4
+    wanted = forward_bytes(model.params, tokens, 4, chunking, size, float32_time=frozenset())
+    for rank in (0, size - 1):
+        runtime = Runtime(attention=lambda q, *_: q.flatten(2).clone(), chunking=chunking, ranks=OneOf(rank, size))
+        peak = measure.peak_allocated(lambda runtime=runtime: model(*args, runtime=runtime))
+        assert peak <= wanted <= 1.15 * peak
 
 
 def test_one_process_exchanges_nothing(monkeypatch):
@@ -259,19 +268,12 @@ def test_attention_meets_every_token_once():
     """No key is padding: what one process of three attends to are the tokens that there are, each head in one place."""
     made = []
 
-    class Three(Ranks):
-        def __init__(self, rank):
-            self.group, self.rank, self.size = None, rank, 3
-
-        def exchanged(self, given, gives, takes):
-            return given.new_empty(sum(takes))
-
     def attention(q, k, v):
         made.append((q.shape[1], k.shape[1], v.shape[1], q.shape[2]))
         return q.flatten(2)
 
     for rank in range(3):
-        share = Share(Three(rank), 50)
+        share = Share(OneOf(rank, 3), 50)
         own = share.held.stop - share.held.start
         x = torch.zeros(1, own, 7, 4)
         share.attend(x.clone(), x, x, slice(0, 50), attention, 1)
