@@ -1,5 +1,6 @@
 """Film and Cast on a real ComfyUI: each shot as its own job makes it, resume, locks, takes, sound, bad input."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 from PIL import Image
 
 from pack.dev.samples.tiny_models import write_transformer
+from pack.skyreels_v3.jobs.film.check import Known
+from pack.skyreels_v3.jobs.film.film_check import check_film
+from pack.skyreels_v3.jobs.film.outlook import LastRun
 from pack.skyreels_v3.recipes import Job
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file, picture, stored
 from pack.tests.support.golden import normal
@@ -86,17 +90,21 @@ def cast(pack_nodes):
 
 
 @pytest.fixture
-def film(pack_nodes, models, cast):
+def shown():
+    """What the page gets of the last run."""
+    return {}
+
+
+@pytest.fixture
+def film(pack_nodes, models, cast, shown):
     """film(script, **inputs) -> (path of the video, last frames, report)."""
 
     def run(script, **inputs):
         with torch.inference_mode():  # as ComfyUI runs nodes
-            out = (
-                pack_nodes.ready("SkyReelsFilm")
-                .execute(**{**models, **DEFAULTS, "cast": cast, "script": script, **inputs})
-                .args
-            )
-        return out[0].get_stream_source(), *out[1:]
+            given = {**models, **DEFAULTS, "cast": cast, "script": script, **inputs}
+            out = pack_nodes.ready("SkyReelsFilm").execute(**given)
+        shown.update(out.ui)
+        return out.args[0].get_stream_source(), *out.args[1:]
 
     return run
 
@@ -128,6 +136,13 @@ def windows(pack_nodes, monkeypatch):
 
 def sound(seconds, rate=16000, key="voice"):
     return {"waveform": normal(key, (1, 1, int(seconds * rate))) * 0.1, "sample_rate": rate}
+
+
+def foreseen(shown: dict, script: str) -> list[str]:
+    """What the cards of the last run say of a script."""
+    (run,) = shown["skyreels_film_run"]
+    last = LastRun.read(json.loads(json.dumps({**run, "shots": shown["skyreels_film"]})))
+    return [line.state for line in check_film(script, Known(), run["settings"], last).lines]
 
 
 def heard(path) -> tuple[np.ndarray, int]:
@@ -189,15 +204,19 @@ def test_a_scene_is_as_reference_to_video_makes_it(film, pack_nodes, models, cas
     assert (decoded(path)[0].int() - stored(pixels.clamp(0, 1)).int()).abs().max() <= 1
 
 
-def test_a_changed_line_makes_only_what_follows_from_it(film, forwards):
+def test_a_changed_line_makes_only_what_follows_from_it(film, forwards, shown):
     whole = decoded(film(STORY)[0])[0]
     forwards.clear()
+    assert foreseen(shown, STORY) == ["done"] * 4
+    assert foreseen(shown, STORY.replace("0.5s", "0.5s {seed 8}", 1)) == ["done", "changed", "stale", "stale"]
     film(STORY.replace("continue 0.5s", "continue 0.5s {seed 8}"))
     assert forwards == ["extension", "shot", "reference"]
     forwards.clear()
     locked = STORY.replace("continue 0.5s", "continue 0.5s {seed 9}").replace("cut 2s", "cut 2s {lock}")
     path, _, report = film(locked)
     assert forwards == ["extension"] and "Line 3 is locked" in report
+    assert foreseen(shown, locked) == ["done", "done", "kept", "done"]
+    assert foreseen(shown, locked.replace(" {lock}", "")) == ["done", "done", "stale", "stale"]
     assert not torch.equal(decoded(path)[0][24:36], whole[24:36])
     forwards.clear()
     assert torch.equal(decoded(film(STORY)[0])[0], whole) and forwards == [], "what was before is found again"

@@ -193,6 +193,13 @@ RAN = """([type, script]) => {
 }"""
 
 
+LINK_SCRIPT = """type => {
+    const text = LiteGraph.createNode("PrimitiveStringMultiline"), node = app.graph.nodes.find(n => n.type === type);
+    app.graph.add(text);
+    text.connect(0, node, node.inputs.findIndex(i => i.name === "script"));
+}"""
+
+
 @pytest.mark.browser
 def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     page.tab.evaluate(ADD_FILM, FILM_SCRIPT)
@@ -243,6 +250,11 @@ def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     page.tab.keyboard.press("Control+z")
     script_becomes(page, made)
     panel_says(page, "2 shots, 5 s · all made")
+
+    page.tab.evaluate(LINK_SCRIPT, FILM)  # cards of the last run stay to be looked at
+    panel_says(page, "comes from a connection")
+    assert [card[2] for card in cards(page)] == ["done", "done"]
+    assert [panel.get_by_role("button", name=name).count() for name in ("▶", "↻")] == [2, 0]
     is_clean_but_for_pictures(page)
 
 
@@ -432,5 +444,11 @@ def test_the_route_answers_what_it_is_asked(stocked_server: Server):
     asked = {"text": "scene [anna]: x\nspeak [anna]: y", "cast": {"Anna": False}, "connected": ["reference_model"]}
     first, second = stocked_server.post(FILM_ROUTE, asked).json()["lines"]
     assert first["wrong"] is None and "avatar_model" in second["wrong"]
+    shot = {"number": 1, "takes": [{"take": 1, "chosen": True}], "state": "done", "seconds": 5.0}
+    last = {"script": "scene [anna]: x", "settings": {"seed": 1}, "shots": [shot]}
+    first, _ = stocked_server.post(FILM_ROUTE, {**asked, "settings": {"seed": 1}, "last": last}).json()["lines"]
+    assert first["state"] == "done"
+    for wrong in (5, {}, {**last, "shots": [5]}, {**last, "settings": {"seed": "x"}}):
+        assert stocked_server.post(FILM_ROUTE, {**asked, "last": wrong}).status_code == 400
     edit = {"line": 2, "option": "seed", "value": "5"}
     assert stocked_server.post(FILM_ROUTE, {**asked, "edit": edit}).json()["text"].endswith("{seed 5}: y")

@@ -35,6 +35,11 @@ class FilmPanel extends ScriptPanel {
         return askFilm(asked);
     }
 
+    /** What the last run was asked for, to be looked at. */
+    async checkLinked(asked) {
+        return asked.last ? this.check({ ...asked, text: asked.last.script }) : super.checkLinked();
+    }
+
     /** What the page keeps of the node's last run, through an undo too; null before there is one. */
     lastRun() {
         const { graph, id } = this.node;
@@ -119,7 +124,7 @@ class FilmPanel extends ScriptPanel {
             return button;
         };
         const actions = shot ? [act("play", "▶", () => this.play(shot))] : [];
-        if (!shot || !number || !line.models.length) return actions;
+        if (!shot || !number || !line.models.length || this.connected("script")) return actions;
         const seed = () => String(Math.floor(Math.random() * LARGEST_SEED));
         actions.push(act("reroll", "↻", () => this.edit(number, "seed", seed())));
         if (line.locked) actions.push(act("unlock", text("unlock_word"), () => this.edit(number, "lock", null)));

@@ -85,7 +85,7 @@ export class ScriptPanel {
         const now = JSON.stringify([asked, linked, text("line")]); // the language too
         if (now === this.seen) return;
         this.asking = true;
-        const checked = linked ? { lines: [], notes: [], problem: null } : await this.check(asked);
+        const checked = linked ? await this.checkLinked(asked) : await this.check(asked);
         this.asking = false;
         this.seen = now;
         if (checked) this.show(checked, linked);
@@ -107,6 +107,11 @@ export class ScriptPanel {
 
     check(asked) {
         return checkScript(asked);
+    }
+
+    /** The same for a script that comes from a connection, whose text is not known here. */
+    async checkLinked() {
+        return { lines: [], notes: [], problem: null };
     }
 
     /** The cells of a right line, behind its number. */
