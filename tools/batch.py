@@ -13,6 +13,8 @@ begins with # is yours. Empty cells leave what the workflow has. Files are looke
 ComfyUI's folder input. Results lie in a folder that is called like the table and carry their workflow: drop one onto
 the page to open it. Braces such as {red|blue}, of which the page picks one, are text here.
 
+--measure ends with numbers of every video, on a page; --takes 3 makes every row three times and picks the best.
+
 With several servers a row goes to whoever is free, and from one that dies or hangs to another; the files come into one
 folder beside the table. docs/several-devices.md has more.
 
@@ -33,6 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not every Python looks beside a script
+from pack.tools.batching import measuring
 from pack.tools.batching.farm import Farm, all_needs
 from pack.tools.batching.needs import Needs, needs_of
 from pack.tools.batching.report import summary
@@ -41,14 +44,17 @@ from pack.tools.batching.rows import KINDS, BatchError, Field, Row, Template, re
 from pack.tools.batching.scripts import wrong_script
 from pack.tools.batching.server import TIMEOUT, Away, ComfyUI, Denied, Refused
 from pack.tools.batching.state import OPEN, State, Task
+from pack.tools.batching.takes import MOST, takes_of
 from pack.tools.batching.way import HEADER, WayError
 from pack.tools.batching.workflow import WorkflowError
 
 SERVER = "http://127.0.0.1:8188"
 
 
-def make_tasks(rows: list[Row], template: Template, base: Path, into: list[str], state: State) -> list[Task]:
-    """Every row with its values, all of them checked. Raises BatchError for the first that is wrong."""
+def make_tasks(
+    rows: list[Row], template: Template, base: Path, into: list[str], state: State, takes: int = 1
+) -> list[Task]:
+    """Every take of every row with its values, all of them checked. Raises BatchError for the first that is wrong."""
     chosen = {one.upload or "prompt": one for one in map(template.field, into)}
     columns = {column: chosen.get(column) or _field(column, template) for row in rows for column in row.cells}
     tasks, keys = [], {}
@@ -65,15 +71,16 @@ def make_tasks(rows: list[Row], template: Template, base: Path, into: list[str],
             except BatchError as error:
                 beside = f" There is no such file in {base} either." if one.upload else ""
                 raise BatchError(f"Row {row.number} ({row.name}), column {column}: {error}{beside}") from error
-        prompt, _ = template.filled(values, row.name)
-        wrong = wrong_script(prompt)
-        if wrong:
-            raise BatchError(f"Row {row.number} ({row.name}): {wrong}")
-        key = row_key(prompt, list(uploads.values()))
-        keys[key] = keys.get(key, 0) + 1
-        key = f"{key}-{keys[key]}"  # rows that are alike are made as often as they are there
-        needs = needs_of(prompt, uploads)
-        tasks.append(Task(row, values, uploads, key, needs, state.rows.get(key) or {"state": OPEN}))
+        for take, chosen_values in takes_of(row, values, template, takes):
+            prompt, _ = template.filled(chosen_values, take.name)
+            wrong = wrong_script(prompt)
+            if wrong:
+                raise BatchError(f"Row {row.number} ({row.name}): {wrong}")
+            key = row_key(prompt, list(uploads.values()))
+            keys[key] = keys.get(key, 0) + 1
+            key = f"{key}-{keys[key]}"  # rows that are alike are made as often as they are there
+            record = state.rows.get(key) or {"state": OPEN}
+            tasks.append(Task(take, chosen_values, uploads, key, needs_of(prompt, uploads), record, row.name))
     return tasks
 
 
@@ -134,6 +141,19 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         default=TIMEOUT,
         metavar="SECONDS",
         help="how long a server may be silent until its rows go to others; default: %(default)s",
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure the videos at the end: a page with all of them and a contact sheet; docs/measures.md has more",
+    )
+    parser.add_argument(
+        "--takes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="make every row so often, with its seed and those that follow, measure them, and copy the best one into "
+        "the folder best",
     )
     parser.add_argument("--check", action="store_true", help="only say what would be queued, and what is wrong")
     parser.add_argument("--again", action="store_true", help="make every row again, also those that are done")
@@ -216,7 +236,7 @@ def prepare(options: argparse.Namespace, infos: Sequence[dict]) -> tuple[Templat
     for number, info in enumerate(infos):
         try:
             template = Template(workflow, info)
-            tasks = make_tasks(rows, template, base, options.into, state)
+            tasks = make_tasks(rows, template, base, options.into, state, options.takes)
         except (BatchError, WorkflowError) as error:
             problem = problem or error
         else:
@@ -258,7 +278,12 @@ def main(given: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # names that an old console of Windows cannot show
     options = arguments(given)
     servers = Servers(options)
+    python = None
     try:
+        if not 1 <= options.takes <= MOST:
+            raise BatchError(f"--takes is {options.takes}, but it must be 1 to {MOST}.")
+        if options.measure or options.takes > 1:
+            python = measuring.check()
         answers = ask(servers.now())
         infos = [answer for _, answer in answers if isinstance(answer, dict)]
         for server, answer in answers:
@@ -280,7 +305,7 @@ def main(given: list[str] | None = None) -> int:
         return 0
     folder = options.table.resolve()
     results = None
-    if servers.several or options.results:
+    if servers.several or options.results or python:
         results = Results((options.results or folder.with_name(f"{folder.stem}_results")).resolve(), state)
         print(f"The files come into {results.folder}.", flush=True)
     live, width = sys.stdout.isatty(), shutil.get_terminal_size().columns - 1
@@ -298,6 +323,8 @@ def main(given: list[str] | None = None) -> int:
             show=lambda line: print(f"\r\x1b[K{line[:width]}", end="", flush=True) if live else None,
             look=servers.changed,
         )
+        if python and results:
+            measuring.bring_the_rest(tasks, seats, results, farm.note)
     except KeyboardInterrupt:
         print("\nStopped. What runs in ComfyUI runs on; the same command goes on from here.")
         code = 130
@@ -307,6 +334,8 @@ def main(given: list[str] | None = None) -> int:
     finally:
         state.release()
     print(("\r\x1b[K" if live else "") + "\n" + summary(tasks, servers.several), flush=True)
+    if python and results and not code:
+        code = measuring.measure(python, tasks, results)
     return code or int(any(not task.done for task in tasks))
 
 

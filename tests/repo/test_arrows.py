@@ -30,7 +30,8 @@ dev/samples dev/locales
 dev/comfyui
 dev/setup dev/drawing dev/charts
 tools
-tools/batching tools/inspecting tools/serving tools/measuring
+tools/batching tools/inspecting tools/serving
+tools/measuring
 __init__
 nodes/registry nodes/routes
 nodes/jobs

@@ -20,10 +20,12 @@ import skimage
 from pack.dev.comfyui.server import Server
 from pack.dev.samples import workflow_inputs
 from pack.tests.support import registry_archive
-from pack.tools.batching.rows import BatchError, Field, Template, read_rows, row_key, value_of
+from pack.tools.batching.rows import BatchError, Field, Row, Template, read_rows, row_key, value_of
 from pack.tools.batching.server import ComfyUI, Denied
+from pack.tools.batching.takes import takes_of
 from pack.tools.batching.way import WayError
 from pack.tools.batching.workflow import Graph, to_prompt
+from pack.tools.measuring.python import CHOSEN
 
 TOOL = Path("tools") / "batch.py"
 PACK = "skyreels-v3"  # the folder that ComfyUI Manager unpacks the registry's archive into
@@ -163,6 +165,23 @@ def test_columns_find_their_fields(stocked_server: Server):
         template.field("colour")
 
 
+def test_takes_have_seeds_of_their_own():
+    node = {"class_type": "Noise", "inputs": {"noise_seed": 5, "filename_prefix": "a"}}
+    inputs = {"noise_seed": ["INT", {"min": 0, "max": 6}], "filename_prefix": ["STRING", {}]}
+    template = Template({"1": node}, {"Noise": {"input": {"required": inputs}}})
+    row = Row(1, "cat", {})
+    takes = takes_of(row, {}, template, 3)
+    assert [one.name for one, _ in takes] == ["cat_take_1", "cat_take_2", "cat_take_3"]
+    assert [values["1", "noise_seed"] for _, values in takes] == [5, 6, 0]
+    assert takes_of(row, {("1", "noise_seed"): 2}, template, 2)[1][1]["1", "noise_seed"] == 3
+    assert takes_of(row, {}, template, 1) == [(row, {})]
+    # Its key is that of the row alone: a batch of several takes finds what one of a single take has made.
+    keys = [row_key(template.filled(values, one.name)[0], []) for one, values in [(row, {}), *takes]]
+    assert keys[0] == keys[1] and len(set(keys)) == 3
+    with pytest.raises(BatchError, match="Takes differ by their seeds"):
+        takes_of(row, {}, Template({"1": {**node, "inputs": {}}}, {"Noise": {"input": {}}}), 2)
+
+
 # Whole batches
 
 
@@ -239,6 +258,45 @@ def test_fifty_prompts_are_a_table_and_one_command(stocked_server: Server, tmp_p
     wrong = write(tmp_path / "wrong.csv", "prompt,seed\nFine.,1\nNot fine.,many\n")
     said = finished(batch(stocked_server, file, wrong), 2)
     assert said == "Row 2 (002), column seed: 'many' is no whole number, which noise_seed needs.\n"
+
+
+@pytest.mark.server
+def test_a_batch_ends_with_the_best_of_its_takes(stocked_server: Server, tmp_path: Path):
+    workflow = json.loads(workflow_inputs.workflow_files()["reference_to_video"].read_text(encoding="utf-8"))
+    graph = Graph(workflow, stocked_server.object_info())
+    for name, value in {"resolution": "custom", "width": 64, "height": 64, "frames": 5}.items():
+        graph.set("8", name, value)
+    graph.set("13", "steps", 1)
+    file = write(tmp_path / "cats.json", json.dumps(workflow))
+    write(tmp_path / "my cat.png", PHOTO.read_bytes())
+    head = "name,prompt,seed,Load Image: reference 1.image\n"
+    table = write(tmp_path / "cats.csv", f"{head}cat,A cat.,21,my cat.png\n")
+    finished(batch(stocked_server, file, table), 0)  # stays on the server
+
+    command = [sys.executable, workflow_inputs.ROOT / TOOL, file, table, "--server", stocked_server.url, "--takes", "2"]
+    env = {**os.environ, CHOSEN: "1"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 rows, 1 of them done before" in done.stdout
+    assert "Best of cat: cat_take_" in done.stdout and "Left out. Likeness to references: no CLIP" in done.stdout
+    folder = tmp_path / "cats_results"
+    assert sorted(path.name for path in folder.rglob("*.*")) == [
+        "cat.mp4", "cat_take_1.mp4", "cat_take_2.mp4", "contact_sheet.jpg", "measured.html", "measured.json",
+    ]  # fmt: skip
+    rows = json.loads((folder / "measured.json").read_text(encoding="utf-8"))["videos"]
+    assert [row["group"] for row in rows] == ["cat", "cat"] and [row["place"] for row in rows] == [1, 2]
+    assert (folder / "best" / "cat.mp4").read_bytes() == Path(rows[0]["file"]).read_bytes()
+
+
+def test_a_batch_that_cannot_measure_says_so_first(tmp_path: Path):
+    folder = registry_archive.write(tmp_path / "pack")
+    for given, words in (
+        ("--measure", "make a venv for it once: python tools/measure.py --setup (--measure and --takes need it)"),
+        ("--takes=0", "--takes is 0, but it must be 1 to 100."),
+    ):
+        command = [sys.executable, "-S", "-E", folder / TOOL, *waits(tmp_path, 0), given]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and done.stderr.endswith(f"{words}\n") and done.stderr.count("\n") == 1
 
 
 def metadata(path: Path) -> dict:

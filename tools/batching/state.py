@@ -18,7 +18,10 @@ Need = tuple[str, str, str]  # node type, its input, the text that it holds
 
 @dataclass
 class Task:
-    """A row with its values. record: what the state file keeps of it.  needs: what a server must have for it."""
+    """A row with its values. record: what the state file keeps of it.  needs: what a server must have for it.
+
+    group: the name that all takes of a row have in common.
+    """
 
     row: Row
     values: dict[tuple[str, str], object]
@@ -26,6 +29,7 @@ class Task:
     key: str
     needs: frozenset[Need] = frozenset()
     record: dict = field(default_factory=lambda: {"state": OPEN})
+    group: str = ""
 
     @property
     def done(self) -> bool:

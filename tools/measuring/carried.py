@@ -10,7 +10,7 @@ from typing import Any
 import av
 
 WITH_SCRIPT = ("SkyReelsExtendVideo", "SkyReelsFilm")
-SPEAKING = ("SkyReelsTalkingAvatar", "SkyReelsAvatarWindow")
+SPEAKING = ("SkyReelsTalkingAvatar", "SkyReelsAvatarWindow", "SkyReelsDubVideo")
 
 
 @dataclass(frozen=True)
