@@ -326,8 +326,11 @@ GUIDANCE_NODES = {
 
 
 def node_output(comfyui, name, model, **settings):
-    """The MODEL that a node of ComfyUI makes, in the old form or the new."""
+    """The MODEL that a node of ComfyUI makes, in the old form or the new; what newer ones ask for is at its default."""
     node = comfyui.nodes.NODE_CLASS_MAPPINGS[name]
+    if hasattr(node, "execute"):
+        inputs = node.define_schema().inputs
+        settings = {one.id: one.default for one in inputs if getattr(one, "default", None) is not None} | settings
     function = getattr(node(), node.FUNCTION) if not hasattr(node, "execute") else node.execute
     out = function(model, **settings)
     return getattr(out, "args", out)[0]
