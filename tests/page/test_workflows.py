@@ -17,9 +17,9 @@ from pack.tools.batching.workflow import INTO, ONLY_ON_THE_PAGE, OUT_OF, to_prom
 BENCHMARKS = workflow_inputs.ROOT / "benchmarks"
 FILES = sorted(workflow_inputs.WORKFLOWS.glob("*.json"))
 BLUEPRINTS = sorted((workflow_inputs.ROOT / "subgraphs").glob("*.json"))
-# In a folder that Templates does not list, for those who have what they need: node type -> since which ComfyUI.
-NEWER = sorted((workflow_inputs.WORKFLOWS / "newer").glob("*.json"))
-NEEDED = {"TextGenerate": "0.33"}
+# In a folder that Templates does not list: experiments, and those that need a newer ComfyUI.
+MORE = sorted((workflow_inputs.WORKFLOWS / "more").glob("*.json"))
+NEEDED = {"TextGenerate": "0.33"}  # node type -> since which ComfyUI
 OWN = "SkyReels"
 LOADERS = {"CLIPLoader", "VAELoader", "CLIPVisionLoader", "AudioEncoderLoader"}
 MEDIA = ("image", "file", "audio")  # inputs that name a picture, a video or a recording
@@ -28,8 +28,8 @@ MOST_BYTES = 60_000  # of a thumbnail
 TITLE = 30
 
 each_workflow = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-each_noted = pytest.mark.parametrize("file", FILES + NEWER, ids=lambda file: file.stem)
-each_file = pytest.mark.parametrize("file", FILES + NEWER + BLUEPRINTS, ids=lambda file: file.stem)
+each_noted = pytest.mark.parametrize("file", FILES + MORE, ids=lambda file: file.stem)
+each_file = pytest.mark.parametrize("file", FILES + MORE + BLUEPRINTS, ids=lambda file: file.stem)
 
 
 def read(file: Path) -> dict:
@@ -76,7 +76,7 @@ def test_it_is_as_the_page_saves_it(file: Path):
         assert properties["Node name for S&R"] == node["type"]
         assert properties["cnr_id"] == ("skyreels-v3" if node["type"].startswith(OWN) else "comfy-core")
         assert properties["ver"]
-    ids = [one["id"] for one in map(read, FILES + NEWER + BLUEPRINTS)]
+    ids = [one["id"] for one in map(read, FILES + MORE + BLUEPRINTS)]
     assert ids.count(workflow["id"]) == 1
 
 
@@ -284,12 +284,12 @@ def test_it_is_known_to_comfyui_and_accepted_unchanged(stocked_server: Server, f
         stocked_server.wait(prompt_id)
 
 
-@pytest.mark.parametrize("file", NEWER, ids=lambda file: file.stem)
-def test_a_newer_workflow_lacks_nothing_but_what_its_note_names(stocked_server: Server, file: Path):
+@pytest.mark.parametrize("file", MORE, ids=lambda file: file.stem)
+def test_one_that_is_no_template_lacks_nothing_but_what_its_note_names(stocked_server: Server, file: Path):
     """Where this ComfyUI has that, the prompt is checked by it too; a language model is no file of these tests."""
     info, workflow = stocked_server.object_info(), read(file)
     needed = NEEDED.keys() & {node["type"] for node in all_nodes(workflow)}
-    assert needed and unknown_types(workflow, info) <= needed
+    assert unknown_types(workflow, info) <= needed
     notes = " ".join(str(node["widgets_values"]) for node in workflow["nodes"] if node["type"] == "MarkdownNote")
     assert all(f"ComfyUI {NEEDED[name]} or newer" in notes for name in needed)
     if not unknown_types(workflow, info):
