@@ -53,7 +53,8 @@ IMAGE_TOKENS, IMAGE_WIDTH = 257, 1280
 class Case:
     """What is sampled. precision: a plain dtype ("bf16", "fp16"), a kind of format ("int8", "fp8", "nf4", "nvfp4") or a
     type of GGUF.  layers: blocks of the network; their memory and time are those of LAYERS but for the weights.
-    ram: GiB.  resident: part of the weights that stays on the card, None where ComfyUI decides.
+    ram: GiB.  resident: part of the weights that stays on the card, None where ComfyUI decides.  mapped: weights lie on
+    the pages of their file.
     """
 
     precision: str = "bf16"
@@ -66,6 +67,7 @@ class Case:
     triton: bool = True
     ram: float = 64
     resident: float | None = None
+    mapped: bool = False
     attention: str = "auto"
 
 
@@ -120,13 +122,12 @@ def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> d
 
 
 def _seconds(card: Card, meter: Meter, work: Counter[Work], scale: float) -> dict[str, float]:
-    """What a step of the whole network takes by the roofline. What is copied from pinned memory waits for nothing but
-    itself.
+    """What a step of the whole network takes by the roofline. What is copied waits for nothing but itself: from other
+    than pinned memory too, while the block before computes.
     """
     found = seconds(work, sum(meter.waits.values()), card.rates)
-    copies = scale * meter.copied["from pinned memory"] / card.link
-    late = max(0.0, copies - sum(found.values())) + scale * meter.copied["from pageable memory"] / card.pageable
-    found[WAITS] += late
+    copies = meter.copied["from pinned memory"] / card.link + meter.copied["from pageable memory"] / card.pageable
+    found[WAITS] += max(0.0, scale * copies - sum(found.values()))
     return {name: round(value, 4) for name, value in sorted(found.items())}
 
 
@@ -270,6 +271,9 @@ def build(nodes: PackNodes, case: Case, device: torch.device):
             weights.formats[layer] = format
             parts = parts_of(nodes, format, case.precision, shape)
             weights.tensors.update({f"{layer}.{part}": tensor for part, tensor in parts.items()})
+    if case.mapped:
+        for tensor in weights.tensors.values():
+            nodes.module("model_loaders.tensors.file_tensors").marked(tensor)
     loading.fill(model.diffusion_model, weights, device, nodes.module("nodes.weights.layers").Packed)
     patcher = nodes.module("nodes.network.patcher").patcher_class(True, device)(
         model, load_device=device, offload_device=management.unet_offload_device()

@@ -20,6 +20,8 @@ if sys.platform == "win32":
 
 SCRIPT = Path(__file__).resolve().parents[2] / "dev" / "fake_card" / "forward.py"
 WAITS = {"network.py": 1}  # whether the result is finite, and was made of the prompt whose keys are cached
+# Pages of files are not pinned: that would take a model's size of RAM, and what comes from them comes in time.
+FROM_FILES, COPIES = "copy from pageable memory", ("block_streaming.py", "model_management.py")
 # (case, launches of a step at most)
 CORNERS: list[tuple[dict, int]] = [
     ({"precision": "int8", "size": "720p121"}, 19_000),
@@ -39,7 +41,11 @@ VAE = [
 OTHERS: dict[str, list[tuple[dict, int | None]]] = {
     "2080Ti": [({"precision": "fp16"}, 7_000), ({"precision": "int8", "job": "avatar"}, None)],
     "3090": [({"precision": "int8", "size": "720p81"}, None), ({"precision": "nf4", "lora": 16}, None)],
-    "4060": [({"precision": "fp8", "job": "avatar"}, None)],
+    "4060": [
+        ({"precision": "int8", "resident": 0.0}, 7_300),
+        ({"precision": "int8", "resident": 0.0, "mapped": True}, 7_300),
+        ({"precision": "fp8", "job": "avatar"}, None),
+    ],
     "4060 on Windows": [
         ({"precision": "int8"}, 144_000),
         ({"precision": "nf4", "job": "avatar"}, 76_000),
@@ -97,7 +103,10 @@ def check(found: dict[str, Any]) -> None:
     assert "error" not in found, found["error"]
     for place, count in found["waits"].items():
         file = place.rpartition("/")[2].partition(":")[0]
-        assert count <= WAITS.get(file, 0), found["waits"]
+        if not (found.get("mapped") and place.startswith(FROM_FILES) and file in COPIES):
+            assert count <= WAITS.get(file, 0), found["waits"]
+    if found.get("mapped"):  # the host waits for copies, but the card computes meanwhile
+        assert found["seconds"]["waits"] < 0.001 * sum(found["seconds"].values()), found["seconds"]
     if "M3" in found["card"] and found.get("attention") == "auto":
         return  # ComfyUI's attention takes as much of the memory there as is free
     assert 0.95 * found["planned"] <= found["peak"] <= 1.05 * found["planned"], found
