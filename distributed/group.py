@@ -7,7 +7,7 @@ forward once more.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,12 +261,12 @@ class Group:
     def _until(self, asked: dict[Any, int], limit: float, look: Look, forward: int = 0) -> dict[int, Any]:
         """All answers. limit: seconds in all, or, of a forward, without a new block."""
         answers: dict[int, Any] = {}
-        watch, self._calling = _Watch(self._processes, limit, bool(forward)), True
+        watch, self._calling = _Watch(self._processes, limit, self.patience, bool(forward)), True
         try:
             while asked:
                 for rank, outcome in self._processes.answers(asked, LOOKS).items():
                     answers[rank] = _value(outcome)
-                watch.check()
+                watch.check(asked.values())
                 try:
                     look()
                 except BaseException:
@@ -312,25 +312,37 @@ def _value(outcome: tuple[str, Any]) -> Any:
 
 
 class _Watch:
-    """Looks whether the processes are getting anywhere. limit: seconds in all, or (`by_blocks`) without a new block."""
+    """Looks whether the processes live and get anywhere.
 
-    def __init__(self, processes: Processes, limit: float, by_blocks: bool):
-        self.processes, self.limit, self.by_blocks = processes, limit, by_blocks
-        self.since = self.asked_at = time.monotonic()
+    limit: seconds in all, or (`by_blocks`) without a new block.  patience: seconds that one may answer nothing.
+    """
+
+    def __init__(self, processes: Processes, limit: float, patience: float, by_blocks: bool):
+        self.processes, self.limit, self.patience, self.by_blocks = processes, limit, patience, by_blocks
+        self.since = self.begun = time.monotonic()
         self.blocks = -1
         self.asked: dict[Any, int] = {}
+        self.asked_at: dict[int, float] = {}  # by rank, as is the next
+        self.heard: dict[int, float] = {}
 
-    def check(self) -> None:
-        """Raises Lost where they are not. The first process stands for all: they wait for each other."""
-        now = time.monotonic()
-        if self.by_blocks and not self.asked and now - self.asked_at > 1:
-            self.asked, self.asked_at = {self.processes.tell(0, "progress"): 0}, now
+    def check(self, ranks: Iterable[int]) -> None:
+        """Raises Lost where they do not. ranks: those that have yet to answer the call.
+
+        Of blocks the first process stands for all: they wait for each other.
+        """
+        now, ranks = time.monotonic(), set(ranks)
+        for rank in ranks - {*self.asked.values()}:
+            if now - self.asked_at.get(rank, self.begun) > 1:
+                self.asked[self.processes.tell(rank, "progress")] = rank
+                self.asked_at[rank] = now
         if self.asked:
-            for blocks in self.processes.answers(self.asked, 0).values():
-                if blocks != self.blocks:
+            for rank, blocks in self.processes.answers(self.asked, 0).items():
+                self.heard[rank] = now
+                if self.by_blocks and rank == 0 and blocks != self.blocks:
                     self.blocks, self.since = blocks, now
-        if now - self.since > self.limit:
-            raise Lost(f"no sign of life for {now - self.since:.0f} s")
+        silent = max((now - self.heard.get(rank, self.begun) for rank in ranks), default=0)
+        if now - self.since > self.limit or silent > self.patience:
+            raise Lost(f"no sign of life for {max(silent, now - self.since):.0f} s")
 
 
 def _check_alike(about: list[dict[str, Any]]) -> None:

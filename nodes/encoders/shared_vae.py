@@ -1,7 +1,9 @@
 """ComfyUI's VAE on the cards that share a model: each decodes some rows of the picture."""
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
@@ -36,16 +38,25 @@ def shared_frames(vae, group: Group, latents: torch.Tensor, dtype: torch.dtype) 
         return
     key = f"{_keys.setdefault(network, str(next(_numbers)))} {dtype}"
     video = key, height, versions.convolves_by_cudnn()
+    ahead = ThreadPoolExecutor(1)  # the cards decode while what they have made is written
     try:
         if not all(group.ask("begin_pictures", *video)):
             for part in _parts(weights, dtype):
                 group.ask("take_vae", key, cluster.put(part), limit=EXCHANGING)
             group.ask("begin_pictures", *video)
-        for latent in latents.to("cpu", dtype).split(1, dim=2):
+        first, *others = latents.to("cpu", dtype).split(1, dim=2)
+        begun, limit = time.monotonic(), 0.0
+        asked = ahead.submit(group.ask, "decode", first, at_once)
+        for latent in (*others, None):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            for rows in zip(*group.ask("decode", latent, at_once), strict=True):
+            made = asked.result()
+            limit = limit or max(group.patience, 2 * (time.monotonic() - begun))  # as the first one took
+            if latent is not None:
+                asked = ahead.submit(group.ask, "decode", latent, at_once, limit=limit)
+            for rows in zip(*made, strict=True):
                 yield torch.cat([one.float() for one in rows], dim=-2)
     finally:
+        ahead.shutdown()
         group.rest()
 
 

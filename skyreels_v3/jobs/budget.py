@@ -198,6 +198,12 @@ class Budget:
         if self.network.cards > 1 and self.keeping is Keeping.SPLIT:
             return f"It fits: each card keeps a part of the weights, {gb(self.held)} with what comes from the others."
         if self.network.cards > 1 and self.keeping is Keeping.IN_RAM:
+            if self.network.weights > machine.ram_free:
+                return (
+                    f"The cards have room for two blocks at a time, but RAM, where the weights must stay, has "
+                    f"{gb(machine.ram_free)} free of the {gb(self.network.weights)} that they need: close other "
+                    "programs, or choose a smaller precision, fewer frames or more cards."
+                )
             return (
                 f"It fits: the weights stay in RAM, {gb(self.network.weights)} in all, and come to the cards block by "
                 f"block, {gb(self.held)} at a time."

@@ -154,7 +154,7 @@ def test_a_process_is_lost_at_any_moment(shared, vae, seed, monkeypatch):
     model = shared.load()
     wanted = shared.sample(model, size=(12, 20))
     running = group(shared)
-    monkeypatch.setattr(running, "patience", 3.0)
+    monkeypatch.setattr(running, "patience", 8.0)
     monkeypatch.setattr(running, "longest", 0.1)
     begun = time.monotonic()
     pictures = torch.cat(list(decoder(vae, running)(wanted)), 2)

@@ -258,6 +258,20 @@ def test_it_stops_and_goes_on(files):
     assert worker.progress() == 3
 
 
+def stopped(ranks: Ranks, spec: dict) -> list[tuple]:
+    """How three forwards end of which the first process is told to stop the second, and which blocks were begun."""
+    worker = worker_of(ranks)
+    assert worker.call("load", "m", 0, spec)[0] == DONE
+    if ranks.rank == 0:
+        worker.stop(2)
+    return [(worker.call("forward", number, "m", message())[0], worker.progress()) for number in (1, 2, 3)]
+
+
+def test_all_processes_leave_together(processes, files):
+    ways = processes.call(stopped, spec(files / "SkyReels-V3-V2V.safetensors"))
+    assert ways == processes.size * [[(DONE, 2), (STOPPED, 3), (DONE, 5)]]
+
+
 def test_what_is_wrong_is_told(files, tmp_path):
     worker = alone(files)
     gone = tmp_path / "SkyReels-V3-V2V.safetensors"

@@ -1,6 +1,7 @@
 """What sharing a forward gives, by the model that Plan tells until it was measured."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,8 @@ def test_weights_that_no_card_has_room_for_stay_in_ram():
     assert tight.keeping is Keeping.IN_RAM and tight.held == 2 * 14_500_000_000 // 40
     assert re.search(r"stay in RAM, 14.5 GB in all.*0.7 GB at a time", tight.verdict())
     assert not budget(2, least - 1).fits
+    full = replace(tight, machine=replace(tight.machine, ram_free=10 * GB))
+    assert "has 10.0 GB free of the 14.5 GB that they need" in full.verdict()
 
 
 def test_activations_are_not_halved_by_two():
