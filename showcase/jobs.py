@@ -26,7 +26,7 @@ class Demo:
 
     title: the job in two words.  look: what to look at, one sentence.  prompt: what the video is to show.
     inputs: files of `world.INPUTS`, in the order in which they are shown; a recording speaks after those before.
-    changes: node type or title -> its inputs.  parts: of each video.
+    changes: node type or title -> its inputs.  parts: of each video.  size: width, height of the videos.
     runs: for a workflow that is queued more than once, what the page changes each time, as in changes.
     """
 
@@ -37,6 +37,7 @@ class Demo:
     changes: dict[str, dict]
     parts: tuple[Part, ...]
     fps: int = FPS
+    size: tuple[int, int] = (world.WIDTH, world.HEIGHT)
     runs: tuple[dict[str, dict], ...] = field(default=({},))
 
     @property
@@ -47,7 +48,7 @@ class Demo:
     def videos(self) -> tuple[Video, ...]:
         """What its files hold."""
         sound = any(part.kind == "spoken" for part in self.parts)
-        return len(self.runs) * (Video(world.WIDTH, world.HEIGHT, Fraction(self.fps), self.frames, sound),)
+        return len(self.runs) * (Video(*self.size, Fraction(self.fps), self.frames, sound),)
 
 
 # The sizes and lengths that the nano models were trained on.
@@ -94,6 +95,26 @@ AVATAR_DEMO = Demo(
     parts=SPEECH_PARTS,
     fps=AVATAR_FPS,
 )
+# The recording begins world.QUIET seconds into the footage, whose frames stay as they are before and behind it.
+DUB_DEMO = Demo(
+    title="Footage says something else",
+    look="The mouth follows the new recording, and all but the head stays as it was.",
+    prompt=write(world.SPEAKER),
+    inputs=("footage.mp4", "speech.wav"),
+    changes={
+        "LoadVideo": {"file": "footage.mp4"},
+        "LoadAudio": {"audio": "speech.wav"},
+        "SkyReelsDubVideo": {
+            **SIZE,
+            **WINDOWS,
+            "prompt": write(world.SPEAKER),
+            "start": world.QUIET,
+            "box": world.HEAD,
+        },
+    },
+    parts=(Part("source", 10), Part("spoken", 81), Part("source", world.FOOTAGE_FRAMES - 91)),
+    size=world.INPUT_SIZE,
+)
 STORY = world.story(world.SHOWN, world.SHOWN_CLOSER)
 FILM = "\n".join(
     (
@@ -119,6 +140,7 @@ DEMOS: dict[str, Demo] = {
         parts=(SOURCE, ON, CUT, ON),
     ),
     "talking_avatar": AVATAR_DEMO,
+    "dub_footage": DUB_DEMO,
     "talking_avatar_two_people": Demo(
         title="Two people talk",
         look="Each speaks with its own voice, one after the other; who listens keeps its mouth shut.",

@@ -58,8 +58,9 @@ class Run:
         return parts
 
     def loudest(self, recording: int = 0) -> Image.Image:
-        """The frame of the spoken part, which is the last one, in which a recording is loudest."""
-        spoken, turns = self.parts()[-1], len(self.recordings)
+        """The frame of the last part that is spoken in which a recording is loudest."""
+        *_, spoken = (frames for part, frames in zip(self.demo.parts, self.parts()) if part.kind == "spoken")
+        turns = len(self.recordings)
         spoken = spoken[recording * len(spoken) // turns : (recording + 1) * len(spoken) // turns]
         heard = loudness_of(self.recordings[recording], len(spoken))
         return spoken[heard.index(max(heard))]

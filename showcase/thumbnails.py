@@ -65,6 +65,15 @@ def two_people(card: Card, run: Run) -> None:
         card.sound(loudness, 2 * GAP + side * half, 332 + 82 * side, half, 84, colour)
 
 
+def dub(card: Card, run: Run) -> None:
+    before = run.parts()[0]
+    card.picture(before[-1], GAP, GAP, WIDE, 150)
+    card.picture(run.loudest(), GAP, 150 + 2 * GAP, WIDE, 240)
+    card.sound(
+        loudness_of(run.recordings[0], 48), 2 * GAP, 390 + 3 * GAP, SIDE - 4 * GAP, SIDE - 390 - 4 * GAP, VOICES[0]
+    )
+
+
 def story(card: Card, run: Run) -> None:
     two_inputs(card, run, 150)
     first, on, cut, *_ = run.parts()
@@ -113,6 +122,7 @@ CARDS: dict[str, Callable[[Card, Run], None]] = {
     "storyboard_extension": storyboard,
     "talking_avatar": avatar,
     "talking_avatar_two_people": two_people,
+    "dub_footage": dub,
     "reference_extend_cut": story,
     "short_film": film,
     "film": scripted,

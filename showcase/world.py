@@ -27,6 +27,8 @@ INPUT_SIZE = (LARGER * WIDTH, LARGER * HEIGHT)
 HERO, FRIEND, THING = "fox", "robot", "balloon"
 SOURCE_FRAMES = 49
 SPEECH, TURN = 3.4, 1.7  # seconds: the windows of 33 frames end there
+QUIET = 0.4  # seconds of footage before what is dubbed
+FOOTAGE_FRAMES = 102
 
 # Who and what is shown say the pictures, all the rest the prompt.
 SHOWN = Scene((Actor(HERO, "waves", THING),), "snow", shot="medium", subject=HERO, seed=3)
@@ -37,6 +39,7 @@ CLIP = Scene((Actor(HERO, "waves", THING),), "forest", shot="medium", subject=HE
 CLOSER = cut_scene(CLIP, "ZOOM_IN_CUT")
 WALK = Scene((Actor(HERO, "walks right", THING),), "beach", "day", shot="medium", subject=HERO, seed=2)
 SPEAKER = Scene((Actor(HERO, "talks"),), "stage", shot="medium", subject=HERO, seed=4)
+HEAD = "0.28, 0, 0.72, 0.72"  # of the speaker, in all of the footage
 TALK = Scene((Actor(HERO, "talks"), Actor(FRIEND, "talks")), "beach", seed=6)
 
 
@@ -65,13 +68,13 @@ def _portrait(scene: Scene) -> Callable[[Path], None]:
     return _picture(lambda: render(scene, 0.0, INPUT_SIZE, (0.0, 0.0)))
 
 
-def _clip(scene: Scene) -> Callable[[Path], None]:
+def _clip(scene: Scene, frames: int = SOURCE_FRAMES) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         with av.open(str(path), "w") as file:
             stream = file.add_stream("libx264", rate=FPS, options={"crf": "12"})
             stream.width, stream.height = INPUT_SIZE
             stream.pix_fmt = "yuv420p"
-            for pixels in render_clip(scene, SOURCE_FRAMES, FPS, size=INPUT_SIZE):
+            for pixels in render_clip(scene, frames, FPS, size=INPUT_SIZE):
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             file.mux(stream.encode(None))
 
@@ -97,6 +100,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     f"{THING}.png": _picture(lambda: object_image(THING, random.Random(1), INPUT_SIZE)),
     "clip.mp4": _clip(CLIP),
     "walk.mp4": _clip(WALK),
+    "footage.mp4": _clip(SPEAKER, FOOTAGE_FRAMES),
     "speaker.png": _portrait(SPEAKER),
     "talk.png": _portrait(TALK),
     "speech.wav": _speech(HERO, SPEECH, 18, pause=(1.4, 2.1)),

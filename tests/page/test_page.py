@@ -37,6 +37,7 @@ SMALL = {
     },
     "talking_avatar": {"SkyReelsTalkingAvatar": AVATAR},
     "talking_avatar_two_people": {"SkyReelsTalkingAvatar": AVATAR},
+    "dub_footage": {"SkyReelsDubVideo": {**AVATAR, "drop": 5}},
     "reference_extend_cut": {
         **FIRST,
         "SkyReelsExtendVideo": {**EXTENSION, "script": "continue 0.2s: She waits.\ncut 2s: Her face."},
@@ -55,6 +56,7 @@ SMALL = {
 ONCE = {
     "storyboard_extension": True,
     "talking_avatar_two_people": True,
+    "dub_footage": False,
     "reference_extend_cut": False,
     "short_film": True,
     "film": False,

@@ -39,6 +39,7 @@ NAMES = {
     "SkyReelsPrompts": "SkyReels-V3 Prompts",
     "SkyReelsFilm": "SkyReels-V3 Film",
     "SkyReelsCast": "SkyReels-V3 Cast",
+    "SkyReelsDubVideo": "SkyReels-V3 Dub Video",
     "SkyReelsPromptBrief": "SkyReels-V3 Prompt Brief",
     "SkyReelsScriptFromText": "SkyReels-V3 Script from Text",
 }

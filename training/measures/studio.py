@@ -6,7 +6,8 @@ of dev/comfyui.
 
 import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from ...skyreels_v3.recipes import Job
 from ..models.shipped import FILES, MODELS, NANO, missing_files
 from ..world.render import SIZE
 from ..world.voices import RATE
+from .dubbing import DubTrial
 from .films import FilmTrial
 from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
 
@@ -31,6 +33,22 @@ LOADERS = {
 }
 FRAME = {"resolution": "custom", "width": SIZE[0], "height": SIZE[1]}
 AVATAR_TIMING = {"motion": 5, "drop": 4}  # the nano windows are short: fewer frames stand still on the key frame
+
+TOOLS = {"clip": "text_encoders", "vae": "vae", "clip_vision": "clip_vision"}  # inputs of nodes -> their loaders' kind
+DUB = {  # the defaults of Dub Video, and no loss
+    "strength": 1.0,
+    "context": 2.0,
+    "feather": 0.1,
+    "original_sound": 0.0,
+    "text_guidance": 1.0,
+    "audio_guidance": 1.0,
+    "negative": "",
+    "window": 81,
+    "motion": 5,
+    "drop": 12,
+    "codec": "lossless",
+    "frame_rate": 25.0,
+}
 
 
 @dataclass(frozen=True)
@@ -196,6 +214,28 @@ class Studio:
             **masks,
         )
         return video_frames(video)
+
+    def dub(self, trial: DubTrial, **inputs) -> np.ndarray:
+        """All frames of a dub, uint8 [F, H, W, 3]. inputs: see `dubbed`."""
+        with self.dubbed(trial, **inputs) as video:
+            return video_frames(video)
+
+    @contextmanager
+    def dubbed(self, trial: DubTrial, **inputs) -> Generator:
+        """The VIDEO of a dub, as long as the context is open. inputs: of Dub Video, other than the trial says."""
+        with tempfile.TemporaryDirectory(dir=self.comfyui.base) as folder, torch.inference_mode():
+            self.comfyui.folder_paths.set_output_directory(f"{folder}/output")
+            self.comfyui.folder_paths.set_temp_directory(f"{folder}/temp")
+            heard = {"waveform": torch.from_numpy(trial.speech.wave)[None, None], "sample_rate": RATE}
+            encoder, recipe = self._tools["audio_encoders"], self._recipe(Job.AVATAR)
+            given = {"audio": heard, "speakers": "together", "delay": 0.0, "max_seconds": 600.0}
+            (speech, _) = self.run("SkyReelsSpeech", encoder, **given)
+            asked = {name: self._tools[kind] for name, kind in TOOLS.items()}
+            asked |= {"model": self._load(Job.AVATAR, "auto"), "source": image(trial.frames), "speech": speech}
+            asked |= {"mask": torch.from_numpy(trial.heads), "start": trial.start}
+            asked |= {"prompt": trial.prompt, "seed": trial.seed, **FRAME}
+            asked |= {"steps": recipe.steps, "shift": recipe.shift, **DUB, **inputs}
+            yield self.run("SkyReelsDubVideo", **asked)[0]
 
     def _recipe(self, job: Job):
         recipes = self.pack.module("skyreels_v3.recipes")
