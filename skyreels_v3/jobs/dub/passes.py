@@ -94,22 +94,15 @@ class DubPasses:
         """
         generator = torch.Generator()
         generator.set_state(start.generator)
-        count = self.plan.timing.window
-        made = range(window.start, window.start + count)
+        made = range(window.start, window.start + self.plan.timing.window)
         crops = self.footage.crops(window.shot, made)
-        footage = _signed(crops)
-        motion = footage[:, :, : window.motion] if window.fresh else start.motion
-        clip = torch.zeros_like(footage)
-        clip[:, :, window.given :] = footage[:, :, window.given :]
-        clip[:, :, : window.motion] = motion
-        given = torch.zeros(count)
-        given[window.given :] = given[: window.motion] = 1
-        condition = masked_latents(clip, given, self.tools.encode)
-        noise = torch.randn(self.plan.latent_shape, generator=generator)
         taken = torch.stack([self.footage.taken_in_crop(window.shot, one) for one in made])
+        motion = _signed(crops[: window.motion]) if window.fresh else start.motion
+        condition = masked_latents(*_given(window, crops, motion), self.tools.encode)
+        noise = torch.randn(self.plan.latent_shape, generator=generator)
         held = ~_touched(taken, noise.shape)
-        under = self.plan.level < 1 or held.any()
-        latents = self.tools.encode(footage) if under else torch.zeros_like(noise)
+        used = self.plan.level < 1 or held.any()
+        latents = self.tools.encode(_signed(crops)) if used else torch.zeros_like(noise)
         pin = None
         if window.motion > 1:
             pin = Pin(condition[:, -LATENT_CHANNELS:, : window.motion_latents], generator)
@@ -158,6 +151,15 @@ class DubPasses:
 def _signed(crops: torch.Tensor) -> torch.Tensor:
     """uint8 [n, H, W, 3] as [1, 3, n, H, W] float32 in [-1, 1]."""
     return (crops.movedim(-1, 0)[None].float() / WHITE - 0.5) / 0.5
+
+
+def _given(window: DubWindow, crops: torch.Tensor, motion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a window is shown, [1, 3, n, H, W] and grey elsewhere, and which of its frames these are: float32 [n]."""
+    clip, given = torch.zeros(1, 3, *crops.shape[:3]), torch.zeros(len(crops))
+    clip[:, :, window.given :] = _signed(crops[window.given :])
+    clip[:, :, : window.motion] = motion
+    given[window.given :] = given[: window.motion] = 1
+    return clip, given
 
 
 def _touched(taken: torch.Tensor, shape: torch.Size) -> torch.Tensor:
