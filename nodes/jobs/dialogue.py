@@ -61,7 +61,7 @@ class DialogueNode(io.ComfyNode):
             outputs=[
                 SpeechType.Output(display_name="speech", tooltip="For Talking Avatar and Avatar Window, with names."),
                 io.Audio.Output(display_name="audio", tooltip="The sound of the video: all recordings, mixed."),
-                io.Image.Output(display_name="picture", tooltip="Who speaks when, each in the colour of their box."),
+                io.Image.Output(display_name="timeline", tooltip="Who speaks when, each in the colour of their box."),
             ],
             hidden=[io.Hidden.unique_id],
         )

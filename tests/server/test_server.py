@@ -42,6 +42,7 @@ NAMES = {
     "SkyReelsDubVideo": "SkyReels-V3 Dub Video",
     "SkyReelsPromptBrief": "SkyReels-V3 Prompt Brief",
     "SkyReelsScriptFromText": "SkyReels-V3 Script from Text",
+    "SkyReelsDialogue": "SkyReels-V3 Dialogue",
 }
 FILE_LISTS = {("SkyReelsLoadModel", "model"), ("SkyReelsLora", "lora")}  # their options are what lies in a folder
 REFERENCE = workflow_inputs.WORKFLOWS / "reference_to_video.json"
