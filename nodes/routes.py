@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from ..skyreels_v3.jobs.extension.script_check import check_script
+from ..skyreels_v3.jobs.dialogue.script import read_dialogue
+from ..skyreels_v3.jobs.extension.script_check import MAX_TEXT, check_script
 from ..skyreels_v3.jobs.film.check import ENTRIES, Known
 from ..skyreels_v3.jobs.film.edit import edited
 from ..skyreels_v3.jobs.film.film_check import check_film
@@ -11,7 +12,7 @@ from ..skyreels_v3.jobs.film.outlook import LastRun
 from . import versions
 from .inputs.files import input_file, seconds_of
 
-SCRIPT, FILM = "/skyreels_v3/script", "/skyreels_v3/film"
+SCRIPT, FILM, DIALOGUE = "/skyreels_v3/script", "/skyreels_v3/film", "/skyreels_v3/dialogue"
 NO_TEXT = {"error": 'The text of a script is needed, such as {"text": "..."}.'}
 # Of `check_script`, as the page names them: which lengths, and which of the two models are connected.
 DEFAULTS = (("official", False), ("model", True), ("shot_model", True))
@@ -47,6 +48,17 @@ def add_routes() -> None:
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             return web.json_response(NO_TEXT, status=400)
         return web.json_response(answer)
+
+    @server.routes.post(DIALOGUE)
+    async def dialogue(request: web.Request) -> web.Response:
+        """{"text"} -> {"names": of those who speak, in the order of their places}; 400 for anything else."""
+        try:
+            text = json.loads(await request.read())["text"]
+        except (ValueError, TypeError, KeyError):
+            text = None
+        if not isinstance(text, str):
+            return web.json_response(NO_TEXT, status=400)
+        return web.json_response({"names": read_dialogue(text[:MAX_TEXT])[0].names})
 
 
 def film_answer(asked: dict[str, Any]) -> dict[str, Any]:

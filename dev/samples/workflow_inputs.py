@@ -91,18 +91,22 @@ def clip(path: Path) -> Path:
     return Path(shutil.copyfile(clips() / "bigbuckbunny.mp4", path))
 
 
-def side_by_side(path: Path) -> Path:
-    """Two who talk to each other: the astronaut and the cat of scikit-image, which is CC0."""
-    import skimage
-    from PIL import Image, ImageOps
+def side_by_side(*names: str) -> Callable[[Path], Path]:
+    """Those who talk to each other: photographs of scikit-image, of which the cat and the cameraman are CC0."""
 
-    data, side = Path(skimage.__file__).parent / "data", 512
-    picture = Image.new("RGB", (2 * side, side))
-    for index, name in enumerate(("astronaut.png", "chelsea.png")):
-        with Image.open(data / name) as one:
-            picture.paste(ImageOps.fit(one.convert("RGB"), (side, side)), (index * side, 0))
-    picture.save(path, "PNG")
-    return path
+    def write(path: Path) -> Path:
+        import skimage
+        from PIL import Image, ImageOps
+
+        data, side = Path(skimage.__file__).parent / "data", 512
+        picture = Image.new("RGB", (len(names) * side, side))
+        for index, name in enumerate(names):
+            with Image.open(data / name) as one:
+                picture.paste(ImageOps.fit(one.convert("RGB"), (side, side)), (index * side, 0))
+        picture.save(path, "PNG")
+        return path
+
+    return write
 
 
 def speech(text: str, voice: str, seconds: float) -> Callable[[Path], Path]:
@@ -113,7 +117,8 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
     "input/astronaut.png": photograph("astronaut.png"),
     "input/coffee.png": photograph("coffee.png"),
     "input/bigbuckbunny.mp4": clip,
-    "input/two_people.png": side_by_side,
+    "input/two_people.png": side_by_side("astronaut.png", "chelsea.png"),
+    "input/three_people.png": side_by_side("astronaut.png", "chelsea.png", "camera.png"),
     "input/speech.wav": speech("I am back from space.", "en+f3", 1.6),
     "input/speech_left.wav": speech("I am back!", "en+f3", 1.0),
     "input/speech_right.wav": speech("Welcome home!", "en", 1.0),

@@ -56,7 +56,7 @@ def test_chinese_is_chinese():
 
 def test_one_word_for_one_name():
     """An input has the same name in Chinese on every node, but for those that mean something else there."""
-    meanings = {"negative", "model", "audio"}  # a conditioning or a text; the one that continues
+    meanings = {"negative", "model", "audio", "script"}  # a conditioning or a text; the one that continues; shots
     english, chinese = locales.read("en"), locales.read("zh")
     words = sorted({(text, chinese[key]) for key, text in english.items() if key[-1] == "name"})
     for name, group in itertools.groupby(words, key=lambda pair: pair[0]):

@@ -38,6 +38,7 @@ SMALL = {
     "talking_avatar": {"SkyReelsTalkingAvatar": AVATAR},
     "talking_avatar_two_people": {"SkyReelsTalkingAvatar": AVATAR},
     "dub_footage": {"SkyReelsDubVideo": {**AVATAR, "drop": 5}},
+    "dialogue": {"SkyReelsTalkingAvatar": AVATAR},
     "reference_extend_cut": {
         **FIRST,
         "SkyReelsExtendVideo": {**EXTENSION, "script": "continue 0.2s: She waits.\ncut 2s: Her face."},
@@ -57,6 +58,7 @@ ONCE = {
     "storyboard_extension": True,
     "talking_avatar_two_people": True,
     "dub_footage": False,
+    "dialogue": False,
     "reference_extend_cut": False,
     "short_film": True,
     "film": False,

@@ -14,6 +14,7 @@ from pack.dev.comfyui.server import Server
 from pack.dev.samples import workflow_inputs
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.speech.masks import box_mask
+from pack.skyreels_v3.speech.timeline import COLOURS
 
 ARTIFACTS = workflow_inputs.ROOT / "test-artifacts"
 ROUTE = "/skyreels_v3/script"
@@ -283,7 +284,7 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
 
     def open_picker():
         if page.nodes_2:
-            page.tab.get_by_role("button", name="Draw the boxes of two speakers").click()
+            page.tab.get_by_role("button", name="Draw the boxes of the speakers").click()
         else:
             page.tab.mouse.click(*page.tab.evaluate(BUTTON, AVATAR))
         stage = page.tab.locator(".skyreels-stage")
@@ -341,8 +342,8 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
     kept = of_type(again, AVATAR)["widgets_values"]
     page.load_workflow(again)
     assert boxes() == [left, right] and saved(page, AVATAR)["widgets_values"] == kept
-    places = slice(len(values) - 3, len(values) - 1)  # before position_map
-    assert kept[: places.start] == values[: places.start] and kept[places.stop] == values[-1]
+    places = slice(len(values) - 4, len(values) - 2)  # before position_map and places
+    assert kept[: places.start] == values[: places.start] and kept[places.stop : len(values)] == values[places.stop :]
     inputs = queued(page, AVATAR)
     assert [inputs["box_1"], inputs["box_2"]] == kept[places]
     if page.newest and page.nodes_2:  # one real run is enough: all queue the same
@@ -351,6 +352,44 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
         (ran,) = [node["inputs"] for node in entry["prompt"][2].values() if node["class_type"] == AVATAR]
         assert [ran["box_1"], ran["box_2"]] == [inputs["box_1"], inputs["box_2"]]
         assert page.server.output_files(entry)
+    is_clean(page)
+
+
+@pytest.mark.browser
+def test_the_names_of_a_dialogue_are_on_their_boxes(page: Page):
+    """Who is who is what the script says: a renamed person is asked for, and a stale one goes."""
+    load(page, "dialogue", AVATAR)
+    button = "Draw the boxes of the speakers"
+    page.tab.evaluate(SET, ["SkyReelsDialogue", {"script": "ben: audio_1\npause 1s\ndora: audio_2\ncarl: audio_3"}])
+    page.tab.wait_for_timeout(300)
+    if page.nodes_2:
+        page.tab.get_by_role("button", name=button).click()
+    else:
+        page.tab.mouse.click(*page.tab.evaluate(BUTTON, AVATAR))
+    stage = page.tab.locator(".skyreels-stage")
+    stage.wait_for()
+    page.tab.wait_for_function("() => document.querySelector('.skyreels-stage img').naturalWidth > 0")
+    shown = [frame.inner_text() for frame in page.tab.locator(".skyreels-box").all() if frame.is_visible()]
+    assert shown == ["ben", "carl"]
+    choice = page.tab.locator(".skyreels-choice label")
+    assert [label.inner_text().strip() for label in choice.all()] == ["ben", "dora", "carl"]
+    colours = page.tab.evaluate(
+        "() => [...document.querySelectorAll('.skyreels-choice label')].map(l => getComputedStyle(l).borderLeftColor)"
+    )
+    assert colours == [f"rgb({', '.join(str(int(one[i : i + 2], 16)) for i in (1, 3, 5))})" for one in COLOURS[:3]]
+    page.tab.get_by_text("Speaker dora: no box yet; of three people and more, each needs one.").wait_for()
+    choice.nth(1).click()
+    box = stage.bounding_box()
+    page.tab.mouse.move(box["x"] + 0.05 * box["width"], box["y"] + 0.1 * box["height"])
+    page.tab.mouse.down()
+    page.tab.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.9 * box["height"], steps=3)
+    page.tab.mouse.up()
+    picture(page, "boxes-of-a-dialogue")
+    page.tab.get_by_role("button", name="Apply").click()
+    lines = [line.partition(":") for line in page.tab.evaluate(WIDGET, [AVATAR, "places"]).split("\n")]
+    assert [name for name, _, _ in lines] == ["ben", "dora", "carl"]
+    assert [float(side) for side in lines[1][2].split(",")] == pytest.approx([0.05, 0.1, 0.3, 0.9], abs=0.005)
+    assert page.tab.evaluate(WIDGET, [AVATAR, "box_1"]) == ""
     is_clean(page)
 
 

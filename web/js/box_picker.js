@@ -1,39 +1,66 @@
-// Boxes of two speakers, drawn on the portrait: what is drawn is written into box_1 and box_2, which the node reads.
+// Boxes of the speakers, drawn on the portrait: what is drawn is written into box_1 and box_2, or, where a Dialogue names
+// who speaks, into places, a line for each name. The node reads them.
 import { app } from "../../../scripts/app.js";
 import { boxBetween, isBox, moved, readBox, resized, writeBox } from "./box.js";
 import { element } from "./elements.js";
-import { pictureAt } from "./portrait.js";
+import { pictureAt, sourceOf } from "./portrait.js";
+import { askDialogue } from "./script_check.js";
 import { text } from "./texts.js";
 
-const PEOPLE = [1, 2];
+const PAIR = [1, 2]; // speakers without names
+const PLACES = "places";
 const STEP = 0.01; // of the picture, for one press of an arrow key
 const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
 /** Adds the button that opens the picker, as a node's last widget. */
 export function addBoxPicker(node) {
-    if (!PEOPLE.every((n) => boxWidget(node, n))) return;
+    if (!PAIR.every((n) => widgetOf(node, `box_${n}`))) return;
     // Named by what it says: older pages show no other label in Nodes 2.0.
-    const button = node.addWidget("button", text("draw"), null, () => new BoxPicker(node).open(), {
+    const button = node.addWidget("button", text("draw"), null, async () => new BoxPicker(node, await namesOf(node)).open(), {
         serialize: false, // in prompts
     });
     button.serialize = false; // in workflows; it must stay the last one for older pages
 }
 
-function boxWidget(node, n) {
-    return node.widgets?.find((widget) => widget.name === `box_${n}`);
+function widgetOf(node, name) {
+    return node.widgets?.find((widget) => widget.name === name);
 }
 
+/** Who speaks, by the script of the Dialogue that the speech comes from; none where it is not one that can be read. */
+async function namesOf(node) {
+    const source = sourceOf(node, "speech");
+    if (source?.comfyClass !== "SkyReelsDialogue" || !widgetOf(node, PLACES)) return [];
+    if (source.inputs?.find((input) => input.name === "script")?.link != null) return writtenPlaces(node).map(([name]) => name);
+    return (await askDialogue({ text: String(widgetOf(source, "script")?.value ?? "") }))?.names ?? [];
+}
+
+/** [name, box] of each line of places. */
+function writtenPlaces(node) {
+    const lines = String(widgetOf(node, PLACES)?.value ?? "").split(/\r\n|[\r\n]/);
+    return lines.flatMap((line) => {
+        const [, name, box] = /^\s*([^#:：][^:：]*)[:：](.*)$/.exec(line) ?? [];
+        return name ? [[name.trim(), readBox(box)]] : [];
+    });
+}
+
+const sameName = (name) => name.normalize("NFKC").replace(/\s+/g, " ").trim().toLowerCase();
+
 class BoxPicker {
-    constructor(node) {
+    /** names: of a dialogue's people, in order; none for the two of a pair. */
+    constructor(node, names) {
         this.node = node;
-        this.boxes = PEOPLE.map((n) => readBox(boxWidget(node, n).value));
-        this.chosen = 0; // which speaker's box is drawn next
+        this.names = names;
+        this.people = names.length ? names : PAIR;
+        const written = new Map(writtenPlaces(node).map(([name, box]) => [sameName(name), box]));
+        const own = (index) => readBox(widgetOf(node, `box_${index + 1}`)?.value ?? "");
+        this.boxes = this.people.map((who, index) => written.get(sameName(String(who))) ?? own(index));
+        this.chosen = 0; // whose box is drawn next
         this.drag = null; // (point) => box, while the pointer is down
     }
 
     open() {
         const picture = pictureAt(this.node, "portrait");
-        const linked = PEOPLE.filter((n) => this.isLinked(`box_${n}`));
+        const linked = this.widgets.filter((name) => this.isLinked(name));
         this.said = element("div", { className: "skyreels-said", role: "status" });
         this.dialog = element("dialog", { className: "skyreels-picker" });
         this.dialog.setAttribute("aria-label", text("where"));
@@ -41,7 +68,7 @@ class BoxPicker {
         if (picture.url && !linked.length) {
             this.dialog.append(element("p", {}, text("how")), this.choice(), this.picture(picture), this.said);
         } else {
-            const problems = linked.length ? linked.map((n) => text("box_linked", { n })) : [picture.problem];
+            const problems = linked.length ? linked.map((name) => text("box_linked", { name })) : [picture.problem];
             this.dialog.append(...problems.map((problem) => element("p", {}, problem)));
         }
         this.dialog.append(this.buttons(Boolean(picture.url) && !linked.length));
@@ -53,12 +80,17 @@ class BoxPicker {
         if (this.stage) this.draw();
     }
 
+    /** Names of the inputs that boxes are written into. */
+    get widgets() {
+        return this.names.length ? [PLACES] : PAIR.map((n) => `box_${n}`);
+    }
+
     isLinked(name) {
         return this.node.inputs?.find((input) => input.name === name)?.link != null;
     }
 
     choice() {
-        this.radios = PEOPLE.map((n, index) =>
+        this.radios = this.people.map((who, index) =>
             element("input", {
                 type: "radio",
                 name: "skyreels-speaker",
@@ -66,8 +98,9 @@ class BoxPicker {
                 onchange: () => this.choose(index),
             }),
         );
+        const label = (index) => this.names[index] ?? text(`speaker_${index + 1}`);
         const labels = this.radios.map((radio, index) =>
-            element("label", { className: `skyreels-speaker-${index + 1}` }, radio, ` ${text(`speaker_${index + 1}`)}`),
+            element("label", { className: `skyreels-speaker-${index + 1}` }, radio, ` ${label(index)}`),
         );
         const group = element("div", { className: "skyreels-choice" }, ...labels);
         group.setAttribute("role", "radiogroup");
@@ -82,9 +115,10 @@ class BoxPicker {
     picture({ url, title }) {
         const image = element("img", { src: url, alt: title, draggable: false });
         image.onerror = () => this.said.replaceChildren(text("broken", { title }));
-        this.frames = PEOPLE.map((n, index) => {
+        this.frames = this.people.map((who, index) => {
             const corner = element("span", { className: "skyreels-corner" });
-            const frame = element("div", { className: `skyreels-box skyreels-speaker-${n}`, tabIndex: 0 }, `${n}`, corner);
+            const className = `skyreels-box skyreels-speaker-${index + 1}`;
+            const frame = element("div", { className, tabIndex: 0 }, `${who}`, corner);
             frame.addEventListener("focus", () => index !== this.chosen && this.choose(index));
             frame.addEventListener("keydown", (event) => this.onKey(event, index));
             return frame;
@@ -102,7 +136,7 @@ class BoxPicker {
             element("button", { type: "button", className, onclick }, text(key));
         const cancel = button("cancel", () => this.dialog.close());
         if (!usable) return element("div", { className: "skyreels-buttons" }, cancel);
-        const clear = button("clear", () => this.set([null, null]));
+        const clear = button("clear", () => this.set(this.people.map(() => null)));
         const apply = button("apply", () => this.apply(), "skyreels-apply");
         return element("div", { className: "skyreels-buttons" }, clear, cancel, apply);
     }
@@ -140,8 +174,10 @@ class BoxPicker {
         if (!this.drag) return;
         this.drag = null;
         if (this.boxes[this.chosen]) this.frames[this.chosen].focus({ preventScroll: true }); // for the arrow keys
-        // After the first speaker's box comes the second's.
-        if (this.boxes[this.chosen] && !this.boxes[1 - this.chosen]) this.choose(1 - this.chosen);
+        // After one speaker's box comes that of the next who has none.
+        const after = this.people.map((_, index) => (this.chosen + index) % this.people.length);
+        const next = after.find((index) => !this.boxes[index]);
+        if (this.boxes[this.chosen] && next !== undefined) this.choose(next);
     }
 
     onKey(event, index) {
@@ -171,23 +207,29 @@ class BoxPicker {
             const [left, top, right, bottom] = box.map((side) => 100 * side);
             Object.assign(frame.style, { left: `${left}%`, top: `${top}%` });
             Object.assign(frame.style, { width: `${right - left}%`, height: `${bottom - top}%` });
-            frame.setAttribute("aria-label", text("box", { n: index + 1, box: writeBox(box) }));
+            frame.setAttribute("aria-label", text("box", { n: this.people[index], box: writeBox(box) }));
         });
-        const told = PEOPLE.flatMap((n, index) => {
+        const without = this.people.length > PAIR.length ? "no_place" : "no_box";
+        const told = this.people.map((n, index) => {
+            if (this.isLinked("masks")) return text("mask", { mask: "masks", n });
+            if (this.isLinked(`mask_${index + 1}`)) return text("mask", { mask: `mask_${index + 1}`, n });
             const box = this.boxes[index];
-            const place = box ? text("box", { n, box: writeBox(box) }) : text("no_box", { n });
-            return this.isLinked(`mask_${n}`) ? [text("mask", { n })] : [place];
+            return box ? text("box", { n, box: writeBox(box) }) : text(without, { n });
         });
         this.said.replaceChildren(...told.map((sentence) => element("div", {}, sentence)));
     }
 
     apply() {
-        PEOPLE.forEach((n, index) => {
-            const widget = boxWidget(this.node, n);
-            widget.value = writeBox(this.boxes[index]);
-            widget.callback?.(widget.value); // Nodes 2.0 shows what the callback was told
-        });
+        const lines = this.names.flatMap((name, index) => (this.boxes[index] ? [`${name}: ${writeBox(this.boxes[index])}`] : []));
+        PAIR.forEach((n, index) => this.write(`box_${n}`, this.names.length ? "" : writeBox(this.boxes[index])));
+        if (this.names.length) this.write(PLACES, lines.join("\n"));
         app.canvas?.setDirty(true, true);
         this.dialog.close();
+    }
+
+    write(name, value) {
+        const widget = widgetOf(this.node, name);
+        widget.value = value;
+        widget.callback?.(value); // Nodes 2.0 shows what the callback was told
     }
 }

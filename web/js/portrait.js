@@ -7,11 +7,16 @@ const SUBGRAPH_INPUT = -10; // the page's id for the inputs of the subgraph that
 
 /** {url, title} of the picture at a node's input, or {problem} with a sentence. */
 export function pictureAt(node, name) {
-    const from = origin(node, node.inputs?.findIndex((input) => input.name === name) ?? -1);
+    const from = sourceOf(node, name);
     if (!from) return { problem: text("no_portrait") };
     const title = from.title ?? from.type;
     const url = chosenFile(from) ?? shown(from);
     return url ? { url, title } : { problem: text("unseen", { title }) };
+}
+
+/** The node that is connected to an input, as `origin` finds it. */
+export function sourceOf(node, name) {
+    return origin(node, node.inputs?.findIndex((input) => input.name === name) ?? -1);
 }
 
 /** The node that an input's link starts at, through reroutes and out of subgraphs; undefined where there is none. */

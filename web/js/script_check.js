@@ -3,6 +3,7 @@ import { api } from "../../../scripts/api.js";
 
 const ROUTE = "/skyreels_v3/script";
 const FILM = "/skyreels_v3/film";
+const DIALOGUE = "/skyreels_v3/dialogue";
 
 /** The server's answer to {text, official, model, shot_model}, or null where it has none, as without the route. */
 export function checkScript(asked) {
@@ -12,6 +13,11 @@ export function checkScript(asked) {
 /** The same for a film: {text, cast, connected}; with {edit: {line, option, value}} the changed script, {text}. */
 export function askFilm(asked) {
     return ask(FILM, asked);
+}
+
+/** Who speaks in the dialogue {text}: {names}, in the order of their places. */
+export function askDialogue(asked) {
+    return ask(DIALOGUE, asked);
 }
 
 async function ask(route, asked) {
