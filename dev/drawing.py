@@ -12,7 +12,7 @@ SCALE = 2  # drawn larger, so that edges are smooth
 QUALITY = 80
 BACK, PLATE, EDGE, INK, DIM = (18, 27, 34), (31, 45, 56), (63, 120, 158), (236, 240, 243), (120, 140, 154)
 ACCENT = (201, 226, 101)
-VOICES = ((255, 176, 84), (110, 201, 255))
+VOICES = ((255, 176, 84), (110, 201, 255), (95, 211, 141))
 ROUND = 9  # of a picture's corners
 FACE = (0.5, 0.2)  # what a crop keeps: faces are in the upper part
 

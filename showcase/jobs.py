@@ -155,6 +155,27 @@ DEMOS: dict[str, Demo] = {
         parts=SPEECH_PARTS,
         fps=AVATAR_FPS,
     ),
+    "dialogue": Demo(
+        title="Three people talk",
+        look="Each speaks the own lines; the two others listen.",
+        prompt=write(world.TALK),
+        inputs=("table.png", "first.wav", "second.wav", "third.wav"),
+        changes={
+            "Load Image: portrait": {"image": "table.png"},
+            "Load Audio: anna": {"audio": "first.wav"},
+            "Load Audio: ben": {"audio": "second.wav"},
+            "Load Audio: carl": {"audio": "third.wav"},
+            "SkyReelsDialogue": {"script": "anna: audio_1\npause 0.2s\nben: audio_2\npause 0.2s\ncarl: audio_3"},
+            "SkyReelsTalkingAvatar": {
+                **spoken(write(world.TALK)),
+                "width": world.TABLE_SIZE[0],
+                "height": world.TABLE_SIZE[1],
+            },
+        },
+        parts=SPEECH_PARTS,
+        fps=AVATAR_FPS,
+        size=world.TABLE_SIZE,
+    ),
     "video_extension": Demo(
         title="A clip goes on",
         look="The walk goes on, and the beach with it.",

@@ -60,7 +60,7 @@ def avatar(card: Card, run: Run) -> None:
 def two_people(card: Card, run: Run) -> None:
     card.picture(run.loudest(), GAP, GAP, WIDE, 310)
     half = (SIDE - 4 * GAP) / 2
-    for side, colour in enumerate(VOICES):
+    for side, colour in enumerate(VOICES[:2]):
         loudness = loudness_of(run.recordings[side], 24)
         card.sound(loudness, 2 * GAP + side * half, 332 + 82 * side, half, 84, colour)
 
@@ -72,6 +72,14 @@ def dub(card: Card, run: Run) -> None:
     card.sound(
         loudness_of(run.recordings[0], 48), 2 * GAP, 390 + 3 * GAP, SIDE - 4 * GAP, SIDE - 390 - 4 * GAP, VOICES[0]
     )
+
+
+def table(card: Card, run: Run) -> None:
+    card.picture(run.loudest(), GAP, GAP, WIDE, 310)
+    third = (SIDE - 4 * GAP) / 3
+    for person, colour in enumerate(VOICES):
+        loudness = loudness_of(run.recordings[person], 16)
+        card.sound(loudness, 2 * GAP + person * third, 332 + 56 * person, third, 56, colour)
 
 
 def story(card: Card, run: Run) -> None:
@@ -123,6 +131,7 @@ CARDS: dict[str, Callable[[Card, Run], None]] = {
     "talking_avatar": avatar,
     "talking_avatar_two_people": two_people,
     "dub_footage": dub,
+    "dialogue": table,
     "reference_extend_cut": story,
     "short_film": film,
     "film": scripted,

@@ -19,6 +19,7 @@ from pack.training.world.prompts import write
 from pack.training.world.references import character_image, object_image
 from pack.training.world.render import SIZE, render, render_clip
 from pack.training.world.scenes import Actor, Scene, cut_scene
+from pack.training.world.tables import Table
 from pack.training.world.voices import RATE, say
 
 WIDTH, HEIGHT = SIZE  # of the videos
@@ -29,6 +30,9 @@ SOURCE_FRAMES = 49
 SPEECH, TURN = 3.4, 1.7  # seconds: the windows of 33 frames end there
 QUIET = 0.4  # seconds of footage before what is dubbed
 FOOTAGE_FRAMES = 102
+LINE = 1.0  # seconds: of three people, with pauses of 0.2 s between them
+TABLE = Table((HERO, FRIEND, "pirate"))
+TABLE_SIZE = (144, 96)  # of the video: three heads of which each is more than a token
 
 # Who and what is shown say the pictures, all the rest the prompt.
 SHOWN = Scene((Actor(HERO, "waves", THING),), "snow", shot="medium", subject=HERO, seed=3)
@@ -103,6 +107,10 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "footage.mp4": _clip(SPEAKER, FOOTAGE_FRAMES),
     "speaker.png": _portrait(SPEAKER),
     "talk.png": _portrait(TALK),
+    "table.png": _picture(lambda: TABLE.render(size=INPUT_SIZE)),
+    "first.wav": _speech(TABLE.names[0], LINE, 18),
+    "second.wav": _speech(TABLE.names[1], LINE, 161),
+    "third.wav": _speech(TABLE.names[2], LINE, 7),
     "speech.wav": _speech(HERO, SPEECH, 18, pause=(1.4, 2.1)),
     "left.wav": _speech(HERO, TURN, 88),
     "right.wav": _speech(FRIEND, TURN, 161),

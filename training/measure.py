@@ -3,6 +3,7 @@
     python training/measure.py --quick          within a minute on two cores; the last line is JSON
     python training/measure.py                  more samples, every precision and setting: training/report/report.md
     python training/measure.py --models FOLDER  of other checkpoints than nano/
+    python training/measure.py --company        three people at a table, as one line of JSON
 
 A control is measured with each: what was made for another trial. A measure counts only where its control fails.
 """
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,9 +25,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from pack.training.measures.bounds import MEASURES  # noqa: E402
+from pack.training.measures.company import conversations, told  # noqa: E402
 from pack.training.measures.filming import Crew, Results  # noqa: E402
 from pack.training.measures.films import films  # noqa: E402
 from pack.training.measures.report import PRECISIONS, SETTINGS, Variant, write_report  # noqa: E402
+from pack.training.measures.studio import Studio  # noqa: E402
 from pack.training.measures.trials import Trial, trials  # noqa: E402
 from pack.training.models.shipped import NANO, missing_files  # noqa: E402
 
@@ -82,9 +86,25 @@ def compared(crew: Crew, variants: Sequence[Variant]) -> dict[str, Results]:
     return found
 
 
+def of_company(models: Path) -> list[dict]:
+    """Of every conversation the people's numbers, see `Told`; `other`: of the next one's lines, as a control."""
+    asked = conversations()
+    studio = Studio(models)
+    made = [studio.make(one) for one in asked]
+    return [
+        {
+            "people": one.table.names,
+            "told": [vars(each) for each in told(frames, one)],
+            "other": [vars(each) for each in told(frames, replace(next_one, table=one.table))],
+        }
+        for one, frames, next_one in zip(asked, made, [*asked[1:], asked[0]])
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of trials and a little more, no report")
+    parser.add_argument("--company", action="store_true", help="three people at a table alone")
     parser.add_argument("--models", type=Path, default=NANO, help="the folder of the checkpoints")
     parser.add_argument(
         "--exact", type=Path, default=HERE / "runs" / "exact", help="them before they were packed, to pack otherwise"
@@ -92,10 +112,13 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=HERE / "report", help="the folder of the report")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
     options = parser.parse_args()
-    for folder in [options.models] if options.quick else [options.models, options.exact]:
+    for folder in [options.models] if options.quick or options.company else [options.models, options.exact]:
         if missing := missing_files(folder):
             print(f"{folder} lacks {', '.join(missing)}: train them first.", file=sys.stderr)
             return 2
+    if options.company:
+        print(json.dumps(of_company(options.models)))
+        return 0
     started = time.perf_counter()
     asked = quick_trials() if options.quick else [*trials(ROUNDS, MINUTE), *films()]
     with Crew(options.models, options.workers) as crew:

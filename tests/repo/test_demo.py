@@ -50,7 +50,11 @@ def test_its_prompts_are_in_the_worlds_words(name: str):
             words = [
                 word
                 for word, _ in roles(
-                    re.sub(r"^(continue \d+s|cut \d+s|scene \d+s \[[^]]*\]|speak \[[^]]*\]):", "", line)
+                    re.sub(
+                        r"^((continue \d+s|cut \d+s|scene \d+s \[[^]]*\]|speak \[[^]]*\]):|\w+: audio_\d|pause .*)",
+                        "",
+                        line,
+                    )
                 )
             ]
             assert [word for word in words if word not in VOCABULARY and word not in ".,:"] == []

@@ -19,6 +19,7 @@ from ...skyreels_v3.recipes import Job
 from ..models.shipped import FILES, MODELS, NANO, missing_files
 from ..world.render import SIZE
 from ..world.voices import RATE
+from .company import NAMES, WINDOW, Conversation
 from .dubbing import DubTrial
 from .films import FilmTrial
 from .trials import CUT_SECONDS, ROLL, AvatarTrial, ExtensionTrial, ReferenceTrial, ShotTrial, Trial
@@ -81,7 +82,7 @@ class Studio:
         self._load = lru_cache(maxsize=8)(self._load_model)
         self._tools = {kind: self.run(loader, FILES[kind], *rest)[0] for kind, (loader, rest) in LOADERS.items()}
 
-    def make(self, trial: Trial, settings: Settings = Settings()) -> np.ndarray:
+    def make(self, trial: Trial | Conversation, settings: Settings = Settings()) -> np.ndarray:
         """The new frames, uint8 [F, H, W, 3]."""
         kinds = {ReferenceTrial: self._reference, ExtensionTrial: self._extend, ShotTrial: self._extend}
         kinds |= {FilmTrial: self._film}
@@ -89,7 +90,8 @@ class Studio:
         with tempfile.TemporaryDirectory(dir=self.comfyui.base) as folder, torch.inference_mode():  # as ComfyUI does
             self.comfyui.folder_paths.set_output_directory(f"{folder}/output")
             self.comfyui.folder_paths.set_temp_directory(f"{folder}/temp")
-            return {**kinds, AvatarTrial: self._talk}[type(trial)](trial, settings)
+            spoken = {AvatarTrial: self._talk, Conversation: self._converse}
+            return {**kinds, **spoken}[type(trial)](trial, settings)
 
     def run(self, node_id: str, *values, **inputs) -> Sequence:
         """A node's outputs. Nodes of the old kind take their inputs in order too."""
@@ -179,7 +181,6 @@ class Studio:
         return video_frames(video)
 
     def _talk(self, trial: AvatarTrial, settings: Settings) -> np.ndarray:
-        recipe = self._recipe(Job.AVATAR)
         names = ("audio", "audio_2")
         sound = {
             name: {"waveform": torch.from_numpy(one.wave)[None, None], "sample_rate": RATE}
@@ -190,28 +191,47 @@ class Studio:
         )
         people = len(trial.speech)
         masks = {f"mask_{i + 1}": torch.from_numpy(trial.masks[i])[None] for i in range(people if people > 1 else 0)}
+        return self._spoken(speech, trial.portrait, trial.prompt, trial.seed, trial.window, settings, **masks)
+
+    def _converse(self, trial: Conversation, settings: Settings) -> np.ndarray:
+        sounds = {
+            f"audio_{number}": {"waveform": torch.from_numpy(line.speech.wave)[None, None], "sample_rate": RATE}
+            for number, line in enumerate(trial.lines, start=1)
+        }
+        encoder = self._tools["audio_encoders"]
+        speech, *_ = self.run("SkyReelsDialogue", encoder, trial.script, 60.0, **sounds)
+        masks = torch.from_numpy(trial.masks[[NAMES.index(name) for name in speech.names]])
+        return self._spoken(speech, trial.portrait, trial.prompt, trial.seed, WINDOW, settings, masks=masks)
+
+    def _spoken(
+        self, speech, portrait: np.ndarray, prompt: str, seed: int, window: int, settings: Settings, **places
+    ) -> np.ndarray:
+        """The frames of Talking Avatar, in the portrait's size."""
+        recipe = self._recipe(Job.AVATAR)
         video, *_ = self.run(
             "SkyReelsTalkingAvatar",
             model=self._load(Job.AVATAR, settings.precision),
             clip=self._tools["text_encoders"],
             vae=self._tools["vae"],
             clip_vision=self._tools["clip_vision"],
-            portrait=image(trial.portrait),
+            portrait=image(portrait),
             speech=speech,
-            prompt=trial.prompt,
-            connection_prompt=trial.prompt,
-            **FRAME,
-            seed=trial.seed,
+            prompt=prompt,
+            connection_prompt=prompt,
+            resolution="custom",
+            width=portrait.shape[1],
+            height=portrait.shape[0],
+            seed=seed,
             steps=settings.steps or recipe.steps,
             shift=recipe.shift,
             text_guidance=1.0,
             audio_guidance=1.0,
             negative="",
             colour_match=settings.colour_match,
-            window=trial.window,
+            window=window,
             **AVATAR_TIMING,
             codec="lossless",
-            **masks,
+            **places,
         )
         return video_frames(video)
 

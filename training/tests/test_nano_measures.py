@@ -1,12 +1,14 @@
 """The measures of the nano models: the renderer's truth passes them, what was made for another trial does not."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pack.training import measure as command
 from pack.training.measures.bounds import MEASURES
+from pack.training.measures.company import SIZE, conversations, told
 from pack.training.measures.filming import Results, film_twins
 from pack.training.measures.films import FilmTrial, films
 from pack.training.measures.report import PRECISIONS, SETTINGS, write_report
@@ -53,6 +55,17 @@ def test_every_measure_has_a_bound(results):
     assert list(results.values) == [name for name in results.values if name in BOUNDS]
     assert set(results.values) == set(BOUNDS)
     assert not BOUNDS["lips.lag"].passes(float("nan")) and not BOUNDS["lips.two"].passes(float("nan"))
+
+
+def test_whose_mouth_follows_whom_at_a_table_is_seen():
+    """Of the truth, and not where another one's lines are held against it."""
+    _, one, other = conversations()
+    frames = one.frames
+    mouths = one.mouths(frames)
+    shown = np.stack([one.table.render(mouths[:, frame], SIZE) for frame in range(frames)])
+    for each in told(degraded(shown, 1), one):
+        assert each.own > 0.9 and each.better > 0.9 and each.still < 0.05 < each.speaks
+    assert max(each.own for each in told(degraded(shown, 1), replace(other, table=one.table))) < 0.6
 
 
 def damaged(takes, change, kind=object) -> set[str]:
