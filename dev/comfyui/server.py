@@ -270,12 +270,12 @@ class Server:
         return self.wait(self.queue(prompt), timeout)
 
     def output_files(self, entry: dict) -> list[Path]:
-        """The files that a history entry names, in the order of its nodes."""
+        """The files that a history entry names, in the order of its nodes; previews are none."""
         files = []
         for output in entry["outputs"].values():
             for items in output.values():
                 for item in items if isinstance(items, list) else ():
-                    if isinstance(item, dict) and "filename" in item:
+                    if isinstance(item, dict) and "filename" in item and item.get("type") != "temp":
                         place = self.base / item.get("type", "output") / item.get("subfolder", "")
                         files.append(place / item["filename"])
         return files
