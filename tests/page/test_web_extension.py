@@ -252,6 +252,14 @@ def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     script_becomes(page, made)
     panel_says(page, "2 shots, 5 s · all made")
 
+    panel.get_by_title("Play line 1").click()
+    player = page.tab.locator(".skyreels-player")
+    player.wait_for()
+    page.tab.keyboard.press("Delete")
+    page.tab.keyboard.press("Escape")
+    player.wait_for(state="detached")
+    assert saved(page, FILM), "keys of the player are not the page's"
+
     page.tab.evaluate(LINK_SCRIPT, FILM)  # cards of the last run stay to be looked at
     panel_says(page, "comes from a connection")
     assert [card[2] for card in cards(page)] == ["done", "done"]

@@ -2,7 +2,7 @@
 // who speaks, into places, a line for each name. The node reads them.
 import { app } from "../../../scripts/app.js";
 import { boxBetween, isBox, moved, readBox, resized, writeBox } from "./box.js";
-import { element } from "./elements.js";
+import { element, showDialog } from "./elements.js";
 import { pictureAt, sourceOf } from "./portrait.js";
 import { askDialogue } from "./script_check.js";
 import { text } from "./texts.js";
@@ -72,11 +72,7 @@ class BoxPicker {
             this.dialog.append(...problems.map((problem) => element("p", {}, problem)));
         }
         this.dialog.append(this.buttons(Boolean(picture.url) && !linked.length));
-        // The page takes keys for its own: Delete would remove the node behind the dialog.
-        this.dialog.addEventListener("keydown", (event) => event.stopPropagation());
-        this.dialog.addEventListener("close", () => this.dialog.remove());
-        document.body.append(this.dialog);
-        this.dialog.showModal();
+        showDialog(this.dialog);
         if (this.stage) this.draw();
     }
 

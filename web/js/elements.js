@@ -7,6 +7,14 @@ export function element(tag, properties = {}, ...children) {
     return made;
 }
 
+/** Opens a dialog over the page, which takes keys for its own: Delete would remove the node behind it. */
+export function showDialog(dialog) {
+    dialog.addEventListener("keydown", (event) => event.stopPropagation());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+}
+
 /** Loads the stylesheet beside this file. */
 export function addStyles() {
     const href = new URL("./skyreels.css", import.meta.url).href;

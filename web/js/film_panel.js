@@ -2,7 +2,7 @@
 // Whatever a card does is a change of the script's text: the same can be typed, and nothing else is remembered.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { element } from "./elements.js";
+import { element, showDialog } from "./elements.js";
 import { askFilm } from "./script_check.js";
 import { ScriptPanel, addScriptPanel, clock, said, seconds } from "./script_panel.js";
 import { text } from "./texts.js";
@@ -68,8 +68,9 @@ class FilmPanel extends ScriptPanel {
 
     summaryOf(checked, right, wrong) {
         const length = right.reduce((sum, line) => sum + (line.length ?? 0), 0);
+        const time = `${right.some((line) => line.length == null) ? "> " : ""}${seconds(length)}`;
         const parts = wrong ? [text(wrong === 1 ? "one_wrong" : "n_wrong", { n: wrong })] : [];
-        parts.push(text("film_total", { n: right.length, time: seconds(length) }));
+        parts.push(text("film_total", { n: right.length, time }));
         if (!wrong && right.length) {
             parts.push(text(checked.to_make ? "to_make" : "all_made", { n: checked.to_make }));
             if (checked.loads) parts.push(text(checked.loads === 1 ? "one_load" : "film_loads", { n: checked.loads }));
@@ -96,15 +97,15 @@ class FilmPanel extends ScriptPanel {
         const picture = shot
             ? element("img", { src: viewed(shot.picture), alt: line.text, loading: "lazy" })
             : element("div", { className: "skyreels-blank" }, line.text);
-        const stop = line.start == null || line.length == null ? "?" : clock(line.start + line.length);
-        const times = `${line.start == null ? "?" : clock(line.start)} – ${stop}`;
+        const stop = line.length == null ? "" : clock(line.start + line.length);
+        const times = line.start == null ? null : element("div", {}, `${clock(line.start)} – ${stop}`);
         const length = line.length == null ? "?" : seconds(line.length);
         return element(
             "div",
             { className: `skyreels-shot skyreels-${line.state}`, role: "listitem", title: line.text },
             picture,
             element("div", {}, line.number ? this.goButton(line.number) : null, ` ${line.kind} · ${length}`),
-            element("div", {}, times),
+            times,
             element("div", { className: "skyreels-state" }, this.stateOf(line)),
             element("div", { className: "skyreels-actions" }, ...this.actions(line, shot)),
         );
@@ -168,9 +169,8 @@ class FilmPanel extends ScriptPanel {
         const video = element("video", { src: `${viewed(shot.film)}#t=${shot.start},${shot.start + shot.seconds}` });
         Object.assign(video, { controls: true, autoplay: true });
         const close = element("button", { type: "button", onclick: () => dialog.close() }, text("close"));
-        const dialog = element("dialog", { className: "skyreels-player", onclose: () => dialog.remove() }, video, close);
-        document.body.append(dialog);
-        dialog.showModal();
+        const dialog = element("dialog", { className: "skyreels-player" }, video, close);
+        showDialog(dialog);
     }
 }
 
