@@ -54,6 +54,7 @@ BENCHMARKS = (
     "drift",
     "avatar_memory",
     "film_memory",
+    "film_shots",
     "batch_queue",
     "farm",
     "fuzz",

@@ -43,6 +43,16 @@ AVATAR_INPUTS = {
     "drop": 4,
     "codec": "lossless",
 }
+FILM = "film"  # the workflow
+FILM_SCRIPT = """
+scene 1s [anna, cafe]: Anna comes in.
+continue 5.5s: She walks to the window.
+cut 2s: [ZOOM_IN_CUT] Close-up of her face.
+speak [anna]: She talks.
+scene 1s [cafe, last]: The cafe is empty.
+"""
+QUICK_FILM = "scene 0.5s [anna]: Anna comes in.\ncut 2s: [ZOOM_IN_CUT] Close-up of her face."
+FILM_INPUTS = {"resolution": "custom", "width": 96, "height": 64, "steps": 2, "codec": "lossless"}
 Prompt = Callable[..., dict]  # of a running server
 JOBS = "skyreels_v3_jobs"  # in output, where the pack keeps what is done
 
@@ -59,19 +69,27 @@ def frames_digest(path: Path) -> tuple[int, str]:
 
 
 def finished(server, prompt_id: str) -> tuple[tuple[int, str], int, int]:
-    """Waits for a run: (its frames, windows made before, windows)."""
+    """Waits for a run: (its frames, windows made before, windows); of a film shots."""
     entry = server.wait(prompt_id, PATIENCE)
     (video,) = (path for path in server.output_files(entry) if path.suffix == ".mp4")
     (report,) = (output["text"][0] for output in entry["outputs"].values() if "text" in output)
+    film = re.search(r"(\d+) shots.*?(\d+) takes? made", report, re.DOTALL)
+    if film:
+        windows, made = map(int, film.groups())
+        return frames_digest(video), windows - made - 1, windows - 1  # but for the clip that it begins with
     before, windows = re.search(r"(\d+) of (\d+) (?:rolls|windows) were made before", report).groups()
     return frames_digest(video), int(before), int(windows)
 
 
 def windows_on_disk(base: Path) -> int:
-    """Finished rolls or windows in the only job's folder."""
-    manifests = list((base / "output" / JOBS).glob("*/manifest.json"))
-    parts = [part for path in manifests for part in json.loads(path.read_text())["parts"]]
-    return sum(part.startswith(("roll-", "window-")) for part in parts)
+    """Finished rolls or windows in the only job's folder; shots in that of a film."""
+    done = 0
+    for manifest in (base / "output" / JOBS).glob("*/manifest.json"):
+        parts = json.loads(manifest.read_text())["parts"].items()
+        film = manifest.parent.name.startswith("shots-")
+        done += sum(bool(part["info"]["windows"]) for name, part in parts if film and name.startswith("take-"))
+        done += sum(not film and name.startswith(("roll-", "window-")) for name, _ in parts)
+    return done
 
 
 def prepare_extension(base: Path, quick: bool) -> Prompt:
@@ -83,15 +101,26 @@ def prepare_extension(base: Path, quick: bool) -> Prompt:
 
 def prepare_avatar(base: Path, quick: bool) -> Prompt:
     """Writes models and inputs below `base`."""
-    from pack.dev.samples import workflow_inputs
     from pack.dev.samples.espeak import say
-    from pack.tools.batching.workflow import to_prompt
 
     (base / "input").mkdir()
     say(base / "input" / SPEECH, SENTENCE, "en+f3", 1.0 if quick else SPOKEN_SECONDS)
-    workflow_inputs.prepare(base, [AVATAR])
-    workflow = json.loads(workflow_inputs.workflow_files()[AVATAR].read_text(encoding="utf-8"))
-    changes = {"SkyReelsTalkingAvatar": AVATAR_INPUTS}
+    return prepared(base, AVATAR, {"SkyReelsTalkingAvatar": AVATAR_INPUTS})
+
+
+def prepare_film(base: Path, quick: bool) -> Prompt:
+    """Writes models and inputs below `base`; for film_shots.py."""
+    script = QUICK_FILM if quick else FILM_SCRIPT.strip()
+    return prepared(base, FILM, {"SkyReelsFilm": {**FILM_INPUTS, "script": script}})
+
+
+def prepared(base: Path, name: str, changes: dict[str, dict]) -> Prompt:
+    """Writes what a workflow asks for below `base`. changes: of its nodes."""
+    from pack.dev.samples import workflow_inputs
+    from pack.tools.batching.workflow import to_prompt
+
+    workflow_inputs.prepare(base, [name])
+    workflow = json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8"))
     return lambda server: workflow_inputs.changed(to_prompt(workflow, server.object_info()), changes)
 
 
@@ -154,7 +183,7 @@ def tables(result: dict) -> str:
     return "\n\n".join(job_table(name, job) for name, job in result.items())
 
 
-def job_table(name: str, job: dict) -> str:
+def job_table(name: str, job: dict, parts: str = "windows") -> str:
     runs, windows = job["kills"], job["windows"]
     rows = [
         [
@@ -170,10 +199,10 @@ def job_table(name: str, job: dict) -> str:
     on_disk = sum(run["windows_on_disk"] for run in runs)
     rows.append(["all", f"{on_disk} of {windows * len(runs)}", f"{saved}", "", f"**{same} of {len(runs)}**"])
     about = (
-        f"{name}: undisturbed {job['frames']} frames, {windows} windows, {job['undisturbed_s']:.1f} s with loading the "
+        f"{name}: undisturbed {job['frames']} frames, {windows} {parts}, {job['undisturbed_s']:.1f} s with loading the "
         "models."
     )
-    head = ["kill -9", "windows done by then", "not made again", "second run (s)", "frames identical"]
+    head = ["kill -9", f"{parts} done by then", "not made again", "second run (s)", "frames identical"]
     return f"{about}\n\n{measure.table(head, rows)}"
 
 
