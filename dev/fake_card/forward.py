@@ -27,7 +27,7 @@ import psutil
 import torch
 
 from pack.dev.comfyui.process import PackNodes, load_pack, open_comfyui
-from pack.dev.fake_card import launches, torch_device
+from pack.dev.fake_card import dynamic_vram, launches, torch_device
 from pack.dev.fake_card.attention import attention_in_8_bits
 from pack.dev.fake_card.meter import WAITS, Meter, Work, seconds
 from pack.dev.fake_card.pictures import Pictures
@@ -71,10 +71,13 @@ class Case:
     attention: str = "auto"
 
 
-def open_host(card: Card, base: Path, **flags: Any) -> PackNodes:
-    """ComfyUI with this pack in this process, which has the card from here on."""
+def open_host(card: Card, base: Path, dynamic: bool = False, **flags: Any) -> PackNodes:
+    """ComfyUI with this pack in this process, which has the card from here on. dynamic: with dynamic VRAM (0.33)."""
     torch_device.install(card)
-    return load_pack(open_comfyui(base, cpu=False, **flags))
+    comfyui = open_comfyui(base, cpu=False, **flags)
+    if dynamic:
+        dynamic_vram.install()
+    return load_pack(comfyui)
 
 
 def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> dict[str, Any]:
@@ -91,12 +94,13 @@ def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> d
         if case.attention in ROUNDED:
             _round(nodes, case.attention, meter)
         step = Step(nodes, card, case, meter)
-        before = meter.live[card.device]
+        before = meter.live[card.device] - dynamic_vram.Memory.held()
         step()
         meter.clear()
         with _told_apart(nodes, meter), _watched(step.patcher.model.diffusion_model.blocks[0], meter) as block:
             step()
-        cached = meter.live[card.device] - before
+        of_weights = step.in_transit + dynamic_vram.Memory.held()
+        cached = meter.live[card.device] - before - dynamic_vram.Memory.held()
         scale = LAYERS / case.layers
         work = meter.work + Counter({each: count * (LAYERS - case.layers) for each, count in block.items()})
         told = nodes.module("nodes.network.forecast").modelled(step.patcher, step.tokens // case.batch, case.batch)
@@ -105,8 +109,9 @@ def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> d
             **dataclasses.asdict(case),
             "tokens": step.tokens,
             "planned": step.planned,
-            "peak": meter.peak[card.device] - before - step.in_transit,
+            "peak": meter.peak[card.device] - before - of_weights,
             "cached": cached,
+            "weights": step.patcher.model_size(),
             "resident": step.resident,
             "resident_part": round(step.resident / max(1, step.patcher.model_size()), 3),
             "waits": dict(meter.waits),
@@ -115,6 +120,7 @@ def run(nodes: PackNodes, card: Card, case: Case, like: Iterable[str] = ()) -> d
             "like": {name: _seconds(CARDS[name], meter, work, scale) for name in like},
             "told": None if told is None else round(told.seconds * scale, 3),
             "faster": {} if told is None else dict(told.faster),
+            "pinned": dynamic_vram.Memory.pinned(),
             "copied": {name: round(value * scale) for name, value in meter.copied.items()},
         }
         step.end()
@@ -194,6 +200,8 @@ class Step:
         device = management.get_torch_device()
         assert device.type == card.device, f"ComfyUI computes on {device}"
         _pinned_without_a_driver(management, meter, card)
+        if dynamic_vram.installed():
+            dynamic_vram.pin_into(meter, management)
         self.patcher = patcher or build(nodes, case, device)
         if case.lora:
             self.patcher = with_lora(nodes, self.patcher, case.lora)
@@ -209,6 +217,7 @@ class Step:
         if case.resident is not None:
             room = card.memory - int(case.resident * self.patcher.model_size()) - management.extra_reserved_memory()
         others = self.patcher.get_nested_additional_models()
+        dynamic_vram.Memory.budget = card.memory - room - management.extra_reserved_memory()
         management.load_models_gpu([self.patcher, *others], memory_required=room, minimum_memory_required=room)
         self.resident = meter.live[card.device]
         conditions = model.extra_conds(
@@ -234,6 +243,8 @@ class Step:
 
         management.unload_all_models()
         management.current_loaded_models.clear()
+        getattr(management, "reset_cast_buffers", bool)()  # as after each prompt
+        dynamic_vram.Memory.forget()
 
     def __call__(self) -> None:
         options = {**self.patcher.model_options["transformer_options"], "uuids": ["prompt"] * self.case.batch}
@@ -362,12 +373,13 @@ def main() -> int:
     parser.add_argument("card", choices=CARDS)
     parser.add_argument("cases", nargs="+", metavar="case", help="JSON with fields of Case or of Pictures")
     parser.add_argument("--like", action="append", default=[], choices=CARDS, help="tell its time, too")
+    parser.add_argument("--dynamic", action="store_true", help="dynamic VRAM of ComfyUI 0.33")
     parser.add_argument("--flag", action="append", default=[], help="of ComfyUI, such as disable_async_offload")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
     card, failed = CARDS[options.card], 0
     with tempfile.TemporaryDirectory() as base:
-        nodes = open_host(card, Path(base), **dict.fromkeys(options.flag, True))
+        nodes = open_host(card, Path(base), options.dynamic, **dict.fromkeys(options.flag, True))
         for text in options.cases:
             given = json.loads(text)
             case = Pictures(**given) if "direction" in given else Case(**given)

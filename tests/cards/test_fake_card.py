@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pack.dev.fake_card.profiles import CARDS
+from pack.dev.setup.environment import comfyui_path
 
 if sys.platform == "win32":
     pytest.skip("torch's guards for devices are not exported there", allow_module_level=True)
@@ -91,8 +92,17 @@ MATRIX = [
 ]
 
 
-def steps(card: str, cases: list[dict]) -> list[dict[str, Any]]:
-    command = [sys.executable, str(SCRIPT), card, *map(json.dumps, cases)]
+# With dynamic VRAM, some of the weights resident.
+DYNAMIC = [
+    {"precision": "int8", "resident": 0.0, "layers": 4},
+    {"precision": "bf16", "job": "extension", "resident": 0.3, "lora": 32, "layers": 4},
+    {"precision": "nf4", "job": "avatar", "speakers": 2, "resident": 0.3},
+    {"precision": "fp8", "size": "720p121"},
+]
+
+
+def steps(card: str, cases: list[dict], *options: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(SCRIPT), card, *options, *map(json.dumps, cases)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == len(cases), done.stderr[-3000:]
@@ -109,6 +119,7 @@ def check(found: dict[str, Any]) -> None:
         assert found["seconds"]["waits"] < 0.001 * sum(found["seconds"].values()), found["seconds"]
     if "M3" in found["card"] and found.get("attention") == "auto":
         return  # ComfyUI's attention takes as much of the memory there as is free
+    assert found["pinned"] == 0, found
     assert 0.95 * found["planned"] <= found["peak"] <= 1.05 * found["planned"], found
     if found.get("told") is not None:  # by Plan, before anything was measured
         assert found["told"] == pytest.approx(sum(found["seconds"].values()), rel=0.12), found
@@ -139,6 +150,20 @@ def test_a_step_on_other_cards(card):
 def test_every_step_on_one_card():
     for found in steps("4090", [*MATRIX, *VAE]):
         check(found)
+
+
+@pytest.mark.workshop
+@pytest.mark.skipif(
+    not (comfyui_path() / "comfy" / "model_prefetch.py").exists(),
+    reason="this ComfyUI has no dynamic VRAM that prefetches",
+)
+def test_a_step_with_dynamic_vram():
+    """Each weight that waits is copied at most once, from pinned memory, and none is held on to."""
+    for found, case in zip(steps("4090", DYNAMIC, "--dynamic"), DYNAMIC, strict=True):
+        check(found)
+        copied = sum(found["copied"].values()) * case.get("layers", 2) / 40
+        waiting = (1 - case.get("resident", 1.0)) * found["weights"]
+        assert (copied > 0) == (waiting > 0) and copied <= 1.05 * waiting, found
 
 
 # What somebody may break -> (a line that breaks it, in the place of a block's _add_norm; what is said of it).
