@@ -6,8 +6,11 @@ import torch
 from pack.benchmarks.harness import measure
 from pack.skyreels_v3.vae import causal as causal_vae
 from pack.skyreels_v3.vae.memory import Direction, Tiling, choose, needed, smaller, tile_side, tilings, vae_bytes
+from pack.skyreels_v3.vae.plain import is_decoders, plain_decoder
+from pack.skyreels_v3.vae.rows import Rows
 from pack.skyreels_v3.vae.tiles import edges, shares, tiles
 from pack.tests.goldens.pieces import comfy
+from pack.tests.model.test_ranks import OneOf
 
 GB = 10**9
 FULL = 96  # channels of Wan 2.1's VAE
@@ -22,7 +25,7 @@ def empty(layer, x, padding):
         for length, pad, wide, stride in zip(x.shape[2:], padding, kernel, layer.stride)
     ]
     layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    return torch.empty((x.shape[0], layer.out_channels, *sizes), memory_format=layout)
+    return torch.empty((x.shape[0], layer.weight.shape[0], *sizes), memory_format=layout)
 
 
 def unfolding(layer, x, padding):
@@ -58,6 +61,25 @@ def test_the_count_is_what_tensors_take(direction, at_once, convolve):
         taken = measure.peak_allocated(run)
     counted = vae_bytes(direction, height, width, 16, 4, at_once, convolve is unfolding)
     assert taken == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize("at_once", (4, 1))
+def test_the_count_of_a_card_with_some_rows(at_once):
+    """Of 36 rows a third; one more is counted, for those of the neighbours and what is exchanged."""
+    network = comfy("ldm.wan.vae").WanVAE(dim=16, z_dim=16, temperal_downsample=[False, True, True])
+    network = plain_decoder({name: one for name, one in network.state_dict().items() if is_decoders(name)})
+    rows, layout = Rows(OneOf(1, 3), 36), torch.channels_last_3d
+
+    def run():
+        decoder = causal_vae.Decoder(network, empty, layout, rows)
+        for latent in torch.zeros(1, 16, 3, 12, 12).split(1, dim=2):
+            for _ in decoder.pieces(latent, at_once):
+                pass
+
+    with torch.inference_mode():
+        taken = measure.peak_allocated(run)
+    counted = vae_bytes(Direction.DECODE, 13, 12, 16, 4, at_once)
+    assert 0.9 * counted <= taken <= counted
 
 
 @pytest.mark.parametrize("size, card", [(HD, 8 * GB), (SD, 4 * GB)])
