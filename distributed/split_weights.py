@@ -7,7 +7,7 @@ of them together are the model once.
 
 import weakref
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from .ranks import Ranks
 
 # Equal parts of all processes into one tensor; newer torch has another name for it.
 gather = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor")  # noqa: B009
+PAGE = 4096  # bytes that are pinned together
 LEAST = 2**20  # bytes of a weight that is worth it; with less, every process has all of it
 
 
@@ -47,7 +48,11 @@ class Splitting:
         size = -(-tensor.nbytes // (self.ranks.size * ALIGNMENT)) * ALIGNMENT
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         own = content[self.ranks.rank * size : (self.ranks.rank + 1) * size]
-        part = torch.zeros(size, dtype=torch.uint8, device="cpu" if self.in_ram else device)
+        if self.in_ram:
+            room = torch.zeros(size + PAGE, dtype=torch.uint8)
+            part = room[-room.data_ptr() % PAGE :][:size]  # of pages of its own, which can be pinned
+        else:
+            part = torch.zeros(size, dtype=torch.uint8, device=device)
         part[: len(own)] = own
         return part
 
@@ -72,7 +77,7 @@ class SplitBlocks:
         if self.in_ram and device.type == "cuda":
             self.queues = TwoQueues(device)
             parts = [part for block in blocks for _, part in block]
-            weakref.finalize(self, _unpin, [part for part in parts if _pin(part)])
+            weakref.finalize(self, _unpin, [part for part in parts if _pin(part, device)])
         self.buffers: list[torch.Tensor] = []
         self.coming: dict[int, list[Any]] = {}
 
@@ -125,13 +130,18 @@ class SplitBlocks:
         return list(self.buffers[index % BLOCKS_AHEAD][: sum(sizes)].split(sizes))
 
 
-def _pin(part: torch.Tensor) -> bool:
+def _pin(part: torch.Tensor, device: torch.device) -> bool:
     """Lets a card read a tensor in RAM by itself; False where it may not, and the processor reads it out.
 
     torch's own pinned memory takes up to twice as much: it is given out in powers of two.
     """
     cudart: Any = torch.cuda.cudart()
-    return int(cudart.cudaHostRegister(part.data_ptr(), part.nbytes, 0)) == 0
+    if int(cudart.cudaHostRegister(part.data_ptr(), part.nbytes, 1)) == 0:
+        return True
+    with suppress(RuntimeError):  # which the next call would be told of
+        torch.zeros(1, device=device)
+        torch.cuda.synchronize(device)
+    return False
 
 
 def _unpin(parts: Sequence[torch.Tensor]) -> None:

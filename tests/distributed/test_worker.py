@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,10 +16,12 @@ from pack.dev.samples.tiny_models import write_transformer
 from pack.distributed import split_weights
 from pack.distributed.ranks import Ranks
 from pack.distributed.worker import DONE, FAILED, REFUSED, STOPPED, Worker
+from pack.skyreels_v3.model.block_streaming import OneQueue, Weight
 from pack.skyreels_v3.model.memory import Keeping
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.model.sequence import extension_segments
 from pack.skyreels_v3.recipes import Job
+from pack.tests.model.test_ranks import OneOf
 from pack.tests.support import dialects
 from pack.tests.support.golden import relative_error
 from pack.tests.support.loras import lora_pairs, lora_products, named, named_products, write_lora
@@ -212,6 +216,61 @@ def test_a_machine_holds_the_blocks_once(processes, large, keeping, precision):
     )
     assert abs(once / large.stat().st_size / (0.5 if precision == "int8" else 1) - 1) < 0.2
     assert taken <= 1.15 * (once + around)
+
+
+class Queues(OneQueue):
+    """Notes what is waited for, and what is done in the copying queue."""
+
+    def __init__(self):
+        super().__init__(torch.device("cpu"))
+        self.notes: list[str] = []
+
+    def computed(self):
+        self.notes.append("computed")
+        return len(self.notes)
+
+    def copy_after(self, event):
+        assert event == len(self.notes), "an event of now"
+        self.notes.append("after it")
+
+    def copy(self, target, source):
+        self.notes.append("copy")
+        super().copy(target, source)
+
+    @contextmanager
+    def copying(self):
+        self.notes.append("[")
+        yield
+        self.notes.append("]")
+
+
+def test_a_buffer_is_copied_to_once_its_block_has_computed(monkeypatch):
+    """And gathered behind its copies, and computed with behind that."""
+    queues = Queues()
+    splitting = split_weights.Splitting(OneOf(1, 2), None, in_ram=True, least=1)
+    blocks, whole = [], [torch.arange(8.0) + index for index in range(4)]
+    for one in whole:
+        module = torch.nn.Module()
+        module.weight = torch.nn.Parameter(torch.empty(8, device="meta"), requires_grad=False)
+        blocks.append([(Weight(module, "weight"), splitting.part_of(one, torch.device("cpu")))])
+
+    def gather(place, own, group, async_op):
+        queues.notes.append("gather")
+        return SimpleNamespace(wait=lambda: queues.notes.append("wait"))
+
+    monkeypatch.setattr(split_weights, "gather", gather)
+    split = split_weights.SplitBlocks(blocks, splitting, torch.device("cpu"))
+    split.queues = queues
+    split.open()
+    begin = ["computed", "after it", "copy", "[", "gather", "]"]
+    wanted = begin
+    for index in range(4):
+        with split.block(index):
+            queues.notes.append(f"block {index}")
+        wanted = [*wanted, "wait", *(begin if index < 3 else []), f"block {index}"]
+    split.close()
+    assert queues.notes == wanted
+    assert all(part.data_ptr() % split_weights.PAGE == 0 for block in blocks for _, part in block)
 
 
 def test_gguf_in_parts(processes, files):
