@@ -38,7 +38,7 @@ from pack.training.measures.dubbing import (  # noqa: E402
 from pack.training.measures.studio import Studio, image  # noqa: E402
 from pack.training.world.voices import say  # noqa: E402
 
-STRENGTHS = (1.0, 0.95, 0.85)
+STRENGTHS = (1.0, 0.95, 0.85, 0.6)
 MINUTE = 60.0  # seconds
 WINDOW = 81  # frames
 PLACE = "0.25, 0, 0.75, 0.8"  # of the head, where memory is measured

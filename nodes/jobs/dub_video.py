@@ -69,8 +69,8 @@ class DubVideo(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="1 makes the head anew between the frames it is given. Less starts from the footage under "
-                    "less noise, so that more of its motion stays, its old words too. The nearest noise level of the "
-                    "steps counts: with 4 these are 1, 0.96, 0.85.",
+                    "so much noise, so that more of it stays, its old words too. The model's own steps begin at 1, "
+                    "0.96 and 0.85.",
                 ),
                 io.Float.Input(
                     "context",

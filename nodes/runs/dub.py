@@ -15,7 +15,7 @@ from ...skyreels_v3.jobs.avatar.passes import Start
 from ...skyreels_v3.jobs.dub.footage import Footage
 from ...skyreels_v3.jobs.dub.passes import DubPass, DubPasses, DubTools
 from ...skyreels_v3.jobs.dub.plan import Copied, DubPlan, DubWindow
-from ...skyreels_v3.jobs.dub.prepare import Asked, nearest_level, plan_dub
+from ...skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from
 from ...skyreels_v3.jobs.dub.sound import dubbed
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import RunFolder
@@ -82,7 +82,7 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
         tokens = image_tokens(models.clip_vision, params.image_dim)
         decode = decoder(models.vae, group_sharing([self.model]))
         tools = DubTools(encoder(models.vae), decode, tokens, self._denoise)
-        self.sigmas = sampling.sigmas[nearest_level(sampling.sigmas, request.strength) :]
+        self.sigmas = sigmas_from(sampling.sigmas, request.strength)
         steps = len(self.sigmas) - 1
         level = float(self.sigmas[0])
         planned = plan_dub(request.source, speech.frames, request.asked, steps, level, self._watched)

@@ -10,7 +10,7 @@ import torch
 
 from pack.tests.comfyui.test_avatar_nodes import DEFAULTS as AVATAR
 from pack.tests.comfyui.test_avatar_nodes import models, own_folders, sound, speak  # noqa: F401, fixtures
-from pack.tests.comfyui.test_extension_nodes import decoded
+from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file
 from pack.tests.support.golden import normal
 from pack.tests.support.video_clips import clip
 
@@ -27,6 +27,15 @@ DEFAULTS = {
     "feather": 0.1,
     "original_sound": 0.0,
     "frame_rate": 25.0,
+}
+
+KEPT = {
+    "dub-e3f301dba0ecff7e8fffaeef00660688": [
+        "part-094e6af29154735d7810d3f6cb06e432",
+        "part-2ed5268f4a435b17b94b6e12669ccd61",
+        "part-c48804e15db2d666a3b5b3e39ce110e8",
+        "video-c3ac260a29b89be7cf7ac9d37e47175d",
+    ]
 }
 
 
@@ -117,6 +126,17 @@ def test_killed_in_the_middle_it_goes_on_with_the_same_frames(dub, speak, comfyu
     assert torch.equal(decoded(path)[0], whole)
     assert "2 of" in report  # what is copied before the first window counts as a part
     assert "parts were made before; this run took" in dub(images, speech, mask=masks)[2]
+
+
+def test_keys_of_kept_jobs_stay(dub, models, pack_nodes, tmp_path, monkeypatch):  # noqa: F811
+    """As in test_extension_nodes.py: computed once, and they stay."""
+    monkeypatch.setattr(av, "__version__", "fixed")
+    features = pack_nodes.module("skyreels_v3.speech.features").SpeechFeatures.of(torch.ones(1, 8, 12, 768))
+    speech = pack_nodes.module("nodes.encoders.speech").Speech(features, torch.zeros(1, 1, 2560), 8000, 200.0)
+    given = {"box": "0.2, 0.2, 0.6, 0.8", "steps": 1, "strength": 0.9, "seed": 3}
+    given["model"] = of_file(models["model"], tmp_path / "model.safetensors")
+    dub(torch.full((16, 48, 64, 3), 0.5), speech, **given, start=0.1)
+    assert kept_parts(tmp_path / "output") == KEPT
 
 
 def test_strength_place_and_settings_matter(dub, speak):  # noqa: F811

@@ -11,7 +11,7 @@ from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing
 from pack.skyreels_v3.jobs.dub.passes import DubPasses, DubTools
 from pack.skyreels_v3.jobs.dub.plan import Copied
-from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub
+from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from
 from pack.skyreels_v3.jobs.dub.sound import dubbed
 from pack.skyreels_v3.sampling.schedule import euler_sigmas
 from pack.skyreels_v3.speech.features import SpeechFeatures
@@ -85,6 +85,13 @@ def run(plan, passes, restart_at=None):
         assert sum(map(len, written)) == part.new_frames
         made += written
     return torch.cat(made).numpy(), state
+
+
+def test_a_strength_is_a_level_of_noise():
+    for strength, levels in ((1.0, [1, 0.9566, 0.8465]), (0.95, [0.9566, 0.8465]), (0.85, [0.8465]), (0.6, [0.6])):
+        sigmas = sigmas_from(SIGMAS, strength)
+        assert torch.allclose(sigmas[:-2], torch.tensor(levels, dtype=torch.float32), atol=1e-3)
+        assert torch.equal(sigmas[-2:], SIGMAS[-2:])
 
 
 def eight_bit(images):

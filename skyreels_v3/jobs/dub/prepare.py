@@ -26,6 +26,7 @@ from .plan import DubPlan, DubWindow, plan_parts, plan_shots, reach, spoken_fram
 
 FINEST = 1_000_000  # of a second, for where the recording starts
 TOLD_CUTS = 8  # times of cuts in the note
+NEAR = 0.02  # of noise: as far as a strength is moved to a level of the schedule
 LIKE = 0.01  # by which the count of masks may differ where that of the frames is an estimate
 
 
@@ -47,9 +48,14 @@ class Asked:
     timing: Timing = DEFAULT_TIMING
 
 
-def nearest_level(sigmas: torch.Tensor, strength: float) -> int:
-    """The step of a schedule whose noise level is nearest to `strength`: the model knows no levels between them."""
-    return int((sigmas[:-1] - strength).abs().argmin())
+def sigmas_from(sigmas: torch.Tensor, strength: float) -> torch.Tensor:
+    """A schedule from the noise level `strength` on. A level of its own that is near is taken instead, because the
+    model was distilled for these.
+    """
+    nearest = int((sigmas[:-1] - strength).abs().argmin())
+    if abs(float(sigmas[nearest]) - strength) <= NEAR:
+        return sigmas[nearest:]
+    return torch.cat([sigmas.new_tensor([strength]), sigmas[sigmas < strength]])
 
 
 def plan_dub(
