@@ -83,9 +83,9 @@ def table(studio: Studio, count: int) -> str:
     return rows
 
 
-def light(studio: Studio) -> str:
-    """How the light of a head walks away over a minute, away from the mouth."""
-    ((trial, _),) = dub_trials(1, STILL, MINUTE)
+def light(studio: Studio, length: float) -> str:
+    """How the light of a head walks away over so many seconds, away from the mouth."""
+    ((trial, _),) = dub_trials(1, STILL, length)
     made, away, part = studio.dub(trial), trial.away, trial.spoken
     vae, tool = studio.pack.module("nodes.encoders.vae"), studio._tools["vae"]
     pixels = image(trial.frames[:WINDOW]).movedim(-1, 0)[None] * 2 - 1
@@ -97,7 +97,8 @@ def light(studio: Studio) -> str:
         seconds.append(float(((made[these].astype(float) - trial.frames[these])[away[these]] @ LUMA).mean()))
     floor = np.abs(((alone - trial.frames[:WINDOW])[away[:WINDOW]] @ LUMA).mean())
     return (
-        f"\n## Over a minute\n\nLight of the head away from the mouth against the footage, second by second, of 255: "
+        f"\n## Over {length:g} s\n\n"
+        "Light of the head away from the mouth against the footage, second by second, of 255: "
         f"{np.mean(seconds[:5]):+.2f} in the first five, {np.mean(seconds[-5:]):+.2f} in the last five, at most "
         f"{np.abs(seconds).max():.2f}. The VAE alone changes it by {floor:.2f}. Outside of the mask nothing changes.\n"
     )
@@ -146,6 +147,7 @@ def _number(value: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=3, help="of clips, of each kind")
+    parser.add_argument("--seconds", type=float, default=MINUTE, help="in which the light is looked at")
     parser.add_argument("--only", choices=("table", "light", "memory"), help="nothing else, and no report")
     arguments = parser.parse_args()
     made = []
@@ -153,7 +155,7 @@ def main() -> None:
         made.append(memory())
     if arguments.only in (None, "table", "light"):
         studio = Studio()
-        made += [light(studio)] if arguments.only in (None, "light") else []
+        made += [light(studio, arguments.seconds)] if arguments.only in (None, "light") else []
         made += [table(studio, arguments.pairs)] if arguments.only in (None, "table") else []
     text = "".join(reversed(made))
     print(text)
