@@ -28,7 +28,7 @@ SMALL = {"resolution": "custom", "width": 96, "height": 64, "steps": 1, **workfl
 
 SHOW_NODE = """type => {
     const node = app.graph.nodes.find(n => n.type === type);
-    app.canvas.ds.scale = 0.9;
+    app.canvas.ds.scale = Math.min(0.9, 900 / node.size[1]); // its last button too
     app.canvas.ds.offset = [250 - node.pos[0], 60 - node.pos[1]];
     app.canvas.setDirty(true, true);
 }"""

@@ -246,7 +246,7 @@ def test_app_mode_shows_what_an_artist_fills_in_and_the_video(file: Path):
 
 
 def test_every_blueprint_is_one_box_with_a_description():
-    assert len(BLUEPRINTS) == 6
+    assert len(BLUEPRINTS) == 7
     for file in BLUEPRINTS:
         workflow = read(file)
         (box,), (graph,) = workflow["nodes"], subgraphs(workflow)
