@@ -1,12 +1,15 @@
 """Dialogues: what lines mean, when they are heard, who is driven in a window, and what is told of wrong ones."""
 
 import random
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
+from pack.skyreels_v3.images.lettering import lettered
 from pack.skyreels_v3.jobs.avatar.plan import plan_avatar
 from pack.skyreels_v3.jobs.dialogue.layout import laid_out, part_of, timed
 from pack.skyreels_v3.jobs.dialogue.places import read_places
@@ -15,6 +18,7 @@ from pack.skyreels_v3.model.speaker_map import BACKGROUND
 from pack.skyreels_v3.speech.company import Company
 from pack.skyreels_v3.speech.recording import FPS
 from pack.skyreels_v3.speech.speakers import Recording, in_turns, speech_of, speech_of_turns
+from pack.skyreels_v3.speech.timeline import COLOURS, timeline
 from pack.skyreels_v3.speech.turns import Turn, spoken
 
 SCRIPT = """\
@@ -272,3 +276,38 @@ def test_places_by_name():
     ):
         with pytest.raises(InputError, match=told):
             read_places(text, () if text.startswith("3") else names, 2 if text.startswith("3") else 3)
+
+
+def test_the_picture_shows_everyone_in_their_colour():
+    """Any name, any length of speech, silence and single samples too."""
+    names = (
+        "anna",
+        "Ben",
+        "安娜",
+        "Zoë of a name that is far too long to stand beside its lane in full",
+        "e",
+        "f",
+        "g",
+        "h",
+    )
+    turns = [Turn((number,), float(number), number + 0.9, number + 1) for number in range(8)]
+    turns += [Turn((0, 1), 8.0, 8.00005, 9), Turn((2,), 8.1, 9, 10)]
+    sounds = [noise(0.9)] * 8 + [noise(0.1)[..., :1], torch.zeros(1, 1, 9)]
+    picture = timeline(names, turns, [Recording(sound, 22050) for sound in sounds], 9.2)
+    assert picture.size == (1280, 16 + 8 * 72 + 40)
+    shown = {f"#{red:02x}{green:02x}{blue:02x}" for _, (red, green, blue) in picture.getcolors(1 << 20)}
+    assert set(COLOURS) <= shown and len(set(COLOURS)) == 8
+    for seconds in (0.04, 200.0, 3600.0):
+        timeline(("anna",), [Turn((0,), 0.0, seconds, 1)], [Recording(noise(0.1), 22050)], seconds)
+
+
+def test_names_without_letters_here_have_numbers():
+    assert lettered("anna", 14, "1")[0] == "anna" and lettered("Zoë", 14, "1")[0] == "Zoë"
+    text, font = lettered("\U00013080", 14, "3")  # a hieroglyph
+    assert text in ("\U00013080", "3") and font.getlength(text) > 0
+
+
+def test_the_page_has_the_colours_of_the_picture():
+    css = (Path(__file__).resolve().parents[2] / "web" / "js" / "skyreels.css").read_text(encoding="utf-8")
+    found = re.findall(r"\.skyreels-speaker-(\d) \{\s*--skyreels-speaker: (#\w+);", css)
+    assert found == [(str(number), colour) for number, colour in enumerate(COLOURS, start=1)]
