@@ -20,7 +20,7 @@ from .cuts import PLAIN, CutScore, find_cuts, score_cuts
 from .likeness import NONE, Network, likeness, spread
 from .lips import Lips, by_loudness, by_syncnet, lacking, loudness, read_sound
 from .stretches import Stretch, shots_of, stretches_of
-from .watching import Watched, watch
+from .watching import Watched, one_thread, watch
 
 PART = 1.0  # second at the begin of a shot and at the end of a roll whose colours are compared
 OWN = "own"  # as a recording: the video's sound
@@ -102,6 +102,8 @@ def measure(task: Task, tools: Tools) -> Measured:
     source = FileSource(task.video)
     watched = watch(source)
     found, found_by = find_cuts(watched)
+    with one_thread():
+        smooth = smoothness(watched.grey, found)
     if found_by == PLAIN:
         left_out.append(
             "Cuts are found by the plain search, which knows hard cuts alone; TransNetV2 is not installed "
@@ -130,7 +132,7 @@ def measure(task: Task, tools: Tools) -> Measured:
         score_cuts(found, stretches if scripted else [], float(watched.fps)),
         scripted,
         rolls_of(watched, stretches, found),
-        smoothness(watched.grey, found),
+        smooth,
         looks,
         lips,
         time.monotonic() - began,

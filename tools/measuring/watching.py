@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -55,6 +57,18 @@ class Watched:
         return self.pictures[min(self.pictures, key=lambda number: abs(number - frame))]
 
 
+@contextmanager
+def one_thread() -> Generator[None]:
+    """For many small computations, on which torch's threads would wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def watch(source: Source) -> Watched:
     """Raises InputError for what is no video."""
     info = source.info
