@@ -70,6 +70,10 @@ def test_no_idea_and_a_whole_book_are_refused(idea):
         "[0-5s] A red fox walks through deep snow.",
         "好的，以下是分镜：\n继续 5秒：A red fox walks through deep snow.",
         "A red fox walks through deep snow.",
+        '```json\n[{"type": "continue", "seconds": 5, "prompt": "A red fox walks through deep snow."}]\n```',
+        '{"a": {"shots": [{"Kind": "Continue", "duration": "5s", "text": "A red fox walks through\\ndeep snow."}]}}',
+        f'Sure! ["{FOX}"] Enjoy!',
+        '[{"prompt": "A red fox walks through deep snow."}]',
         "Here is a 5 second prompt:\n\nA red fox walks through deep snow.",
     ],
 )
@@ -98,6 +102,7 @@ def test_what_stands_around_a_script_goes(written):
         (f"{FOX}\ncontinue ten: It runs.", FOX, "Line 2 has the length"),
         (f"{FOX}\n\nThe fox is shy by nature.", FOX, "Line 3 is left out, it has no order"),
         (f"{FOX}\n| a | b |", FOX, "a table"),
+        ('{"shots": [{"type": "cut"}]}', "", "JSON or YAML"),
     ],
 )
 def test_lines_are_mended_and_what_stays_wrong_is_told(written, script, told):
@@ -149,6 +154,8 @@ def test_lines_end_where_the_seconds_do():
         ("continue 5s: A fox walks.", "A fox walks."),
         ("Okay the fox walks.", "Okay the fox walks."),
         ("Here a fox walks.", "Here a fox walks."),
+        ('{"prompt": "A fox walks."}', "A fox walks."),
+        ('{"shots": [{"type": "cut"}]}', ""),
         ("", ""),
         ("<think>and so on", ""),
     ],

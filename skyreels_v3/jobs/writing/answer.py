@@ -17,6 +17,7 @@ from ..film.line import CLIP, SCENE, FilmLine, Options, Voice
 from ..film.script import parse_film_line
 from .brief import EXAMPLES
 from .cuts import with_tag_mended
+from .data import lines_of_data
 
 MAX_LETTERS = 1500  # of a prompt: about what the text encoder's 512 tokens hold of English
 MAX_ANSWER = 200_000  # letters that are read
@@ -66,6 +67,7 @@ _FENCED = re.compile(r"^\s*(?:`{3,}|~{3,})[^\n]*\n(.*?)\n\s*(?:`{3,}|~{3,})\s*$"
 _LABEL = re.compile(
     r"(?:(?:final|video|your|the|improved|enhanced)\s+)*(?:prompt|answer|output|script|提示词)\s*:\s*", re.I
 )
+_JSON = re.compile(r"[{}]|\[\s*[{\"]|\]")
 _COPIED = "Line {} is left out: it is the example of the brief."
 _Read = tuple[FilmLine, bool]  # a line, and whether it is a prompt without an order
 _SENTENCE = re.compile(r"[.!?。！？][\"'”’)]*(?=\s|$|[^\x00-\x7f])")
@@ -73,7 +75,7 @@ _SENTENCE = re.compile(r"[.!?。！？][\"'”’)]*(?=\s|$|[^\x00-\x7f])")
 
 def read_answer(text: str, kind: Kind, most: float = MAX_SECONDS) -> Answer:
     """What of a language model's answer can be used; never raises. most: seconds of all lines together."""
-    text = without_thoughts(text[:MAX_ANSWER])
+    text = lines_of_data(without_thoughts(text[:MAX_ANSWER]))
     return _prompt(text) if kind is Kind.PROMPT else _script(text, kind, Fraction(str(most)))
 
 
@@ -98,7 +100,9 @@ def _prompt(text: str) -> Answer:
             line = line if read.automatic else read.prompt
         except InputError:
             pass  # it need not be a line of a script
-        if _is_example(line):
+        if _JSON.match(line):
+            told.append(f"Line {number} is left out: it is JSON without a prompt.")
+        elif _is_example(line):
             told.append(_COPIED.format(number))
         else:
             kept.append(line)
