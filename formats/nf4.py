@@ -90,7 +90,7 @@ def _sample(stored: torch.Tensor, columns: int, dtype: torch.dtype):
     return (Nf4().encode(normal(3, columns))["weight"], columns, dtype), {}
 
 
-unpacked = Operation(unpacked_here, unpacked_by_bitsandbytes, _sample, name="bitsandbytes")
+unpacked = Operation(unpacked_here, unpacked_by_bitsandbytes, _sample, name="bitsandbytes", optional=True)
 
 
 @cache

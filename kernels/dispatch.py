@@ -39,6 +39,7 @@ class Operation:
     sample: called with a call's arguments, returns small ones of the same kind, fresh and on the CPU.
     tolerance: relative error of a result beside the reference's; the default is that of its dtype.
     devices: types of devices whose tensors the backend is for.  name: of the backend, for the log.
+    optional: the backend is a package of this name, which most do not have; SKYREELS_KERNELS=triton leaves it out.
     """
 
     __name__: str  # of the reference
@@ -51,12 +52,14 @@ class Operation:
         tolerance=0.0,
         devices=("cuda",),
         name=OWN,
+        optional=False,
     ):
         functools.update_wrapper(self, eager)
         self.eager = eager
         self.tolerance = tolerance
         self.devices = devices
         self.name = name
+        self.optional = optional
         self._backend = backend
         self._sample = sample
         self._tried: dict[tuple, Callable | None] = {}
@@ -65,7 +68,8 @@ class Operation:
     def __call__(self, x, *args, **options):
         """x: a tensor or QuantisedRows, whose device decides; then whatever the reference takes."""
         # A kernel cannot be launched for nothing, which is what a process may have of a shared sequence.
-        if MODE == "eager" or torch.compiler.is_compiling() or not self._is_for(x.device) or 0 in x.shape:
+        left_out = MODE == "eager" or (MODE == "triton" and self.optional)
+        if left_out or torch.compiler.is_compiling() or not self._is_for(x.device) or 0 in x.shape:
             return self.eager(x, *args, **options)
         if MODE == "triton":
             result = self.on_device(self._loaded(), x, *args, **options)
@@ -142,8 +146,8 @@ class Operation:
         self._report(kind[0], error)
 
     def _report(self, device: torch.device, error: Exception) -> None:
-        optional = "triton" if self.name == OWN else self.name
-        if isinstance(error, ModuleNotFoundError) and error.name == optional:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and missing == ("triton" if self.name == OWN else self.optional and self.name):
             return  # as on most of Windows and macOS: nothing is wrong
         if device not in self._reported:
             self._reported.add(device)
