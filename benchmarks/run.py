@@ -167,13 +167,19 @@ def measured_tables(record: dict) -> str:
     if (on.get("load") or 0) > BUSY * on["cores"]:
         where += f", busy with other programs (load {on['load']:.0f})"
     if on_card(record):
-        where = f"{record['results']['device']}; {where}"
+        where = f"{record['results']['device']}{references(record)}; {where}"
     how = getattr(benchmark(record["name"]), "HOW", "Measured")
     diffusers = f", diffusers {of['diffusers']}" if "diffusers" in of else ""
     return (
         benchmark(record["name"]).tables(record["results"]) + f"\n\n{how} on {record['date']}: {where}; "
         f"Python {of['python']}, torch {of['torch']}, ComfyUI {of['comfyui']}{diffusers}, pack {of['pack']}."
     )
+
+
+def references(record: dict) -> str:
+    """Which operations ran without their kernels on the card, and why: what was measured there is not what it can."""
+    said = ", ".join(f"{name} ({why})" for name, why in aims.refused(record).items())
+    return f", **without the kernels of** {said}" if said else ""
 
 
 def section(name: str, found: dict[tuple[str, bool], dict]) -> str:

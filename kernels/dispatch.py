@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MODE = os.environ.get("SKYREELS_KERNELS", "").strip().lower()
 OWN = "its own kernel"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+REFUSED: dict[str, str] = {}  # operation -> why it runs without its backend, in this process
 # One at a time is tried; what has been tried is read without the lock. A backend may call another operation.
 _trying = threading.RLock()
 
@@ -64,6 +65,7 @@ class Operation:
         self._sample = sample
         self._tried: dict[tuple, Callable | None] = {}
         self._reported: set[torch.device] = set()
+        self._compiled: set[torch.device] = set()
 
     def __call__(self, x, *args, **options):
         """x: a tensor or QuantisedRows, whose device decides; then whatever the reference takes."""
@@ -121,6 +123,9 @@ class Operation:
         Raises ArithmeticError where it has not, and whatever it raises.
         """
         fast = self._loaded()
+        if self.name == OWN and x.device not in self._compiled:
+            self._compiled.add(x.device)
+            log.info("SkyReels-V3: compiling %s for %s, which takes seconds the first time.", self.__name__, x.device)
         wanted, options_wanted = self._sample(x, *args, **options)
         own, options_own = _moved((wanted, options_wanted), x.device)
         result = self.on_device(fast, *own, **options_own)
@@ -146,12 +151,13 @@ class Operation:
         self._report(kind[0], error)
 
     def _report(self, device: torch.device, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        REFUSED.setdefault(self.__name__, reason)
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and missing == ("triton" if self.name == OWN else self.optional and self.name):
             return  # as on most of Windows and macOS: nothing is wrong
         if device not in self._reported:
             self._reported.add(device)
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             log.warning("SkyReels-V3: %s runs on %s without %s: %s", self.__name__, device, self.name, reason)
 
     @staticmethod

@@ -95,6 +95,7 @@ def operation(caplog, monkeypatch):
     caplog.set_level(logging.WARNING)
     # Whoever develops a kernel may have set one.
     monkeypatch.setattr(dispatch, "MODE", "")
+    monkeypatch.setattr(dispatch, "REFUSED", {})
 
     def make(behaviour, backend=None):
         backend = backend or Backend(behaviour)
@@ -107,7 +108,12 @@ def test_a_backend_that_computes_the_same_is_taken(operation, caplog):
     run, backend = operation(lambda x: x.mul_(2))
     x = normal("x", (5, 8))
     wanted = x * 2
-    assert run(x) is x and torch.equal(x, wanted)
+    with caplog.at_level("INFO", dispatch.log.name):
+        assert run(x) is x and torch.equal(x, wanted)
+    assert [one.getMessage() for one in caplog.records] == [
+        "SkyReels-V3: compiling doubled for cpu, which takes seconds the first time."
+    ]
+    caplog.clear()
     assert backend.calls == 2  # its trial and the call
     run(x)
     assert backend.calls == 3 and not caplog.records
@@ -132,6 +138,7 @@ def test_a_backend_that_fails_its_trial_is_given_up_in_one_sentence(operation, c
         x = torch.ones(5, 8, dtype=dtype)
         assert run(x) is x and (x == 2).all()
     assert backend.calls == 2  # one trial for each dtype
+    assert dispatch.REFUSED["doubled"] == reason
     assert [record.getMessage() for record in caplog.records] == [
         f"SkyReels-V3: doubled runs on cpu without its own kernel: {reason}"
     ]

@@ -104,6 +104,16 @@ def test_results_of_a_card_stand_beside_those_of_the_cpu():
     assert not run.on_card({"results": {}})
 
 
+def test_what_ran_without_its_kernels_on_a_card_says_so_and_meets_no_aim(monkeypatch):
+    aim = aims.Aim("a", 2, lambda results: results["ratio"], card=True)
+    monkeypatch.setattr(aims, "aims_of", lambda _: [aim])
+    for refused, met in (({}, "yes"), ({"int8_linear": "no C compiler"}, "not yet")):
+        record = {"results": {"device": "NVIDIA X", "ratio": 1, "refused": refused}}
+        row = aims.summary(["kernels"], {("kernels", True): record}, {"kernels": "k"}).splitlines()[-1]
+        assert row.endswith(f"| {met} |")
+        assert ("without the kernels of** int8_linear (no C compiler)" in run.references(record)) == bool(refused)
+
+
 def test_every_aim_of_a_card_is_unmeasured_until_there_are_results():
     links = dict.fromkeys(run.BENCHMARKS, "here")
     rows = aims.summary(run.BENCHMARKS, {}, links).splitlines()[2:]
