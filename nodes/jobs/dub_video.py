@@ -64,7 +64,7 @@ class DubVideo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=1.0,
+                    default=0.85,
                     min=0.05,
                     max=1.0,
                     step=0.01,

@@ -37,7 +37,7 @@ AVATAR_TIMING = {"motion": 5, "drop": 4}  # the nano windows are short: fewer fr
 
 TOOLS = {"clip": "text_encoders", "vae": "vae", "clip_vision": "clip_vision"}  # inputs of nodes -> their loaders' kind
 DUB = {  # the defaults of Dub Video, and no loss
-    "strength": 1.0,
+    "strength": 0.85,
     "context": 2.0,
     "feather": 0.1,
     "original_sound": 0.0,
