@@ -169,6 +169,11 @@ def test_a_step_with_dynamic_vram():
 # What somebody may break -> (a line that breaks it, in the place of a block's _add_norm; what is said of it).
 BROKEN = {
     "a look at the card": ("float(x[0, 0, 0])", "_local_scalar_dense at"),
+    "a copy to the host": ("x.cpu()", "copy to the host at"),
+    "a tensor on the host for a kernel": (
+        "nodes.module('kernels').add_gated_(x, x, torch.ones(1, x.shape[-1]))",
+        "cannot be accessed from Triton",
+    ),
     "a tensor on the host": ("x = x + torch.ones(1, 1, x.shape[-1])", "device"),
     "a buffer that is kept": ("self.held = [*getattr(self, 'held', ()), x.clone()]", r"<= \("),
 }
