@@ -9,7 +9,7 @@ import torch
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.dialogue.layout import laid_out, part_of, timed
 from ...skyreels_v3.jobs.dialogue.script import Dialogue, Said, input_number
-from ...skyreels_v3.speech.recording import to_channels
+from ...skyreels_v3.speech.recording import to_channels, too_long
 from ...skyreels_v3.speech.speakers import Recording, mixed
 from ...skyreels_v3.speech.turns import Turn
 from .files import input_file, read_recording
@@ -31,11 +31,11 @@ class Heard:
         return self.mix[0].shape[-1] / self.mix[1]
 
 
-def heard_of(dialogue: Dialogue, sounds: Mapping[str, Any], recording: Any) -> Heard:
+def heard_of(dialogue: Dialogue, sounds: Mapping[str, Any], recording: Any, max_seconds: float) -> Heard:
     """What is heard when. sounds: the connected AUDIOs by name.  recording: the one of all, or None.
 
     Raises InputError, with the line's number, for a recording that is not there or cannot be read, for times beyond
-    one, and for more people at once than the model drives.
+    one, and for more people at once than the model drives; and for more than max_seconds, before that is mixed.
     """
     if dialogue.of_one_recording:
         first = dialogue.said[0].number
@@ -61,6 +61,8 @@ def heard_of(dialogue: Dialogue, sounds: Mapping[str, Any], recording: Any) -> H
         sound = known[line.sound]
         cut.append((_cut(sound, *part_of(line, _seconds(sound), line.sound)), sound[1]))
     turns, seconds = laid_out(dialogue, [_seconds(sound) for sound in cut])
+    if seconds > max_seconds:
+        raise InputError(too_long(seconds, max_seconds))
     recordings = [Recording(samples, rate, turn.start) for (samples, rate), turn in zip(cut, turns)]
     return Heard(turns, recordings, mixed(recordings, seconds))
 

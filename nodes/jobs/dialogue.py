@@ -74,7 +74,7 @@ class DialogueNode(io.ComfyNode):
     @classmethod
     def execute(cls, audio_encoder, script, max_seconds, recording=None, **sounds) -> io.NodeOutput:
         dialogue = parse_dialogue(script)
-        heard = heard_of(dialogue, sounds, recording)
+        heard = heard_of(dialogue, sounds, recording, max_seconds)
         people = len(dialogue.names)
         features = encode_dialogue(audio_encoder, heard.recordings, heard.turns, people, heard.seconds, max_seconds)
         speech = Speech(

@@ -249,7 +249,7 @@ def test_one_recording_belongs_to_the_person_whose_place_is_given(talk, pack_nod
 
 
 @pytest.fixture
-def converse(pack_nodes, comfyui, tmp_path):
+def converse(pack_nodes, comfyui, models, tmp_path):
     """converse(script, **inputs) -> (speech, audio, picture), heard by a narrow wav2vec2; *.wav lie in its input."""
     from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
     from scipy.io import wavfile
@@ -360,6 +360,7 @@ def test_one_recording_of_all_with_known_times(converse):
             "A recording of all is connected, but the lines have recordings",
         ),
         ("anna: hello.wav\npause 300s\nben: hello.wav", {}, "The speech is 300.6 s long, but at most 200 s are made"),
+        ("anna: hello.wav\npause 99:59:59\nben: hello.wav", {}, "The speech is 359999.6 s long, but at most 200 s"),
         ("anna: ../secret.wav", {}, "Line 1 needs the file '../secret.wav', but the input folder has none"),
     ],
 )
