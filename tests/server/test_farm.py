@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from pack.dev.comfyui import stand_in
 from pack.dev.comfyui.stand_in import StandIn
 from pack.tools import batch
 from pack.tools.batching import farm, seat
+from pack.tools.batching.results import Results
 from pack.tools.batching.rows import BatchError, Template
 from pack.tools.batching.scripts import wrong_script
 
@@ -129,6 +131,20 @@ def test_a_thousand_rows(servers, tmp_path: Path, seed: int):
     assert batch.main([*table(tmp_path, 1000), *given(servers(2))]) == 0
     found = {name.rjust(8, "0"): note for name, note in results(tmp_path).items()}
     assert found == {f"{number:04}.mp4": f"note{number}" for number in range(1, 1001)}
+
+
+def test_a_row_that_begins_while_another_is_named(tmp_path: Path):
+    """On another server, in its own thread."""
+
+    class Record(dict):
+        def get(self, *_):
+            rows[len(rows)] = {}
+            return ["cafe.mp4"]
+
+    rows = {0: Record()}
+    task = SimpleNamespace(record={}, row=SimpleNamespace(name="cafe"))
+    named = Results(tmp_path, SimpleNamespace(rows=rows))._names(task, ["there/x.mp4"])
+    assert named == ["cafe_2.mp4"] and len(rows) == 2
 
 
 @pytest.mark.parametrize("how", ["kill", *(["ctrl-c"] if os.name == "posix" else [])])

@@ -54,7 +54,8 @@ class Results:
 
     def _names(self, task: Task, there: Sequence[str]) -> list[str]:
         mine = task.record.get("here", [])
-        taken = {name.casefold() for record in self._state.rows.values() for name in record.get("here", [])}
+        records = list(self._state.rows.values())  # other servers' threads add to them meanwhile
+        taken = {name.casefold() for record in records for name in record.get("here", [])}
         taken |= {path.name.casefold() for path in self.folder.iterdir()}
         taken -= {name.casefold() for name in mine}
         names: list[str] = []
