@@ -12,8 +12,8 @@ import torch
 from pack.benchmarks.card.bench import Bench, Row, relative
 from pack.benchmarks.forward import block, forward
 from pack.benchmarks.harness import measure, peers
-from pack.skyreels_v3.jobs.modelled import Way, seconds
-from pack.skyreels_v3.jobs.rates import rates
+from pack.skyreels_v3.jobs.estimates.modelled import Way, seconds
+from pack.skyreels_v3.jobs.estimates.rates import rates
 from pack.skyreels_v3.model import memory
 from pack.skyreels_v3.model.params import TransformerParams
 

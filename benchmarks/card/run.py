@@ -32,7 +32,9 @@ from pack.benchmarks.card.sections import COMPARISONS, IDENTITY, MACHINE, SECTIO
 from pack.benchmarks.harness.measure import ROOT
 
 MEASURED = ROOT / "build" / "card"
-FACTORS = ROOT / "skyreels_v3" / "jobs" / "measured_cards.json"  # see skyreels_v3/jobs/modelled.py
+FACTORS = (
+    ROOT / "skyreels_v3" / "jobs" / "estimates" / "measured_cards.json"
+)  # see skyreels_v3/jobs/estimates/modelled.py
 LATE = 30  # seconds after a section's time at which it is ended
 NAMES = [one.name for one in (*SECTIONS, *COMPARISONS)]
 

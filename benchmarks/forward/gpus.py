@@ -24,7 +24,7 @@ from pack.distributed import cluster
 from pack.distributed.group import Group
 from pack.distributed.ranks import Ranks
 from pack.distributed.worker import DONE, Worker
-from pack.skyreels_v3.jobs.sharing import Sharing
+from pack.skyreels_v3.jobs.estimates.sharing import Sharing
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job
 

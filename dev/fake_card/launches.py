@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pack.skyreels_v3.jobs.rates import REACHED
+from pack.skyreels_v3.jobs.estimates.rates import REACHED
 
 from .meter import Meter, size_of
 

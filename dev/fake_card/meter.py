@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pack.skyreels_v3.jobs.rates import REACHED, Rates
+from pack.skyreels_v3.jobs.estimates.rates import REACHED, Rates
 
 from .profiles import Card
 from .refusals import refused

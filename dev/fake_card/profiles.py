@@ -5,7 +5,7 @@ Sources: NVIDIA's, AMD's and Apple's data sheets; what NVIDIA's compute in a sec
 
 from dataclasses import dataclass
 
-from pack.skyreels_v3.jobs.rates import Rates, rates
+from pack.skyreels_v3.jobs.estimates.rates import Rates, rates
 
 GIB = 2**30
 

@@ -3,10 +3,10 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.budget import Budget, Size, planned_size
-from ...skyreels_v3.jobs.forecast import duration
+from ...skyreels_v3.jobs.estimates.budget import Budget, Size, planned_size
+from ...skyreels_v3.jobs.estimates.forecast import duration
+from ...skyreels_v3.jobs.estimates.sharing import WORTH
 from ...skyreels_v3.jobs.reference import MAX_FRAMES
-from ...skyreels_v3.jobs.sharing import WORTH
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.recipes import PIXELS_PER_LATENT, RECIPES, Job
 from ...skyreels_v3.units import gb

@@ -13,9 +13,9 @@ from comfy.model_patcher import ModelPatcher
 
 from ... import kernels
 from ...kernels.attention_backends import INT8, SAGE
-from ...skyreels_v3.jobs.forecast import Estimate, Measurement, Record, Setting, estimate, network_name
-from ...skyreels_v3.jobs.modelled import Way, corrections, seconds
-from ...skyreels_v3.jobs.rates import Rates, rates
+from ...skyreels_v3.jobs.estimates.forecast import Estimate, Measurement, Record, Setting, estimate, network_name
+from ...skyreels_v3.jobs.estimates.modelled import Way, corrections, seconds
+from ...skyreels_v3.jobs.estimates.rates import Rates, rates
 from ..weights.layers import Packed
 from .attention import choose
 from .sizes import cards_of, network_of, sharing_of

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 
 from ...skyreels_v3.container import memory_limit
-from ...skyreels_v3.jobs.budget import Machine
+from ...skyreels_v3.jobs.estimates.budget import Machine
 from ...skyreels_v3.model.chunking import Chunking
 from ...skyreels_v3.model.memory import LayerCopies, chunking_for
 from ...skyreels_v3.model.params import TransformerParams

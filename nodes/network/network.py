@@ -12,7 +12,7 @@ import torch
 
 from ... import kernels
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.forecast import Forward
+from ...skyreels_v3.jobs.estimates.forecast import Forward
 from ...skyreels_v3.jobs.spec import SPECS
 from ...skyreels_v3.model.chunking import USUAL, Chunking, next_smaller
 from ...skyreels_v3.model.lora import applied

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from ...formats.kinds import SMALLER
-from ...skyreels_v3.jobs.budget import LoadedModel, Machine
-from ...skyreels_v3.jobs.sharing import Sharing
+from ...skyreels_v3.jobs.estimates.budget import LoadedModel, Machine
+from ...skyreels_v3.jobs.estimates.sharing import Sharing
 from ...skyreels_v3.model.memory import LayerCopies
 from ..weights.layers import Packed
 from .machine import machine_of

@@ -8,7 +8,7 @@ import comfy.utils
 import latent_preview
 from PIL import Image
 
-from ...skyreels_v3.jobs.forecast import TimeLeft, duration
+from ...skyreels_v3.jobs.estimates.forecast import TimeLeft, duration
 from ...skyreels_v3.video.preview import Filmstrip
 from .. import versions
 

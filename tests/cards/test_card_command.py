@@ -10,8 +10,8 @@ import pytest
 
 from pack.benchmarks.card import run
 from pack.kernels.dispatch import Operation
-from pack.skyreels_v3.jobs.modelled import Way, seconds
-from pack.skyreels_v3.jobs.rates import rates
+from pack.skyreels_v3.jobs.estimates.modelled import Way, seconds
+from pack.skyreels_v3.jobs.estimates.rates import rates
 from pack.skyreels_v3.model.params import TransformerParams
 
 SCRIPT = Path(run.__file__)

@@ -254,7 +254,7 @@ def test_comfyui_takes_the_memory(shared):
 def planned(shared, model, *size: int) -> str:
     """What Plan tells."""
     plan, sizes = shared.pack.module("nodes.jobs.plan"), shared.pack.module("nodes.network.sizes")
-    budgets = shared.pack.module("skyreels_v3.jobs.budget")
+    budgets = shared.pack.module("skyreels_v3.jobs.estimates.budget")
     network = sizes.network_of(model)
     budget = budgets.Budget(network, budgets.planned_size(network.job, *size), sizes.machine_for(model))
     given = model, budget.size, network.job

@@ -10,7 +10,7 @@ from pack.formats.kinds import Precision
 from pack.model_loaders.architecture.params import expected_shapes
 from pack.model_loaders.checkpoints.checkpoint import open_checkpoint
 from pack.model_loaders.weights import load_weights
-from pack.skyreels_v3.jobs.budget import Machine
+from pack.skyreels_v3.jobs.estimates.budget import Machine
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 from pack.skyreels_v3.recipes import Job
 from pack.skyreels_v3.units import GB

@@ -12,7 +12,7 @@ from pack.formats.kinds import SMALLER
 from pack.model_loaders.architecture.params import expected_shapes
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import Timing, plan_avatar
-from pack.skyreels_v3.jobs.budget import SETTINGS, Budget, LoadedModel, Machine, planned_size, ways
+from pack.skyreels_v3.jobs.estimates.budget import SETTINGS, Budget, LoadedModel, Machine, planned_size, ways
 from pack.skyreels_v3.jobs.extension.plan import PlanSource, plan_extension
 from pack.skyreels_v3.jobs.extension.script import Line
 from pack.skyreels_v3.jobs.reference import SLOTS, plan_reference
@@ -213,7 +213,7 @@ def test_the_node_tells_and_hands_the_model_on(pack_nodes, model):
 
 def test_the_plan_is_what_comfyui_is_told(pack_nodes, model):
     """The same bytes as the model asks ComfyUI for."""
-    module, nodes = pack_nodes.module("skyreels_v3.jobs.budget"), pack_nodes.module("nodes.jobs.plan")
+    module, nodes = pack_nodes.module("skyreels_v3.jobs.estimates.budget"), pack_nodes.module("nodes.jobs.plan")
     size = module.planned_size(model.model.job, 832, 480, 81, 2)
     machine = pack_nodes.module("nodes.network.machine").machine_of(model.load_device)
     planned = module.Budget(nodes.network_of(model), size, machine)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pack.dev.samples.tiny_models import write_transformer
-from pack.skyreels_v3.jobs.forecast import (
+from pack.skyreels_v3.jobs.estimates.forecast import (
     KEPT,
     KEPT_OF_ONE,
     Measurement,
@@ -144,7 +144,7 @@ def test_plan_tells_the_time_once_a_sampling_was_measured(pack_nodes, model):
     import torch
 
     pace, plan = pack_nodes.module("nodes.network.forecast"), pack_nodes.ready("SkyReelsPlan")
-    forward = pack_nodes.module("skyreels_v3.jobs.forecast").Forward
+    forward = pack_nodes.module("skyreels_v3.jobs.estimates.forecast").Forward
     pace.record().path.unlink(missing_ok=True)
     assert "steps" not in plan.execute(model, 64, 64, 5).result[1]
 

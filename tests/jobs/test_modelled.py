@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pack.dev.fake_card.profiles import CARDS
-from pack.skyreels_v3.jobs import modelled
-from pack.skyreels_v3.jobs.modelled import Way, seconds
-from pack.skyreels_v3.jobs.rates import rates
+from pack.skyreels_v3.jobs.estimates import modelled
+from pack.skyreels_v3.jobs.estimates.modelled import Way, seconds
+from pack.skyreels_v3.jobs.estimates.rates import rates
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams
 
 ROOT = Path(__file__).resolve().parents[2]

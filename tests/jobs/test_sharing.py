@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pack.skyreels_v3.jobs.budget import Budget, LoadedModel, Machine, planned_size
-from pack.skyreels_v3.jobs.sharing import Sharing
+from pack.skyreels_v3.jobs.estimates.budget import Budget, LoadedModel, Machine, planned_size
+from pack.skyreels_v3.jobs.estimates.sharing import Sharing
 from pack.skyreels_v3.model.memory import Keeping
 from pack.skyreels_v3.model.params import TransformerParams
 from pack.skyreels_v3.recipes import Job

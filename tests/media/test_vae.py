@@ -199,7 +199,7 @@ def test_a_vae_of_other_pictures_is_refused(own, vae, pack_nodes, monkeypatch):
 def test_the_plan_names_bytes_and_tiles(own, vae, pack_nodes, monkeypatch):
     import comfy.model_management as management
 
-    plan, plans = pack_nodes.module("nodes.jobs.plan"), pack_nodes.module("skyreels_v3.jobs.budget")
+    plan, plans = pack_nodes.module("nodes.jobs.plan"), pack_nodes.module("skyreels_v3.jobs.estimates.budget")
     size = plans.Size(1280, 720, 121, 31, 0)
     (line,) = plan.beside_the_model(size, vae, None)
     assert line.startswith("VAE: decode ") and ", encode " in line and "tiles" not in line

@@ -11,7 +11,7 @@ import torch
 from pack.benchmarks.harness import measure
 from pack.distributed import ranks as of_ranks
 from pack.distributed.ranks import ALONE, Ranks, Share, split
-from pack.skyreels_v3.jobs.sharing import Sharing
+from pack.skyreels_v3.jobs.estimates.sharing import Sharing
 from pack.skyreels_v3.model.chunking import LEVELS, USUAL, Chunking
 from pack.skyreels_v3.model.memory import forward_bytes
 from pack.skyreels_v3.model.params import AudioParams, TransformerParams

@@ -50,12 +50,10 @@ model_loaders/tensors
 model_loaders/files
 formats
 skyreels_v3/jobs/dialogue skyreels_v3/jobs/writing
-skyreels_v3/resume skyreels_v3/jobs/budget skyreels_v3/jobs/film
+skyreels_v3/resume skyreels_v3/jobs/estimates skyreels_v3/jobs/film
 skyreels_v3/jobs/spec
 skyreels_v3/jobs/dub
 skyreels_v3/jobs/reference skyreels_v3/jobs/extension skyreels_v3/jobs/avatar
-skyreels_v3/jobs/forecast skyreels_v3/jobs/modelled
-skyreels_v3/jobs/rates skyreels_v3/jobs/sharing
 skyreels_v3/speech skyreels_v3/video skyreels_v3/measures
 skyreels_v3/jobs/table skyreels_v3/images skyreels_v3/sampling skyreels_v3/vae skyreels_v3/model
 distributed/joining

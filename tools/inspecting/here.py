@@ -16,7 +16,7 @@ from ...skyreels_v3.images.sizes import DEFAULT_SIZE
 from ...skyreels_v3.units import GB, gb
 
 if TYPE_CHECKING:
-    from ...skyreels_v3.jobs.budget import Machine
+    from ...skyreels_v3.jobs.estimates.budget import Machine
 
 RESERVE = GB // 2  # of the VRAM, about what ComfyUI leaves to other programs
 NO_TORCH = "Run this with ComfyUI's Python, which has torch, to hear what Load Model does with it on this machine."
@@ -53,7 +53,7 @@ def machine_with(vram: float | None, ram: float | None) -> Machine:
     import psutil
     import torch
 
-    from ...skyreels_v3.jobs.budget import Machine
+    from ...skyreels_v3.jobs.estimates.budget import Machine
 
     memory = psutil.virtual_memory()
     total, free = (memory.total, memory.available) if ram is None else (int(ram * GB),) * 2
@@ -70,7 +70,7 @@ def machine_with(vram: float | None, ram: float | None) -> Machine:
 
 def describe(checkpoint: Checkpoint, machine: Machine) -> tuple[str, ...]:
     """What Load Model, with everything on auto, and a forward of the job's own length do on a machine."""
-    from ...skyreels_v3.jobs.budget import Budget, LoadedModel, planned_size
+    from ...skyreels_v3.jobs.estimates.budget import Budget, LoadedModel, planned_size
 
     precision, why = Precision.AUTO, f"Precision {checkpoint.precision}, as in the file."
     if not checkpoint.is_packed:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..model.memory import IMAGE_TOKENS, TEXT_TOKENS, block_numbers
-from ..model.params import TransformerParams
+from ...model.memory import IMAGE_TOKENS, TEXT_TOKENS, block_numbers
+from ...model.params import TransformerParams
 from .rates import REACHED, Rates
 
 # What is known of cards that `make card` has measured: name -> the seconds of a block beside those modelled.

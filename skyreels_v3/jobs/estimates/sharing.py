@@ -5,7 +5,7 @@ Source of the volume: DeepSpeed-Ulysses (arXiv 2309.14509). Modelled, as long as
 
 from dataclasses import dataclass
 
-from ..model.params import TransformerParams
+from ...model.params import TransformerParams
 
 WORTH = 1.1  # a gain below this is none
 

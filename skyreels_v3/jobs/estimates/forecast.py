@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..model.memory import IMAGE_TOKENS, TEXT_TOKENS
-from ..model.params import TransformerParams
+from ...model.memory import IMAGE_TOKENS, TEXT_TOKENS
+from ...model.params import TransformerParams
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from ..errors import InputError
-from ..images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
-from ..model.chunking import USUAL, Chunking
-from ..model.memory import (
+from ...errors import InputError
+from ...images.sizes import RESOLUTIONS, bucket_size, snap_frames, snap_size
+from ...model.chunking import USUAL, Chunking
+from ...model.memory import (
     PLAIN,
     Keeping,
     LayerCopies,
@@ -17,14 +17,14 @@ from ..model.memory import (
     needed_bytes,
     streamed_bytes,
 )
-from ..model.params import TransformerParams
-from ..recipes import FRAMES_PER_LATENT, RECIPES, Job, TimeStep, latent_frames, tokens
-from ..units import gb
-from . import reference
-from .avatar.plan import Timing
-from .extension.plan import FPS, ROLL_FRAMES, continue_rolls, cut_roll
-from .extension.script import CUT_SECONDS
-from .spec import SPECS
+from ...model.params import TransformerParams
+from ...recipes import FRAMES_PER_LATENT, RECIPES, Job, TimeStep, latent_frames, tokens
+from ...units import gb
+from .. import reference
+from ..avatar.plan import Timing
+from ..extension.plan import FPS, ROLL_FRAMES, continue_rolls, cut_roll
+from ..extension.script import CUT_SECONDS
+from ..spec import SPECS
 
 SHORTEST = 25  # frames: no one is helped by a video below a second
 
