@@ -138,9 +138,9 @@ def edits(base: Path) -> dict:
 
 def loads_of(script: str) -> dict:
     """How often a model is loaded for a film, by the plan and in the order as it is written."""
+    from pack.skyreels_v3.jobs.film.grammar.script import parse_film
     from pack.skyreels_v3.jobs.film.graph import shots_of
     from pack.skyreels_v3.jobs.film.order import loads, order
-    from pack.skyreels_v3.jobs.film.script import parse_film
 
     shots = shots_of(parse_film(script), ["anna"])
     places = range(len(shots))

@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.film.line import same_name
-from ...skyreels_v3.jobs.film.options import checked_name
+from ...skyreels_v3.jobs.film.grammar.line import same_name
+from ...skyreels_v3.jobs.film.grammar.options import checked_name
 
 CastType = io.Custom("SKYREELS_CAST")
 

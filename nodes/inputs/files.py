@@ -10,7 +10,7 @@ import nodes as comfy_nodes
 import torch
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.film.line import same_name
+from ...skyreels_v3.jobs.film.grammar.line import same_name
 
 
 def input_file(name: str) -> Path | None:

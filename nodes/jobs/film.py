@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.jobs.extension.plan import FPS
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS
-from ...skyreels_v3.jobs.film.script import named_files
+from ...skyreels_v3.jobs.film.grammar.script import named_files
 from ...skyreels_v3.recipes import RECIPES, Job
 from ...skyreels_v3.speech.encoder import ENCODER
 from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
-from ...skyreels_v3.jobs.film.script import parse_film
+from ...skyreels_v3.jobs.film.grammar.script import parse_film
 from ...skyreels_v3.jobs.writing.answer import Answer, Kind, read_answer
 from .. import versions
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pack.skyreels_v3.digest import digest
+from pack.skyreels_v3.jobs.film.grammar.script import parse_film
 from pack.skyreels_v3.jobs.film.graph import shots_of, shown_shot
 from pack.skyreels_v3.jobs.film.order import loads, order, ready
 from pack.skyreels_v3.jobs.film.outlook import LastRun, outlook
-from pack.skyreels_v3.jobs.film.script import parse_film
 from pack.skyreels_v3.jobs.film.takes import Take, states
 
 CAST = ("anna", "cafe")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.extension.script import CUT_SECONDS, parse_script
-from pack.skyreels_v3.jobs.film.script import parse_film
+from pack.skyreels_v3.jobs.film.grammar.script import parse_film
 from pack.skyreels_v3.jobs.writing.answer import MAX_LETTERS, Kind, read_answer, written_line
 from pack.skyreels_v3.jobs.writing.brief import ANY_CUT, CUT_NAMES, EXAMPLES, Task, brief
 from pack.skyreels_v3.jobs.writing.cuts import CUTS, TAGS, with_tag_mended

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.extension.script_check import check_script
-from ...skyreels_v3.jobs.film.check import ENTRIES, Known, missing
-from ...skyreels_v3.jobs.film.script import parse_film
+from ...skyreels_v3.jobs.film.grammar.check import ENTRIES, Known, missing
+from ...skyreels_v3.jobs.film.grammar.script import parse_film
 
 
 def wrong_script(prompt: dict) -> str | None:

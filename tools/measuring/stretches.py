@@ -10,8 +10,8 @@ from itertools import pairwise
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.extension.plan import FPS, continue_rolls, cut_roll
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT
-from ...skyreels_v3.jobs.film.line import CLIP, SCENE, FilmLine
-from ...skyreels_v3.jobs.film.script import parse_film
+from ...skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, FilmLine
+from ...skyreels_v3.jobs.film.grammar.script import parse_film
 
 SOURCE, UNPLACED, SHOT = "source", "unplaced", "shot"
 GIVEN = (SOURCE, CLIP)  # footage: what it does is nobody's fault

@@ -11,11 +11,11 @@ from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.images.sizes import video_size
 from ....skyreels_v3.jobs.extension.plan import FPS
 from ....skyreels_v3.jobs.extension.script import told
-from ....skyreels_v3.jobs.film.check import ENTRIES, Known, missing
+from ....skyreels_v3.jobs.film.grammar.check import ENTRIES, Known, missing
+from ....skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, FilmLine
+from ....skyreels_v3.jobs.film.grammar.script import parse_film
 from ....skyreels_v3.jobs.film.graph import shots_of
-from ....skyreels_v3.jobs.film.line import CLIP, SCENE, FilmLine
 from ....skyreels_v3.jobs.film.look import Look
-from ....skyreels_v3.jobs.film.script import parse_film
 from ....skyreels_v3.recipes import Job
 from ....skyreels_v3.video.rates import written_rate
 from ....skyreels_v3.video.source import Source

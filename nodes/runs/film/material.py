@@ -10,8 +10,8 @@ from ....skyreels_v3.digest import digest
 from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SHORTEST_SHOT
 from ....skyreels_v3.jobs.extension.roll import Tail
+from ....skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot, shown_shot
-from ....skyreels_v3.jobs.film.line import CLIP, SCENE, SPEAK, FilmLine
 from ....skyreels_v3.speech.recording import MAX_SECONDS
 from ....skyreels_v3.speech.speakers import Recording, in_turns, mixed
 from ....skyreels_v3.video.animation import file_source

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....skyreels_v3.jobs.film.line import BEST
+from ....skyreels_v3.jobs.film.grammar.line import BEST
 from ....skyreels_v3.jobs.film.outlook import DONE, KEPT, LOCKED
 from ....skyreels_v3.jobs.film.plan import FilmPlan
 from ....skyreels_v3.jobs.film.takes import ShotState

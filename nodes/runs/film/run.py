@@ -23,9 +23,9 @@ from ....skyreels_v3.jobs.avatar.condition import clip_pixels
 from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Tail
 from ....skyreels_v3.jobs.extension.script import CUT
-from ....skyreels_v3.jobs.film.check import ENTRIES
+from ....skyreels_v3.jobs.film.grammar.check import ENTRIES
+from ....skyreels_v3.jobs.film.grammar.line import SCENE, SPEAK, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot
-from ....skyreels_v3.jobs.film.line import SCENE, SPEAK, FilmLine
 from ....skyreels_v3.jobs.film.look import Look, take_settings
 from ....skyreels_v3.jobs.film.measures import likeness, score_of
 from ....skyreels_v3.jobs.film.order import ready

@@ -18,7 +18,7 @@ from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Windows, plan_windo
 from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Settings, Tail
 from ....skyreels_v3.jobs.extension.script import DEFAULT_SECONDS, Line
-from ....skyreels_v3.jobs.film.line import FilmLine
+from ....skyreels_v3.jobs.film.grammar.line import FilmLine
 from ....skyreels_v3.jobs.film.look import Look, TakeSettings
 from ....skyreels_v3.jobs.reference import ReferencePlan, encode_references
 from ....skyreels_v3.model.speaker_map import PositionMap

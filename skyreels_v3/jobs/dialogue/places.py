@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...errors import InputError
 from ..extension.script_marks import plain, read_marked
-from ..film.line import same_name
+from ..film.grammar.line import same_name
 
 EXAMPLE = "`anna: 0.05, 0.1, 0.3, 0.9`"
 

@@ -18,8 +18,8 @@ from ...errors import InputError
 from ..extension.script import told
 from ..extension.script_marks import plain, read_marked
 from ..extension.script_times import SPAN, moment, span_times
-from ..film.line import same_name
-from ..film.options import checked_name
+from ..film.grammar.line import same_name
+from ..film.grammar.options import checked_name
 
 EXAMPLE = "`anna: hello.wav`"
 MAX_PEOPLE = 8  # as in speech/recording.py, which needs torch, as is the next

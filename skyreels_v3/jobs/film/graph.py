@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...recipes import Job
 from ..extension.script import CONTINUE, CUT
-from .line import LAST, SPEAK, FilmLine, same_name
+from .grammar.line import LAST, SPEAK, FilmLine, same_name
 
 
 @dataclass(frozen=True)

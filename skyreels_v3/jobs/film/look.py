@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ...recipes import RECIPES
-from .line import FilmLine
+from .grammar.line import FilmLine
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 from ...digest import digest
 from ..extension.script import CONTINUE, CUT
+from .grammar.line import CLIP, FilmLine, same_name
+from .grammar.script import read_film
 from .graph import Shot, shots_of
-from .line import CLIP, FilmLine, same_name
 from .look import Look, take_settings
 from .order import loads, order
 from .plan import waits
-from .script import read_film
 from .takes import ShotState, Take, state_of
 
 PLANNED, DONE, LOCKED, KEPT = "planned", "done", "locked", "kept"

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from ..table import table
+from .grammar.line import CLIP
 from .graph import Shot
-from .line import CLIP
 from .order import loads, order
 from .takes import ShotState
 

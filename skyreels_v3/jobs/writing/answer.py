@@ -13,8 +13,8 @@ from fractions import Fraction
 from ...errors import InputError
 from ..extension.script import CONTINUE, CUT, CUT_SECONDS, MAX_SECONDS, has_cut_tag, parse_line
 from ..extension.script_marks import lines_of, plain, read_marked, unwrapped, without_list_marks
-from ..film.line import CLIP, SCENE, FilmLine, Options, Voice
-from ..film.script import parse_film_line
+from ..film.grammar.line import CLIP, SCENE, FilmLine, Options, Voice
+from ..film.grammar.script import parse_film_line
 from .brief import EXAMPLES
 from .cuts import with_tag_mended
 from .data import lines_of_data

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...errors import InputError
-from ...recipes import Job
+from ....errors import InputError
+from ....recipes import Job
 from .line import CLIP, LAST, SCENE, SPEAK, FilmLine, same_name
 
 ENTRIES = {

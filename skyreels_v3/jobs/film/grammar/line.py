@@ -5,8 +5,8 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ...recipes import Job
-from ..extension.script import CONTINUE, CUT
+from ....recipes import Job
+from ...extension.script import CONTINUE, CUT
 
 SCENE, SPEAK, CLIP = "scene", "speak", "clip"
 LAST = "last"  # as a reference: the last frame so far

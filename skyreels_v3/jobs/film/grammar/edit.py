@@ -3,8 +3,8 @@
 import re
 from dataclasses import replace
 
-from ...errors import InputError
-from ..extension.script_marks import plain
+from ....errors import InputError
+from ...extension.script_marks import plain
 from .options import read_options
 from .script import read_film
 

@@ -4,8 +4,8 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from ...errors import InputError
-from ..extension.script_marks import plain
+from ....errors import InputError
+from ...extension.script_marks import plain
 from .line import BEST, LAST, NAME_SIGNS, SPEAK, Options, same_name
 
 MAX_TAKES = 20

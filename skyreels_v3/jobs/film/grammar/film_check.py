@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..extension.script import MAX_SECONDS
-from ..extension.script_check import MAX_TEXT
+from ...extension.script import MAX_SECONDS
+from ...extension.script_check import MAX_TEXT
+from ..outlook import MADE, PLANNED, LastRun, outlook
 from .check import Known, missing, models_of
 from .line import CLIP, FilmLine
-from .outlook import MADE, PLANNED, LastRun, outlook
 from .script import read_film
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from ...errors import InputError
+from ....errors import InputError
 
 _SIGN = re.compile(r"[\[{:]")
 CLOSING = {"[": "]", "{": "}"}

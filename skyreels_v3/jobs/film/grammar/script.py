@@ -13,8 +13,8 @@ itself; whether its names, files and models are there is asked in `check`.
 import re
 from fractions import Fraction
 
-from ...errors import InputError
-from ..extension.script import (
+from ....errors import InputError
+from ...extension.script import (
     CONTINUE,
     DEFAULT_SECONDS,
     MAX_SECONDS,
@@ -25,8 +25,8 @@ from ..extension.script import (
     parse_line,
     told,
 )
-from ..extension.script_marks import plain, read_marked, unwrapped
-from ..extension.script_times import SHORTEST, SPAN, span_times
+from ...extension.script_marks import plain, read_marked, unwrapped
+from ...extension.script_times import SHORTEST, SPAN, span_times
 from .head import Head, read_head
 from .line import CLIP, SCENE, SPEAK, FilmLine, Options, Voice
 from .options import WORDS, read_options

@@ -1,0 +1,1 @@
+"""A film's script: how its lines are read, checked while they are written, and changed."""
