@@ -66,8 +66,8 @@ def measured(quick: bool) -> dict:
         from pack.nodes.encoders.vae import decoder, encoder
         from pack.skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, continue_rolls
         from pack.skyreels_v3.jobs.extension.plan import RollPlan as Roll
-        from pack.skyreels_v3.video.file import FileSource
-        from pack.skyreels_v3.video.source import last_frames
+        from pack.skyreels_v3.video.sources.file import FileSource
+        from pack.skyreels_v3.video.sources.source import last_frames
 
         extend.write_clip(base / "clip.mp4", extend.SOURCE_FRAMES, WIDTH, HEIGHT)
         source = last_frames(FileSource(base / "clip.mp4"), LONGEST_PREFIX, FPS)

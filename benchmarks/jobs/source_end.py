@@ -46,8 +46,8 @@ def read(way: str, path: Path) -> dict:
     import torch
 
     from pack.skyreels_v3.digest import digest
-    from pack.skyreels_v3.video.file import FileSource
-    from pack.skyreels_v3.video.source import last_frames
+    from pack.skyreels_v3.video.sources.file import FileSource
+    from pack.skyreels_v3.video.sources.source import last_frames
 
     torch.zeros(2, 2) @ torch.zeros(2, 2)  # the libraries' own buffers
     source = FileSource(path)

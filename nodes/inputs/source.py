@@ -8,9 +8,9 @@ from comfy_api.latest import InputImpl, io
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.images.resize import DEFAULT_FIT, FITS
 from ...skyreels_v3.jobs.extension.plan import FPS
-from ...skyreels_v3.video.animation import file_source
-from ...skyreels_v3.video.source import FramesSource, Source, SourceInfo
-from ...skyreels_v3.video.trimmed import TrimmedSource
+from ...skyreels_v3.video.sources.animation import file_source
+from ...skyreels_v3.video.sources.source import FramesSource, Source, SourceInfo
+from ...skyreels_v3.video.sources.trimmed import TrimmedSource
 from .. import versions
 
 

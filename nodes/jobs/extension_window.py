@@ -10,7 +10,7 @@ from ...skyreels_v3.images.convert import tail_to_signed
 from ...skyreels_v3.images.resize import fit_frame
 from ...skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT, Line
-from ...skyreels_v3.video.source import last_frames
+from ...skyreels_v3.video.sources.source import last_frames
 from .. import versions
 from ..encoders.vae import LATENT_FORMAT, encoder
 from ..inputs.conditioning import encoded_negative_input, positive_input, prepared_outputs, vae_input

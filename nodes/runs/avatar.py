@@ -22,7 +22,7 @@ from ...skyreels_v3.speech.masks import shared_places, speaker_masks
 from ...skyreels_v3.speech.recording import FPS
 from ...skyreels_v3.speech.timeline import COLOURS
 from ...skyreels_v3.units import gb
-from ...skyreels_v3.video.source import Sound
+from ...skyreels_v3.video.sources.source import Sound
 from .. import versions
 from ..encoders.clip_vision import image_tokens
 from ..encoders.prompts import Prompts

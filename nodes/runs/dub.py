@@ -21,8 +21,8 @@ from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.speech.encoder import check_features
 from ...skyreels_v3.units import gb
-from ...skyreels_v3.video.animation import file_source
-from ...skyreels_v3.video.source import Sound, Source, last_frames
+from ...skyreels_v3.video.sources.animation import file_source
+from ...skyreels_v3.video.sources.source import Sound, Source, last_frames
 from .. import versions
 from ..encoders.clip_vision import image_tokens
 from ..encoders.prompts import Prompts

@@ -22,7 +22,7 @@ from ...skyreels_v3.sampling.schedule import job_sigmas
 from ...skyreels_v3.units import gb
 from ...skyreels_v3.video.cuts import last_cut
 from ...skyreels_v3.video.rates import written_rate
-from ...skyreels_v3.video.source import Sound, Source, last_frames
+from ...skyreels_v3.video.sources.source import Sound, Source, last_frames
 from .. import versions
 from ..encoders.prompts import Prompts
 from ..encoders.vae import LATENT_FORMAT, decoder, encoder

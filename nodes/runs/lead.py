@@ -21,7 +21,7 @@ from ...skyreels_v3.resume.folder import RunFolder
 from ...skyreels_v3.resume.lead import write_pieces
 from ...skyreels_v3.resume.lock import FolderInUse
 from ...skyreels_v3.video.join import fits
-from ...skyreels_v3.video.source import Source, frames
+from ...skyreels_v3.video.sources.source import Source, frames
 from ...skyreels_v3.video.writer import VideoWriter
 from .. import versions
 from .folders import sources_folder

@@ -19,7 +19,7 @@ import torch
 from ...skyreels_v3.digest import chain_keys, digest
 from ...skyreels_v3.resume.folder import RunFolder, finished_parts
 from ...skyreels_v3.resume.windows import LongRun
-from ...skyreels_v3.video.source import Sound
+from ...skyreels_v3.video.sources.source import Sound
 from .. import versions
 from .folders import runs_folder
 from .identity import Node

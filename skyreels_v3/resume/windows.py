@@ -16,7 +16,7 @@ import torch
 from ..cpu_memory import trim
 from ..video.join import join
 from ..video.rates import resample_indices
-from ..video.source import Sound
+from ..video.sources.source import Sound
 from ..video.writer import DEFAULT_CODEC, VideoWriter
 from .folder import RunFolder
 

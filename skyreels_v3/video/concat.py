@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..images.resize import DEFAULT_FIT, fit_frame
 from .rates import written_rate
 from .sound import LAYOUTS, Resampler
-from .source import Sound, Source, frames
+from .sources.source import Sound, Source, frames
 from .writer import DEFAULT_CODEC, VideoWriter
 
 STEREO = 2

@@ -12,9 +12,9 @@ import av
 import av.container
 
 from ..errors import InputError
-from .file import MOST_REORDERED
 from .sound import SoundTrack
-from .source import Sound
+from .sources.file import MOST_REORDERED
+from .sources.source import Sound
 from .writer import new_file
 
 

@@ -13,7 +13,7 @@ import av.container
 import numpy as np
 
 from ..errors import InputError
-from .source import Sound
+from .sources.source import Sound
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 OTHER_RATE = 48000  # for recordings whose rate AAC has not

@@ -25,7 +25,7 @@ import torch
 from ..errors import InputError
 from .pixels import BT601, BT709, EXACT, FULL, LIMITED
 from .sound import SoundTrack
-from .source import Sound
+from .sources.source import Sound
 
 WHITE = 255
 # x264's macroblock tree reads uninitialised memory: without it the same frames give the same file in any process.

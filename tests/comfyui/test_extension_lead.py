@@ -25,7 +25,7 @@ def test_a_trimmed_video_is_read_from_its_own_file(pack_nodes, comfyui, tmp_path
     else:
         vars(video).update(_VideoFromFile__start_time=0.5, _VideoFromFile__duration=1)
     source = pack_nodes.module("nodes.inputs.source").source_of(video, 0)
-    assert numbers_of(pack_nodes.module("skyreels_v3.video.source").frames(source)) == list(range(12, 36))
+    assert numbers_of(pack_nodes.module("skyreels_v3.video.sources.source").frames(source)) == list(range(12, 36))
     assert not (tmp_path / "temp").exists()
 
 
@@ -34,7 +34,7 @@ def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_p
     import comfy.utils
 
     lead = pack_nodes.module("nodes.runs.lead")
-    source = pack_nodes.module("skyreels_v3.video.source").FramesSource(picture(100), 24)
+    source = pack_nodes.module("skyreels_v3.video.sources.source").FramesSource(picture(100), 24)
     one = lead.Lead(source, 96, 64, "crop", Fraction(24), "lossless")
     fit_frame, fitted, bar = lead.fit_frame, [], []
 
@@ -63,7 +63,7 @@ def test_a_cancel_keeps_what_is_written_of_the_source(pack_nodes, comfyui, tmp_p
 def test_a_source_that_another_comfyui_writes_is_waited_for_and_one_that_is_gone_is_told(pack_nodes, tmp_path):
     lead = pack_nodes.module("nodes.runs.lead")
     path = clip(tmp_path / "clip.mp4", 12)
-    source = pack_nodes.module("skyreels_v3.video.file").FileSource(path)
+    source = pack_nodes.module("skyreels_v3.video.sources.file").FileSource(path)
     one = lead.Lead(source, 96, 64, "crop", source.info.frame_rate, "h264")
     other = pack_nodes.module("skyreels_v3.resume.folder").RunFolder(lead.sources_folder(), one.key)
     with lead.LeadWriting(one, None) as writing:
@@ -81,7 +81,7 @@ def test_a_source_that_another_comfyui_writes_is_waited_for_and_one_that_is_gone
 def test_a_source_that_changes_on_the_way_is_not_joined(pack_nodes, tmp_path, monkeypatch):
     """Uploaded again under its name while rolls are made, or while it is written."""
     lead = pack_nodes.module("nodes.runs.lead")
-    FileSource = pack_nodes.module("skyreels_v3.video.file").FileSource
+    FileSource = pack_nodes.module("skyreels_v3.video.sources.file").FileSource
     path, fit_frame = clip(tmp_path / "clip.mp4", 30), lead.fit_frame
     whole = path.read_bytes()
     one = lead.Lead(FileSource(path), 96, 64, "crop", Fraction(24), "h264")

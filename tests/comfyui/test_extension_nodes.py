@@ -386,7 +386,7 @@ def test_a_source_is_written_once_for_all_seeds_and_scripts(extend, pack_nodes, 
     extend("continue 0.2s: On.", picture(FEW + 1, "other"), steps=1, output="new only")
     assert sources(tmp_path / "output") == written, "taken over, and not written where it is not shown"
 
-    FramesSource = pack_nodes.module("skyreels_v3.video.source").FramesSource
+    FramesSource = pack_nodes.module("skyreels_v3.video.sources.source").FramesSource
     one = pack_nodes.module("nodes.runs.lead").Lead(FramesSource(picture(30), 24), 96, 64, "crop", Fraction(24), "h264")
     others = {"codec": "lossless", "width": 64, "fit": "stretch", "rate": Fraction(25)}
     others["source"] = FramesSource(picture(31), 24)

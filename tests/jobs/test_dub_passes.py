@@ -15,8 +15,8 @@ from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from
 from pack.skyreels_v3.jobs.dub.sound import dubbed
 from pack.skyreels_v3.sampling.schedule import euler_sigmas
 from pack.skyreels_v3.speech.features import SpeechFeatures
-from pack.skyreels_v3.video.file import FileSource
-from pack.skyreels_v3.video.source import FramesSource, Sound, frames
+from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.source import FramesSource, Sound, frames
 from pack.tests.support.golden import LinearVAE
 from pack.tests.support.video_clips import clip, turn
 

@@ -12,9 +12,9 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.resume.folder import RunFolder
 from pack.skyreels_v3.resume.lead import write_pieces
 from pack.skyreels_v3.resume.windows import LongRun
-from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.join import join
-from pack.skyreels_v3.video.source import frames
+from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.source import frames
 from pack.skyreels_v3.video.writer import VideoWriter
 from pack.tests.support.video_clips import clip, numbered, numbers_of
 

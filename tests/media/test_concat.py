@@ -10,8 +10,8 @@ import torch
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.video.concat import concat, joined_sound
-from pack.skyreels_v3.video.file import FileSource
-from pack.skyreels_v3.video.source import FramesSource, frames
+from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.source import FramesSource, frames
 from pack.tests.support.video_clips import clip, numbers_of
 
 TONES = {"first": 440, "second": 1200, "third": 3000}

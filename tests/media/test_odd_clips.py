@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.video.animation import Animation, file_source
 from pack.skyreels_v3.video.concat import concat
-from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.rates import resample_indices, written_rate
-from pack.skyreels_v3.video.source import frames, last_frames
-from pack.skyreels_v3.video.tones import HLG, PQ, sdr_of, to_sdr
+from pack.skyreels_v3.video.sources.animation import Animation, file_source
+from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.source import frames, last_frames
+from pack.skyreels_v3.video.sources.tones import HLG, PQ, sdr_of, to_sdr
 from pack.tests.support.video_clips import clip, numbered, numbers_of, probe
 
 RATE_25 = {"codec": "mpeg2video", "rate": 25, "options": {"bf": "2"}}

@@ -16,10 +16,10 @@ from pack.dev.samples import workflow_inputs
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.images.resize import cover_crop
 from pack.skyreels_v3.video.cuts import last_cut
-from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.pixels import Converter
-from pack.skyreels_v3.video.source import FramesSource, frames, last_frames, read_at
-from pack.skyreels_v3.video.trimmed import TrimmedSource
+from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.source import FramesSource, frames, last_frames, read_at
+from pack.skyreels_v3.video.sources.trimmed import TrimmedSource
 from pack.tests.support.video_clips import clip, number_of, numbered, numbers_of, probe, turn
 
 QUIET = {"x265-params": "log-level=none"}
@@ -236,7 +236,7 @@ def test_only_the_end_is_decoded_and_one_frame_is_held(tmp_path, monkeypatch):
 
 
 def test_a_large_file_is_estimated_from_both_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("pack.skyreels_v3.video.file.SCAN_BYTES", 2000)
+    monkeypatch.setattr("pack.skyreels_v3.video.sources.file.SCAN_BYTES", 2000)
     for ending in ("mp4", "mkv", "ts"):
         source = FileSource(clip(tmp_path / f"a.{ending}", 300, 25))
         info = probe(source)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from pack.skyreels_v3.errors import InputError
-from pack.skyreels_v3.video.file import FileSource
 from pack.skyreels_v3.video.join import fits, join
 from pack.skyreels_v3.video.rates import frames_at, resample_indices
-from pack.skyreels_v3.video.source import Sound, frames
+from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.source import Sound, frames
 from pack.skyreels_v3.video.writer import VideoWriter
 from pack.tests.support.video_clips import clip, numbered, numbers_of, probe, turn
 
@@ -281,7 +281,7 @@ from fractions import Fraction
 from pathlib import Path
 from pack.skyreels_v3.video.writer import VideoWriter
 from pack.skyreels_v3.video.join import join
-from pack.skyreels_v3.video.source import Sound
+from pack.skyreels_v3.video.sources.source import Sound
 folder, seconds = Path(sys.argv[1]), int(sys.argv[2])
 frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 paths = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pack.skyreels_v3.video.source import Source, SourceInfo
+from pack.skyreels_v3.video.sources.source import Source, SourceInfo
 
 BITS = 10  # of the number in each frame
 WIDTH, HEIGHT = 160, 64

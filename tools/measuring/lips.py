@@ -15,7 +15,7 @@ import av.container
 import numpy as np
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.video.source import Sound
+from ...skyreels_v3.video.sources.source import Sound
 from .watching import Watched
 
 SYNCNET = ("sfd_face.pth", "syncnet_v2.model")

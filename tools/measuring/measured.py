@@ -14,7 +14,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.measures.colours import distance
 from ...skyreels_v3.measures.seams import Seam
 from ...skyreels_v3.measures.smoothness import smoothness
-from ...skyreels_v3.video.file import FileSource
+from ...skyreels_v3.video.sources.file import FileSource
 from .carried import Carried, carried
 from .cuts import PLAIN, CutScore, find_cuts, score_cuts
 from .likeness import NONE, Network, likeness, spread

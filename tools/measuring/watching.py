@@ -15,7 +15,7 @@ from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.measures.colours import colour_row
 from ...skyreels_v3.measures.seams import EVERY
 from ...skyreels_v3.video.cuts import Look, look
-from ...skyreels_v3.video.source import Source, frames
+from ...skyreels_v3.video.sources.source import Source, frames
 
 SMALL = (48, 27)  # pixels across and down that cuts and mouths are found in; those of TransNetV2
 GREY = (64, 36)  # that smoothness is measured in

@@ -18,7 +18,7 @@ from ....skyreels_v3.jobs.film.graph import shots_of
 from ....skyreels_v3.jobs.film.look import Look
 from ....skyreels_v3.recipes import Job
 from ....skyreels_v3.video.rates import written_rate
-from ....skyreels_v3.video.source import Source
+from ....skyreels_v3.video.sources.source import Source
 from ...inputs.cast import Member
 from ...inputs.files import input_file
 from ...inputs.source import remarks

@@ -14,10 +14,10 @@ from ....skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot, shown_shot
 from ....skyreels_v3.speech.recording import MAX_SECONDS
 from ....skyreels_v3.speech.speakers import Recording, in_turns, mixed
-from ....skyreels_v3.video.animation import file_source
 from ....skyreels_v3.video.cuts import last_cut
-from ....skyreels_v3.video.source import FramesSource, Source, last_frames
-from ....skyreels_v3.video.trimmed import TrimmedSource
+from ....skyreels_v3.video.sources.animation import file_source
+from ....skyreels_v3.video.sources.source import FramesSource, Source, last_frames
+from ....skyreels_v3.video.sources.trimmed import TrimmedSource
 from ...inputs.cast import Member, member_of
 from ...inputs.files import input_file, read_picture, read_recording
 from ..lead import Lead

@@ -28,7 +28,7 @@ from ....skyreels_v3.sampling.guidance import reference_branches
 from ....skyreels_v3.sampling.schedule import job_sigmas
 from ....skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from ....skyreels_v3.vae.frames import decoded
-from ....skyreels_v3.video.source import FramesSource
+from ....skyreels_v3.video.sources.source import FramesSource
 from ...encoders.prompts import Prompts
 from ...encoders.speech import Speech
 from ...encoders.vae import LATENT_FORMAT, decoder, encoder

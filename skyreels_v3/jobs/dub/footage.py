@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ...video.source import Source, frames
+from ...video.sources.source import Source, frames
 from .clock import Clock
 from .crops import Path, cut_out
 from .heads import Heads, Rect

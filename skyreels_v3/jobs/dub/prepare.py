@@ -16,7 +16,7 @@ from ...recipes import Job
 from ...speech.recording import FPS
 from ...video.cuts import hard_cuts
 from ...video.rates import written_rate
-from ...video.source import Source, SourceInfo
+from ...video.sources.source import Source, SourceInfo
 from ..avatar.plan import DEFAULT_TIMING, Timing
 from .clock import Clock
 from .crops import follow, needed

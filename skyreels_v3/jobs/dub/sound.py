@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ...speech.recording import resample, to_channels
-from ...video.source import Sound
+from ...video.sources.source import Sound
 
 FADE = 0.01  # seconds in which the footage's own sound is turned down and up again: a jump would click
 

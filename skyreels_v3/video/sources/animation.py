@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import InputError
-from ..images.convert import to_rgb8
+from ...errors import InputError
+from ...images.convert import to_rgb8
+from ..rates import COMMON, spacing
 from .file import ADVICE, DEFAULT_RATE, FileSource
-from .rates import COMMON, spacing
 from .source import Pixels, Sound, SourceInfo
 
 TICK = Fraction(1, 1000)  # second: of a WebP's clock

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..digest import digest
-from ..errors import InputError
-from ..images.convert import to_rgb8
-from .rates import frames_at
+from ...digest import digest
+from ...errors import InputError
+from ...images.convert import to_rgb8
+from ..rates import frames_at
 
 Pixels = Callable[[], np.ndarray]  # converts a frame to uint8 [H, W, 3] when it is needed
 Fit = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> uint8 [h, w, 3], for example resize.cover_crop

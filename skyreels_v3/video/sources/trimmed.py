@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..digest import digest
-from ..errors import InputError
+from ...digest import digest
+from ...errors import InputError
 from .source import Pixels, Sound, Source, SourceInfo
 
 ROUNDING = Fraction(1, 1000)  # second: of a frame's time in the file
