@@ -2,19 +2,13 @@
 
 from comfy_api.latest import io
 
-from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, KEY_COPIES, Timing
+from ...skyreels_v3.jobs.avatar.plan import KEY_COPIES, Timing
 from ...skyreels_v3.jobs.dub.prepare import Asked
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
 from ..encoders.speech import SpeechType
-from ..inputs.sampling import (
-    codec_input,
-    guidance_input,
-    negative_input,
-    seed_input,
-    shift_input,
-    steps_input,
-)
+from ..inputs.avatar import avatar_sampling_inputs, model_inputs, timing_inputs
+from ..inputs.sampling import codec_input
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.source import frame_rate_input, source_of
 from ..runs.avatar import AvatarModels, Sampling
@@ -27,7 +21,6 @@ from .talking_avatar import CONNECTION, check_avatar
 class DubVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        recipe = RECIPES[Job.AVATAR]
         return versions.schema(
             node_id="SkyReelsDubVideo",
             display_name="SkyReels-V3 Dub Video",
@@ -37,10 +30,7 @@ class DubVideo(io.ComfyNode):
             "setting makes all anew.",
             search_aliases=["dub", "dubbing", "lip sync video", "video to video lipsync", "infinitetalk", "latentsync"],
             inputs=[
-                io.Model.Input("model", tooltip="The A2V checkpoint, from SkyReels-V3 Load Model."),
-                io.Clip.Input("clip", tooltip="umt5_xxl (CLIPLoader, type wan)."),
-                io.Vae.Input("vae", tooltip="The VAE of Wan 2.1."),
-                io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
+                *model_inputs(),
                 io.MultiType.Input(
                     "source",
                     types=[io.Video, io.Image],
@@ -99,35 +89,13 @@ class DubVideo(io.ComfyNode):
                     "and behind the recording it stays as it is.",
                 ),
                 *size_inputs("what the model sees of the footage"),
-                seed_input("Of all noise."),
-                steps_input(recipe, f"The model is distilled for {recipe.steps}."),
-                shift_input(recipe, f"The model is made for {recipe.shift:g}."),
-                guidance_input("text_guidance", "Above 1 follows the prompt harder; two or three forwards a step."),
-                guidance_input("audio_guidance", "Above 1 moves the mouth more; two or three forwards a step."),
-                negative_input(recipe),
-                io.Int.Input(
-                    "window",
-                    default=DEFAULT_TIMING.window,
-                    min=17,
-                    max=321,
-                    step=4,
-                    tooltip=f"Frames made at once, 4n + 1; the model is made for {DEFAULT_TIMING.window}.",
-                ),
-                io.Int.Input(
-                    "motion",
-                    default=DEFAULT_TIMING.motion,
-                    min=1,
-                    max=41,
-                    step=4,
-                    tooltip="Frames a window is shown of what comes before it, 4n + 1.",
-                ),
-                io.Int.Input(
-                    "drop",
-                    default=DEFAULT_TIMING.drop,
-                    min=KEY_COPIES,
-                    max=80,
-                    tooltip="Last frames of a window that are left out where the recording goes on: they go over into "
-                    "the footage, with its old words.",
+                *avatar_sampling_inputs("the prompt"),
+                *timing_inputs(
+                    "Frames a window is shown of what comes before it",
+                    "Last frames of a window that are left out where the recording goes on: they go over into the "
+                    "footage, with its old words.",
+                    least_window=17,
+                    least_drop=KEY_COPIES,
                 ),
                 codec_input(),
                 frame_rate_input(),

@@ -4,19 +4,12 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.passes import Settings
-from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Timing
+from ...skyreels_v3.jobs.avatar.plan import Timing
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
 from ..encoders.speech import SpeechType
-from ..inputs.conditioning import vae_input
-from ..inputs.sampling import (
-    codec_input,
-    guidance_input,
-    negative_input,
-    seed_input,
-    shift_input,
-    steps_input,
-)
+from ..inputs.avatar import avatar_sampling_inputs, model_inputs, timing_inputs
+from ..inputs.sampling import codec_input
 from ..inputs.size import chosen_size, size_inputs
 from ..inputs.speakers import DEFAULT_MAP, chosen_map, chosen_places, place_inputs
 from ..network.model import skyreels_model
@@ -40,7 +33,6 @@ def check_avatar(model) -> None:
 class TalkingAvatar(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        recipe = RECIPES[Job.AVATAR]
         return versions.schema(
             node_id="SkyReelsTalkingAvatar",
             display_name="SkyReels-V3 Talking Avatar",
@@ -49,10 +41,7 @@ class TalkingAvatar(io.ComfyNode):
             "seed, size or setting makes all anew.",
             search_aliases=["a2v", "talking head", "lip sync", "infinitetalk", "multitalk", "speech to video"],
             inputs=[
-                io.Model.Input("model", tooltip="The A2V checkpoint, from SkyReels-V3 Load Model."),
-                io.Clip.Input("clip", tooltip="umt5_xxl (CLIPLoader, type wan)."),
-                vae_input(),
-                io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
+                *model_inputs(),
                 io.Image.Input("portrait", tooltip="The person, or all who speak. Of a batch the first image counts."),
                 SpeechType.Input("speech", tooltip="From SkyReels-V3 Speech, or Dialogue."),
                 io.String.Input(
@@ -67,12 +56,7 @@ class TalkingAvatar(io.ComfyNode):
                     tooltip="The prompt of the windows between the key frames; the model was made with this sentence.",
                 ),
                 *size_inputs("the portrait"),
-                seed_input("Of all noise."),
-                steps_input(recipe, f"The model is distilled for {recipe.steps}."),
-                shift_input(recipe, f"The model is made for {recipe.shift:g}."),
-                guidance_input("text_guidance", "Above 1 follows the prompts harder; two or three forwards a step."),
-                guidance_input("audio_guidance", "Above 1 moves the mouth more; two or three forwards a step."),
-                negative_input(recipe),
+                *avatar_sampling_inputs("the prompts"),
                 io.Float.Input(
                     "colour_match",
                     default=1.0,
@@ -81,28 +65,9 @@ class TalkingAvatar(io.ComfyNode):
                     step=0.05,
                     tooltip="How far every frame takes the portrait's colours, so that they do not drift.",
                 ),
-                io.Int.Input(
-                    "window",
-                    default=DEFAULT_TIMING.window,
-                    min=9,
-                    max=321,
-                    step=4,
-                    tooltip=f"Frames made at once, 4n + 1; the model is made for {DEFAULT_TIMING.window}.",
-                ),
-                io.Int.Input(
-                    "motion",
-                    default=DEFAULT_TIMING.motion,
-                    min=1,
-                    max=41,
-                    step=4,
-                    tooltip="Frames a window is shown of the one before, 4n + 1.",
-                ),
-                io.Int.Input(
-                    "drop",
-                    default=DEFAULT_TIMING.drop,
-                    min=0,
-                    max=80,
-                    tooltip="Last frames of a window that are left out: they stand still on the key frame.",
+                *timing_inputs(
+                    "Frames a window is shown of the one before",
+                    "Last frames of a window that are left out: they stand still on the key frame.",
                 ),
                 codec_input(),
                 *place_inputs(),
