@@ -15,8 +15,18 @@ from pack.dev.samples import workflow_inputs
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.speech.masks import box_mask
 from pack.skyreels_v3.speech.timeline import COLOURS
+from pack.tests.support.page_nodes import (
+    ARTIFACTS,
+    SHOW_NODE,
+    WIDGET,
+    is_clean,
+    load,
+    of_type,
+    picture,
+    queued,
+    saved,
+)
 
-ARTIFACTS = workflow_inputs.ROOT / "test-artifacts"
 ROUTE = "/skyreels_v3/script"
 SIZE = (1500, 1250)
 EXTEND, AVATAR = "SkyReelsExtendVideo", "SkyReelsTalkingAvatar"
@@ -26,14 +36,7 @@ BOXES = ("0.05, 0.1, 0.45, 0.9", "0.55, 0.15, 0.95, 0.85")
 # Short runs of the workflow of two people, as in the tests of all workflows.
 SMALL = {"resolution": "custom", "width": 96, "height": 64, "steps": 1, **workflow_inputs.SHORT_WINDOWS}
 
-SHOW_NODE = """type => {
-    const node = app.graph.nodes.find(n => n.type === type);
-    app.canvas.ds.scale = Math.min(0.9, 900 / node.size[1]); // its last button too
-    app.canvas.ds.offset = [250 - node.pos[0], 60 - node.pos[1]];
-    app.canvas.setDirty(true, true);
-}"""
 TEXT_BOX = """value => [...document.querySelectorAll("textarea")].find(b => b.value === value && b.offsetParent)"""
-WIDGET = """([type, name]) => app.graph.nodes.find(n => n.type === type).widgets.find(w => w.name === name).value"""
 SET = """([type, values]) => {
     for (const [name, value] of Object.entries(values)) {
         const widget = app.graph.nodes.find(n => n.type === type).widgets.find(w => w.name === name);
@@ -41,7 +44,6 @@ SET = """([type, values]) => {
         widget.callback?.(value);
     }
 }"""
-SAVED = """type => JSON.stringify(app.graph.nodes.find(n => n.type === type).serialize())"""
 FITTED = """() => {
     const lines = document.querySelector(".skyreels-lines");
     const spare = lines.clientHeight - lines.firstChild.offsetHeight;
@@ -61,38 +63,6 @@ def page(request: pytest.FixtureRequest, stocked_server: Server) -> Iterator[Pag
     with Page(stocked_server, nodes_2=request.param, size=SIZE) as opened:
         opened.nodes_2, opened.newest = request.param, False
         yield opened
-
-
-def picture(page: Page, name: str) -> None:
-    style = ("newest-" if page.newest else "") + ("nodes-2" if page.nodes_2 else "classic")
-    page.screenshot(ARTIFACTS / f"{name}-{style}.png")
-
-
-def load(page: Page, name: str, node_type: str) -> dict:
-    """Opens a workflow with one node in sight, and returns the workflow."""
-    workflow = json.loads(workflow_inputs.workflow_files()[name].read_text(encoding="utf-8"))
-    page.load_workflow(workflow)
-    page.tab.evaluate(SHOW_NODE, node_type)
-    return workflow
-
-
-def saved(page: Page, node_type: str) -> dict:
-    return json.loads(page.tab.evaluate(SAVED, node_type))
-
-
-def of_type(workflow: dict, node_type: str) -> dict:
-    (node,) = [node for node in workflow["nodes"] if node["type"] == node_type]
-    return node
-
-
-def queued(page: Page, node_type: str) -> dict:
-    """The inputs that the page would queue for a node."""
-    (node,) = [node for node in page.api_prompt().values() if node["class_type"] == node_type]
-    return node["inputs"]
-
-
-def is_clean(page: Page) -> None:
-    assert page.toasts() == page.dialogs() == page.errors() == []
 
 
 def write_script(page: Page, text: str):
@@ -161,7 +131,7 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
     is_clean(page)
 
 
-FILM, FILM_ROUTE = "SkyReelsFilm", "/skyreels_v3/film"
+FILM = "SkyReelsFilm"
 FILM_SCRIPT = "scene 2s [Anna]: She waits.\ncut 3s {seed 7}: [ZOOM_IN_CUT] Her face.\nclip nowhere.mp4"
 ADD_FILM = """script => {
     app.graph.clear();
@@ -477,26 +447,3 @@ def test_a_server_without_the_route_has_plain_nodes(page: Page):
     assert page.tab.locator(".skyreels-script").count() == 0
     assert saved(page, EXTEND)["widgets_values"] == of_type(workflow, EXTEND)["widgets_values"]
     is_clean(page)
-
-
-def test_the_route_answers_what_it_is_asked(stocked_server: Server):
-    answer = stocked_server.post(ROUTE, {"text": BAD, "official": False, "model": True, "shot_model": True})
-    assert answer.ok and [bool(line["wrong"]) for line in answer.json()["lines"]] == [False, True, False]
-    assert (
-        "no single-shot model" in stocked_server.post(f"/api{ROUTE}", {"text": "x", "model": False}).json()["problem"]
-    )
-    for wrong in ({}, [], {"text": 5}, {"text": None}, "x"):
-        for route in (ROUTE, FILM_ROUTE):
-            answer = stocked_server.post(route, wrong)
-            assert answer.status_code == 400 and "text of a script" in answer.json()["error"]
-    asked = {"text": "scene [anna]: x\nspeak [anna]: y", "cast": {"Anna": False}, "connected": ["reference_model"]}
-    first, second = stocked_server.post(FILM_ROUTE, asked).json()["lines"]
-    assert first["wrong"] is None and "avatar_model" in second["wrong"]
-    shot = {"number": 1, "takes": [{"take": 1, "chosen": True}], "state": "done", "seconds": 5.0}
-    last = {"script": "scene [anna]: x", "settings": {"seed": 1}, "shots": [shot]}
-    first, _ = stocked_server.post(FILM_ROUTE, {**asked, "settings": {"seed": 1}, "last": last}).json()["lines"]
-    assert first["state"] == "done"
-    for wrong in (5, {}, {**last, "shots": [5]}, {**last, "settings": {"seed": "x"}}):
-        assert stocked_server.post(FILM_ROUTE, {**asked, "last": wrong}).status_code == 400
-    edit = {"line": 2, "option": "seed", "value": "5"}
-    assert stocked_server.post(FILM_ROUTE, {**asked, "edit": edit}).json()["text"].endswith("{seed 5}: y")
