@@ -157,7 +157,7 @@ DEMOS: dict[str, Demo] = {
     ),
     "dialogue": Demo(
         title="Three people talk",
-        look="Each speaks the own lines; the two others listen.",
+        look="Each speaks their own lines; the two others listen.",
         prompt=write(world.TALK),
         inputs=("table.png", "first.wav", "second.wav", "third.wav"),
         changes={

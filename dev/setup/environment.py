@@ -242,7 +242,7 @@ def prepare(browser: bool = False) -> Path:
     if missing() or not is_ready(host):
         with only_one(cache_folder()):
             if missing() or not is_ready(host):  # another run may have made them while this one waited
-                print("Setting up .venv and ComfyUI (once; a minute, with pip alone some):", flush=True)
+                print("Setting up .venv and ComfyUI (once; about a minute, with pip alone some minutes):", flush=True)
                 make_venv()
                 for wheel in missing():
                     with step(wheel.folder):
