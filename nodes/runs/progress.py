@@ -41,7 +41,10 @@ class RunProgress:
         versions.tell(self.node_id, f"{self.unit} {window + 1} of {self.windows}{about}{': ' if what else ''}{what}")
 
     def show(self, frame) -> None:
-        """Shows a finished window by one of its frames, uint8 [H, W, 3], and keeps it in sight."""
+        """Shows a finished window by one of its frames, uint8 [H, W, 3], and keeps it in sight. None: it has none."""
+        if frame is None:
+            self.bar.update_absolute((self.window + 1) * self.steps)
+            return
         picture = Image.fromarray(frame.numpy())
         preview = self._preview(picture)
         self.finished.add(self.window + 1, picture)

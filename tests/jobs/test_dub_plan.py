@@ -77,6 +77,33 @@ def test_parts_cover_the_footage_once(rate, start, length, cuts):
         assert len(left) <= one.rate / 25
 
 
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("timing", [Timing(21, 13, 7), Timing(17, 9, 6), Timing(17, 1, 14)])
+def test_each_window_goes_on_from_the_one_before_it_however_short(rate, timing):
+    """Some have no frame of slow footage of their own."""
+    for length in (20, 41, 69, 83, 111):
+        windows = planned(clock(rate), 300, length, timing=timing).windows
+        assert all(one.start + one.new_stop == after.start + after.new_start for one, after in pairwise(windows))
+        assert [one.first for one in windows[1:]] == [one.stop for one in windows[:-1]]
+        assert windows[-1].new_frames, "nothing is made that no one sees or goes on from"
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("start", ["0", "2", "5.7"])
+def test_windows_read_only_what_is_looked_through_for_cuts(rate, start):
+    """Also where they go on behind the end of a shot, mirrored."""
+    one, frames = clock(rate, start), int(6 * Fraction(rate))
+    for length in (1, 13, 60):
+        for cuts in ((), (30, 31, 70)):
+            plan = planned(one, frames, length, cuts, Timing())
+            first, stop = reach(one, plan.spoken, frames)
+            for window in plan.windows:
+                shot = plan.shots[window.shot]
+                made = range(window.start, window.start + plan.timing.window)
+                shown = [min(max(one.shown(shot.within(frame)), shot.first), shot.stop - 1) for frame in made]
+                assert first <= min(shown) and max(shown) < stop
+
+
 def test_windows_start_and_end_on_the_footage():
     plan = planned(clock(start="1"), 150, 60)
     windows = plan.windows
@@ -181,6 +208,13 @@ def test_masks_that_vanish():
         Heads(80, 40, torch.zeros(1, 2, 4, 4))
     with pytest.raises(InputError, match="holds numbers that are none"):
         Heads(80, 40, torch.full((1, 4, 4), torch.nan))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64, torch.bool, torch.uint8])
+def test_masks_of_every_kind_of_number(kind):
+    masks = torch.zeros(2, 400, 400, dtype=kind)
+    masks[:, 10:350, 10:390] = 1  # the sum of these is none that a half can hold
+    assert Heads(400, 400, masks).look(0, 2, 25.0) == [Rect(10, 10, 390, 350)] * 2
 
 
 def test_boxes_and_the_whole_picture():

@@ -158,7 +158,8 @@ class DubPlan:
 
 def reach(clock: Clock, spoken: int, frames: int, timing: Timing = DEFAULT_TIMING) -> tuple[int, int]:
     """Frames first to stop of the footage that windows of `spoken` frames of speech may read."""
-    first, stop = clock.shown(-timing.motion), clock.shown(spoken + timing.window) + 1
+    # A window that goes on behind its shot is mirrored there: by less than itself.
+    first, stop = clock.shown(-timing.motion - timing.window), clock.shown(spoken + timing.window) + 1
     return min(max(first, 0), frames - 1), max(min(stop, frames), 1)
 
 
@@ -206,9 +207,9 @@ def plan_parts(
         ends = [clock.first_shown(start + stop) for start, _, _, _, _, stop in windows[:-1]]
         ends = [min(max(one, begin), end) for one in ends] + [end]
         for window, one in zip(windows, ends):
-            if one > begin:
-                parts.append(DubWindow(*window, begin, one, number))
-                begin = one
+            if begin < end:  # also one without a frame of its own: the next one goes on from it
+                parts.append(DubWindow(*window, begin, max(begin, one), number))
+            begin = max(begin, one)
         done = end
     return (*parts, *_copied(done, frames, clock))
 
