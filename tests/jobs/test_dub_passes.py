@@ -2,16 +2,18 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
 
+from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.passes import Start
 from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing
 from pack.skyreels_v3.jobs.dub.passes import DubPasses, DubTools
 from pack.skyreels_v3.jobs.dub.plan import Copied
-from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from
+from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from, upright
 from pack.skyreels_v3.jobs.dub.sound import dubbed
 from pack.skyreels_v3.sampling.schedule import euler_sigmas
 from pack.skyreels_v3.speech.features import SpeechFeatures
@@ -147,6 +149,27 @@ def test_footage_of_any_kind_keeps_what_it_shows(name, tmp_path):
         assert (one[outside] == other[outside]).all(), number
         changed += (one != other).any()
     assert changed > 0.9 * plan.spoken / 25 * plan.clock.rate - 1
+
+
+@pytest.mark.parametrize("turned", [90, 270])
+def test_masks_of_stored_frames_are_turned_as_the_footage_is(turned, tmp_path):
+    """Older ComfyUI finds heads in a phone's frames as they are stored: on their side."""
+    images, masks = walking(6)
+    path = clip(tmp_path / "phone.mp4", list((images * 255).byte().numpy()), 25, size=(WIDTH, HEIGHT))
+    turn(path, turned)
+    info = FileSource(path).info
+    shown = torch.from_numpy(np.stack(list(frames(FileSource(path)))))
+    with av.open(str(path)) as container:
+        stored = torch.stack([torch.from_numpy(one.to_ndarray(format="rgb24")) for one in container.decode(video=0)])
+    stored = stored.float().mean(dim=3)
+    made = upright(stored, info)
+    assert made.shape == shown.shape[:3] and (made - shown.float().mean(dim=3)).abs().mean() < 4
+    assert torch.equal(upright(stored[0], info), made[0])
+    assert upright(made, info) is made and upright(None, info) is None
+    small = torch.ones(1, 8, 8)
+    assert upright(small, info) is small
+    with pytest.raises(InputError, match=f"The mask is {HEIGHT} x {WIDTH} pixels, but the footage is {WIDTH} x"):
+        upright(masks.mT, FramesSource(images, 25).info)
 
 
 def test_windows_are_given_frames_of_the_footage():

@@ -169,7 +169,7 @@ def spoken_frames(clock: Clock, frames: int, speech: int) -> int:
     if spoken < 1:
         raise InputError(
             f"The recording starts at {float(clock.start):g} s, but the footage is {float(frames / clock.rate):.2f} s "
-            "long: set start to a time within it."
+            "long: set start to an earlier time."
         )
     return spoken
 

@@ -80,7 +80,8 @@ def plan_dub(
     frames = info.frames_at(clock.rate)
     spoken = spoken_frames(clock, frames, speech)
     first, stop = reach(clock, spoken, frames, timing)
-    heads = Heads(width, height, asked.mask, asked.box, mask_numbers(source, clock, asked.mask, frames))
+    mask = upright(asked.mask, info)
+    heads = Heads(width, height, mask, asked.box, mask_numbers(source, clock, mask, frames))
     looked = watched(islice(even_frames(source, clock, first), stop - first), stop - first)
     cuts = [first + cut for cut in hard_cuts(looked)]
     shots = plan_shots(clock, frames, cuts)
@@ -112,6 +113,22 @@ def plan_dub(
     footage = Footage(source, clock, heads, followed, wide, high)
     notes += _notes(info, footage, cuts, speech - spoken)
     return DubPlan(wide, high, frames, clock, timing, speech, spoken, shots, parts, steps, level, notes), footage
+
+
+def upright(mask: torch.Tensor | None, info: SourceInfo) -> torch.Tensor | None:
+    """A mask as the footage is shown: older ComfyUI gives frames of a phone as they are stored, on their side.
+
+    Raises InputError for a mask of other footage that lies on its side.
+    """
+    lies = mask is not None and info.width != info.height and mask.shape[-2:] == (info.width, info.height)
+    if mask is None or not lies:
+        return mask
+    if info.rotation % 180 == 0:
+        raise InputError(
+            f"The mask is {info.height} x {info.width} pixels, but the footage is {info.width} x {info.height}: turn "
+            "the mask, or make it from this footage."
+        )
+    return mask.rot90(-info.rotation // 90, (-2, -1))
 
 
 def mask_numbers(source: Source, clock: Clock, mask: torch.Tensor | None, frames: int) -> Callable[[int], int]:
