@@ -66,15 +66,20 @@ def chosen_places(inputs: Mapping, people: int, names: Sequence[str] = ()) -> tu
 
     Raises InputError for a place of nobody who speaks, and for two places of one kind for the same person.
     """
-    count = max(AT_ONCE, people)
+    count, everyone = max(AT_ONCE, people), inputs.get("masks")
     masks, boxes = [None] * count, [""] * count
     for person in range(AT_ONCE):
         masks[person], boxes[person] = inputs.get(f"mask_{person + 1}"), inputs.get(f"box_{person + 1}") or ""
     for person, box in read_places(inputs.get("places") or "", names, people).items():
         if boxes[person].strip():
             raise InputError(f"Person {person + 1} has a box in places and one in box_{person + 1}: clear one of them.")
+        if everyone is not None or masks[person] is not None:
+            name = names[person] if names else f"Person {person + 1}"
+            mask = f"mask_{person + 1}" if everyone is None else "masks"
+            raise InputError(
+                f"{name} has a box in places, but {mask} is connected too: disconnect it, or clear the box."
+            )
         boxes[person] = box
-    everyone = inputs.get("masks")
     if everyone is None:
         return masks, boxes
     twice = next((person + 1 for person in range(AT_ONCE) if masks[person] is not None), None)

@@ -70,9 +70,13 @@ def speech_of_turns(
     """Prepared speech of each of the people, as `speech_of` makes it, of what they say in `turns`.
 
     recordings: of each turn, from when it starts on.  seconds: of all.
-    Raises InputError for more than MAX_PEOPLE, and for what `speech_of` refuses.
+    Raises InputError for more than MAX_PEOPLE, for less than 0.4 s in all, and for what `speech_of` refuses.
     """
     check_people(people, MAX_PEOPLE)
+    if seconds < SHORTEST:
+        raise InputError(
+            f"The dialogue is {seconds:.2f} s long, but at least {SHORTEST} s are needed: add a line or a pause."
+        )
     if seconds > max_seconds:
         raise InputError(too_long(seconds, max_seconds))
     parts = [_prepared(one, max_seconds) for one in recordings]

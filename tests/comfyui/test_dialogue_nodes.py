@@ -134,6 +134,11 @@ def test_one_recording_of_all_with_known_times(converse):
         ),
         ("anna: hello.wav\npause 300s\nben: hello.wav", {}, "The speech is 300.6 s long, but at most 200 s are made"),
         ("anna: hello.wav\npause 99:59:59\nben: hello.wav", {}, "The speech is 359999.6 s long, but at most 200 s"),
+        (
+            "anna: audio_1",
+            {"audio_1": sound(0.001)},
+            "The dialogue is 0.00 s long, but at least 0.4 s are needed: add a",
+        ),
         ("anna: ../secret.wav", {}, "Line 1 needs the file '../secret.wav', but the input folder has none"),
     ],
 )
@@ -155,6 +160,11 @@ def test_places_that_do_not_fit_the_dialogue_are_told_before_any_work(converse, 
         ),
         ({"places": PLACES.replace("0.35", "0.01")}, "places of anna and ben is both of theirs: give each a place"),
         ({"places": PLACES, "box_1": "0,0,1,1"}, "Person 1 has a box in places and one in box_1: clear one of them"),
+        (
+            {"places": PLACES, "mask_2": torch.ones(1, 8, 8)},
+            "ben has a box in places, but mask_2 is connected too: disc",
+        ),
+        ({"places": boxes[2], "masks": torch.ones(3, 8, 8)}, "carl has a box in places, but masks is connected too"),
         ({"places": PLACES.replace("0.9", "9")}, "The box is .* but left, top, right, bottom are needed"),
         ({"masks": torch.ones(2, 8, 8)}, r"masks is a batch of 2, but the people who speak are 3 \(anna, ben, carl\)"),
         ({"masks": torch.ones(3, 8, 8), "mask_2": torch.ones(1, 8, 8)}, "Both masks and mask_2 are connected"),
