@@ -256,7 +256,7 @@ class Page:
         self.tab.wait_for_timeout(1000)
 
     def templates(self, pack: str) -> dict[str, int]:
-        """Open the template browser at a pack: the cards in sight, and how many pixels wide each one's picture is."""
+        """Open the template browser at a pack: its cards, and how many pixels wide each one's picture is."""
         self.tab.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         dialog = self.tab.locator('[role="dialog"]:visible')
         dialog.get_by_text(pack, exact=True).first.click()
@@ -266,7 +266,13 @@ class Page:
             while (!card.innerText?.trim()) card = card.parentElement;
             return [card.innerText.trim().split("\\n")[0], picture.naturalWidth];
         })"""
-        return dict(dialog.locator("img").evaluate_all(script))
+        pictures, cards = dialog.locator("img"), {}
+        for _ in range(5):  # more come at the end of those there are; a picture out of sight may be taken away
+            cards |= dict(pictures.evaluate_all(script))
+            pictures.last.hover()
+            self.tab.mouse.wheel(0, 400)
+            self.tab.wait_for_timeout(700)
+        return cards
 
     def toasts(self) -> list[str]:
         """The texts of the messages in the corner."""
