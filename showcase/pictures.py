@@ -5,7 +5,7 @@
 .venv/bin/python showcase/pictures.py --drawn     draws again what the last runs made
 
 workflows/NAME.jpg     of every workflow, for the template browser
-docs/NAME.webp         a loop of those that `make demo` runs and of the film, for README.md
+docs/NAME.webp         a loop of those in LOOPED, for README.md
 docs/templates.webp    the template browser with them, where Chromium is there (dev/setup/environment.py --browser)
 """
 
@@ -22,14 +22,14 @@ from pack.dev.samples.workflow_inputs import WORKFLOWS
 from pack.dev.setup.downloads import ROOT, SetupError
 from pack.dev.setup.environment import chromium_path
 from pack.showcase.demo import FOLDER, run_all
-from pack.showcase.jobs import DEMOS, MAIN
+from pack.showcase.jobs import DEMOS
 from pack.showcase.loops import write_loop
 from pack.showcase.runs import Run, runs
 from pack.showcase.thumbnails import write_thumbnail
 from pack.tools.batching.workflow import WorkflowError
 
 DOCS = ROOT / "docs"
-LOOPED = (*MAIN, "film")
+LOOPED = ("reference_to_video", "storyboard_extension", "talking_avatar", "dialogue", "dub_footage", "film")
 BROWSER = (1500, 1092)  # pixels of the page
 WIDTH = 1100  # of the picture of it
 

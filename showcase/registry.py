@@ -23,7 +23,7 @@ FRAMES = {
     "reference_to_video": (8, "reference to video"),
     "storyboard_extension": (50, "extension and cuts"),
     "talking_avatar": (15, "talking avatar"),
-    "talking_avatar_two_people": (20, "two people"),
+    "dialogue": (24, "dialogue and dubbing"),
 }
 
 
