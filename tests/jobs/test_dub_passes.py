@@ -11,16 +11,18 @@ from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.passes import Start
 from pack.skyreels_v3.jobs.avatar.pinned import pinned_euler
 from pack.skyreels_v3.jobs.avatar.plan import Timing
+from pack.skyreels_v3.jobs.dub.clock import Clock
 from pack.skyreels_v3.jobs.dub.passes import DubPasses, DubTools
 from pack.skyreels_v3.jobs.dub.plan import Copied
-from pack.skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from, upright
+from pack.skyreels_v3.jobs.dub.prepare import Asked, mask_numbers, plan_dub, sigmas_from, upright
 from pack.skyreels_v3.jobs.dub.sound import dubbed
 from pack.skyreels_v3.sampling.schedule import euler_sigmas
 from pack.skyreels_v3.speech.features import SpeechFeatures
 from pack.skyreels_v3.video.sources.file import FileSource
 from pack.skyreels_v3.video.sources.source import FramesSource, Sound, frames
+from pack.skyreels_v3.video.sources.trimmed import TrimmedSource
 from pack.tests.support.golden import LinearVAE
-from pack.tests.support.video_clips import clip, turn
+from pack.tests.support.video_clips import clip, number_of, turn
 
 TIMING = Timing(window=21, motion=5, drop=8)
 WIDTH, HEIGHT = 160, 96  # of the footage
@@ -170,6 +172,21 @@ def test_masks_of_stored_frames_are_turned_as_the_footage_is(turned, tmp_path):
     assert upright(small, info) is small
     with pytest.raises(InputError, match=f"The mask is {HEIGHT} x {WIDTH} pixels, but the footage is {WIDTH} x"):
         upright(masks.mT, FramesSource(images, 25).info)
+
+
+def test_masks_of_unevenly_spaced_frames_are_found_by_time(tmp_path):
+    """Also of a part that is cut out, whose count of frames is known no sooner than it is read."""
+    whole = FileSource(clip(tmp_path / "uneven.mp4", 60, 30, times=UNEVEN))
+    for source in (whole, TrimmedSource(whole, 0.3, 1.1)):
+        times = [time for time, _ in source.timed(Fraction(0))]
+        clock = Clock(source.info.frame_rate, Fraction(0))
+        count = source.info.frames_at(clock.rate)
+        number = mask_numbers(source, clock, torch.ones(len(times), 4, 4), count)
+        shown = [number_of(one) for one in frames(source, clock.rate)]
+        assert [number(one) + number_of(next(iter(frames(source)))) for one in range(len(shown))] == shown
+        with pytest.raises(InputError, match=f"There are {len(times) - 1} masks, but the footage has {len(times)} fr"):
+            mask_numbers(source, clock, torch.ones(len(times) - 1, 4, 4), count)
+        assert mask_numbers(source, clock, torch.ones(count, 4, 4), count)(3) == 3, "of frames at the rate it has"
 
 
 def test_windows_are_given_frames_of_the_footage():

@@ -134,18 +134,20 @@ def upright(mask: torch.Tensor | None, info: SourceInfo) -> torch.Tensor | None:
 def mask_numbers(source: Source, clock: Clock, mask: torch.Tensor | None, frames: int) -> Callable[[int], int]:
     """Which of many masks is that of a shown frame. Raises InputError where they are not as many as the frames."""
     count = len(mask) if mask is not None and mask.ndim == 3 else 1
-    info = source.info
+    info, has = source.info, source.info.frames
+    if info.variable and count > 1:
+        times = [time for time, _ in source.timed(Fraction(0))]
+        has = len(times)  # of a part that is cut out, info has an estimate
+        if count == has:
+            return lambda shown: max(bisect_right(times, (shown + Fraction(1, 2)) / clock.rate) - 1, 0)
     if count in (1, frames):
         return lambda shown: shown
-    if count != info.frames and (info.exact or abs(count - info.frames) > LIKE * info.frames):
+    if info.variable or (count != has and (info.exact or abs(count - has) > LIKE * has)):
         raise InputError(
-            f"There are {count} masks, but the footage has {info.frames} frames: give one mask for each frame, or a "
-            "single one for all."
+            f"There are {count} masks, but the footage has {has} frames: give one mask for each frame, or a single one "
+            "for all."
         )
-    if not info.variable:
-        return lambda shown: min(int((shown + Fraction(1, 2)) / clock.rate * info.frame_rate), count - 1)
-    times = [time for time, _ in source.timed(Fraction(0))]
-    return lambda shown: min(max(bisect_right(times, (shown + Fraction(1, 2)) / clock.rate) - 1, 0), count - 1)
+    return lambda shown: min(int((shown + Fraction(1, 2)) / clock.rate * info.frame_rate), count - 1)
 
 
 def _notes(info: SourceInfo, footage: Footage, cuts: list[int], unheard: int) -> tuple[str, ...]:
