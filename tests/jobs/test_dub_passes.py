@@ -246,6 +246,28 @@ def test_cuts_part_the_windows_and_one_mask_stays():
     assert (made[:, outside] == eight_bit(images)[:, outside]).all()
 
 
+def test_nothing_is_made_while_the_head_is_away():
+    """A minute without the head costs no windows; a slip of what finds it parts none."""
+    images, masks = walking(120)
+    masks[40:43] = 0
+    masks[60:90] = 0
+    bench = Bench()
+    source, asked = FramesSource(images, 25), Asked(0.4, masks, size={"width": 64, "height": 48}, timing=TIMING)
+    plan, footage = plan_dub(source, 100, asked, 4)
+    assert [shot.first for shot in plan.shots] == [0, 60, 90] and not any("cut" in note for note in plan.notes)
+    assert Copied(60, 90) in plan.parts and {window.shot for window in plan.windows} == {0, 2}
+    features = SpeechFeatures.of(torch.randn(1, 100, 2, 3))
+    made, _ = run(plan, DubPasses(plan, footage, features, bench.tools(), 3))
+    given, outside = eight_bit(images), (masks == 0).numpy()
+    outside[40:43] &= outside[39] & outside[43]
+    assert (made[outside] == given[outside]).all()
+    changed = set(np.flatnonzero((made != given).reshape(120, -1).any(axis=1)))
+    assert changed >= {*range(12, 59), *range(91, 108)} and not changed & set(range(60, 90)), "the slip is bridged"
+    masks[:60] = 0
+    with pytest.raises(InputError, match=r"The mask shows no one from 0.40 to 1.20 s, where the recording is heard"):
+        plan_dub(source, 20, Asked(0.4, masks, timing=TIMING), 4)
+
+
 def test_the_whole_picture_and_footage_that_ends_too_early():
     images, _ = walking(40)
     plan, passes = dubbed_by(Bench(), images, None, speech=100)

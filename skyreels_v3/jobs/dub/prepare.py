@@ -1,10 +1,11 @@
 """From what the artist gives to the plan of a dub: the footage is looked through once, for cuts and for the head."""
 
+import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -84,14 +85,21 @@ def plan_dub(
     heads = Heads(width, height, mask, asked.box, mask_numbers(source, clock, mask, frames))
     looked = watched(islice(even_frames(source, clock, first), stop - first), stop - first)
     cuts = [first + cut for cut in hard_cuts(looked)]
-    shots = plan_shots(clock, frames, cuts)
+    seen: list[Rect | None] = []  # in the frames that are looked through
+    for shot in plan_shots(clock, frames, cuts):
+        if shot.first < stop and shot.stop > first:
+            seen += heads.look(max(shot.first, first), min(shot.stop, stop), float(clock.rate))
+    # While the head is away for longer than a window, none is made: what is before and behind are shots of their own.
+    away = [first + edge for edge in absent(seen, math.ceil(timing.window * clock.rate / FPS)) if 0 < edge < len(seen)]
+    shots = plan_shots(clock, frames, sorted({*cuts, *away}))
     found: dict[int, list[Rect | None]] = {}
     for number, shot in enumerate(shots):
         if shot.first < stop and shot.stop > first:
-            found[number] = heads.look(max(shot.first, first), min(shot.stop, stop), float(clock.rate))
-    silent = {number for number, seen in found.items() if not any(seen)}
-    if len(silent) == len(found):
-        times = " to ".join(f"{float(frame / clock.rate):.2f}" for frame in (first, stop))
+            found[number] = seen[max(shot.first, first) - first : min(shot.stop, stop) - first]
+    silent = {number for number, heads_of in found.items() if not any(heads_of)}
+    heard = max(0, clock.first_shown(0)), min(frames, clock.first_shown(spoken))
+    if heard[0] < heard[1] and not any(seen[heard[0] - first : heard[1] - first]):
+        times = " to ".join(f"{float(frame / clock.rate):.2f}" for frame in heard)
         raise InputError(
             f"The mask shows no one from {times} s, where the recording is heard: paint over the head there, or let "
             "another node find it."
@@ -100,8 +108,7 @@ def plan_dub(
     dubbed = sorted({part.shot for part in parts if isinstance(part, DubWindow)})
     if not dubbed:
         raise InputError("The recording is heard in no frame of the footage: take a longer one, or another start.")
-    seen = [head for number in dubbed for head in found[number]]
-    wanted = needed(seen, width, height, asked.context)
+    wanted = needed([head for number in dubbed for head in found[number]], width, height, asked.context)
     size: dict[str, Any] = {"resolution": None, "width": None, "height": None, **asked.size}
     wide, high, notes = video_size((max(1, round(wanted[0])), max(1, round(wanted[1]))), **size, job=Job.AVATAR)
     followed = {}
@@ -113,6 +120,16 @@ def plan_dub(
     footage = Footage(source, clock, heads, followed, wide, high)
     notes += _notes(info, footage, cuts, speech - spoken)
     return DubPlan(wide, high, frames, clock, timing, speech, spoken, shots, parts, steps, level, notes), footage
+
+
+def absent(seen: Sequence[Rect | None], least: int) -> list[int]:
+    """Where each run of at least so many frames without a head begins and ends."""
+    edges = []
+    for away, run in groupby(range(len(seen)), key=lambda frame: seen[frame] is None):
+        frames = list(run)
+        if away and len(frames) >= least:
+            edges += [frames[0], frames[-1] + 1]
+    return edges
 
 
 def upright(mask: torch.Tensor | None, info: SourceInfo) -> torch.Tensor | None:
