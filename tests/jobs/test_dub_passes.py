@@ -255,6 +255,7 @@ def test_nothing_is_made_while_the_head_is_away():
     source, asked = FramesSource(images, 25), Asked(0.4, masks, size={"width": 64, "height": 48}, timing=TIMING)
     plan, footage = plan_dub(source, 100, asked, 4)
     assert [shot.first for shot in plan.shots] == [0, 60, 90] and not any("cut" in note for note in plan.notes)
+    assert any("is empty in 30 frames of what is heard, from 2.40 s on" in note for note in plan.notes)
     assert Copied(60, 90) in plan.parts and {window.shot for window in plan.windows} == {0, 2}
     features = SpeechFeatures.of(torch.randn(1, 100, 2, 3))
     made, _ = run(plan, DubPasses(plan, footage, features, bench.tools(), 3))

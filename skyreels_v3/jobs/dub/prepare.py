@@ -90,8 +90,8 @@ def plan_dub(
         if shot.first < stop and shot.stop > first:
             seen += heads.look(max(shot.first, first), min(shot.stop, stop), float(clock.rate))
     # While the head is away for longer than a window, none is made: what is before and behind are shots of their own.
-    away = [first + edge for edge in absent(seen, math.ceil(timing.window * clock.rate / FPS)) if 0 < edge < len(seen)]
-    shots = plan_shots(clock, frames, sorted({*cuts, *away}))
+    edges = [first + edge for edge in absent(seen, math.ceil(timing.window * clock.rate / FPS)) if 0 < edge < len(seen)]
+    shots = plan_shots(clock, frames, sorted({*cuts, *edges}))
     found: dict[int, list[Rect | None]] = {}
     for number, shot in enumerate(shots):
         if shot.first < stop and shot.stop > first:
@@ -118,7 +118,8 @@ def plan_dub(
         smallest = max(min(head.width, head.height) for head in heads_of if head is not None)
         followed[number] = Followed(shot, path, round(asked.feather * smallest))
     footage = Footage(source, clock, heads, followed, wide, high)
-    notes += _notes(info, footage, cuts, speech - spoken)
+    away = [frame for frame in heads.empty if heard[0] <= frame < heard[1]]
+    notes += _notes(info, footage, cuts, away, speech - spoken)
     return DubPlan(wide, high, frames, clock, timing, speech, spoken, shots, parts, steps, level, notes), footage
 
 
@@ -167,7 +168,7 @@ def mask_numbers(source: Source, clock: Clock, mask: torch.Tensor | None, frames
     return lambda shown: min(int((shown + Fraction(1, 2)) / clock.rate * info.frame_rate), count - 1)
 
 
-def _notes(info: SourceInfo, footage: Footage, cuts: list[int], unheard: int) -> tuple[str, ...]:
+def _notes(info: SourceInfo, footage: Footage, cuts: list[int], away: list[int], unheard: int) -> tuple[str, ...]:
     said, rate, heads = [], footage.clock.rate, footage.heads
     if unheard > 1:  # one frame is what is begun of a frame
         said.append(f"The recording goes on for {unheard / FPS:.2f} s behind the end of the footage: that is cut off.")
@@ -178,9 +179,10 @@ def _notes(info: SourceInfo, footage: Footage, cuts: list[int], unheard: int) ->
         said.append(f"Hard cuts at {times}{' ...' if len(cuts) > TOLD_CUTS else ''} s: no window reaches over them.")
     if heads.everywhere:
         said.append("Without a mask or a box the whole picture is made anew.")
-    if heads.empty:
-        first = float(heads.empty[0] / rate)
-        said.append(f"The mask is empty in {len(heads.empty)} frames, from {first:.2f} s on: nothing is changed there.")
+    if away:
+        many = "one frame" if len(away) == 1 else f"{len(away)} frames"
+        first = float(away[0] / rate)
+        said.append(f"The mask is empty in {many} of what is heard, from {first:.2f} s on: nothing is changed there.")
     largest = max((one.path for one in footage.shots.values()), key=lambda path: path.width)
     if largest.width > footage.width or largest.height > footage.height:
         closer = "a mask or box of the head" if heads.everywhere else "a smaller context"
