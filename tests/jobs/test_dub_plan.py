@@ -239,6 +239,14 @@ def test_a_soft_edge_lies_inside():
     assert changed[26, 15] and not changed[:16].any() and not changed[36:].any() and not changed[:, 35:].any()
 
 
+def test_a_mask_that_fades_beyond_the_crop_ends_softly():
+    faint = torch.full((30, 40), 0.4)
+    assert torch.equal(soft_edge(faint, 5), faint), "the edge of the picture is none"
+    taken = soft_edge(faint, 5, (True, False, False, True))
+    assert taken[:, 0].max() < 0.05 and taken[-1].max() < 0.05 and (taken.diff(dim=1) > -1e-6).all()
+    assert torch.equal(taken[:-5, 5:], faint[:-5, 5:])
+
+
 def test_colours_meet_at_the_border():
     footage = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(4)) - 0.5
     taken = torch.zeros(48, 64)

@@ -72,7 +72,8 @@ class Footage:
         """(the whole part around a shot's crop in a shown frame, how much of it is made anew: float32 [h, w])."""
         followed = self.shots[number]
         part = self._part(followed.path.at(shown))
-        return part, soft_edge(self.heads.mask(shown, part), followed.radius)
+        inner = part.left > 0, part.top > 0, part.right < self.heads.width, part.bottom < self.heads.height
+        return part, soft_edge(self.heads.mask(shown, part), followed.radius, inner)
 
     def taken_in_crop(self, number: int, made: int) -> torch.Tensor:
         """As `taken`, in the crop of a made frame: float32 [height, width]."""

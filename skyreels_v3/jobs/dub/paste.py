@@ -1,5 +1,7 @@
 """What the model made of a head, put back into the footage: a soft edge inside of the mask, colours that meet there."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,14 +15,21 @@ SURROUNDINGS = 0.02  # of a crop that must be around the head for its border to 
 MOST = 0.25  # of the range of [-1, 1]: what differs more is another picture, not another colour
 
 
-def soft_edge(mask: torch.Tensor, radius: int) -> torch.Tensor:
+def soft_edge(mask: torch.Tensor, radius: int, inner: Sequence[bool] = (False,) * 4) -> torch.Tensor:
     """How much of the head is taken of what was made, float32 [h, w]: 0 outside of the mask, rising over `radius`
-    pixels inside of it. An edge of the part itself is no edge: there the mask goes on.
+    pixels inside of it. An edge of the picture is no edge: there the mask goes on.
+
+    inner: which of the part's left, top, right and bottom lie within the picture: a mask that fades over them ends.
     """
     if radius < 1:
         return mask
     inside = (mask > 0).float()[None, None]
     padded = F.pad(inside, (radius,) * 4, mode="replicate")
+    for dim, first, last in ((3, inner[0], inner[2]), (2, inner[1], inner[3])):
+        if first:
+            padded.narrow(dim, 0, radius).zero_()
+        if last:
+            padded.narrow(dim, -radius, radius).zero_()
     width = 2 * radius + 1
     near = F.avg_pool2d(F.avg_pool2d(padded, (1, width), stride=1), (width, 1), stride=1)
     return (2 * near[0, 0] - 1).clamp_(0, 1) * mask
