@@ -244,3 +244,15 @@ def test_any_text_is_read_or_told(text):
         changed = edited(text, line.number, "seed", "123")
         again = {one.number: one for one in read_film(changed)[0]}
         assert again[line.number].prompt == line.prompt, "a card never changes the prompt"
+
+
+@pytest.mark.parametrize(
+    "line", ["dub harbour.mp4 3s-8s [anna: hello.wav]", "Dub my clip.mov", "配音 harbour.mp4 [a.wav]"]
+)
+def test_a_film_dubs_no_footage(line):
+    """As a prompt it would be another video."""
+    assert read_film(line)[1] == {
+        1: "Line 1 dubs footage, which a film does not do: make it with Dub Video, and put its video in as a `clip`."
+    }
+    for prompt in ("Dub reggae plays. 3 people dance.", "Dubious men walk in.", "dub: a man dances"):
+        assert not read_film(prompt)[1]

@@ -57,6 +57,7 @@ _BEFORE = re.compile(
 _OPTIONS = re.compile(rf"\{{\s*(?:{'|'.join(WORDS)})\b[^}}]*\}}", re.IGNORECASE)
 _LISTED = re.compile(r"(?:continue|cut)(?![^\W\d])[^:\[]*\[([^\]]*)\][^:]*:", re.IGNORECASE)
 _FILE = re.compile(r"\.\w{2,5}$")
+_DUB = re.compile(r"(?:dub(?![^\W\d])|配音)\s*[^\[:]+\.\w{2,5}\s*(?:\s\d|\[|$)", re.IGNORECASE)
 
 
 def parse_film(text: str) -> tuple[FilmLine, ...]:
@@ -115,6 +116,11 @@ def named_files(text: str) -> list[str]:
 def parse_film_line(number: int, written: str, clip: bool = False) -> tuple[FilmLine, Fraction | None, bool]:
     """The line, when it says to begin, and whether it is a prompt without a keyword. clip: as in `parse_line`."""
     text = plain(written)
+    if _DUB.match(text):
+        raise InputError(
+            f"Line {number} dubs footage, which a film does not do: make it with Dub Video, and put its video in as a "
+            "`clip`."
+        )
     keyword = _KEYWORD.match(text)
     kind = _KEYWORDS[keyword[0].lower()] if keyword else None
     if kind == CLIP and keyword:
