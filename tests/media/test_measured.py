@@ -173,12 +173,24 @@ def test_a_lag_of_the_mouth_is_found_within_a_frame(tmp_path: Path, late: int):
     assert found.lips.lag == pytest.approx(late, abs=1) and found.lips.confidence > 0.3
 
 
+@pytest.mark.parametrize("late", [-18, 18])
+def test_a_lag_at_the_edge_of_the_search_is_none(tmp_path: Path, late: int):
+    heard = np.sin(np.arange(200) / 15) + 1  # so slow that a lag beyond the edge is seen at it
+    frames = [np.full((SIZE[1], SIZE[0], 3), round(100 + 40 * float(one)), np.uint8) for one in np.roll(heard, late)]
+    sound = np.repeat(heard**2, 640) * np.random.default_rng(3).normal(0, 0.05, 200 * 640)
+    found = of(
+        written(tmp_path / "a.mp4", frames, rate=25, sound=(sound[None].astype(np.float32), 16000)), speech="own"
+    )
+    assert found.lips.at_edge and found.lips.lag is None and found.lips.confidence == 0
+    assert "farthest lag that is tried, 15 frames" in found.left_out[-1]
+
+
 def test_where_nothing_follows_the_speech_no_lag_is_told(tmp_path: Path):
     frames, sound = talking(0, mouth=False)
     silent = written(tmp_path / "a.mp4", frames, rate=25)
     speech = written(tmp_path / "b.mp4", frames[:1] * len(frames), rate=25, sound=sound)
     found = of(silent, speech=str(speech))
-    assert found.lips.lag is None and "no SyncNet" in found.left_out[-1]
+    assert found.lips.lag is None and "no SyncNet" in found.left_out[-1] and "lag alone" not in found.left_out[-1]
     assert "has no sound" in of(silent, speech="own").left_out[-1]
     with pytest.raises(InputError, match=r"nothing\.wav cannot be read"):
         of(silent, speech=str(tmp_path / "nothing.wav"))

@@ -19,7 +19,8 @@ from ...skyreels_v3.video.sources.source import Sound
 from .watching import Watched
 
 SYNCNET = ("sfd_face.pth", "syncnet_v2.model")
-REACH = 15  # frames that a mouth may be early or late
+REACH = 15  # frames that a mouth may be early or late; SyncNet's too
+PLAINLY = "the plain measure takes its place, whose number of speech is no confidence of SyncNet's"
 SURE = 0.12  # of confidence: below it nothing in the picture follows the speech
 HEARD = 16000  # samples a second
 SHORTEST = 25  # frames
@@ -30,6 +31,7 @@ class Lips:
     """by: what measured it.  confidence: how much better the best lag fits than others do; SyncNet's has another unit.
 
     lag: frames by which the mouth is late (below 0: early); None where nothing follows the speech.
+    at_edge: the best fit is the farthest lag that is tried, behind which a better one may lie; then lag is None too.
     mouth, heard: tracks of the frames, 0 to 1, where it was the plain measure.
     """
 
@@ -39,20 +41,21 @@ class Lips:
     distance: float | None = None
     mouth: list[float] | None = None
     heard: list[float] | None = None
+    at_edge: bool = False
 
 
 def lacking(weights: Path) -> str | None:
     """Why SyncNet does not measure, in a sentence; None where it does."""
     if importlib.util.find_spec("syncnet_python") is None:
-        return "Mouths: no SyncNet (python tools/measure.py --setup --lips); the plain measure tells the lag alone."
+        return f"Mouths: no SyncNet (python tools/measure.py --setup --lips); {PLAINLY}."
     absent = [name for name in SYNCNET if not (weights / name).is_file()]
     if absent:
         return (
             f"Mouths: SyncNet lacks {' and '.join(absent)} in {weights}: get them by hand from the Oxford VGG page of "
-            "SyncNet, whose weights are for research; the plain measure tells the lag alone."
+            f"SyncNet, whose weights are for research; {PLAINLY}."
         )
     if shutil.which("ffmpeg") is None:
-        return "Mouths: SyncNet needs the program ffmpeg on the PATH; the plain measure tells the lag alone."
+        return f"Mouths: SyncNet needs the program ffmpeg on the PATH; {PLAINLY}."
     return None
 
 
@@ -68,7 +71,9 @@ def by_syncnet(video: Path, speech: Path | None, weights: Path) -> Lips | None:
     if not scores:
         return None
     best = max(range(len(scores)), key=lambda track: scores[track])
-    return Lips("SyncNet", float(scores[best]), int(offsets[best]), float(distances[best]))
+    lag = int(offsets[best])
+    at_edge = abs(lag) >= REACH
+    return Lips("SyncNet", float(scores[best]), None if at_edge else lag, float(distances[best]), at_edge=at_edge)
 
 
 def by_loudness(watched: Watched, heard: np.ndarray, cuts: Sequence[int]) -> Lips | None:
@@ -87,6 +92,8 @@ def by_loudness(watched: Watched, heard: np.ndarray, cuts: Sequence[int]) -> Lip
     confidence = fits[best][0] - float(np.median([fit for fit, _ in fits.values()]))
     mouth = cells[:, abs(fits[best][1]) - 1] * np.sign(fits[best][1])
     tracks = [_unit(mouth).round(3).tolist(), _unit(heard[:count]).round(3).tolist()]
+    if abs(best) == REACH:  # no peak: of what is tried, nothing fits better than what lies beside it
+        return Lips("loudness", 0.0, None, None, *tracks, at_edge=True)
     return Lips("loudness", confidence, best if confidence >= SURE else None, None, *tracks)
 
 

@@ -18,7 +18,7 @@ from ...skyreels_v3.video.sources.file import FileSource
 from .carried import Carried, carried
 from .cuts import PLAIN, CutScore, find_cuts, score_cuts
 from .likeness import NONE, Network, likeness, spread
-from .lips import Lips, by_loudness, by_syncnet, lacking, loudness, read_sound
+from .lips import PLAINLY, REACH, Lips, by_loudness, by_syncnet, lacking, loudness, read_sound
 from .stretches import Stretch, shots_of, stretches_of
 from .watching import Watched, one_thread, watch
 
@@ -187,16 +187,25 @@ def _lips(
     if reason is None:
         try:
             lips = by_syncnet(task.video, None if speech == OWN else Path(speech), tools.weights)
-            return lips, [] if lips else ["Mouths: SyncNet finds no face that stays for two seconds."]
+            return lips, _edge(lips) if lips else ["Mouths: SyncNet finds no face that stays for two seconds."]
         except Exception as error:  # of ffmpeg, OpenCV, its weights: one video does not end a batch
-            reason = f"Mouths: SyncNet failed ({' '.join(str(error).split())[:150]}); the plain measure tells the lag."
+            reason = f"Mouths: SyncNet failed ({' '.join(str(error).split())[:150]}); {PLAINLY}."
     sound = source.sound() if speech == OWN else read_sound(Path(speech))
     if sound is None:
         return None, ["Mouths: the video has no sound; give the recording by --speech."]
     lips = by_loudness(watched, loudness(sound, float(watched.fps), watched.frames), found)
     if lips is None:
         return None, ["Mouths: the speech is silent, or shorter than 2.5 s, in which no lag can be told."]
-    return lips, [reason]
+    return lips, [reason, *_edge(lips)]
+
+
+def _edge(lips: Lips) -> list[str]:
+    if not lips.at_edge:
+        return []
+    return [
+        f"Mouths: the best fit is the farthest lag that is tried, {REACH} frames, so none is told: nothing follows the "
+        "speech, or it is farther off. Listen to it."
+    ]
 
 
 def _holds(stretch: Stretch, frame: int) -> bool:

@@ -80,8 +80,8 @@ def _section(one: Measured, place: int, folder: Path) -> str:
         facts.append(f"{kind}: {each}")
     if one.lips is not None:
         lag = one.lips.lag
-        late = f"{abs(lag or 0)} frames {'late' if (lag or 0) > 0 else 'early'}" if lag else "in step"
-        facts.append(f"mouth {'that nothing follows' if lag is None else late} (by {one.lips.by})")
+        late = f"mouth {abs(lag or 0)} frames {'late' if (lag or 0) > 0 else 'early'}" if lag else "mouth in step"
+        facts.append(f"{'no lag of a mouth is told' if lag is None else late} (by {one.lips.by})")
     times = {number: f"{float(number / watched.fps):.1f} s" for number in watched.pictures}
     thumbs = "".join(
         f'<img alt="{times[number]}" title="{times[number]}" src="{_data(image, 84)}">'
