@@ -139,6 +139,35 @@ def test_a_script_lies_in_its_video(script: str, seconds: int, starts: list[int]
         assert placed[-1].stop == frames and all(one.stop == two.start for one, two in pairwise(placed))
 
 
+def test_connected_footage_stands_before_whatever_a_film_begins_with(tmp_path: Path):
+    script = "scene 2s [anna]: She comes.\ncontinue 2s: On."
+    inputs = {"script": script, "source": ["4", 0]}
+    video = written(
+        tmp_path / "a.mp4", [*pan(0, 30), *pan(1, 96)], {"3": {"class_type": "SkyReelsFilm", "inputs": inputs}}
+    )
+    found = of(video)
+    kinds = [(roll.stretch.kind, roll.stretch.start) for roll in found.rolls]
+    assert kinds == [("source", 0), ("scene", 30), ("continue", 78)]
+    assert found.cuts.asked == [30] and found.faults == 0 and not any("script" in one for one in found.left_out)
+
+
+def test_a_film_in_which_somebody_speaks_has_its_mouth_measured(tmp_path: Path):
+    frames, (sound, rate) = talking(4)
+    before = np.random.default_rng(5).normal(0, 0.1, (1, 2 * rate)).astype(np.float32)  # of footage: nobody speaks
+    film = [*pan(0, 50), *frames]
+    inputs = {"script": "clip a.mp4 0s-2s\nspeak [anna: hello.wav]: She talks."}
+    node = {"class_type": "SkyReelsFilm", "inputs": inputs}
+    sounds = np.concatenate([before, sound], axis=1), rate
+    found = of(written(tmp_path / "a.mp4", film, {"3": node}, rate=25, sound=sounds))
+    assert found.lips.lag == pytest.approx(4, abs=1) and found.lips.confidence > 0.3
+    assert len(found.lips.mouth) == len(film) and not any(found.lips.mouth[:50])
+    plain = of(written(tmp_path / "b.mp4", film, rate=25, sound=sounds), script=inputs["script"])
+    assert plain.lips.lag == found.lips.lag
+    # A script from a connection stands not in the file: that is told.
+    node["inputs"]["script"] = ["7", 0]
+    assert "Mouths: no speech" in of(written(tmp_path / "c.mp4", film, {"3": node}, rate=25, sound=sounds)).left_out[-1]
+
+
 def test_another_video_s_script_is_told(tmp_path: Path):
     with pytest.raises(InputError, match=r"makes 12\.00 s, but the video has 3\.00 s"):
         stretches_of("continue 12s: On.", 72, Fraction(24))

@@ -9,7 +9,9 @@ from typing import Any
 
 import av
 
-WITH_SCRIPT = ("SkyReelsExtendVideo", "SkyReelsFilm")
+from .stretches import speaks_in
+
+WITH_SCRIPT = ("SkyReelsExtendVideo", "SkyReelsFilm")  # which speaks where a line of it does
 SPEAKING = ("SkyReelsTalkingAvatar", "SkyReelsAvatarWindow", "SkyReelsDubVideo")
 
 
@@ -18,12 +20,14 @@ class Carried:
     """script: of the one node that has one, None where there is none or more.  official: its frame counts.
 
     speaks: whether its sound is the speech that a portrait follows.  known: it says how it was made.
+    sourced: footage is connected, which the script's lines come after.
     """
 
     script: str | None = None
     official: bool = False
     speaks: bool = False
     known: bool = False
+    sourced: bool = False
 
 
 def carried(path: Path) -> Carried:
@@ -36,6 +40,8 @@ def carried(path: Path) -> Carried:
         return Carried()
     speaks = any(node.get("class_type") in SPEAKING for node in nodes)
     scripts = [node["inputs"] for node in nodes if node.get("class_type") in WITH_SCRIPT]
+    sourced = len(scripts) == 1 and isinstance(scripts[0].get("source"), list)  # a link
     if len(scripts) != 1 or not isinstance(scripts[0].get("script"), str):
-        return Carried(speaks=speaks, known=bool(nodes) and not scripts)
-    return Carried(scripts[0]["script"], scripts[0].get("official") is True, speaks, True)
+        return Carried(speaks=speaks, known=bool(nodes) and not scripts, sourced=sourced)
+    script = scripts[0]["script"]
+    return Carried(script, scripts[0].get("official") is True, speaks or speaks_in(script), True, sourced)

@@ -8,6 +8,7 @@ import io
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -76,22 +77,25 @@ def by_syncnet(video: Path, speech: Path | None, weights: Path) -> Lips | None:
     return Lips("SyncNet", float(scores[best]), None if at_edge else lag, float(distances[best]), at_edge=at_edge)
 
 
-def by_loudness(watched: Watched, heard: np.ndarray, cuts: Sequence[int]) -> Lips | None:
+def by_loudness(watched: Watched, heard: np.ndarray, cuts: Sequence[int], part: tuple[int, int]) -> Lips | None:
     """What of the picture goes best with the loudness of the speech; None where either is too short or silent.
 
-    heard: loudness of each frame, [F].  No face is looked for: whatever moves with the words counts as a mouth.
+    heard: loudness of each frame, [F].  part: frames from and to before which somebody speaks.
+    No face is looked for: whatever moves with the words counts as a mouth.
     """
-    count = min(len(heard), watched.frames)
-    if count < SHORTEST + 2 * REACH or heard[:count].std() < 1e-6:
+    first, count = part[0], part[1] - part[0]
+    heard = heard[first : part[1]]
+    if count < SHORTEST + 2 * REACH or heard.std() < 1e-6:
         return None
-    cells = watched.small[:count].astype(np.float32).mean(axis=3).reshape(count, -1)
-    for start, stop in zip([0, *cuts], [*cuts, count]):  # another shot has other colours everywhere
-        cells[start:stop] -= cells[start:stop].mean(axis=0) if stop > start else 0
-    fits = {lag: _follows(cells, heard[:count], lag) for lag in range(-REACH, REACH + 1)}
+    cells = watched.small[first : part[1]].astype(np.float32).mean(axis=3).reshape(count, -1)
+    inside = [cut - first for cut in cuts if first < cut < part[1]]
+    for start, stop in pairwise([0, *inside, count]):  # another shot has other colours everywhere
+        cells[start:stop] -= cells[start:stop].mean(axis=0)
+    fits = {lag: _follows(cells, heard, lag) for lag in range(-REACH, REACH + 1)}
     best = max(fits, key=lambda lag: fits[lag][0])
     confidence = fits[best][0] - float(np.median([fit for fit, _ in fits.values()]))
     mouth = cells[:, abs(fits[best][1]) - 1] * np.sign(fits[best][1])
-    tracks = [_unit(mouth).round(3).tolist(), _unit(heard[:count]).round(3).tolist()]
+    tracks = [[0.0] * first + _unit(track).round(3).tolist() for track in (mouth, heard)]
     if abs(best) == REACH:  # no peak: of what is tried, nothing fits better than what lies beside it
         return Lips("loudness", 0.0, None, None, *tracks, at_edge=True)
     return Lips("loudness", confidence, best if confidence >= SURE else None, None, *tracks)

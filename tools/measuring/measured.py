@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.film.grammar.line import SPEAK
 from ...skyreels_v3.measures.colours import distance
 from ...skyreels_v3.measures.seams import Seam
 from ...skyreels_v3.measures.smoothness import smoothness
@@ -19,7 +20,7 @@ from .carried import Carried, carried
 from .cuts import PLAIN, CutScore, find_cuts, score_cuts
 from .likeness import NONE, Network, likeness, spread
 from .lips import PLAINLY, REACH, Lips, by_loudness, by_syncnet, lacking, loudness, read_sound
-from .stretches import Stretch, shots_of, stretches_of
+from .stretches import Stretch, shots_of, speaks_in, stretches_of
 from .watching import Watched, one_thread, watch
 
 PART = 1.0  # second at the begin of a shot and at the end of a roll whose colours are compared
@@ -114,7 +115,7 @@ def measure(task: Task, tools: Tools) -> Measured:
         left_out.append(problem)
     scripted = bool(stretches)
     stretches = stretches or shots_of(found, watched.frames)
-    lips, why = _lips(task, own, tools, watched, found, source)
+    lips, why = _lips(task, own, tools, watched, found, source, stretches)
     left_out += why
     looks: dict[str, list[float]] = {}
     if references and tools.networks:
@@ -170,15 +171,22 @@ def _stretches(task: Task, own: Carried, watched: Watched) -> tuple[list[Stretch
     if script is None:
         return [], "Cuts and rolls against a script: the video carries none; give it by --script."
     try:
-        return stretches_of(script, watched.frames, watched.fps, own.official and script == own.script), ""
+        official = own.official and script == own.script
+        return stretches_of(script, watched.frames, watched.fps, official, own.sourced), ""
     except InputError as error:
         return [], f"Cuts and rolls against the script: {error}"
 
 
 def _lips(
-    task: Task, own: Carried, tools: Tools, watched: Watched, found: Sequence[int], source: FileSource
+    task: Task,
+    own: Carried,
+    tools: Tools,
+    watched: Watched,
+    found: Sequence[int],
+    source: FileSource,
+    stretches: Sequence[Stretch],
 ) -> tuple[Lips | None, list[str]]:
-    speech = task.speech or (OWN if own.speaks else None)
+    speech = task.speech or (OWN if own.speaks or speaks_in(task.script or "") else None)
     if speech is None and own.known:
         return None, []
     if speech is None:
@@ -193,9 +201,14 @@ def _lips(
     sound = source.sound() if speech == OWN else read_sound(Path(speech))
     if sound is None:
         return None, ["Mouths: the video has no sound; give the recording by --speech."]
-    lips = by_loudness(watched, loudness(sound, float(watched.fps), watched.frames), found)
+    spoken = [one for one in stretches if one.kind == SPEAK] if speech == OWN else []
+    longest = max(spoken, key=lambda one: one.stop - one.start, default=None)
+    part = (0, watched.frames) if longest is None else (longest.start, longest.stop)
+    lips = by_loudness(watched, loudness(sound, float(watched.fps), watched.frames), found, part)
     if lips is None:
         return None, ["Mouths: the speech is silent, or shorter than 2.5 s, in which no lag can be told."]
+    if longest is not None and len(spoken) > 1:
+        reason += f" Of {len(spoken)} lines that speak it looks at the longest, line {longest.line}."
     return lips, [reason, *_edge(lips)]
 
 

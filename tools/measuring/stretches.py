@@ -10,8 +10,8 @@ from itertools import pairwise
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.extension.plan import FPS, continue_rolls, cut_roll
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT
-from ...skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, FilmLine
-from ...skyreels_v3.jobs.film.grammar.script import parse_film
+from ...skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
+from ...skyreels_v3.jobs.film.grammar.script import parse_film, read_film
 
 SOURCE, UNPLACED, SHOT = "source", "unplaced", "shot"
 GIVEN = (SOURCE, CLIP)  # footage: what it does is nobody's fault
@@ -46,14 +46,18 @@ class Stretch:
         return f"{of}{self.kind}" + (f", roll {self.part}" if self.part > 1 else "")
 
 
-def stretches_of(script: str, frames: int, fps: Fraction, official: bool = False) -> list[Stretch]:
+def stretches_of(
+    script: str, frames: int, fps: Fraction, official: bool = False, sourced: bool = False
+) -> list[Stretch]:
     """In order and without gaps. frames, fps: of the video.  official: frame counts as in the official code.
+
+    sourced: footage is connected; a first line that goes on from something has some in any case.
 
     Raises InputError for a wrong script, and for one that makes more than the video has.
     """
     lines = parse_film(script)  # whose grammar holds that of Extend Video
     parts: list[tuple[str, int, int, Fraction | None]] = []
-    if lines[0].kind in (CONTINUE, CUT):
+    if sourced or lines[0].kind in (CONTINUE, CUT):
         parts.append((SOURCE, 0, 1, None))
     for line in lines:
         parts += [(line.kind, line.number, part, length) for part, length in enumerate(_lengths(line, official), 1)]
@@ -77,6 +81,11 @@ def stretches_of(script: str, frames: int, fps: Fraction, official: bool = False
         if last > first:
             placed.append(Stretch(kind, line, part, first, last))
     return placed
+
+
+def speaks_in(script: str) -> bool:
+    """Whether somebody speaks in a film of this script."""
+    return any(line.kind == SPEAK for line in read_film(script)[0])
 
 
 def shots_of(cuts: Sequence[int], frames: int) -> list[Stretch]:
