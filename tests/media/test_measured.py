@@ -214,6 +214,23 @@ def test_a_lag_at_the_edge_of_the_search_is_none(tmp_path: Path, late: int):
     assert "farthest lag that is tried, 15 frames" in found.left_out[-1]
 
 
+def test_the_seams_of_a_talking_avatar_lie_at_its_windows(tmp_path: Path):
+    inputs = {"window": 33, "motion": 5, "drop": 8}
+    prompt = {
+        "1": {"class_type": "SkyReelsTalkingAvatar", "inputs": inputs},
+        "2": {"class_type": "SaveVideo", "inputs": {"video": ["1", 0]}},
+    }
+    frames = [*cast(pan(0, 45), 0.0), *cast(pan(0, 45, 45), 6.0)]  # the third window jumps, at 25 + 20
+    found = of(written(tmp_path / "a.mp4", frames, prompt, rate=25))
+    assert [roll.stretch.start for roll in found.rolls] == [0, 25, 45, 65]
+    assert found.seam == found.rolls[2].seam.jump + found.rolls[2].seam.colour > 15
+    assert found.rolls[1].seam.colour + found.rolls[3].seam.colour < 5 and found.faults is None
+    assert found.drift == pytest.approx(6, rel=0.15)
+    prompt["2"]["inputs"]["video"] = ["3", 0]  # what it went through is not known
+    other = of(written(tmp_path / "b.mp4", frames, prompt, rate=25))
+    assert other.seam is None and any("goes straight to Save Video" in one for one in other.left_out)
+
+
 def test_where_nothing_follows_the_speech_no_lag_is_told(tmp_path: Path):
     frames, sound = talking(0, mouth=False)
     silent = written(tmp_path / "a.mp4", frames, rate=25)

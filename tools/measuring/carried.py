@@ -9,10 +9,12 @@ from typing import Any
 
 import av
 
+from ...skyreels_v3.jobs.avatar.plan import Timing
 from .stretches import speaks_in
 
 WITH_SCRIPT = ("SkyReelsExtendVideo", "SkyReelsFilm")  # which speaks where a line of it does
-SPEAKING = ("SkyReelsTalkingAvatar", "SkyReelsAvatarWindow", "SkyReelsDubVideo")
+AVATAR = "SkyReelsTalkingAvatar"
+SPEAKING = (AVATAR, "SkyReelsAvatarWindow", "SkyReelsDubVideo")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Carried:
 
     speaks: whether its sound is the speech that a portrait follows.  known: it says how it was made.
     sourced: footage is connected, which the script's lines come after.
+    timing: of the windows of a talking avatar, where it alone was saved.
     """
 
     script: str | None = None
@@ -28,6 +31,7 @@ class Carried:
     speaks: bool = False
     known: bool = False
     sourced: bool = False
+    timing: Timing | None = None
 
 
 def carried(path: Path) -> Carried:
@@ -42,6 +46,19 @@ def carried(path: Path) -> Carried:
     scripts = [node["inputs"] for node in nodes if node.get("class_type") in WITH_SCRIPT]
     sourced = len(scripts) == 1 and isinstance(scripts[0].get("source"), list)  # a link
     if len(scripts) != 1 or not isinstance(scripts[0].get("script"), str):
-        return Carried(speaks=speaks, known=bool(nodes) and not scripts, sourced=sourced)
+        known = bool(nodes) and not scripts
+        return Carried(speaks=speaks, known=known, sourced=sourced, timing=_timing(prompt) if known else None)
     script = scripts[0]["script"]
     return Carried(script, scripts[0].get("official") is True, speaks or speaks_in(script), True, sourced)
+
+
+def _timing(prompt: dict[str, Any]) -> Timing | None:
+    """None where more was saved, or the avatar's video went through other nodes: who knows where its windows are."""
+    saved = [node["inputs"].get("video") for node in prompt.values() if node.get("class_type") == "SaveVideo"]
+    if len(saved) != 1 or not isinstance(saved[0], list) or saved[0][1:] != [0]:
+        return None
+    node = prompt.get(str(saved[0][0]), {})
+    counts = [node.get("inputs", {}).get(name) for name in ("window", "motion", "drop")]
+    if node.get("class_type") != AVATAR or not all(isinstance(count, int) for count in counts):
+        return None
+    return Timing(*counts)

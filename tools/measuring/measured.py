@@ -15,12 +15,13 @@ from ...skyreels_v3.jobs.film.grammar.line import SPEAK
 from ...skyreels_v3.measures.colours import distance
 from ...skyreels_v3.measures.seams import Seam
 from ...skyreels_v3.measures.smoothness import smoothness
+from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from ...skyreels_v3.video.sources.file import FileSource
 from .carried import Carried, carried
 from .cuts import PLAIN, CutScore, find_cuts, score_cuts
 from .likeness import NONE, Network, likeness, spread
 from .lips import PLAINLY, REACH, Lips, by_loudness, by_syncnet, lacking, loudness, read_sound
-from .stretches import Stretch, shots_of, speaks_in, stretches_of
+from .stretches import Stretch, shots_of, speaks_in, stretches_of, windows_of
 from .watching import Watched, one_thread, watch
 
 PART = 1.0  # second at the begin of a shot and at the end of a roll whose colours are compared
@@ -113,10 +114,17 @@ def measure(task: Task, tools: Tools) -> Measured:
     stretches, problem = _stretches(task, own, watched)
     if problem:
         left_out.append(problem)
-    scripted = bool(stretches)
-    stretches = stretches or shots_of(found, watched.frames)
     lips, why = _lips(task, own, tools, watched, found, source, stretches)
     left_out += why
+    scripted = bool(stretches)
+    if not scripted and own.timing and watched.fps == SPOKEN_FPS:
+        stretches = windows_of(watched.frames, own.timing)
+    elif not scripted and own.speaks and own.known:
+        left_out.append(
+            "Seams: where the windows are is known of a talking avatar alone whose video goes straight to Save Video; "
+            "of others look at the curve change."
+        )
+    stretches = stretches or shots_of(found, watched.frames)
     looks: dict[str, list[float]] = {}
     if references and tools.networks:
         made = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.jobs.avatar.plan import Timing, plan_windows
 from ...skyreels_v3.jobs.extension.plan import FPS, continue_rolls, cut_roll
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT
 from ...skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
@@ -23,7 +24,7 @@ class Stretch:
     """Frames from `start` to before `stop`. line: of the script, 0 for none.  part: of its rolls, from 1.
 
     kind: that of a script's line, or SOURCE before it, UNPLACED for lines whose lengths are not known, SHOT without a
-    script.
+    script; windows of a talking avatar are rolls of a SPEAK.
     """
 
     kind: str
@@ -86,6 +87,12 @@ def stretches_of(
 def speaks_in(script: str) -> bool:
     """Whether somebody speaks in a film of this script."""
     return any(line.kind == SPEAK for line in read_film(script)[0])
+
+
+def windows_of(frames: int, timing: Timing) -> list[Stretch]:
+    """The windows of a talking avatar's video, none where there is but one. Raises InputError for a wrong timing."""
+    stops = accumulate(window.new_frames for window in plan_windows(frames, timing).windows)
+    return [Stretch(SPEAK, 0, part, *pair) for part, pair in enumerate(pairwise([0, *stops]), 1)]
 
 
 def shots_of(cuts: Sequence[int], frames: int) -> list[Stretch]:
