@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import wave
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -149,6 +150,34 @@ def test_connected_footage_stands_before_whatever_a_film_begins_with(tmp_path: P
     kinds = [(roll.stretch.kind, roll.stretch.start) for roll in found.rolls]
     assert kinds == [("source", 0), ("scene", 30), ("continue", 78)]
     assert found.cuts.asked == [30] and found.faults == 0 and not any("script" in one for one in found.left_out)
+
+
+PLACED = [("source", 0), ("scene", 48), ("speak", 96), ("cut", 156)]
+
+
+@pytest.mark.parametrize(
+    ("footage", "heard", "placed"),
+    [
+        ("", 2.48, PLACED),  # 62 frames at 25
+        ("b.mp4", None, PLACED),
+        ("b.mp4 [input]", 2.48, PLACED),
+        ("", None, [("unplaced", 0), ("cut", 156)]),
+        ("", 30, [("unplaced", 0), ("cut", 156)]),  # too long for the video: another file by now
+        ("b.mp4", 3.0, [("unplaced", 0), ("cut", 156)]),
+    ],
+)
+def test_what_lies_between_two_open_lengths_is_placed_by_their_files(tmp_path: Path, footage, heard, placed):
+    video = tmp_path / "output" / "video" / "a.mp4"
+    (tmp_path / "input" / "voices").mkdir(parents=True)
+    written(tmp_path / "input" / "b.mp4", pan(0, 48))
+    if heard:
+        with wave.open(str(tmp_path / "input" / "voices" / "hello.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes(bytes(2 * round(heard * 16000)))
+    script = "scene 2s [a]: A.\nspeak [a: voices/hello.wav]: B.\ncut 2s: C."
+    found = stretches_of(script, 204, Fraction(24), False, footage, video)
+    assert [one.kind for one in found] == [kind for kind, _ in placed]
+    assert [one.start for one in found] == pytest.approx([start for _, start in placed], abs=1)
 
 
 def test_a_film_in_which_somebody_speaks_has_its_mouth_measured(tmp_path: Path):

@@ -22,7 +22,8 @@ class Carried:
     """script: of the one node that has one, None where there is none or more.  official: its frame counts.
 
     speaks: whether its sound is the speech that a portrait follows.  known: it says how it was made.
-    sourced: footage is connected, which the script's lines come after.
+    footage: that is connected, which the script's lines come after: the file in ComfyUI's folder input, "" where other
+    nodes made it, None for none.
     timing: of the windows of a talking avatar, where it alone was saved.
     """
 
@@ -30,7 +31,7 @@ class Carried:
     official: bool = False
     speaks: bool = False
     known: bool = False
-    sourced: bool = False
+    footage: str | None = None
     timing: Timing | None = None
 
 
@@ -44,12 +45,20 @@ def carried(path: Path) -> Carried:
         return Carried()
     speaks = any(node.get("class_type") in SPEAKING for node in nodes)
     scripts = [node["inputs"] for node in nodes if node.get("class_type") in WITH_SCRIPT]
-    sourced = len(scripts) == 1 and isinstance(scripts[0].get("source"), list)  # a link
+    footage = _footage(prompt, scripts[0].get("source")) if len(scripts) == 1 else None
     if len(scripts) != 1 or not isinstance(scripts[0].get("script"), str):
         known = bool(nodes) and not scripts
-        return Carried(speaks=speaks, known=known, sourced=sourced, timing=_timing(prompt) if known else None)
+        return Carried(speaks=speaks, known=known, footage=footage, timing=_timing(prompt) if known else None)
     script = scripts[0]["script"]
-    return Carried(script, scripts[0].get("official") is True, speaks or speaks_in(script), True, sourced)
+    return Carried(script, scripts[0].get("official") is True, speaks or speaks_in(script), True, footage)
+
+
+def _footage(prompt: dict[str, Any], link: Any) -> str | None:
+    if not isinstance(link, list):
+        return None
+    node = prompt.get(str(link[0]), {})
+    name = node.get("inputs", {}).get("file") if node.get("class_type") == "LoadVideo" else None
+    return name if isinstance(name, str) else ""
 
 
 def _timing(prompt: dict[str, Any]) -> Timing | None:

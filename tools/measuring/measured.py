@@ -180,7 +180,7 @@ def _stretches(task: Task, own: Carried, watched: Watched) -> tuple[list[Stretch
         return [], "Cuts and rolls against a script: the video carries none; give it by --script."
     try:
         official = own.official and script == own.script
-        return stretches_of(script, watched.frames, watched.fps, official, own.sourced), ""
+        return stretches_of(script, watched.frames, watched.fps, official, own.footage, task.video), ""
     except InputError as error:
         return [], f"Cuts and rolls against the script: {error}"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.avatar.plan import Timing, plan_windows
@@ -13,6 +14,11 @@ from ...skyreels_v3.jobs.extension.plan import FPS, continue_rolls, cut_roll
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT
 from ...skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
 from ...skyreels_v3.jobs.film.grammar.script import parse_film, read_film
+from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS
+from ...skyreels_v3.speech.recording import video_frames
+from ...skyreels_v3.video.sources.file import FileSource
+from .inputs import input_file
+from .lips import read_sound
 
 SOURCE, UNPLACED, SHOT = "source", "unplaced", "shot"
 GIVEN = (SOURCE, CLIP)  # footage: what it does is nobody's fault
@@ -48,21 +54,31 @@ class Stretch:
 
 
 def stretches_of(
-    script: str, frames: int, fps: Fraction, official: bool = False, sourced: bool = False
+    script: str,
+    frames: int,
+    fps: Fraction,
+    official: bool = False,
+    footage: str | None = None,
+    near: Path | None = None,
 ) -> list[Stretch]:
     """In order and without gaps. frames, fps: of the video.  official: frame counts as in the official code.
 
-    sourced: footage is connected; a first line that goes on from something has some in any case.
+    footage: that is connected, as of Carried; a first line that goes on from something has some in any case.
+    near: the video, by which files are found where the script leaves more than one length open.
 
     Raises InputError for a wrong script, and for one that makes more than the video has.
     """
     lines = parse_film(script)  # whose grammar holds that of Extend Video
-    parts: list[tuple[str, int, int, Fraction | None]] = []
-    if sourced or lines[0].kind in (CONTINUE, CUT):
-        parts.append((SOURCE, 0, 1, None))
-    for line in lines:
-        parts += [(line.kind, line.number, part, length) for part, length in enumerate(_lengths(line, official), 1)]
+    if footage is not None or lines[0].kind in (CONTINUE, CUT):
+        lines = (FilmLine(0, CLIP, file=footage or ""), *lines)
     total = frames / fps
+    lengths = [_lengths(line, official) for line in lines]
+    if near is not None:
+        _fill_in(lengths, lines, total, fps, near)
+    parts: list[tuple[str, int, int, Fraction | None]] = []
+    for line, rolls in zip(lines, lengths):
+        kind = line.kind if line.number else SOURCE
+        parts += [(kind, line.number, part, length) for part, length in enumerate(rolls, 1)]
     open_ones = [index for index, part in enumerate(parts) if part[3] is None]
     known = sum((part[3] for part in parts if part[3] is not None), Fraction(0))
     rest = total - known
@@ -99,6 +115,42 @@ def shots_of(cuts: Sequence[int], frames: int) -> list[Stretch]:
     """The shots of a video without a script, by where it cuts."""
     ends = [0, *cuts, frames]
     return [Stretch(SHOT, 0, 1, start, stop) for start, stop in pairwise(ends)]
+
+
+def _fill_in(
+    lengths: list[list[Fraction | None]], lines: Sequence[FilmLine], total: Fraction, fps: Fraction, near: Path
+) -> None:
+    """Takes all open lengths but one from the files, where these fit into the video: they may be other ones by now."""
+    open_ones = [index for index, rolls in enumerate(lengths) if rolls == [None]]
+    if len(open_ones) < 2:
+        return
+    told = {index: length for index in open_ones if (length := _of_files(lines[index], near))}
+    known = sum((length for rolls in lengths for length in rolls if length is not None), Fraction(0))
+    rest, few = total - known - sum(told.values()), 2 * len(open_ones) / fps
+    if len(told) == len(open_ones):
+        if abs(rest) > few:
+            return
+        told.pop(open_ones[-1])  # it takes what all roundings come to
+    elif rest < 1 / fps:
+        return
+    for index, length in told.items():
+        lengths[index] = [length]
+
+
+def _of_files(line: FilmLine, near: Path) -> Fraction | None:
+    """Seconds of footage or of who speaks, by the files; None where one of them is not found."""
+    names = [line.file] if line.kind == CLIP else [voice.file or "" for voice in line.voices]
+    paths = [input_file(name, near) for name in names]
+    try:
+        if line.kind == CLIP and paths[0] is not None:
+            return FileSource(paths[0]).info.duration - line.start
+        spoken = [sum(block.shape[-1] for block in read_sound(path).blocks) for path in paths if path is not None]
+    except InputError:
+        return None
+    if not spoken or len(spoken) < len(paths):
+        return None
+    samples = max(spoken) if line.options.together else sum(spoken)
+    return Fraction(video_frames(samples), SPOKEN_FPS)
 
 
 def _lengths(line: FilmLine, official: bool) -> list[Fraction | None]:
