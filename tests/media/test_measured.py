@@ -355,3 +355,9 @@ def test_a_python_that_cannot_measure_says_what_to_do(tmp_path: Path):
     done = subprocess.run(list(map(str, asked)), capture_output=True, text=True, env=there, timeout=60)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "make a venv for it once: python tools/measure.py --setup" in done.stderr
+    assert ".venv" not in done.stderr
+    own = Path(".venv", *(("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")))
+    (folder / own).parent.mkdir(parents=True)
+    (folder / own).touch()
+    done = subprocess.run(list(map(str, asked)), capture_output=True, text=True, env=there, timeout=60)
+    assert f"run it with ComfyUI's Python or {own}, or make a venv" in done.stderr

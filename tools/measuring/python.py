@@ -45,9 +45,11 @@ def python_for_measuring() -> Path | None:
 
 def told() -> str:
     """What to do where no Python is known that can measure."""
+    beside = _inside(PACK / ".venv")  # of a clone, as `make` fills it
+    clone = f" or {beside.relative_to(PACK)}" if beside.is_file() else ""
     return (
-        f"Measuring needs {', '.join(missing())}, which this Python does not have: run it with ComfyUI's Python, or "
-        "make a venv for it once: python tools/measure.py --setup"
+        f"Measuring needs {', '.join(missing())}, which this Python does not have: run it with ComfyUI's "
+        f"Python{clone}, or make a venv for it once: python tools/measure.py --setup"
     )
 
 
