@@ -222,6 +222,7 @@ def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     script_becomes(page, made)
     panel_says(page, "2 shots, 5 s · all made")
 
+    page.fit_view()  # an undo may move the view
     panel.get_by_title("Play line 1").click()
     player = page.tab.locator(".skyreels-player")
     player.wait_for()

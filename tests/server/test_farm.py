@@ -175,9 +175,9 @@ def test_a_batch_that_was_stopped_goes_on(servers, tmp_path: Path, capsys, how: 
 
 def test_a_server_that_is_back_late_changes_nothing(servers, tmp_path: Path):
     late, other = servers(2)
-    thread = threading.Thread(target=lambda: (time.sleep(0.1), late.freeze(), time.sleep(0.6), late.thaw()))
+    thread = threading.Thread(target=lambda: (time.sleep(0.1), late.freeze(), time.sleep(1.2), late.thaw()))
     thread.start()
-    assert batch.main([*table(tmp_path, 24, 0.1), *given([late, other], 0.2)]) == 0
+    assert batch.main([*table(tmp_path, 24, 0.1), *given([late, other], 0.4)]) == 0
     thread.join()
     assert results(tmp_path) == expected(24)
     made = Counter(late.begun + other.begun)
