@@ -59,7 +59,7 @@ def make_tasks(
     columns = {column: chosen.get(column) or _field(column, template) for row in rows for column in row.cells}
     tasks, keys = [], {}
     for row in rows:
-        values, uploads = {}, {}
+        values, uploads, named = {}, {}, []
         for column, text in row.cells.items():
             one = columns[column]
             try:
@@ -68,6 +68,7 @@ def make_tasks(
                     uploads[one.key] = path
                 else:
                     values[one.key] = value_of(one, text)
+                    named += [text] if one.upload else []
             except BatchError as error:
                 beside = f" There is no such file in {base} either." if one.upload else ""
                 raise BatchError(f"Row {row.number} ({row.name}), column {column}: {error}{beside}") from error
@@ -80,7 +81,8 @@ def make_tasks(
             keys[key] = keys.get(key, 0) + 1
             key = f"{key}-{keys[key]}"  # rows that are alike are made as often as they are there
             record = state.rows.get(key) or {"state": OPEN}
-            tasks.append(Task(take, chosen_values, uploads, key, needs_of(prompt, uploads), record, row.name))
+            needed = needs_of(prompt, uploads)
+            tasks.append(Task(take, chosen_values, uploads, key, needed, record, row.name, tuple(named)))
     return tasks
 
 
@@ -325,6 +327,7 @@ def main(given: list[str] | None = None) -> int:
         )
         if python and results:
             measuring.bring_the_rest(tasks, seats, results, farm.note)
+            measuring.bring_the_named(tasks, seats, results.folder)
     except KeyboardInterrupt:
         print("\nStopped. What runs in ComfyUI runs on; the same command goes on from here.")
         code = 130

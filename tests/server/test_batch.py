@@ -165,6 +165,14 @@ def test_a_batch_ends_with_the_best_of_its_takes(stocked_server: Server, tmp_pat
     assert [row["group"] for row in rows] == ["cat", "cat"] and [row["place"] for row in rows] == [1, 2]
     assert (folder / "best" / "cat.mp4").read_bytes() == Path(rows[0]["file"]).read_bytes()
 
+    (tmp_path / "my cat.png").unlink()  # the copy that ComfyUI has got is the reference then
+    command[-2:] = ["--measure"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cat is measured as one take alone: best/cat.mp4 was picked from several" in done.stdout
+    assert "Left out. Likeness to references: no CLIP" in done.stdout
+    assert (folder / "given" / "my cat.png").read_bytes() == PHOTO.read_bytes()
+
 
 def test_a_batch_that_cannot_measure_says_so_first(tmp_path: Path):
     folder = registry_archive.write(tmp_path / "pack")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 from ..measuring.python import python_for_measuring, started, told
 from .results import Results
 from .rows import KINDS, BatchError
-from .server import Away, ComfyUI, Refused
+from .server import ANNOTATED, Away, ComfyUI, Refused
 from .state import Task
 
 PAGE, SHEET, BEST = "measured.html", "contact_sheet.jpg", "best"
+GIVEN = "given"  # folder of what rows name of ComfyUI's folder input
 
 
 def check() -> Path:
@@ -42,6 +45,45 @@ def bring_the_rest(tasks: Sequence[Task], servers: Sequence[ComfyUI], results: R
             print(f"{task.row.name} is not measured: its files cannot be had ({error}).")
 
 
+def bring_the_named(tasks: Sequence[Task], servers: Sequence[ComfyUI], folder: Path) -> None:
+    """Brings the pictures and recordings of rows that lie in ComfyUI's folder input. What cannot be had is told."""
+    by_address = {server.address: server for server in servers}
+    tried: dict[tuple[str, str], Path | None] = {}
+    for task in (task for task in tasks if task.done):
+        address = task.record.get("server", "")
+        for name in task.named:
+            path = folder / GIVEN / _plain(name)
+            if (address, name) not in tried and (_is(path, "image") or _is(path, "audio")):
+                tried[address, name] = _brought(by_address.get(address), name, path)
+            found = tried.get((address, name))
+            task.brought += [found] if found else []
+
+
+def _brought(server: ComfyUI | None, name: str, path: Path) -> Path | None:
+    try:
+        if server is None:
+            raise Away("its server is not among those of this command")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                server.fetch(name, file, given=True)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except (Away, Refused, OSError) as error:
+        print(f"{name} of ComfyUI's folder input is not compared with: it cannot be had ({error}).")
+        return None
+    return path
+
+
+def _plain(name: str) -> Path:
+    """Where a copy lies: the name without what leads elsewhere, such as an ending ` [output]`, a drive or `..`."""
+    found = ANNOTATED.fullmatch(name)
+    parts = re.split(r"[\\/]", found[1] if found else name)
+    return Path(*(re.sub(r'[:*?"<>|]', "_", part) for part in parts if part.strip(". ")))
+
+
 def measure(python: Path, tasks: Sequence[Task], results: Results) -> int:
     """Measures all videos that are here, and copies the best take of every row into the folder `best`.
 
@@ -51,11 +93,19 @@ def measure(python: Path, tasks: Sequence[Task], results: Results) -> int:
     for task in tasks:
         found = _videos(task, results.folder) if task.done else []
         videos += found
+        best = next((results.folder / BEST).glob(f"{glob.escape(task.group)}.*"), None)
+        if found and best and task.group == task.row.name:
+            print(
+                f"{task.row.name} is measured as one take alone: {BEST}/{best.name} was picked from several; give the "
+                "same --takes as then to compare them."
+            )
         if task.done and not found:
             print(f"{task.row.name} is not measured: it has no video in {results.folder}.")
     if not videos:
         print("There is no video to be measured.")
         return 1
+    if not any(video["references"] for video in videos) and not any(task.named for task in tasks):
+        print("Likeness is not measured: no column of the table names a picture.")
     listed = results.folder / "measured.tasks.json"
     listed.write_text(json.dumps(videos, ensure_ascii=False), encoding="utf-8")
     page, sheet = results.folder / PAGE, results.folder / SHEET
@@ -74,7 +124,7 @@ def measure(python: Path, tasks: Sequence[Task], results: Results) -> int:
 
 def _videos(task: Task, folder: Path) -> list[dict[str, Any]]:
     """What measure.py is told of a task's videos: with the pictures and the recording that came with the row."""
-    files = list(task.uploads.values())
+    files = [*task.uploads.values(), *task.brought]
     pictures, recordings = ([str(one) for one in files if _is(one, kind)] for kind in ("image", "audio"))
     speech = recordings[0] if len(recordings) == 1 else None
     return [

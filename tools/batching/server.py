@@ -19,6 +19,7 @@ from .way import HEADER, Way
 TIMEOUT = 60  # seconds; a busy server answers late
 CHUNK = 1 << 20  # bytes of a result that are read at once
 Read = TypeVar("Read")
+ANNOTATED = re.compile(r"(.*?)\s*\[(input|output|temp)\]")  # as ComfyUI writes which folder a file lies in
 RUNNING, PENDING = "queue_running", "queue_pending"
 
 
@@ -103,8 +104,8 @@ class ComfyUI:
         """Stops a prompt if it runs."""
         self._post("/interrupt", json.dumps({"prompt_id": prompt_id}).encode(), "application/json")
 
-    def fetch(self, name: str, into: IO[bytes]) -> None:
-        """Writes a file of the output folder, `subfolder/name`, to `into`.
+    def fetch(self, name: str, into: IO[bytes], given: bool = False) -> None:
+        """Writes a file of the output folder, `subfolder/name`, to `into`. given: one that a prompt names, as in `has`.
 
         Raises Refused where it is gone, and OSError, but no ConnectionError, where it cannot be written here.
         """
@@ -121,7 +122,7 @@ class ComfyUI:
             return None
 
         try:
-            self._send(self._way.request(_view(name, "output")), read)
+            self._send(self._way.request(_given(name) if given else _view(name, "output")), read)
         except Refused as error:
             raise Refused(f"{name} could not be fetched from {self.address} ({error}).") from error
         if failed:
@@ -129,9 +130,7 @@ class ComfyUI:
 
     def has(self, name: str) -> bool:
         """Whether a file is in the input folder, or in that of its ending, as in `name [output]`."""
-        found = re.fullmatch(r"(.*?)\s*\[(input|output|temp)\]", name)
-        path = _view(found[1], found[2]) if found else _view(name, "input")
-        request = self._way.request(path)
+        request = self._way.request(_given(name))
         request.method = "HEAD"
         try:
             self._send(request, lambda answer: None)
@@ -210,6 +209,11 @@ def files(entry: dict) -> list[str]:
 def _view(name: str, kind: str) -> str:
     folder, _, last = name.replace("\\", "/").rpartition("/")
     return "/view?" + urllib.parse.urlencode({"filename": last, "subfolder": folder, "type": kind})
+
+
+def _given(name: str) -> str:
+    found = ANNOTATED.fullmatch(name)
+    return _view(found[1], found[2]) if found else _view(name, "input")
 
 
 def _why(answer: dict) -> str:

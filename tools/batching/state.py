@@ -20,7 +20,8 @@ Need = tuple[str, str, str]  # node type, its input, the text that it holds
 class Task:
     """A row with its values. record: what the state file keeps of it.  needs: what a server must have for it.
 
-    group: the name that all takes of a row have in common.
+    group: the name that all takes of a row have in common.  named: files of ComfyUI's folder input that its cells name.
+    brought: copies of those.
     """
 
     row: Row
@@ -30,6 +31,8 @@ class Task:
     needs: frozenset[Need] = frozenset()
     record: dict = field(default_factory=lambda: {"state": OPEN})
     group: str = ""
+    named: tuple[str, ...] = ()
+    brought: list[Path] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
