@@ -118,7 +118,7 @@ def measure(task: Task, tools: Tools) -> Measured:
     left_out += why
     scripted = bool(stretches)
     if not scripted and own.timing and watched.fps == SPOKEN_FPS:
-        stretches = windows_of(watched.frames, own.timing)
+        stretches = windows_of(Stretch(SPEAK, 0, 1, 0, watched.frames), watched.fps, own.timing)
     elif not scripted and own.speaks and own.known:
         left_out.append(
             "Seams: where the windows are is known of a talking avatar alone whose video goes straight to Save Video; "
@@ -209,14 +209,17 @@ def _lips(
     sound = source.sound() if speech == OWN else read_sound(Path(speech))
     if sound is None:
         return None, ["Mouths: the video has no sound; give the recording by --speech."]
-    spoken = [one for one in stretches if one.kind == SPEAK] if speech == OWN else []
-    longest = max(spoken, key=lambda one: one.stop - one.start, default=None)
-    part = (0, watched.frames) if longest is None else (longest.start, longest.stop)
+    spoken: dict[int, tuple[int, int]] = {}  # of each line
+    for one in stretches if speech == OWN else ():
+        if one.kind == SPEAK:
+            spoken[one.line] = spoken.get(one.line, (one.start, 0))[0], one.stop
+    longest = max(spoken, key=lambda line: spoken[line][1] - spoken[line][0], default=0)
+    part = spoken.get(longest, (0, watched.frames))
     lips = by_loudness(watched, loudness(sound, float(watched.fps), watched.frames), found, part)
     if lips is None:
         return None, ["Mouths: the speech is silent, or shorter than 2.5 s, in which no lag can be told."]
-    if longest is not None and len(spoken) > 1:
-        reason += f" Of {len(spoken)} lines that speak it looks at the longest, line {longest.line}."
+    if len(spoken) > 1:
+        reason += f" Of {len(spoken)} lines that speak it looks at the longest, line {longest}."
     return lips, [reason, *_edge(lips)]
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
 
 from ...skyreels_v3.errors import InputError
-from ...skyreels_v3.jobs.avatar.plan import Timing, plan_windows
+from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Timing, plan_windows
 from ...skyreels_v3.jobs.extension.plan import FPS, continue_rolls, cut_roll
 from ...skyreels_v3.jobs.extension.script import CONTINUE, CUT
 from ...skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
 from ...skyreels_v3.jobs.film.grammar.script import parse_film, read_film
 from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from ...skyreels_v3.speech.recording import video_frames
+from ...skyreels_v3.video.rates import resample_indices
 from ...skyreels_v3.video.sources.file import FileSource
 from .inputs import input_file
 from .lips import read_sound
@@ -30,7 +31,7 @@ class Stretch:
     """Frames from `start` to before `stop`. line: of the script, 0 for none.  part: of its rolls, from 1.
 
     kind: that of a script's line, or SOURCE before it, UNPLACED for lines whose lengths are not known, SHOT without a
-    script; windows of a talking avatar are rolls of a SPEAK.
+    script; the windows of a SPEAK are its rolls.
     """
 
     kind: str
@@ -96,7 +97,8 @@ def stretches_of(
         start, end = end, end + (length or 0)
         first, last = round(start * fps), min(round(end * fps), frames)
         if last > first:
-            placed.append(Stretch(kind, line, part, first, last))
+            stretch = Stretch(kind, line, part, first, last)
+            placed += windows_of(stretch, fps) if kind == SPEAK else [stretch]
     return placed
 
 
@@ -105,10 +107,16 @@ def speaks_in(script: str) -> bool:
     return any(line.kind == SPEAK for line in read_film(script)[0])
 
 
-def windows_of(frames: int, timing: Timing) -> list[Stretch]:
-    """The windows of a talking avatar's video, none where there is but one. Raises InputError for a wrong timing."""
-    stops = accumulate(window.new_frames for window in plan_windows(frames, timing).windows)
-    return [Stretch(SPEAK, 0, part, *pair) for part, pair in enumerate(pairwise([0, *stops]), 1)]
+def windows_of(speaking: Stretch, fps: Fraction, timing: Timing = DEFAULT_TIMING) -> list[Stretch]:
+    """Who speaks window by window; itself alone where there is but one. Raises InputError for a wrong timing."""
+    frames = speaking.stop - speaking.start
+    windows = plan_windows(max(1, round(frames * SPOKEN_FPS / fps)), timing).windows
+    made = accumulate(window.new_frames for window in windows[:-1])
+    begins = [speaking.start + len(resample_indices(first, SPOKEN_FPS, fps)) for first in made]
+    ends = [speaking.start, *(begin for begin in begins if begin < speaking.stop), speaking.stop]
+    return [
+        replace(speaking, part=part, start=start, stop=stop) for part, (start, stop) in enumerate(pairwise(ends), 1)
+    ]
 
 
 def shots_of(cuts: Sequence[int], frames: int) -> list[Stretch]:
