@@ -5,9 +5,9 @@ from typing import Any
 
 from ..skyreels_v3.jobs.dialogue.script import read_dialogue
 from ..skyreels_v3.jobs.extension.script_check import MAX_TEXT, check_script
+from ..skyreels_v3.jobs.film.film_check import check_film
 from ..skyreels_v3.jobs.film.grammar.check import ENTRIES, Known
 from ..skyreels_v3.jobs.film.grammar.edit import edited
-from ..skyreels_v3.jobs.film.grammar.film_check import check_film
 from ..skyreels_v3.jobs.film.outlook import LastRun
 from . import versions
 from .inputs.files import input_file, seconds_of

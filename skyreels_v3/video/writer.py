@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from .pixels import BT601, BT709, EXACT, FULL, LIMITED
 from .sound import SoundTrack
+from .sources.pixels import BT601, BT709, EXACT, FULL, LIMITED
 from .sources.source import Sound
 
 WHITE = 255

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pack.dev.samples.tiny_models import write_transformer
+from pack.skyreels_v3.jobs.film.film_check import check_film
 from pack.skyreels_v3.jobs.film.grammar.check import Known
-from pack.skyreels_v3.jobs.film.grammar.film_check import check_film
 from pack.skyreels_v3.jobs.film.outlook import LastRun
 from pack.skyreels_v3.recipes import Job
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file, picture, stored

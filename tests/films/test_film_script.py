@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.extension.script import parse_script
+from pack.skyreels_v3.jobs.film.film_check import check_film
 from pack.skyreels_v3.jobs.film.grammar.check import Known, missing
 from pack.skyreels_v3.jobs.film.grammar.edit import edited
-from pack.skyreels_v3.jobs.film.grammar.film_check import check_film
 from pack.skyreels_v3.jobs.film.grammar.line import BEST, FilmLine, Options, Voice
 from pack.skyreels_v3.jobs.film.grammar.script import parse_film, read_film
 from pack.skyreels_v3.recipes import Job

@@ -16,8 +16,8 @@ from pack.dev.samples import workflow_inputs
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.images.resize import cover_crop
 from pack.skyreels_v3.video.cuts import last_cut
-from pack.skyreels_v3.video.pixels import Converter
 from pack.skyreels_v3.video.sources.file import FileSource
+from pack.skyreels_v3.video.sources.pixels import Converter
 from pack.skyreels_v3.video.sources.source import FramesSource, frames, last_frames, read_at
 from pack.skyreels_v3.video.sources.trimmed import TrimmedSource
 from pack.tests.support.video_clips import clip, number_of, numbered, numbers_of, probe, turn

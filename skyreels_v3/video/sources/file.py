@@ -23,10 +23,10 @@ import av.container
 import numpy as np
 
 from ...errors import InputError
-from ..pixels import Converter
 from ..rates import likely_rate, spacing
 from .clocks import RESTARTING, Clocks, Steady
 from .fields import whole_pictures
+from .pixels import Converter
 from .source import Pixels, Sound, Source, SourceInfo
 
 SCAN_BYTES = 256 << 20  # of video packets that are read for an exact count of frames

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from .sources.tones import NAMES, to_sdr
+from .tones import NAMES, to_sdr
 
 WHITE = 255
 MAX_ASPECT = 8  # pixels more stretched than this are a mistake in the file

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...extension.script import MAX_SECONDS
-from ...extension.script_check import MAX_TEXT
-from ..outlook import MADE, PLANNED, LastRun, outlook
-from .check import Known, missing, models_of
-from .line import CLIP, FilmLine
-from .script import read_film
+from ..extension.script import MAX_SECONDS
+from ..extension.script_check import MAX_TEXT
+from .grammar.check import Known, missing, models_of
+from .grammar.line import CLIP, FilmLine
+from .grammar.script import read_film
+from .outlook import MADE, PLANNED, LastRun, outlook
 
 
 @dataclass(frozen=True)
