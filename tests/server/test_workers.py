@@ -192,8 +192,7 @@ def test_on_the_machines_of_a_ray_cluster(start, tmp_path: Path):
         first, _ = machines.add_node(**one_each), machines.add_node(**one_each)
         process = start("--ray", machines.address, "--count", "2", "--port", "9700", "--silent", "3")
         there = listed(tmp_path, 2)
-        own = psutil.Process()
-        comfyuis = [one for one in own.children(recursive=True) if is_stand_in(one)]
+        comfyuis = stand_ins(tmp_path / "comfyui")
         assert len(set(there)) == len(comfyuis) == 2
         machines.remove_node(first, allow_graceful=False)
         until(process, "Ray starts another one where a card is free")
@@ -206,7 +205,7 @@ def test_on_the_machines_of_a_ray_cluster(start, tmp_path: Path):
         until(process, "ComfyUI has not answered for 3 s")
         until(process, "is there")
         assert not kept.is_running() and len(listed(tmp_path, 2)) == 2
-        now = [one for one in own.children(recursive=True) if is_stand_in(one)]
+        now = stand_ins(tmp_path / "comfyui")
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0, out
@@ -215,8 +214,13 @@ def test_on_the_machines_of_a_ray_cluster(start, tmp_path: Path):
         machines.shutdown()
 
 
-def is_stand_in(process: psutil.Process) -> bool:
+def stand_ins(folder: Path) -> list[psutil.Process]:
+    """Those of `folder`: a ComfyUI that another test has left running is a child of this process as well."""
+    return [one for one in psutil.Process().children(recursive=True) if str(folder / "main.py") in command_of(one)]
+
+
+def command_of(process: psutil.Process) -> list[str]:
     try:
-        return any(part.endswith("main.py") for part in process.cmdline())
+        return process.cmdline()
     except psutil.Error:
-        return False
+        return []
