@@ -110,7 +110,7 @@ class DubVideo(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="Instead of a mask: left, top, right, bottom of the head's place, each from 0 to 1 of the "
-                    "picture, such as 0.3, 0.1, 0.6, 0.7.",
+                    "picture, such as 0.3, 0.1, 0.6, 0.7. The button below draws it in the footage.",
                 ),
             ],
             outputs=[

@@ -17,6 +17,7 @@ from pack.tests.page.test_web_extension import (  # noqa: F401
     test_a_film_is_checked_and_its_cards_change_the_script,
     test_a_script_is_checked_while_it_is_written,
     test_boxes_of_two_speakers_are_drawn_on_the_portrait,
+    test_the_box_of_a_head_is_drawn_in_the_footage,
     test_the_picker_tells_what_it_lacks,
 )
 from pack.tools.batching.workflow import ONLY_ON_THE_PAGE

@@ -1,4 +1,4 @@
-"""What the pack adds to ComfyUI's page: the lines of a script and the boxes of two speakers, in both node styles.
+"""What the pack adds to ComfyUI's page: the lines of a script, the boxes of speakers and heads, in both node styles.
 
 On the page that the tests' ComfyUI brings; test_newest_page.py does it on its newest release. Screenshots stay in
 test-artifacts/.
@@ -29,7 +29,7 @@ from pack.tests.support.page_nodes import (
 
 ROUTE = "/skyreels_v3/script"
 SIZE = (1500, 1250)
-EXTEND, AVATAR = "SkyReelsExtendVideo", "SkyReelsTalkingAvatar"
+EXTEND, AVATAR, DUB = "SkyReelsExtendVideo", "SkyReelsTalkingAvatar", "SkyReelsDubVideo"
 GOOD = "# the park\ncontinue 6.5s: The rabbit looks up.\n\ncut 2s: [ZOOM_IN_CUT] Its face."
 BAD = "continue 5s: The rabbit looks up.\ncut 9s: [ZOOM_IN_CUT] Its face.\ncontinue 2s: It yawns."
 BOXES = ("0.05, 0.1, 0.45, 0.9", "0.55, 0.15, 0.95, 0.85")
@@ -48,6 +48,10 @@ FITTED = """() => {
     const lines = document.querySelector(".skyreels-lines");
     const spare = lines.clientHeight - lines.firstChild.offsetHeight;
     return 0 <= spare && spare < 8;
+}"""
+SHOWN = """() => {
+    const shown = document.querySelector(".skyreels-stage").firstChild;
+    return shown.naturalWidth > 0 || (shown.videoWidth > 0 && shown.readyState >= 2 && !shown.seeking);
 }"""
 BUTTON = """type => {
     const node = app.graph.nodes.find(n => n.type === type);
@@ -255,6 +259,27 @@ def is_clean_but_for_pictures(page: Page) -> None:
     assert [error for error in page.errors() if "404" not in error] == []
 
 
+def open_picker(page: Page, node_type: str = AVATAR, button: str = "Draw the boxes of the speakers") -> dict:
+    """Where the picture is that is drawn on."""
+    if page.nodes_2:
+        page.tab.get_by_role("button", name=button).click()
+    else:
+        page.tab.mouse.click(*page.tab.evaluate(BUTTON, node_type))
+    stage = page.tab.locator(".skyreels-stage")
+    stage.wait_for()
+    page.tab.wait_for_function(SHOWN)
+    return stage.bounding_box()
+
+
+def drag(page: Page, stage: dict, *points: tuple[float, float]) -> None:
+    (x, y), *others = [(stage["x"] + u * stage["width"], stage["y"] + v * stage["height"]) for u, v in points]
+    page.tab.mouse.move(x, y)
+    page.tab.mouse.down()
+    for x, y in others:
+        page.tab.mouse.move(x, y, steps=3)
+    page.tab.mouse.up()
+
+
 @pytest.mark.browser
 def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
     workflow = load(page, "talking_avatar_two_people", AVATAR)
@@ -262,32 +287,14 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
     assert saved(page, AVATAR)["widgets_values"][: len(values)] == values
     page.tab.wait_for_timeout(300)
 
-    def open_picker():
-        if page.nodes_2:
-            page.tab.get_by_role("button", name="Draw the boxes of the speakers").click()
-        else:
-            page.tab.mouse.click(*page.tab.evaluate(BUTTON, AVATAR))
-        stage = page.tab.locator(".skyreels-stage")
-        stage.wait_for()
-        page.tab.wait_for_function("() => document.querySelector('.skyreels-stage img').naturalWidth > 0")
-        return stage.bounding_box()
-
-    def drag(stage: dict, *points: tuple[float, float]) -> None:
-        (x, y), *others = [(stage["x"] + u * stage["width"], stage["y"] + v * stage["height"]) for u, v in points]
-        page.tab.mouse.move(x, y)
-        page.tab.mouse.down()
-        for x, y in others:
-            page.tab.mouse.move(x, y, steps=3)
-        page.tab.mouse.up()
-
     def boxes() -> list[list[float]]:
         texts = [page.tab.evaluate(WIDGET, [AVATAR, name]) for name in ("box_1", "box_2")]
         return [[float(side) for side in text.split(",") if text] for text in texts]
 
     nodes = page.tab.evaluate("() => app.graph.nodes.length")
-    stage = open_picker()
-    drag(stage, (0.05, 0.1), (0.45, 0.9))
-    drag(stage, (0.95, 0.85), (0.5, 0.3), (0.55, 0.15))  # from its right lower corner, with a detour
+    stage = open_picker(page)
+    drag(page, stage, (0.05, 0.1), (0.45, 0.9))
+    drag(page, stage, (0.95, 0.85), (0.5, 0.3), (0.55, 0.15))  # from its right lower corner, with a detour
     page.tab.keyboard.press("Delete")  # of the page: it would remove the node
     picture(page, "boxes-drawn")
     page.tab.get_by_role("button", name="Apply").click()
@@ -297,8 +304,8 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
     assert page.tab.evaluate("() => app.graph.nodes.length") == nodes
 
     drawn = boxes()
-    stage = open_picker()  # what was drawn is there again; moved, resized, moved by keys
-    drag(stage, (0.2, 0.5), (0.0, 0.5))
+    stage = open_picker(page)  # what was drawn is there again; moved, resized, moved by keys
+    drag(page, stage, (0.2, 0.5), (0.0, 0.5))
     corner = page.tab.locator(".skyreels-box.skyreels-speaker-2 .skyreels-corner")
     corner.hover()
     page.tab.mouse.down()
@@ -313,7 +320,7 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
     assert right[2:] == pytest.approx([0.84, 0.76], abs=0.02)
     picture(page, "boxes-applied")
 
-    open_picker()
+    open_picker(page)
     page.tab.get_by_role("button", name="No boxes").click()
     page.tab.keyboard.press("Escape")
     assert boxes() == [left, right]
@@ -339,16 +346,9 @@ def test_boxes_of_two_speakers_are_drawn_on_the_portrait(page: Page):
 def test_the_names_of_a_dialogue_are_on_their_boxes(page: Page):
     """Who is who is what the script says: a renamed person is asked for, and a stale one goes."""
     load(page, "dialogue", AVATAR)
-    button = "Draw the boxes of the speakers"
     page.tab.evaluate(SET, ["SkyReelsDialogue", {"script": "ben: audio_1\npause 1s\ndora: audio_2\ncarl: audio_3"}])
     page.tab.wait_for_timeout(300)
-    if page.nodes_2:
-        page.tab.get_by_role("button", name=button).click()
-    else:
-        page.tab.mouse.click(*page.tab.evaluate(BUTTON, AVATAR))
-    stage = page.tab.locator(".skyreels-stage")
-    stage.wait_for()
-    page.tab.wait_for_function("() => document.querySelector('.skyreels-stage img').naturalWidth > 0")
+    open_picker(page)
     shown = [frame.inner_text() for frame in page.tab.locator(".skyreels-box").all() if frame.is_visible()]
     assert shown == ["ben", "carl"]
     choice = page.tab.locator(".skyreels-choice label")
@@ -359,11 +359,7 @@ def test_the_names_of_a_dialogue_are_on_their_boxes(page: Page):
     assert colours == [f"rgb({', '.join(str(int(one[i : i + 2], 16)) for i in (1, 3, 5))})" for one in COLOURS[:3]]
     page.tab.get_by_text("Speaker dora: no box yet; of three people and more, each needs one.").wait_for()
     choice.nth(1).click()
-    box = stage.bounding_box()
-    page.tab.mouse.move(box["x"] + 0.05 * box["width"], box["y"] + 0.1 * box["height"])
-    page.tab.mouse.down()
-    page.tab.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.9 * box["height"], steps=3)
-    page.tab.mouse.up()
+    drag(page, page.tab.locator(".skyreels-stage").bounding_box(), (0.05, 0.1), (0.3, 0.9))
     picture(page, "boxes-of-a-dialogue")
     page.tab.get_by_role("button", name="Apply").click()
     lines = [line.partition(":") for line in page.tab.evaluate(WIDGET, [AVATAR, "places"]).split("\n")]
@@ -374,17 +370,54 @@ def test_the_names_of_a_dialogue_are_on_their_boxes(page: Page):
 
 
 @pytest.mark.browser
-def test_the_picker_tells_what_it_lacks(page: Page):
-    load(page, "talking_avatar_two_people", AVATAR)
+def test_the_box_of_a_head_is_drawn_in_the_footage(page: Page):
+    """As the browser plays it, from where the recording begins; the same box as one that was typed."""
+    values = of_type(load(page, "dub_footage", DUB), DUB)["widgets_values"]
+    page.tab.evaluate(SET, [DUB, {"start": 1.5}])
+    page.tab.wait_for_timeout(300)
+    stage = open_picker(page, DUB, "Draw the box of the head")
+    assert stage["width"] / stage["height"] == pytest.approx(1280 / 720, rel=0.01)
+    video, slider = page.tab.locator(".skyreels-stage video"), page.tab.get_by_label("Time in the video")
+    assert video.evaluate("one => one.currentTime") == 1.5 and float(slider.input_value()) == 1.5
+    assert float(slider.get_attribute("max")) == pytest.approx(5.28, abs=0.1)
+    slider.fill("3")
+    assert video.evaluate("one => one.currentTime") == 3
+    page.tab.wait_for_function(SHOWN)
+    assert [one.is_visible() for one in page.tab.locator(".skyreels-choice, .skyreels-box").all()] == [False, True]
+    page.tab.get_by_role("button", name="No box").click()
+    page.tab.get_by_text("No box: the whole picture is made anew.").wait_for()
+    drag(page, stage, (0.3, 0.1), (0.6, 0.8))
+    picture(page, "head-drawn")
+    page.tab.get_by_role("button", name="Apply").click()
+    box = page.tab.evaluate(WIDGET, [DUB, "box"])
+    assert [float(side) for side in box.split(",")] == pytest.approx([0.3, 0.1, 0.6, 0.8], abs=0.005)
+    assert saved(page, DUB)["widgets_values"] == [1.5, *values[1:-1], box] and queued(page, DUB)["box"] == box
+    page.tab.evaluate(SET, ["LoadVideo", {"file": "speech.wav"}])  # as a file whose pictures the browser can't read
+    page.tab.evaluate("type => app.graph.nodes.find(n => n.type === type).widgets.at(-1).callback()", DUB)
+    page.tab.get_by_text("This browser can't show the video of").wait_for()
+    page.tab.get_by_role("button", name="Cancel", exact=True).click()
+    is_clean(page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("workflow", "node_type", "input_name", "told"),
+    [
+        ("talking_avatar_two_people", AVATAR, "portrait", "No portrait is connected"),
+        ("dub_footage", DUB, "source", "No footage is connected"),
+    ],
+)
+def test_the_picker_tells_what_it_lacks(page: Page, workflow: str, node_type: str, input_name: str, told: str):
+    load(page, workflow, node_type)
     page.tab.evaluate(
-        """type => {
+        """([type, name]) => {
             const node = app.graph.nodes.find(n => n.type === type);
-            node.disconnectInput(node.inputs.findIndex(i => i.name === "portrait"));
+            node.disconnectInput(node.inputs.findIndex(i => i.name === name));
             node.widgets.at(-1).callback();
         }""",
-        AVATAR,
+        [node_type, input_name],
     )
-    page.tab.get_by_role("dialog").filter(has_text="No portrait is connected").wait_for()
+    page.tab.get_by_role("dialog").filter(has_text=told).wait_for()
     assert page.tab.get_by_role("button", name="Apply").count() == 0
     page.tab.get_by_role("button", name="Cancel", exact=True).click()
     is_clean(page)

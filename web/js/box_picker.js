@@ -1,5 +1,6 @@
-// Boxes of the speakers, drawn on the portrait: what is drawn is written into box_1 and box_2, or, where a Dialogue names
-// who speaks, into places, a line for each name. The node reads them.
+// Boxes drawn on a picture or in a video, and written into a node's inputs, which the node reads: of the speakers in a
+// portrait into box_1 and box_2, or, where a Dialogue names who speaks, into places, a line for each name; of the head in
+// footage into box.
 import { app } from "../../../scripts/app.js";
 import { boxBetween, isBox, moved, readBox, resized, writeBox } from "./box.js";
 import { element, showDialog } from "./elements.js";
@@ -7,19 +8,25 @@ import { pictureAt, sourceOf } from "./portrait.js";
 import { askDialogue } from "./script_check.js";
 import { text } from "./texts.js";
 
-const PAIR = [1, 2]; // speakers without names
+// What is drawn on, the inputs of the boxes and of the masks that count before them, and what begins the keys of texts.
+const SPEAKERS = { shown: "portrait", boxes: ["box_1", "box_2"], masks: ["mask_1", "mask_2"], words: "" };
+const HEAD = { shown: "source", boxes: ["box"], masks: ["mask"], words: "head_" };
 const PLACES = "places";
 const STEP = 0.01; // of the picture, for one press of an arrow key
 const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
 /** Adds the button that opens the picker, as a node's last widget. */
-export function addBoxPicker(node) {
-    if (!PAIR.every((n) => widgetOf(node, `box_${n}`))) return;
+export function addBoxPicker(node, kind = SPEAKERS) {
+    if (!kind.boxes.every((name) => widgetOf(node, name))) return;
+    const open = async () => new BoxPicker(node, kind, await namesOf(node)).open();
     // Named by what it says: older pages show no other label in Nodes 2.0.
-    const button = node.addWidget("button", text("draw"), null, async () => new BoxPicker(node, await namesOf(node)).open(), {
-        serialize: false, // in prompts
-    });
+    const button = node.addWidget("button", text(`${kind.words}draw`), null, open, { serialize: false }); // in prompts
     button.serialize = false; // in workflows; it must stay the last one for older pages
+}
+
+/** The same for the one head in footage. */
+export function addHeadPicker(node) {
+    addBoxPicker(node, HEAD);
 }
 
 function widgetOf(node, name) {
@@ -46,39 +53,46 @@ function writtenPlaces(node) {
 const sameName = (name) => name.normalize("NFKC").replace(/\s+/g, " ").trim().toLowerCase();
 
 class BoxPicker {
-    /** names: of a dialogue's people, in order; none for the two of a pair. */
-    constructor(node, names) {
+    /** names: of a dialogue's people, in order; none for those who have an input each. */
+    constructor(node, kind, names) {
         this.node = node;
+        this.kind = kind;
         this.names = names;
-        this.people = names.length ? names : PAIR;
+        this.people = names.length ? names : kind.boxes.map((_, index) => index + 1);
         const written = new Map(writtenPlaces(node).map(([name, box]) => [sameName(name), box]));
-        const own = (index) => readBox(widgetOf(node, `box_${index + 1}`)?.value ?? "");
+        const own = (index) => readBox(widgetOf(node, kind.boxes[index])?.value ?? "");
         this.boxes = this.people.map((who, index) => written.get(sameName(String(who))) ?? own(index));
         this.chosen = 0; // whose box is drawn next
         this.drag = null; // (point) => box, while the pointer is down
     }
 
     open() {
-        const picture = pictureAt(this.node, "portrait");
+        const picture = pictureAt(this.node, this.kind.shown);
         const linked = this.widgets.filter((name) => this.isLinked(name));
         this.said = element("div", { className: "skyreels-said", role: "status" });
         this.dialog = element("dialog", { className: "skyreels-picker" });
-        this.dialog.setAttribute("aria-label", text("where"));
-        this.dialog.append(element("h2", {}, text("where")));
-        if (picture.url && !linked.length) {
-            this.dialog.append(element("p", {}, text("how")), this.choice(), this.picture(picture), this.said);
+        this.dialog.setAttribute("aria-label", this.text("where"));
+        this.dialog.append(element("h2", {}, this.text("where")));
+        if (picture?.url && !linked.length) {
+            this.dialog.append(element("p", {}, this.text("how")), this.choice(), ...this.picture(picture), this.said);
         } else {
-            const problems = linked.length ? linked.map((name) => text("box_linked", { name })) : [picture.problem];
+            const lacking = picture ? this.text("unseen", picture) : this.text("nothing");
+            const problems = linked.length ? linked.map((name) => text("box_linked", { name })) : [lacking];
             this.dialog.append(...problems.map((problem) => element("p", {}, problem)));
         }
-        this.dialog.append(this.buttons(Boolean(picture.url) && !linked.length));
+        this.dialog.append(this.buttons(Boolean(this.stage)));
         showDialog(this.dialog);
         if (this.stage) this.draw();
     }
 
+    /** What this kind of boxes says. */
+    text(key, values) {
+        return text(`${this.kind.words}${key}`, values);
+    }
+
     /** Names of the inputs that boxes are written into. */
     get widgets() {
-        return this.names.length ? [PLACES] : PAIR.map((n) => `box_${n}`);
+        return this.names.length ? [PLACES] : this.kind.boxes;
     }
 
     isLinked(name) {
@@ -94,11 +108,11 @@ class BoxPicker {
                 onchange: () => this.choose(index),
             }),
         );
-        const label = (index) => this.names[index] ?? text(`speaker_${index + 1}`);
+        const label = (index) => this.names[index] ?? this.text(`speaker_${index + 1}`);
         const labels = this.radios.map((radio, index) =>
             element("label", { className: `skyreels-speaker-${index + 1}` }, radio, ` ${label(index)}`),
         );
-        const group = element("div", { className: "skyreels-choice" }, ...labels);
+        const group = element("div", { className: "skyreels-choice", hidden: this.people.length === 1 }, ...labels);
         group.setAttribute("role", "radiogroup");
         return group;
     }
@@ -108,13 +122,16 @@ class BoxPicker {
         this.draw();
     }
 
-    picture({ url, title }) {
-        const image = element("img", { src: url, alt: title, draggable: false });
-        image.onerror = () => this.said.replaceChildren(text("broken", { title }));
+    picture({ url, title, moving }) {
+        const broken = () => this.said.replaceChildren(text(moving ? "broken_video" : "broken", { title }));
+        const image = moving
+            ? element("video", { src: url, preload: "auto", muted: true })
+            : element("img", { src: url, alt: title, draggable: false });
+        image.onerror = broken;
         this.frames = this.people.map((who, index) => {
             const corner = element("span", { className: "skyreels-corner" });
             const className = `skyreels-box skyreels-speaker-${index + 1}`;
-            const frame = element("div", { className, tabIndex: 0 }, `${who}`, corner);
+            const frame = element("div", { className, tabIndex: 0 }, this.people.length > 1 ? `${who}` : "", corner);
             frame.addEventListener("focus", () => index !== this.chosen && this.choose(index));
             frame.addEventListener("keydown", (event) => this.onKey(event, index));
             return frame;
@@ -124,16 +141,29 @@ class BoxPicker {
         this.stage.addEventListener("pointermove", (event) => this.onMove(event));
         this.stage.addEventListener("pointerup", () => this.onUp());
         this.stage.addEventListener("pointercancel", () => this.onUp());
-        return this.stage;
+        return moving ? [this.stage, this.slider(image, broken)] : [this.stage];
+    }
+
+    /** Moves through a video; it begins where the node does. */
+    slider(video, broken) {
+        const slider = element("input", { type: "range", min: 0, step: 0.01, className: "skyreels-time" });
+        slider.setAttribute("aria-label", text("time"));
+        slider.oninput = () => (video.currentTime = slider.value);
+        video.onloadedmetadata = () => {
+            if (!video.videoWidth) return broken(); // it plays the sound alone
+            slider.max = video.duration;
+            slider.value = video.currentTime = Number(widgetOf(this.node, "start")?.value) || 0;
+        };
+        return slider;
     }
 
     buttons(usable) {
         const button = (key, onclick, className = "") =>
-            element("button", { type: "button", className, onclick }, text(key));
-        const cancel = button("cancel", () => this.dialog.close());
+            element("button", { type: "button", className, onclick }, key);
+        const cancel = button(text("cancel"), () => this.dialog.close());
         if (!usable) return element("div", { className: "skyreels-buttons" }, cancel);
-        const clear = button("clear", () => this.set(this.people.map(() => null)));
-        const apply = button("apply", () => this.apply(), "skyreels-apply");
+        const clear = button(this.text("clear"), () => this.set(this.people.map(() => null)));
+        const apply = button(text("apply"), () => this.apply(), "skyreels-apply");
         return element("div", { className: "skyreels-buttons" }, clear, cancel, apply);
     }
 
@@ -203,21 +233,21 @@ class BoxPicker {
             const [left, top, right, bottom] = box.map((side) => 100 * side);
             Object.assign(frame.style, { left: `${left}%`, top: `${top}%` });
             Object.assign(frame.style, { width: `${right - left}%`, height: `${bottom - top}%` });
-            frame.setAttribute("aria-label", text("box", { n: this.people[index], box: writeBox(box) }));
+            frame.setAttribute("aria-label", this.text("box", { n: this.people[index], box: writeBox(box) }));
         });
-        const without = this.people.length > PAIR.length ? "no_place" : "no_box";
+        const without = this.people.length > SPEAKERS.boxes.length ? "no_place" : "no_box";
         const told = this.people.map((n, index) => {
-            if (this.isLinked("masks")) return text("mask", { mask: "masks", n });
-            if (this.isLinked(`mask_${index + 1}`)) return text("mask", { mask: `mask_${index + 1}`, n });
+            const mask = ["masks", this.kind.masks[index]].find((name) => this.isLinked(name));
+            if (mask) return this.text("mask", { mask, n });
             const box = this.boxes[index];
-            return box ? text("box", { n, box: writeBox(box) }) : text(without, { n });
+            return this.text(box ? "box" : without, { n, box: writeBox(box) });
         });
         this.said.replaceChildren(...told.map((sentence) => element("div", {}, sentence)));
     }
 
     apply() {
         const lines = this.names.flatMap((name, index) => (this.boxes[index] ? [`${name}: ${writeBox(this.boxes[index])}`] : []));
-        PAIR.forEach((n, index) => this.write(`box_${n}`, this.names.length ? "" : writeBox(this.boxes[index])));
+        this.kind.boxes.forEach((name, index) => this.write(name, this.names.length ? "" : writeBox(this.boxes[index])));
         if (this.names.length) this.write(PLACES, lines.join("\n"));
         app.canvas?.setDirty(true, true);
         this.dialog.close();

@@ -1,17 +1,16 @@
-// Which picture arrives at an input, as far as the page can know before a run.
+// Which picture or video arrives at an input, as far as the page can know before a run.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
-import { text } from "./texts.js";
 
 const SUBGRAPH_INPUT = -10; // the page's id for the inputs of the subgraph that a node is in
 
-/** {url, title} of the picture at a node's input, or {problem} with a sentence. */
+// Nodes that load a file of the artist's, and their widget of its name.
+const LOADERS = { LoadImage: "image", LoadImageOutput: "image", LoadVideo: "file" };
+
+/** {url, title, moving} of the picture or video at a node's input, or {title} without any; null where no node is. */
 export function pictureAt(node, name) {
     const from = sourceOf(node, name);
-    if (!from) return { problem: text("no_portrait") };
-    const title = from.title ?? from.type;
-    const url = chosenFile(from) ?? shown(from);
-    return url ? { url, title } : { problem: text("unseen", { title }) };
+    return from && { title: from.title ?? from.type, url: chosenFile(from) ?? shown(from), moving: from.type === "LoadVideo" };
 }
 
 /** The node that is connected to an input, as `origin` finds it. */
@@ -36,18 +35,18 @@ function everyNode(graph) {
     return graph.nodes.flatMap((node) => (node.subgraph ? [node, ...everyNode(node.subgraph)] : [node]));
 }
 
-/** The address of the file that a Load Image node is set to; null for other nodes. */
+/** The address of the file that a loading node is set to; null for other nodes. */
 function chosenFile(node) {
-    if (node.type !== "LoadImage" && node.type !== "LoadImageOutput") return null;
-    const value = node.widgets?.find((widget) => widget.name === "image")?.value;
+    const value = node.widgets?.find((widget) => widget.name === LOADERS[node.type])?.value;
     const [, path, type] = /^(.*?)(?: \[(input|output|temp)\])?$/.exec(String(value ?? "")) ?? [];
     if (!path) return null;
     const slash = path.lastIndexOf("/");
     const where = {
         filename: path.slice(slash + 1),
         subfolder: path.slice(0, Math.max(0, slash)),
-        type: type ?? (node.type === "LoadImage" ? "input" : "output"),
-        channel: "rgb", // as it arrives: what was painted away for a mask is there too
+        type: type ?? (node.type === "LoadImageOutput" ? "output" : "input"),
+        // As a picture arrives: what was painted away for a mask is there too.
+        ...(LOADERS[node.type] === "image" ? { channel: "rgb" } : {}),
     };
     return api.apiURL(`/view?${new URLSearchParams(where)}`);
 }

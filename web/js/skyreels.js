@@ -1,6 +1,6 @@
 // What the pack adds to its nodes on ComfyUI's page. Without it every node works the same, by typing.
 import { app } from "../../../scripts/app.js";
-import { addBoxPicker } from "./box_picker.js";
+import { addBoxPicker, addHeadPicker } from "./box_picker.js";
 import { addStyles } from "./elements.js";
 import { checkScript } from "./script_check.js";
 import { addFilmPanel } from "./film_panel.js";
@@ -11,6 +11,7 @@ const ADDED = {
     SkyReelsFilm: addFilmPanel,
     SkyReelsTalkingAvatar: addBoxPicker,
     SkyReelsAvatarWindow: addBoxPicker,
+    SkyReelsDubVideo: addHeadPicker,
 };
 
 app.registerExtension({

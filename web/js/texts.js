@@ -54,9 +54,28 @@ export const TEXTS = {
         no_place: "Speaker {n}: no box yet; of three people and more, each needs one.",
         mask: "{mask} is connected and counts before the box of speaker {n}.",
         box_linked: "{name} comes from a connection and can't be drawn: disconnect it first.",
-        no_portrait: "No portrait is connected: connect Load Image to portrait, then draw on it.",
+        nothing: "No portrait is connected: connect Load Image to portrait, then draw on it.",
         unseen: "“{title}” has no picture yet: run it once, or connect Load Image to portrait directly.",
         broken: "The picture of “{title}” can't be shown: choose it again there.",
+        broken_video:
+            "This browser can't show the video of “{title}”: choose it again there, or convert it to H.264, which has " +
+            "the same boxes.",
+        time: "Time in the video",
+        head_draw: "Draw the box of the head",
+        head_where: "Where is the head?",
+        head_how:
+            "Drag a box around the head, hair and chin included, and look with the slider below whether it holds the " +
+            "head as long as the recording is heard. Drag inside the box to move it, at its corner to resize it. Arrow " +
+            "keys move it, with Shift they resize it.",
+        head_speaker_1: "The head",
+        head_clear: "No box",
+        head_box: "Box of the head: {box}",
+        head_no_box: "No box: the whole picture is made anew.",
+        head_mask: "{mask} is connected and counts before the box.",
+        head_nothing: "No footage is connected: connect Load Video to source, then draw on it.",
+        head_unseen:
+            "The page does not know the video of “{title}”: connect Load Video to source, draw there, and connect this " +
+            "one again. The box is a share of the picture, whatever its size.",
         clear: "No boxes",
         cancel: "Cancel",
         apply: "Apply",
@@ -112,9 +131,25 @@ export const TEXTS = {
         no_place: "说话人 {n}：还没有框；三个人及以上时每个人都要有。",
         mask: "{mask} 已连接，优先于说话人 {n} 的框。",
         box_linked: "{name} 来自连线，不能在这里画：请先断开。",
-        no_portrait: "没有连接人像：把加载图像接到 portrait，再在上面画框。",
+        nothing: "没有连接人像：把加载图像接到 portrait，再在上面画框。",
         unseen: "“{title}”还没有图片：先运行一次，或把加载图像直接接到 portrait。",
         broken: "“{title}”的图片无法显示：请在那里重新选择。",
+        broken_video: "此浏览器无法显示“{title}”的视频：请在那里重新选择，或转换为 H.264，框的位置不变。",
+        time: "视频中的时间",
+        head_draw: "框出头部",
+        head_where: "头部在哪里？",
+        head_how:
+            "在头部（包括头发和下巴）周围拖出一个框，再用下面的滑块查看：录音播放期间头部是否一直在框内。" +
+            "在框内拖动可移动，拖动框角可改变大小。方向键移动框，按住 Shift 则改变大小。",
+        head_speaker_1: "头部",
+        head_clear: "不用框",
+        head_box: "头部的框：{box}",
+        head_no_box: "没有框：整个画面重新生成。",
+        head_mask: "{mask} 已连接，优先于框。",
+        head_nothing: "没有连接素材：把加载视频接到 source，再在上面画框。",
+        head_unseen:
+            "页面还不知道“{title}”的视频：请先把加载视频接到 source，在上面画框，再接回来。" +
+            "框按画面的比例记录，与尺寸无关。",
         clear: "不用框",
         cancel: "取消",
         apply: "应用",
