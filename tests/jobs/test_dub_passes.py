@@ -244,6 +244,8 @@ def test_cuts_part_the_windows_and_one_mask_stays():
         assert own.abs().mean() < 0.3 * one.latents.abs().mean()
     outside = (masks[40] == 0).numpy()
     assert (made[:, outside] == eight_bit(images)[:, outside]).all()
+    each = masks[40:41].repeat(70, 1, 1)  # as one for each frame, whose soft edges are computed one by one
+    assert (run(*dubbed_by(Bench(), images, each, cuts=(33,)))[0] == made).all()
 
 
 def test_nothing_is_made_while_the_head_is_away():

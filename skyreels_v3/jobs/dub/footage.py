@@ -1,7 +1,7 @@
 """The footage of a dub: its frames as they are shown, and the crops that the model is given of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ class Footage:
     shots: dict[int, Followed]
     width: int  # pixels of the crops
     height: int
+    _edges: dict[str, tuple[tuple, torch.Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def frames(self, first: int) -> Iterator[np.ndarray]:
         """uint8 [H, W, 3] of each shown frame from `first` on."""
@@ -73,17 +74,27 @@ class Footage:
         followed = self.shots[number]
         part = self._part(followed.path.at(shown))
         inner = part.left > 0, part.top > 0, part.right < self.heads.width, part.bottom < self.heads.height
-        return part, soft_edge(self.heads.mask(shown, part), followed.radius, inner)
+        key = self.heads.number(shown), part, followed.radius
+        edge = self._cached("footage", key, lambda: soft_edge(self.heads.mask(shown, part), followed.radius, inner))
+        return part, edge
 
     def taken_in_crop(self, number: int, made: int) -> torch.Tensor:
         """As `taken`, in the crop of a made frame: float32 [height, width]."""
         followed = self.shots[number]
         shown = self._shown(followed.shot, made)
         part, taken = self.taken(number, shown)
-        return in_crop(taken, part, followed.path.at(shown), self.width, self.height)
+        crop = followed.path.at(shown)
+        key = self.heads.number(shown), crop, followed.radius
+        return self._cached("crop", key, lambda: in_crop(taken, part, crop, self.width, self.height))
 
     def crop(self, number: int, shown: int) -> Rect:
         return self.shots[number].path.at(shown)
+
+    def _cached(self, where: str, key: tuple, edge: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """An edge, which is that of the frame before where mask and crop stand still."""
+        if where not in self._edges or self._edges[where][0] != key:
+            self._edges[where] = key, edge()
+        return self._edges[where][1]
 
     def _shown(self, shot: Shot, made: int) -> int:
         return min(max(self.clock.shown(shot.within(made)), shot.first), shot.stop - 1)

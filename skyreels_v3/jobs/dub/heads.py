@@ -98,9 +98,13 @@ class Heads:
                 self.empty.append(shown)
         return list(found.values())
 
+    def number(self, shown: int) -> int:
+        """Which of the masks is that of a shown frame."""
+        return 0 if self.fixed else self._number(self._near.get(shown, shown))
+
     def mask(self, shown: int, part: Rect) -> torch.Tensor:
         """float32 [h, w], 0 to 1, of a whole part of a shown frame."""
-        number = 0 if self.fixed else self._number(self._near.get(shown, shown))
+        number = self.number(shown)
         if self._last is None or self._last[0] != number:
             mask = self._masks[number].detach().to("cpu", torch.float32)
             if mask.shape != (self.height, self.width):
