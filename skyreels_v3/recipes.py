@@ -69,6 +69,9 @@ RECIPES: dict[Job, Recipe] = {
     ),
 }
 
+AT_ONCE = 2  # people that the avatar's network drives in one frame
+MAX_PEOPLE = 8  # in one picture, who take turns
+
 LATENT_CHANNELS = 16  # of the VAE of Wan 2.1
 FRAMES_PER_LATENT = 4  # video frames per latent frame (the first latent frame is one video frame)
 PIXELS_PER_LATENT = 8  # pixels per latent along height and width

@@ -11,11 +11,12 @@ import torch
 from comfy_api.latest import io
 
 from ...skyreels_v3.errors import InputError
+from ...skyreels_v3.recipes import AT_ONCE
 from ...skyreels_v3.speech.company import Company, Heard, heard
 from ...skyreels_v3.speech.encoder import ENCODER, SpeechEncoder, speech_features
 from ...skyreels_v3.speech.features import SpeechFeatures
 from ...skyreels_v3.speech.masks import only_listens
-from ...skyreels_v3.speech.recording import AT_ONCE, FPS, silence, video_frames
+from ...skyreels_v3.speech.recording import FPS, silence, video_frames
 from ...skyreels_v3.speech.speakers import Recording, speech_of, speech_of_turns
 from ...skyreels_v3.speech.turns import Turn, speakers_in
 

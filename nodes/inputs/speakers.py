@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ...skyreels_v3.errors import InputError
 from ...skyreels_v3.jobs.dialogue.places import read_places
 from ...skyreels_v3.model.speaker_map import PositionMap, check_map
-from ...skyreels_v3.speech.recording import AT_ONCE, MAX_SECONDS
+from ...skyreels_v3.recipes import AT_ONCE
+from ...skyreels_v3.speech.recording import MAX_SECONDS
 from .. import versions
 
 MAPS = [one.value for one in PositionMap]

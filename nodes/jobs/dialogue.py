@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ...skyreels_v3.jobs.dialogue.script import MAX_PEOPLE, SOUNDS, named_files, parse_dialogue
+from ...skyreels_v3.jobs.dialogue.script import SOUNDS, named_files, parse_dialogue
+from ...skyreels_v3.recipes import MAX_PEOPLE
 from ...skyreels_v3.speech.encoder import ENCODER
 from ...skyreels_v3.speech.recording import FPS
 from ...skyreels_v3.speech.timeline import timeline

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from ..model.speaker_map import BACKGROUND
-from ..recipes import FRAMES_PER_LATENT
+from ..recipes import AT_ONCE, FRAMES_PER_LATENT
 from .features import SpeechFeatures
-from .recording import AT_ONCE
 from .turns import Turn, spoken
 
 NEAR = 2 * FRAMES_PER_LATENT  # frames before and after their words in which a person already and still hears them

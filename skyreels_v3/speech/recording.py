@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..recipes import RECIPES, Job
+from ..recipes import AT_ONCE, RECIPES, Job
 from .loudness import loudness_gain
 
 SAMPLE_RATE = 16000
 SHORTEST = 0.4  # seconds; the loudness meter's block, and the official limit
 FPS = RECIPES[Job.AVATAR].fps
 MAX_SECONDS = 200.0  # of the official code; the model itself has no limit
-AT_ONCE = 2  # people that the model drives in one frame
-MAX_PEOPLE = 8  # in one picture, who take turns
 
 
 def prepare_speech(waveform: torch.Tensor, rate: int, max_seconds: float = MAX_SECONDS) -> torch.Tensor:

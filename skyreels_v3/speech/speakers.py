@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+from ..recipes import MAX_PEOPLE
 from .recording import (
-    MAX_PEOPLE,
     MAX_SECONDS,
     SAMPLE_RATE,
     SHORTEST,

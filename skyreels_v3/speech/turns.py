@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import InputError
-from .recording import AT_ONCE, FPS
+from ..recipes import AT_ONCE
+from .recording import FPS
 
 
 @dataclass(frozen=True)

@@ -25,32 +25,23 @@ def last_cut(frames: Sequence[np.ndarray] | np.ndarray | torch.Tensor) -> int | 
     Flashes (the picture before comes back), fades, dissolves and fast motion (change on both sides) are no cuts.
     What starts within the last NEAR - 1 frames can't be distinguished from a flash and counts as a cut.
     """
-    looks = [look(np.asarray(frame)) for frame in frames]
-    return next((index for index in range(len(looks) - 1, 0, -1) if _is_cut(looks, index)), None)
+    return max(hard_cuts(look(np.asarray(frame)) for frame in frames), default=None)
 
 
-def hard_cuts(frames: Iterable[np.ndarray]) -> Iterator[int]:
-    """The indices of the first frames after every hard cut, as `last_cut` tells them. Memory does not grow with them.
-
-    frames: uint8 [H, W, 3] each, of one size, best consecutive ones.
-    """
-    looks: list[Look] = []
+def hard_cuts(looks: Iterable[Look]) -> Iterator[int]:
+    """The indices of the first frames after every hard cut. looks: of consecutive frames, of which few are kept."""
+    near: list[Look] = []
     first, index = 0, 1  # the number of the oldest look; of the frame that may be behind a cut
-    for frame in chain(frames, [None]):
-        if frame is not None:
-            looks.append(look(frame))
-        known = first + len(looks)
-        while index < known and (frame is None or index + NEAR <= known):
-            if _is_cut(looks, index - first):
+    for seen in chain(looks, [None]):
+        if seen is not None:
+            near.append(seen)
+        known = first + len(near)
+        while index < known and (seen is None or index + NEAR <= known):
+            if _is_cut(near, index - first):
                 yield index
             index += 1
         gone = max(0, index - NEAR - first)
-        looks, first = looks[gone:], first + gone
-
-
-def all_cuts(looks: Sequence[Look]) -> list[int]:
-    """The indices of the first frames of all shots but the first. looks: of a video's frames, all of them."""
-    return [index for index in range(1, len(looks)) if _is_cut(looks, index)]
+        near, first = near[gone:], first + gone
 
 
 def _is_cut(looks: Sequence[Look], index: int) -> bool:

@@ -14,7 +14,7 @@ from pack.skyreels_v3.jobs.dub.crops import back, cut_out, follow
 from pack.skyreels_v3.jobs.dub.heads import Heads, Rect
 from pack.skyreels_v3.jobs.dub.paste import matched, put_back, soft_edge
 from pack.skyreels_v3.jobs.dub.plan import Copied, DubPlan, DubWindow, plan_parts, plan_shots, reach, spoken_frames
-from pack.skyreels_v3.video.cuts import hard_cuts, last_cut
+from pack.skyreels_v3.video.cuts import hard_cuts, last_cut, look
 
 RATES = ("25", "24", "24000/1001", "30", "60000/1001", "12", "50", "120")
 TIMING = Timing(window=21, motion=5, drop=8)
@@ -159,9 +159,11 @@ def test_all_cuts_are_found_as_the_last_one_is():
     for scene, length in zip(scenes, (9, 4, 12, 7)):
         big = np.kron(scene, np.ones((6, 6, 1))).astype(np.uint8)
         frames += [np.roll(big, step, axis=1) for step in range(length)]
-    found = list(hard_cuts(iter(frames)))
+    looks = [look(frame) for frame in frames]
+    found = list(hard_cuts(iter(looks)))
     assert found[-1] == last_cut(frames) == 25 and found == [9, 13, 25]
-    assert list(hard_cuts([])) == list(hard_cuts(frames[:1])) == list(hard_cuts(frames[:9])) == []
+    assert last_cut(frames[:9]) is None
+    assert list(hard_cuts([])) == list(hard_cuts(looks[:1])) == list(hard_cuts(looks[:9])) == []
 
 
 def boxes(centres, size=20):

@@ -1,4 +1,4 @@
-"""What is measured of frames: smoothness, seams, a mouth's lag, all cuts of a video."""
+"""What is measured of frames: smoothness, seams, a mouth's lag."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from skimage import data
 from pack.skyreels_v3.measures.lag import sync
 from pack.skyreels_v3.measures.seams import Seam, frame_change
 from pack.skyreels_v3.measures.smoothness import smoothness
-from pack.skyreels_v3.video.cuts import all_cuts, look
 
 PICTURE = np.asarray(Image.fromarray(data.astronaut()).convert("L").resize((1200, 1200)))
 
@@ -53,11 +52,3 @@ def test_a_lag_is_found_in_frames(late: int):
     heard = np.random.default_rng(0).random(80)
     best, lag = sync(np.roll(heard, late), heard)
     assert lag == late and best > 0.99
-
-
-def test_all_cuts_are_found_in_one_pass():
-    shots = [
-        np.asarray(Image.fromarray(one).resize((160, 90))) for one in (data.astronaut(), data.coffee(), data.cat())
-    ]
-    frames = [shots[0]] * 7 + [shots[1]] * 9 + [shots[2]] * 4 + [shots[0]] * 5
-    assert all_cuts([look(frame) for frame in frames]) == [7, 16, 20]

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from ...skyreels_v3.video.cuts import all_cuts
+from ...skyreels_v3.video.cuts import hard_cuts
 from .stretches import UNPLACED, Stretch
 from .watching import Watched
 
@@ -47,7 +47,7 @@ def find_cuts(watched: Watched) -> tuple[list[int], str]:
     """The first frames of all shots but the first, and what found them."""
     network = _network()
     if network is None:
-        return all_cuts(watched.looks), PLAIN
+        return list(hard_cuts(watched.looks)), PLAIN
     with torch.inference_mode():
         frames = torch.from_numpy(watched.small).to(network.device)
         likely = network.predict_frames(frames, quiet=True)[0].cpu() > LIKELY

@@ -16,9 +16,18 @@ import torch
 
 from ...errors import InputError
 from ...images.sizes import video_size
-from ...recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, RECIPES, Job, latent_frames, tokens
+from ...recipes import (
+    FRAMES_PER_LATENT,
+    LATENT_CHANNELS,
+    MAX_PEOPLE,
+    PIXELS_PER_LATENT,
+    RECIPES,
+    Job,
+    latent_frames,
+    tokens,
+)
 from ...speech.features import AROUND, around_frames, mirrored
-from ...speech.recording import FPS, MAX_PEOPLE, MAX_SECONDS, check_people, too_long
+from ...speech.recording import FPS, MAX_SECONDS, check_people, too_long
 from ..table import seconds, table
 
 KEY_COPIES = 5  # of the key frame at a window's end: its last latent frame and the frame before

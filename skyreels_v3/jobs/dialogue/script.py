@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ...errors import InputError
+from ...recipes import AT_ONCE, MAX_PEOPLE
 from ..extension.script import told
 from ..extension.script_marks import plain, read_marked
 from ..extension.script_times import SPAN, moment, span_times
@@ -22,8 +23,6 @@ from ..film.grammar.line import same_name
 from ..film.grammar.options import checked_name
 
 EXAMPLE = "`anna: hello.wav`"
-MAX_PEOPLE = 8  # as in speech/recording.py, which needs torch, as is the next
-AT_ONCE = 2
 SOUNDS = 8  # AUDIO inputs
 
 _PAUSE = re.compile(r"(?:pause|停顿|停頓|暂停|暫停)\s*:?\s*(?:for\s+)?(?P<sign>[-+]?)(?=\s*[\d.,])", re.IGNORECASE)

@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...images.sizes import video_size
 from ...recipes import Job
 from ...speech.recording import FPS
-from ...video.cuts import hard_cuts
+from ...video.cuts import hard_cuts, look
 from ...video.rates import written_rate
 from ...video.sources.source import Source, SourceInfo
 from ..avatar.plan import DEFAULT_TIMING, Timing
@@ -84,7 +84,7 @@ def plan_dub(
     mask = upright(asked.mask, info)
     heads = Heads(width, height, mask, asked.box, mask_numbers(source, clock, mask, frames))
     looked = watched(islice(even_frames(source, clock, first), stop - first), stop - first)
-    cuts = [first + cut for cut in hard_cuts(looked)]
+    cuts = [first + cut for cut in hard_cuts(map(look, looked))]
     seen: list[Rect | None] = []  # in the frames that are looked through
     for shot in plan_shots(clock, frames, cuts):
         if shot.first < stop and shot.stop > first:
