@@ -1,6 +1,7 @@
 """README.md and CONTRIBUTING.md: what they link to and name is there, and every node can be found."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,13 @@ MADE = ("demo", "test-artifacts", "build")  # folders that the commands make
 PLACEHOLDER = re.compile(r"NAME|NODE_ID|LANGUAGE|NODE")
 SHORTEST = 6  # letters of a quotation's part that say something
 MOST_BYTES = 2_000_000  # of all pictures
+
+NUMBER = r"(\d+(?:\.\d+)?)"
+# How help pages tell the values that inputs have at first, in either language.
+AT_FIRST = re.compile(
+    rf"{NUMBER}(?:, as it is)? by default|made for {NUMBER}|distilled: {NUMBER} and {NUMBER}"
+    rf"|默认的? {NUMBER}|以 {NUMBER} 秒?为准|蒸馏时一致：{NUMBER} 和 {NUMBER}"
+)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -89,6 +97,19 @@ def test_every_node_is_found_by_other_words():
     for node in schemas():
         words = ast.literal_eval(node["search_aliases"])
         assert len(words) == len(set(words)) >= 3, ast.unparse(node["node_id"])
+
+
+@pytest.mark.parametrize("page", ["{}.md", "{}/zh.md"])
+def test_defaults_that_help_pages_tell_are_those_of_the_nodes(page: str):
+    told = 0
+    for name, node in json.loads((ROOT / "tests/data/snapshots/nodes.json").read_text(encoding="utf-8")).items():
+        defaults = {one["name"]: one.get("default") for kind in node.values() for one in kind if "type" in one}
+        for line in (ROOT / "web/docs" / page.format(name)).read_text(encoding="utf-8").splitlines():
+            numbers = [float(number) for found in AT_FIRST.finditer(line) for number in found.groups() if number]
+            inputs = [word for word in re.findall(r"`(\w+)`", line) if word in defaults][: len(numbers)]
+            assert numbers == [defaults[one] for one in inputs], (name, line)
+            told += len(numbers)
+    assert told == 15
 
 
 def test_sentences_that_are_quoted_are_said():
