@@ -34,24 +34,7 @@ AIMS = [
 MODEL, VISION, HEARING = "a2v.safetensors", "clip_vision_tiny.safetensors", "wav2vec2.safetensors"
 WIDTH, HEIGHT = 64, 48
 RATE, CHANNELS = 48000, 2
-INPUTS = {
-    "prompt": "A woman talks to the camera, natural gestures.",
-    "connection_prompt": "a person is talking",
-    "resolution": "custom",
-    "width": WIDTH,
-    "height": HEIGHT,
-    "seed": 7,
-    "steps": 1,
-    "shift": 11.0,
-    "text_guidance": 1.0,
-    "audio_guidance": 1.0,
-    "negative": "",
-    "colour_match": 1.0,
-    "window": 81,
-    "motion": 5,
-    "drop": 12,
-    "codec": "h264",
-}
+INPUTS = {"resolution": "custom", "width": WIDTH, "height": HEIGHT, "seed": 7, "steps": 1}
 
 
 def write_files(base: Path) -> None:
@@ -96,6 +79,7 @@ def job(base: Path, seconds: int) -> dict:
     import folder_paths
     import torch
 
+    from pack.dev.comfyui.process import first_values
     from pack.nodes.encoders.speech import Speech
     from pack.nodes.jobs.talking_avatar import TalkingAvatar
     from pack.skyreels_v3.jobs.avatar.plan import plan_windows
@@ -116,7 +100,8 @@ def job(base: Path, seconds: int) -> dict:
     speech = Speech(features, *mixed([Recording(recording, RATE)]), float(seconds))
     start = time.perf_counter()
     with measure.PeakMemory() as memory, torch.inference_mode():
-        video = node.execute(**models, **INPUTS, portrait=portrait, speech=speech).args[0]
+        values = {**first_values(TalkingAvatar), **INPUTS}
+        video = node.execute(**models, **values, portrait=portrait, speech=speech).args[0]
     path = Path(video.get_stream_source())
     return {
         "peak_bytes": memory.before + memory.peak,

@@ -24,21 +24,8 @@ from pack.benchmarks.jobs.long_memory import frames_in
 AIM = 1.05
 AIMS = [Aim("film of 3 minutes: memory", AIM, lambda results: results["memory"]["ratio"], of="a film of 20 s")]
 MODEL = "r2v.safetensors"
-INPUTS = {
-    "resolution": "custom",
-    "width": 64,
-    "height": 48,
-    "fit": "crop",
-    "rate": "24",
-    "seed": 7,
-    "steps": 1,
-    "shift": 0.0,
-    "guidance": 1.0,
-    "negative": "",
-    "colour_anchor": 0.0,
-    "codec": "h264",
-    "frame_rate": 24.0,
-}
+WIDTH, HEIGHT = 64, 48
+INPUTS = {"resolution": "custom", "width": WIDTH, "height": HEIGHT, "seed": 7, "steps": 1}
 BLOCK = ("scene 5s [anna]: She waits, {}.", "continue 10s: She walks on, {}.", "cut 5s: [ZOOM_IN_CUT] Her face, {}.")
 # Eight shots of a second or two each, and what is changed in them: number of a line, its head before and after.
 EIGHT = """\
@@ -85,6 +72,7 @@ def enter(base: Path):
     import nodes
     import torch
 
+    from pack.dev.comfyui.process import first_values
     from pack.nodes.jobs.cast import Cast
     from pack.nodes.jobs.film import Film
     from pack.nodes.models.load import load_patcher
@@ -94,13 +82,14 @@ def enter(base: Path):
     given = {name: load_patcher(path) for name, path in paths.items()}
     given["clip"] = nodes.CLIPLoader().load_clip(extend.TEXT, "wan")[0]
     given["vae"] = nodes.VAELoader().load_vae(extend.VAE)[0]
-    picture = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(1))
+    picture = torch.rand(1, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(1))
     hidden = {"hidden": {"prompt": None, "unique_id": "1"}}
     given["cast"] = Cast.PREPARE_CLASS_CLONE(hidden).execute("anna", picture).args[0]
 
     def film(script: str) -> tuple[Path, str]:
         with torch.inference_mode():
-            video, _, report = Film.PREPARE_CLASS_CLONE(hidden).execute(**given, **INPUTS, script=script).args
+            values = {**first_values(Film), **INPUTS, "script": script}
+            video, _, report = Film.PREPARE_CLASS_CLONE(hidden).execute(**given, **values).args
         return Path(video.get_stream_source()), report
 
     return film
@@ -177,7 +166,7 @@ def memory_table(result: dict) -> str:
         long = name == "long"
         rows.append(
             [
-                f"{run['video_s']} s, {run['shots']} shots of {INPUTS['width']} x {INPUTS['height']}",
+                f"{run['video_s']} s, {run['shots']} shots of {WIDTH} x {HEIGHT}",
                 f"{run['peak_bytes'] / 1e6:.0f}",
                 f"{(run['peak_bytes'] - run['before_bytes']) / 1e6:.0f}",
                 f"**{result['ratio']:.3f}**" if long else "",

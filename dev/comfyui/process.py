@@ -65,8 +65,19 @@ class PackNodes(dict):
         # Two names: 0.3.75 and newer releases.
         return self[node_id].PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
 
+    def values(self, node_id: str) -> dict[str, Any]:
+        """As `first_values`."""
+        return first_values(self[node_id])
+
     def module(self, name: str) -> ModuleType:
         return importlib.import_module(f"{self._package}.{name}")
+
+
+def first_values(node: type) -> dict[str, Any]:
+    """The values of a node that was just put on the page, without the inputs that are connected there."""
+    inputs = node.INPUT_TYPES()
+    written = {**inputs.get("required", {}), **inputs.get("optional", {})}
+    return {name: given[1]["default"] for name, given in written.items() if "default" in given[1]}
 
 
 def load_pack(comfyui: SimpleNamespace) -> PackNodes:

@@ -23,21 +23,8 @@ from pack.training.models.wav2vec2 import Wav2Vec2
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
-DEFAULTS = {
-    "resolution": "custom",
-    "width": 96,
-    "height": 64,
-    "fit": "crop",
-    "rate": "24",
-    "seed": 7,
-    "steps": 1,
-    "shift": 0.0,
-    "guidance": 1.0,
-    "negative": "",
-    "colour_anchor": 0.0,
-    "codec": "lossless",
-    "frame_rate": 24.0,
-}
+SIZE = {"resolution": "custom", "width": 96, "height": 64}
+SMALL = {**SIZE, "seed": 7, "steps": 1, "codec": "lossless"}
 STORY = """\
 scene 1s [anna]: Anna comes in.
 continue 0.5s: She walks to the window.
@@ -101,7 +88,8 @@ def film(pack_nodes, models, cast, shown):
 
     def run(script, **inputs):
         with torch.inference_mode():  # as ComfyUI runs nodes
-            given = {**models, **DEFAULTS, "cast": cast, "script": script, **inputs}
+            values = {**pack_nodes.values("SkyReelsFilm"), **SMALL}
+            given = {**models, **values, "cast": cast, "script": script, **inputs}
             out = pack_nodes.ready("SkyReelsFilm").execute(**given)
         shown.update(out.ui)
         return out.args[0].get_stream_source(), *out.args[1:]
@@ -169,10 +157,9 @@ def test_footage_gone_on_from_is_as_extend_video_makes_it(film, pack_nodes, mode
     path, last, _ = film(script, **given)
     extended = pack_nodes.ready("SkyReelsExtendVideo", prompt=None)
     others = {name: models[name] for name in ("clip", "vae", "model", "shot_model")}
-    settings = {name: value for name, value in DEFAULTS.items() if name != "rate"}
-    settings |= {"shift": 8.0, "sampler": "unipc (official)", "output": "source + new", "official": False}
+    settings = {**pack_nodes.values("SkyReelsExtendVideo"), **SMALL, "script": script, "output_rate": "24"}
     with torch.inference_mode():
-        out = extended.execute(**{**others, **settings, **given}, script=script, output_rate="24").args
+        out = extended.execute(**{**others, **settings, **given}).args
     assert torch.equal(decoded(path)[0], decoded(out[0].get_stream_source())[0])
     assert torch.equal(last, out[1])
 
@@ -184,10 +171,9 @@ def test_a_scene_is_as_reference_to_video_makes_it(film, pack_nodes, models, cas
     with torch.inference_mode():
         prompts = pack_nodes.module("nodes.encoders.prompts").Prompts(models["clip"])
         images = {f"image_{number}": member.picture for number, member in enumerate(cast, 1)}
-        size = {name: DEFAULTS[name] for name in ("resolution", "width", "height")}
         positive, _, latent = (
             pack_nodes.ready("SkyReelsReferenceToVideo")
-            .execute(prompts["Anna comes in."], models["vae"], **size, seconds=1.0, frames=17, batch_size=1, **images)
+            .execute(prompts["Anna comes in."], models["vae"], **SIZE, seconds=1.0, frames=17, batch_size=1, **images)
             .args
         )
         guider = pack_nodes.module("nodes.sampling.guider").BranchGuider(models["reference_model"])
