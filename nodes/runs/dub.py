@@ -15,7 +15,7 @@ from ...skyreels_v3.jobs.avatar.passes import Start
 from ...skyreels_v3.jobs.dub.footage import Footage
 from ...skyreels_v3.jobs.dub.passes import DubPass, DubPasses, DubTools
 from ...skyreels_v3.jobs.dub.plan import Copied, DubPlan, DubWindow
-from ...skyreels_v3.jobs.dub.prepare import Asked, plan_dub, sigmas_from
+from ...skyreels_v3.jobs.dub.prepare import RECIPE, Asked, plan_dub, sigmas_from
 from ...skyreels_v3.jobs.dub.sound import dubbed
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import RunFolder
@@ -126,6 +126,7 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
         plan, asked = self.plan, self.request
         where = asked.asked.mask if asked.asked.mask is not None else asked.asked.box.strip()
         return (
+            RECIPE,
             (dict(self.node.inputs), model_stamps([self.model], by_time), asked.source.content()),
             (asked.speech.features.key, where, asked.asked.feather, asked.asked.context),
             (plan.width, plan.height, plan.timing, plan.level, asked.sampling.values),

@@ -30,11 +30,11 @@ DEFAULTS = {
 }
 
 KEPT = {
-    "dub-e3f301dba0ecff7e8fffaeef00660688": [
-        "part-094e6af29154735d7810d3f6cb06e432",
-        "part-2ed5268f4a435b17b94b6e12669ccd61",
-        "part-c48804e15db2d666a3b5b3e39ce110e8",
-        "video-c3ac260a29b89be7cf7ac9d37e47175d",
+    "dub-234e353a03ab43a678447728a305c87f": [
+        "part-0d2870b875633cc9ae7a166481129d96",
+        "part-4cae7a5c070abf90fff1ece801ff2488",
+        "part-bcd31c33b313823a221da75a813674aa",
+        "video-9bbea78d6b9a2200ed6b2e5b9e5ce9f0",
     ]
 }
 

@@ -14,7 +14,7 @@ from pack.skyreels_v3.jobs.avatar.plan import Timing
 from pack.skyreels_v3.jobs.dub.clock import Clock
 from pack.skyreels_v3.jobs.dub.passes import DubPasses, DubTools
 from pack.skyreels_v3.jobs.dub.plan import Copied
-from pack.skyreels_v3.jobs.dub.prepare import Asked, mask_numbers, plan_dub, sigmas_from, upright
+from pack.skyreels_v3.jobs.dub.prepare import RECIPE, Asked, mask_numbers, plan_dub, sigmas_from, upright
 from pack.skyreels_v3.jobs.dub.sound import dubbed
 from pack.skyreels_v3.sampling.schedule import euler_sigmas
 from pack.skyreels_v3.speech.features import SpeechFeatures
@@ -228,6 +228,22 @@ def test_a_run_goes_on_where_it_was_and_seeds_matter():
     given = eight_bit(images)
     errors = [np.abs(made.astype(int) - given).sum() for made in (lower, whole)]
     assert errors[0] < errors[1], "from the footage's own latents less is changed"
+
+
+def test_what_a_recipe_makes_stays():
+    """Kept windows of a dub go on with new ones: where this fails on purpose, RECIPE gets the next number."""
+    images, masks = walking(70)
+    masks[20:23] = 0
+    masks[:, 52:60] *= torch.linspace(0.9, 0.1, 8)[:, None]
+    plan, passes = dubbed_by(Bench(), images, masks, "30")
+    path, shot = passes.footage.shots[0].path, slice(12, 48)
+    made, _ = run(plan, passes)
+    changed = np.abs(made[shot].astype(int) - eight_bit(images)[shot])
+    assert RECIPE == 1 and (path.first, path.width, path.height, passes.footage.shots[0].radius) == (0, 52, 39, 2)
+    assert path.corners[::20].flatten() == pytest.approx(
+        [17.9900, 23.5, 25.6178, 23.5, 35.7501, 23.5, 45.3965, 23.5], abs=1e-3
+    )
+    assert [part.mean() for part in np.split(changed, 4)] == pytest.approx([2.1185, 2.2330, 2.0873, 2.2904], abs=3e-4)
 
 
 def test_cuts_part_the_windows_and_one_mask_stays():

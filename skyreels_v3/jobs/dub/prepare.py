@@ -25,6 +25,7 @@ from .footage import Followed, Footage, even, even_frames
 from .heads import Heads, Rect
 from .plan import DubPlan, DubWindow, plan_parts, plan_shots, reach, spoken_frames
 
+RECIPE = 1  # of how heads are found, followed and put back: a kept dub goes on only with the one it was begun by
 FINEST = 1_000_000  # of a second, for where the recording starts
 TOLD_CUTS = 8  # times of cuts in the note
 NEAR = 0.02  # of noise: as far as a strength is moved to a level of the schedule
