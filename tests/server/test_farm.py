@@ -19,7 +19,7 @@ import pytest
 from pack.dev.comfyui import stand_in
 from pack.dev.comfyui.stand_in import StandIn
 from pack.tools import batch
-from pack.tools.batching import farm, seat
+from pack.tools.batching import attendant, farm, shared
 from pack.tools.batching.results import Results
 from pack.tools.batching.rows import BatchError, Template
 from pack.tools.batching.scripts import wrong_script
@@ -30,9 +30,9 @@ PATIENCE = 0.3
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (farm, seat):
+    for module in (farm, shared):
         monkeypatch.setattr(module, "POLL", 0.02)
-    monkeypatch.setattr(seat, "AGAIN", 0.1)
+    monkeypatch.setattr(attendant, "AGAIN", 0.1)
 
 
 @pytest.fixture
