@@ -53,6 +53,8 @@ def test_a_whole_film():
         "She {walks|runs} on.",
         "Scene 1: continue 5s: She walks.",
         "继续 8秒：她走。\n切 4秒：[ZOOM_IN_CUT] 她的脸。",
+        "Speakers: two big boxes.\nScenery: wide hills.\nLight [warm]: soft.\nThe clip shows a man.",
+        "continue 5s: Scene 5 people talk in [a room]: they laugh.",
     ],
 )
 def test_the_script_of_extend_video_means_the_same(written):
@@ -73,6 +75,9 @@ def test_the_script_of_extend_video_means_the_same(written):
         ("clip [harbour.mp4] 0:03 - 0:08", "clip harbour.mp4 3s-8s"),
         ("clip 'my harbour.mp4' 2s", "clip my harbour.mp4 0s-2s"),
         ("片段 harbour.mp4 3秒-", "clip harbour.mp4 3-"),
+        ("Shot 3: scene 5s [anna]: x", "scene 5s [anna]: x"),
+        ("Scene 1 - speak [anna] {lock}: x", "speak [anna] {lock}: x"),
+        ("3 | clip harbour.mp4 3s-8s", "clip harbour.mp4 3s-8s"),
     ],
 )
 def test_ways_to_write_the_same(written, same):
@@ -115,6 +120,18 @@ def test_ways_to_write_the_same(written, same):
         ("clip harbour.mp4 {seed 3}", "nothing is made"),
         ("clip harbour.mp4: She walks.", "no prompt"),
         ("clip", "without a file"),
+        ("cut 4s {seed 7} {lock}: x", "two braces"),
+        ("scene 5s [a]: x. scene 5s [b]: y", "inside of its prompt"),
+        ("continue 5s: x speak [a]: y", "inside of its prompt"),
+        ("continue 5s: x clip harbour.mp4", "inside of its prompt"),
+        *((line, "begins like a scene") for line in ("scene 0:05 [a]: x", "scene 5s (a): x", "scene 5s", "scene")),
+        *((line, "begins like a speak") for line in ("speak a: x", "speak (a): x", "speak 5s: x", "speak a.wav: x")),
+        *(
+            (f"clip {rest}", "begins like a clip")
+            for rest in ("a.mp4 3..8", "a.mp4 -3s", "a.mp4 (3s-8s)", "[a.mp4]: x")
+        ),
+        ("szene 5s [a]: x", "begins with 'szene'"),
+        ("clips a.mp4", "begins with 'clips'"),
     ],
 )
 def test_a_wrong_line_is_told_in_one_sentence(written, told):

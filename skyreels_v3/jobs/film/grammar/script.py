@@ -30,6 +30,7 @@ from ...extension.script_times import SHORTEST, SPAN, span_times
 from .head import Head, read_head
 from .line import CLIP, SCENE, SPEAK, FilmLine, Options, Voice
 from .options import WORDS, read_options
+from .slips import check_begun, check_held, label_end
 
 MAX_SCENE = 30  # seconds: of the reference job
 MAX_REFERENCES, MAX_VOICES = 4, 2
@@ -115,6 +116,7 @@ def named_files(text: str) -> list[str]:
 
 def parse_film_line(number: int, written: str, clip: bool = False) -> tuple[FilmLine, Fraction | None, bool]:
     """The line, when it says to begin, and whether it is a prompt without a keyword. clip: as in `parse_line`."""
+    written = written[label_end(plain(written)) :]
     text = plain(written)
     if _DUB.match(text):
         raise InputError(
@@ -267,11 +269,14 @@ def _span(number: int, span: re.Match | None) -> tuple[Fraction, Fraction | None
 def _extended(number: int, written: str, clip: bool) -> tuple[FilmLine, Fraction | None, bool]:
     """A continue or a cut, in all the ways in which Extend Video's script has them, with options in braces."""
     text, braces = plain(written), None
+    check_begun(number, text)
     opened = text.find("{")
     if opened >= 0 and _BEFORE.fullmatch(text, 0, opened):
         close = text.find("}", opened)
         if close < 0:
             raise InputError(f"Line {number} opens a brace `{{` that is not closed: write `}}` behind it.")
+        if re.match(r"[^:]*\{", text[close + 1 :]):
+            raise InputError(f"Line {number} has two braces: write all options in one, with commas between.")
         braces = written[opened + 1 : close]
         written = f"{written[:opened].rstrip()}{_between(text[close + 1 :])}{written[close + 1 :].lstrip()}"
     listed = _LISTED.match(plain(written))
@@ -303,3 +308,4 @@ def _check_prompt(number: int, kind: str, prompt: str) -> None:
         raise InputError(
             f"Line {number} holds {order!r} inside of its prompt: give each shot a line of its own, its length first."
         )
+    check_held(number, prompt)
