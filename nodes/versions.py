@@ -13,7 +13,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import InputImpl, io
 from comfy_execution.utils import get_executing_context
 
 from ..kernels import out_of_memory
@@ -189,6 +189,12 @@ def trim_of(video: Any) -> tuple[float, float]:
     """(start, seconds) of a VIDEO that is part of a file (0.14 and later); 0 where it is not cut there."""
     start, seconds = (getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
     return start, seconds
+
+
+def turns_frames() -> bool:
+    """Whether frames of a VIDEO's file come as they are shown (0.20 and later), not as they are stored."""
+    read = getattr(InputImpl.VideoFromFile, "get_components_internal", None)
+    return read is None or "rotation" in read.__code__.co_names
 
 
 def queues(device: torch.device) -> OneQueue:

@@ -140,6 +140,7 @@ class DubVideo(io.ComfyNode):
                 context=rest["context"],
                 size=chosen_size(rest["resolution"], rest["width"], rest["height"]),
                 timing=Timing(rest["window"], rest["motion"], rest["drop"]),
+                as_stored=not versions.turns_frames(),
             ),
             prompt=prompt,
             negative=(rest["negative"].strip() or RECIPES[Job.AVATAR].negative) if sampling.needs_negative else "",

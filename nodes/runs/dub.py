@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -15,7 +16,7 @@ from ...skyreels_v3.jobs.avatar.passes import Start
 from ...skyreels_v3.jobs.dub.footage import Footage
 from ...skyreels_v3.jobs.dub.passes import DubPass, DubPasses, DubTools
 from ...skyreels_v3.jobs.dub.plan import Copied, DubPlan, DubWindow
-from ...skyreels_v3.jobs.dub.prepare import RECIPE, Asked, plan_dub, sigmas_from
+from ...skyreels_v3.jobs.dub.prepare import RECIPE, Asked, plan_dub, sigmas_from, turned_unseen
 from ...skyreels_v3.jobs.dub.sound import dubbed
 from ...skyreels_v3.recipes import Job
 from ...skyreels_v3.resume.folder import RunFolder
@@ -124,7 +125,10 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
 
     def identity(self, by_time: bool) -> tuple:
         plan, asked = self.plan, self.request
-        where = asked.asked.mask if asked.asked.mask is not None else asked.asked.box.strip()
+        where: Any = asked.asked.box.strip()
+        if asked.asked.mask is not None:
+            stored = asked.asked.as_stored and turned_unseen(asked.source.info)
+            where = (asked.asked.mask, "as stored") if stored else asked.asked.mask
         return (
             RECIPE,
             (dict(self.node.inputs), model_stamps([self.model], by_time), asked.source.content()),

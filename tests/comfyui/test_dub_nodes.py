@@ -12,7 +12,7 @@ from pack.tests.comfyui.test_avatar_nodes import DEFAULTS as AVATAR
 from pack.tests.comfyui.test_avatar_nodes import models, own_folders, sound, speak  # noqa: F401, fixtures
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file
 from pack.tests.support.golden import normal
-from pack.tests.support.video_clips import clip
+from pack.tests.support.video_clips import clip, turn
 
 DEFAULTS = {
     **{name: AVATAR[name] for name in AVATAR if name not in ("connection_prompt", "colour_match")},
@@ -68,13 +68,15 @@ def eight_bit(images):
     return (images * 255).round().to(torch.uint8)
 
 
-def video(path, source, rate):
-    """A file of frames, without loss, as VIDEO."""
+def video(path, source, rate, turned=0):
+    """A file of frames, without loss, as VIDEO. turned: by its flag, in degrees."""
     from comfy_api.latest import InputImpl
 
     height, width = source.shape[1:3]
     frames = list(eight_bit(source).numpy())
     clip(path, frames, rate, "libx264rgb", "rgb24", (width, height), options={"qp": "0"}, sound=(stereo(), 8000))
+    if turned:
+        turn(path, turned)
     return InputImpl.VideoFromFile(str(path))
 
 
@@ -172,6 +174,16 @@ def test_odd_footage(dub, speak, tmp_path):  # noqa: F811
     cut = images.clone()
     cut[20:] = 1 - cut[20:].flip(2)
     assert "Hard cuts at 0.80 s" in dub(cut, speak(1.0), start=0.0)[2]
+
+
+def test_masks_of_footage_upside_down_are_as_comfyui_gives_its_frames(dub, speak, tmp_path):  # noqa: F811
+    images, masks = footage(20)
+    source = video(tmp_path / "phone.mp4", images.flip(1, 2), 25, turned=180)
+    upright = bool((source.get_components().images - images).abs().mean() < 0.01)
+    path, _, report = dub(source, speak(0.3), mask=masks if upright else masks.flip(1, 2))
+    made = decoded(path)[0]
+    assert torch.equal(made[masks == 0], eight_bit(images)[masks == 0]) and not torch.equal(made, eight_bit(images))
+    assert ("turned by 180 degrees, and so are its frames in this ComfyUI" in report) != upright
 
 
 def test_what_makes_no_dub_is_told_before_any_work(dub, speak, tmp_path):  # noqa: F811

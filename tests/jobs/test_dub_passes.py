@@ -153,7 +153,7 @@ def test_footage_of_any_kind_keeps_what_it_shows(name, tmp_path):
     assert changed > 0.9 * plan.spoken / 25 * plan.clock.rate - 1
 
 
-@pytest.mark.parametrize("turned", [90, 270])
+@pytest.mark.parametrize("turned", [90, 180, 270])
 def test_masks_of_stored_frames_are_turned_as_the_footage_is(turned, tmp_path):
     """Older ComfyUI finds heads in a phone's frames as they are stored: on their side."""
     images, masks = walking(6)
@@ -164,12 +164,14 @@ def test_masks_of_stored_frames_are_turned_as_the_footage_is(turned, tmp_path):
     with av.open(str(path)) as container:
         stored = torch.stack([torch.from_numpy(one.to_ndarray(format="rgb24")) for one in container.decode(video=0)])
     stored = stored.float().mean(dim=3)
-    made = upright(stored, info)
+    made = upright(stored, info, as_stored=True)
     assert made.shape == shown.shape[:3] and (made - shown.float().mean(dim=3)).abs().mean() < 4
-    assert torch.equal(upright(stored[0], info), made[0])
+    assert torch.equal(upright(stored[0], info, as_stored=True), made[0])
     assert upright(made, info) is made and upright(None, info) is None
     small = torch.ones(1, 8, 8)
     assert upright(small, info) is small
+    if turned != 180:  # the shape tells
+        assert torch.equal(upright(stored, info), made) and upright(made, info, as_stored=True) is made
     with pytest.raises(InputError, match=f"The mask is {HEIGHT} x {WIDTH} pixels, but the footage is {WIDTH} x"):
         upright(masks.mT, FramesSource(images, 25).info)
 

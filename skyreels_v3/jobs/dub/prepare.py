@@ -38,7 +38,8 @@ class Asked:
 
     start: seconds into the footage at which the recording begins.  mask: a ComfyUI MASK, see `Heads`, as box.
     feather: width of the soft edge, as a share of the head's size.  context: how many times as wide as the head the
-    crop is.  size: see `images.sizes.video_size`.
+    crop is.  size: see `images.sizes.video_size`.  as_stored: the mask was made from frames as they
+    are in the file, not yet turned; older ComfyUI gives such.
     """
 
     start: float = 0.0
@@ -48,6 +49,7 @@ class Asked:
     context: float = 2.0
     size: dict[str, Any] = field(default_factory=dict)
     timing: Timing = DEFAULT_TIMING
+    as_stored: bool = False
 
 
 def sigmas_from(sigmas: torch.Tensor, strength: float) -> torch.Tensor:
@@ -82,7 +84,7 @@ def plan_dub(
     frames = info.frames_at(clock.rate)
     spoken = spoken_frames(clock, frames, speech)
     first, stop = reach(clock, spoken, frames, timing)
-    mask = upright(asked.mask, info)
+    mask = upright(asked.mask, info, asked.as_stored)
     heads = Heads(width, height, mask, asked.box, mask_numbers(source, clock, mask, frames))
     looked = watched(islice(even_frames(source, clock, first), stop - first), stop - first)
     cuts = [first + cut for cut in hard_cuts(map(look, looked))]
@@ -120,6 +122,9 @@ def plan_dub(
         followed[number] = Followed(shot, path, round(asked.feather * smallest))
     footage = Footage(source, clock, heads, followed, wide, high)
     away = [frame for frame in heads.empty if heard[0] <= frame < heard[1]]
+    if mask is not None and asked.as_stored and turned_unseen(info):
+        turned = f"The footage is stored turned by {info.rotation} degrees, and so are its frames in this ComfyUI: "
+        notes += (turned + "the mask, as made from these, is turned upright.",)
     notes += _notes(info, footage, cuts, away, speech - spoken)
     return DubPlan(wide, high, frames, clock, timing, speech, spoken, shots, parts, steps, level, notes), footage
 
@@ -134,20 +139,27 @@ def absent(seen: Sequence[Rect | None], least: int) -> list[int]:
     return edges
 
 
-def upright(mask: torch.Tensor | None, info: SourceInfo) -> torch.Tensor | None:
-    """A mask as the footage is shown: older ComfyUI gives frames of a phone as they are stored, on their side.
+def upright(mask: torch.Tensor | None, info: SourceInfo, as_stored: bool = False) -> torch.Tensor | None:
+    """A mask as the footage is shown: older ComfyUI gives frames of a phone as they are stored, on their side or head.
 
     Raises InputError for a mask of other footage that lies on its side.
     """
-    lies = mask is not None and info.width != info.height and mask.shape[-2:] == (info.width, info.height)
-    if mask is None or not lies:
+    if mask is None:
         return mask
-    if info.rotation % 180 == 0:
+    lies = info.width != info.height and mask.shape[-2:] == (info.width, info.height)
+    if not lies and not (as_stored and turned_unseen(info)):
+        return mask
+    if lies and info.rotation % 180 == 0:
         raise InputError(
             f"The mask is {info.height} x {info.width} pixels, but the footage is {info.width} x {info.height}: turn "
             "the mask, or make it from this footage."
         )
     return mask.rot90(-info.rotation // 90, (-2, -1))
+
+
+def turned_unseen(info: SourceInfo) -> bool:
+    """Whether footage is turned, and a mask's shape does not tell whether it is, too."""
+    return info.rotation == 180 or (info.rotation != 0 and info.width == info.height)
 
 
 def mask_numbers(source: Source, clock: Clock, mask: torch.Tensor | None, frames: int) -> Callable[[int], int]:
