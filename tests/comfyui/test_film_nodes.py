@@ -18,7 +18,7 @@ from pack.skyreels_v3.recipes import Job
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file, picture, stored
 from pack.tests.support.golden import normal
 from pack.tests.support.loaders import loaded
-from pack.tests.support.video_clips import clip, numbers_of
+from pack.tests.support.video_clips import clip, numbered, numbers_of, turn
 from pack.training.models.wav2vec2 import Wav2Vec2
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
@@ -359,6 +359,14 @@ def test_footage_stays_what_it_is(film, forwards, tmp_path):
     assert len(decoded(path)[0]) == 24 + 12 and "asks for 6 s of footage, but there are only 1.00 s" in report
     with pytest.raises(Exception, match="Line 1: The video is trimmed"):
         film("clip harbour.mp4 30s-40s")
+
+
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_footage_of_a_phone_is_upright(film, tmp_path, turned):
+    stored = [np.rot90(numbered(number, 96, 64), turned // 90).copy() for number in range(12)]
+    size = stored[0].shape[1], stored[0].shape[0]
+    turn(clip(tmp_path / "input" / "phone.mp4", stored, rate=24, size=size, options={"qp": "0"}), turned)
+    assert numbers_of(decoded(film("clip phone.mp4")[0])[0]) == list(range(12))
 
 
 def test_pictures_come_from_the_input_folder_too(film, tmp_path):
