@@ -74,7 +74,7 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
         if speech.people != 1:
             raise InputError(
                 f"The speech is of {speech.people} people, but Dub Video gives one person another recording: use it "
-                "once for each of them, the second on the video of the first."
+                "once for each of them, the second on the video of the first, whose codec is lossless."
             )
         self.node, self.request, self.model = node, request, models.model
         self.prompts = Prompts(models.clip)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pack.skyreels_v3.video.sources.file import FileSource
 from pack.tests.comfyui.test_avatar_nodes import DEFAULTS as AVATAR
 from pack.tests.comfyui.test_avatar_nodes import models, own_folders, sound, speak  # noqa: F401, fixtures
 from pack.tests.comfyui.test_extension_nodes import decoded, kept_parts, of_file
@@ -70,13 +71,17 @@ def eight_bit(images):
 
 def video(path, source, rate, turned=0):
     """A file of frames, without loss, as VIDEO. turned: by its flag, in degrees."""
-    from comfy_api.latest import InputImpl
-
     height, width = source.shape[1:3]
     frames = list(eight_bit(source).numpy())
     clip(path, frames, rate, "libx264rgb", "rgb24", (width, height), options={"qp": "0"}, sound=(stereo(), 8000))
     if turned:
         turn(path, turned)
+    return file(path)
+
+
+def file(path):
+    from comfy_api.latest import InputImpl
+
     return InputImpl.VideoFromFile(str(path))
 
 
@@ -174,6 +179,23 @@ def test_odd_footage(dub, speak, tmp_path):  # noqa: F811
     cut = images.clone()
     cut[20:] = 1 - cut[20:].flip(2)
     assert "Hard cuts at 0.80 s" in dub(cut, speak(1.0), start=0.0)[2]
+
+
+def test_a_second_person_is_dubbed_in_the_video_of_the_first(dub, speak, tmp_path):  # noqa: F811
+    images, masks = footage(40)
+    other = masks.roll(40, 2)  # two heads, which meet nowhere
+    first = dub(video(tmp_path / "own.mkv", images, 25), speak(0.6), mask=masks, start=0.2)[0]
+    second, _, report = dub(file(first), speak(0.6), mask=other, start=0.6, original_sound=1.0)
+    given, once, twice = eight_bit(images), decoded(first)[0], decoded(second)[0]
+    assert torch.equal(twice[(masks + other) == 0], given[(masks + other) == 0]), (
+        "encoded twice, and the same to the bit"
+    )
+    assert torch.equal(twice[masks > 0], once[masks > 0]) and not torch.equal(twice[other > 0], once[other > 0])
+    assert "SDR" not in report and "evenly" not in report
+    before, after = (
+        np.concatenate(list(FileSource(path).sound().blocks), axis=1)[:, :4000] for path in (first, second)
+    )
+    assert np.abs(after - before).max() < 0.05 < before.std(), "the first one's voice stays"
 
 
 def test_masks_of_footage_upside_down_are_as_comfyui_gives_its_frames(dub, speak, tmp_path):  # noqa: F811
