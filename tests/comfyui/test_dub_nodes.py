@@ -182,16 +182,14 @@ def test_odd_footage(dub, speak, tmp_path):  # noqa: F811
 
 
 def test_a_second_person_is_dubbed_in_the_video_of_the_first(dub, speak, tmp_path):  # noqa: F811
-    images, masks = footage(40)
+    images, masks = footage(24)
     other = masks.roll(40, 2)  # two heads, which meet nowhere
-    first = dub(video(tmp_path / "own.mkv", images, 25), speak(0.6), mask=masks, start=0.2)[0]
-    second, _, report = dub(file(first), speak(0.6), mask=other, start=0.6, original_sound=1.0)
+    first = dub(video(tmp_path / "own.mkv", images, 25), speak(0.3), mask=masks, start=0.2, steps=1)[0]
+    second = dub(file(first), speak(0.3), mask=other, start=0.6, steps=1, original_sound=1.0)[0]
     given, once, twice = eight_bit(images), decoded(first)[0], decoded(second)[0]
-    assert torch.equal(twice[(masks + other) == 0], given[(masks + other) == 0]), (
-        "encoded twice, and the same to the bit"
-    )
+    around = (masks + other) == 0
+    assert torch.equal(twice[around], given[around]), "encoded twice, and the same to the bit"
     assert torch.equal(twice[masks > 0], once[masks > 0]) and not torch.equal(twice[other > 0], once[other > 0])
-    assert "SDR" not in report and "evenly" not in report
     before, after = (
         np.concatenate(list(FileSource(path).sound().blocks), axis=1)[:, :4000] for path in (first, second)
     )
