@@ -2,7 +2,7 @@
 that starts on it."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from comfy_api.latest import InputImpl
@@ -49,21 +49,6 @@ def prune_runs() -> None:
     """Makes room: see `prune`. What nodes of this process have put out stays."""
     prune(runs_folder(), keep_names={path.parent.name for path in _given})
     prune(sources_folder())
-
-
-def keep_takes(folder: RunFolder, takes: Mapping[str, Collection[str]], result: str) -> None:
-    """Drops results of another process, and windows of takes that were given up long ago; finished takes stay.
-
-    takes: the parts of each finished take by its own part.  result: the part that is the video now.
-    """
-    used = {result, *takes, *(part for parts in takes.values() for part in parts)}
-
-    def kept(part: str) -> bool:
-        if part.startswith(RESULT):
-            return folder.path(f"{part}.mp4") in _given
-        return folder.age(part) < UNUSED_DAYS * 86400
-
-    folder.keep_only(part for part in folder.parts if part in used or kept(part))
 
 
 def keep_used(folder: RunFolder, used: Iterable[str]) -> None:

@@ -229,6 +229,16 @@ def test_takes_are_kept_and_chosen(film, forwards):
     assert len(jumps) == 2 and "nothing could be measured" not in report
 
 
+def test_references_in_another_order_are_another_scene(film, forwards):
+    script = "scene 0.2s [anna] {name a}: x\nscene 0.2s [cafe]: y\nscene 0.2s [a, last]: z"
+    path, *_ = film(script)
+    frames = decoded(path)[0]
+    assert torch.equal(decoded(film(script.replace("a}", "b}").replace("[a,", "[b,"))[0])[0], frames)
+    assert len(forwards) == 3, "another name is the same scene"
+    path, *_ = film(script.replace("[a, last]", "[last, a]"))
+    assert len(forwards) == 4 and not torch.equal(decoded(path)[0][-5:], frames[-5:])
+
+
 def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, windows):
     windows(33)
     import wave
@@ -250,7 +260,9 @@ def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, windo
     assert forwards == ["avatar", "extension"] and len(decoded(path)[0]) == 24 + 24 + 12, "in turns"
 
 
-def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui, pack_nodes, windows, monkeypatch):
+def test_long_speech_goes_on_window_by_window(
+    film, forwards, shown, tmp_path, comfyui, pack_nodes, windows, monkeypatch
+):
     import comfy.model_management as management
 
     script = "scene 0.5s [dora]: x\nspeak [dora]: Dora talks.\ncontinue 0.5s: y"
@@ -259,6 +271,7 @@ def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui,
     given = {"cast": (Member("dora", picture(1, "dora"), sound(0.92)),), "steps": 1, "rate": "25"}
     whole = decoded(film(script, **given)[0])[0]
     assert len(whole) == 12 + 23 + 12
+    measured = [shot["takes"] for shot in shown["skyreels_film"]]
     assert forwards == ["reference", *["avatar"] * 4, "extension"]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
     run = pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarPasses
@@ -280,6 +293,7 @@ def test_long_speech_goes_on_window_by_window(film, forwards, tmp_path, comfyui,
     assert torch.equal(decoded(film(script, **given)[0])[0], whole)
     assert forwards == ["avatar", "avatar", "extension"], "the key frames and the first window are kept"
     assert not list((tmp_path / "other").rglob("key-frames*")), "and are not needed any more"
+    assert [shot["takes"] for shot in shown["skyreels_film"]] == measured, "the best take is the same one"
 
 
 def test_keys_of_kept_films_stay(film, models, pack_nodes, tmp_path, monkeypatch):

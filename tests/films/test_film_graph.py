@@ -9,7 +9,7 @@ from pack.skyreels_v3.jobs.film.grammar.script import parse_film
 from pack.skyreels_v3.jobs.film.graph import shots_of, shown_shot
 from pack.skyreels_v3.jobs.film.order import loads, order, ready
 from pack.skyreels_v3.jobs.film.outlook import LastRun, outlook
-from pack.skyreels_v3.jobs.film.takes import Take, states
+from pack.skyreels_v3.jobs.film.takes import Shelf, Take, shown_film, states
 
 CAST = ("anna", "cafe")
 FILM = """\
@@ -31,7 +31,7 @@ class Studio:
     """Makes a film of nothing: a take is its key. `made`: numbers of lines, in the order in which they were made."""
 
     def __init__(self):
-        self.shelf: dict[str, Take] = {}
+        self.shelf = Shelf()
         self.made: list[int] = []
 
     def run(self, text: str, scores=lambda number, take: 0.0):
@@ -40,7 +40,7 @@ class Studio:
 
         def own(place, number):
             line = shots[place].line
-            said = line.kind, line.seconds, line.prompt, line.references, repr(line.voices), line.file
+            said = line.kind, line.seconds, line.prompt, line.references, repr(line.voices), line.file, str(line.stop)
             return digest(said, (line.options.seed or 0) + number)
 
         self.made, rank = [], None
@@ -53,9 +53,10 @@ class Studio:
             place = min(places, key=rank.index)
             number = now[place].missing[0]
             line = shots[place].line.number
-            self.shelf[now[place].keys[number]] = Take(own(place, number), scores(line, number))
+            self.shelf.takes[now[place].keys[number]] = Take(own(place, number), scores(line, number))
             self.made.append(line)
         assert all(state.made for state in now), "whatever is asked for can be made"
+        self.shelf.film[:] = shown_film(shots, now, own)
         return shots, now
 
 
@@ -113,6 +114,31 @@ def test_a_locked_line_stays_though_the_one_before_it_changed(studio):
     assert studio.made == [3, 4, 5], "without its lock it goes on from what is before it"
 
 
+def test_a_lock_keeps_the_take_that_the_film_showed(studio):
+    """Not the one that was made last, nor one that once came of what is before it now."""
+    keys = [state.keys[1] for state in studio.run(FILM)[1]]
+    studio.run(FILM.replace("to the window", "to the door"))
+    studio.run(FILM)
+    locked = FILM.replace("cut 4s: [ZOOM_IN", "cut 4s {lock}: [ZOOM_IN")
+    for other in ("to the sofa", "to the door", "to the window"):
+        _, now = studio.run(locked.replace("to the window", other))
+        assert now[2].chosen == keys[2] and now[2].kept == (other != "to the window")
+
+
+def test_locked_lines_that_say_the_same_keep_a_take_each():
+    studio = Studio()
+    script = "scene [anna]: x\ncontinue 5s {lock}: y\ncontinue 5s {lock}: y"
+    _, before = studio.run(script)
+    _, now = studio.run(script.replace("x", "z"))
+    assert studio.made == [1] and [one.chosen for one in now[1:]] == [one.chosen for one in before[1:]]
+    studio.run(script)
+    _, now = studio.run(f"{script}\ncontinue 5s {{lock}}: y")
+    assert studio.made == [4] and len({one.chosen for one in now}) == 4, "another one was never made"
+    locked = "continue 5s {lock}: y"
+    _, edited = studio.run("\n".join(["scene [cafe]: w", "scene [anna]: x", "continue 5s {seed 8}: y", locked, locked]))
+    assert studio.made == [1, 3] and [one.chosen for one in edited[3:]] == [one.chosen for one in now[2:]]
+
+
 def test_a_locked_line_that_was_never_made_is_made():
     studio = Studio()
     studio.run("scene [anna] {lock}: x\ncontinue 5s {lock}: y")
@@ -151,6 +177,12 @@ def test_models_are_loaded_seldom():
 
 
 SETTINGS = {"resolution": "480P", "width": 832, "height": 480, "rate": "24", "codec": "h264", "fit": "crop", "seed": 0}
+
+
+def test_shots_have_other_names():
+    named = FILM.replace("cafe door", "gate")
+    assert set(foreseen(FILM, named)[0]) == {"done"}
+    assert foreseen(FILM, named.replace("[anna, gate]", "[gate, anna]"))[0][8] == "changed"
 
 
 def foreseen(before: str, now: str, settings: dict | None = None, **last) -> tuple[list[str], list[int | None]]:
@@ -221,7 +253,7 @@ KINDS = [
     "continue 1s: x",
     "cut 2s: x",
     "speak [a.wav]: x",
-    "clip a.mp4",
+    "clip a.mp4 1s-2",
 ]
 
 

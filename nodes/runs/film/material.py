@@ -46,7 +46,12 @@ class Material:
 
     def key(self, place: int) -> str:
         """What a shot is made of beside its words."""
-        pictures = [one if isinstance(one, torch.Tensor) else "shot" for one in self.pictures.get(place, ())]
+        shown = [one for one in self.pictures.get(place, ()) if not isinstance(one, torch.Tensor)]
+        order = sorted(set(shown))  # as the shots are among those that the scene is made from
+        pictures = [
+            one if isinstance(one, torch.Tensor) else "shot" if shown == order else order.index(one)
+            for one in self.pictures.get(place, ())
+        ]
         recordings = [(one.waveform, one.rate, one.start) for one in self.recordings.get(place, ())]
         footage = self.footage[place].content() if place in self.footage else None
         return digest(pictures, recordings, footage)

@@ -6,9 +6,9 @@ is found again. Only its last result counts as the film.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ....skyreels_v3.jobs.film.look import Look, take_settings
 from ....skyreels_v3.jobs.film.measures import likeness, score_of
 from ....skyreels_v3.jobs.film.order import ready
 from ....skyreels_v3.jobs.film.plan import FilmPlan
-from ....skyreels_v3.jobs.film.takes import ShotState, Take, states
+from ....skyreels_v3.jobs.film.takes import Shelf, ShotState, Shown, Take, shown_film, states
 from ....skyreels_v3.jobs.reference import SLOTS
 from ....skyreels_v3.recipes import Job, latent_frames
 from ....skyreels_v3.resume.folder import RunFolder
@@ -50,7 +50,7 @@ from ..folders import runs_folder
 from ..identity import Node, model_stamps
 from ..lead import Lead, LeadWriting
 from ..progress import RunProgress
-from ..results import RESULT, keep_takes, leave_playable, prune_runs
+from ..results import RESULT, keep_used, leave_playable, prune_runs
 from .material import Material, footage_tail
 from .progress import PartProgress
 from .report import cards_of, report_of
@@ -73,6 +73,7 @@ from .watched import Watched
 NAME = "shots"  # begins the folder's name
 LAYOUT = 1  # of the folder; another number makes every film anew
 TAKE = "take-"  # begins the part of a finished take
+SHOWN = "shown-"  # begins the part that notes what the film of a node showed last, see `takes.Shelf`
 STEPS = 8  # of the progress bar for each pass
 
 
@@ -102,11 +103,12 @@ class FilmRun:
             if models.by_job.get(job) is not None
         }
         self._keys = [self.material.key(place) for place in range(len(self.shots))]
+        self.own = cache(self._own)  # asked for each line again with every take
         self.notes = list(self.material.notes)
 
     # What shots follow from, and where they stand.
 
-    def own(self, place: int, number: int) -> str:
+    def _own(self, place: int, number: int) -> str:
         """The key of all that a shot's line decides for one of its takes."""
         line, look = self.shots[place].line, self.request.look
         if line.job is None:
@@ -118,12 +120,16 @@ class FilmRun:
         return digest("shot", LAYOUT, said, take_settings(look, line, number), self.model_keys[line.job], extra)
 
     def where(self, folder: RunFolder) -> tuple[ShotState, ...]:
-        shelf = {
+        takes = {
             part.removeprefix(TAKE): Take(folder.info(part)["own"], folder.info(part)["score"])
             for part in folder.parts
             if part.startswith(TAKE)
         }
-        return states(self.shots, self.own, shelf)
+        notes = [part for part in folder.parts if part.startswith(SHOWN)]
+        own = f"{SHOWN}{self.node.id}"
+        last = [own] if own in notes else notes[-1:]  # a copy of the graph has other numbers
+        film = [Shown(**shot) for part in last for shot in folder.info(part)["film"]]
+        return states(self.shots, self.own, Shelf(takes, film))
 
     def frames(self, place: int) -> int:
         """Of a shot in the film, as far as that is known before it is made."""
@@ -175,7 +181,7 @@ class FilmRun:
             need = self.memory(plan.to_make)
             told_memory = [f"About {gb(need)} for the largest pass beside the weights."] if need else []
             versions.tell(self.node.id, plan.describe(), *told_memory, *self.notes)
-            keep_takes(folder, _takes(folder), "")
+            keep_used(folder, _used(folder, now))
             made = 0
             try:
                 self._encode(plan)
@@ -319,14 +325,12 @@ class FilmRun:
         if done < len(keys):
             state = shot.prepare(folder, done)
         if done:
-            state = shot.state_type(**run.state(keys[done - 1]))
+            state = shot.state_type(**watched.go_on(run.state(keys[done - 1])))
         before = sum(window.new_frames for window in shot.windows[:done])
-        if done:
-            watched.skip(before, folder.path(f"{keys[0]}.mp4"))
         for index, window in enumerate(shot.windows[done:], start=done):
             with run.window(keys[index], window.new_frames, before) as video:
                 state = shot.make(index, state, folder, watched.seen(video.write))
-                video.state = state.tensors()
+                video.state = {**state.tensors(), **watched.tensors()}
             shot.progress.show(video.last)
             before += window.new_frames
             if index:
@@ -370,12 +374,14 @@ class FilmRun:
     def _finish(self, folder: RunFolder, now: Sequence[ShotState]) -> tuple[Path, int, torch.Tensor]:
         places = range(len(self.shots))
         result = f"{RESULT}{digest([state.chosen for state in now])}"
-        keep_takes(folder, _takes(folder), result)
+        keep_used(folder, [result, *_used(folder, now)])
         path = folder.path(f"{result}.mp4")
         if not folder.done(result):
             with folder.writing():
                 count = self._joined(folder, now, places, path)
             folder.commit(result, [path.name], {"frames": count})
+        film = [asdict(shot) for shot in shown_film(self.shots, now, self.own)]
+        folder.commit(f"{SHOWN}{self.node.id}", [], {"film": film})
         tail = self._tail(folder, now, places[-1])
         return (
             path,
@@ -402,6 +408,11 @@ def _last(tail: Tail) -> range:
     return range(max(0, count - 25), count)
 
 
-def _takes(folder: RunFolder) -> dict[str, list[str]]:
-    """The windows of each finished take."""
-    return {part: folder.info(part)["windows"] for part in folder.parts if part.startswith(TAKE)}
+def _used(folder: RunFolder, now: Sequence[ShotState]) -> Iterator[str]:
+    """The parts that stay: all finished takes with their windows, and what there is of those to be made."""
+    wanted = {key for state in now for key in state.keys.values()}
+    for part in folder.parts:
+        if part.startswith(TAKE):
+            yield from (part, *folder.info(part)["windows"])
+        elif part.startswith(SHOWN) or not wanted.isdisjoint(part.split("-")):
+            yield part

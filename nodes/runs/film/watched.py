@@ -1,13 +1,12 @@
 """What is seen of a take's frames while they are written: one of them as its picture, and what can be measured."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-import av
-import numpy as np
 import torch
 
 from ....skyreels_v3.measures.seams import NEAR, Seam, frame_change
+
+KEPT = "watched."  # begins the names of what is kept
 
 
 class Watched:
@@ -22,21 +21,27 @@ class Watched:
         self._last: torch.Tensor | None = None
         self._changes: list[float] = []
 
-    def skip(self, frames: int, piece: Path) -> None:
-        """Frames that an earlier run has made; piece: the video of the first of them."""
-        self.count = frames
-        with av.open(str(piece)) as container:
-            shown = [frame.to_ndarray(format="rgb24") for frame, _ in zip(container.decode(video=0), range(NEAR))]
-        self.start = torch.from_numpy(np.stack(shown))
-        self.middle = self.start[0]
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that was seen so far, to be kept with the state that the next window starts from."""
+        last = torch.empty(0) if self._last is None else self._last
+        changes = torch.tensor(self._changes, dtype=torch.float64)
+        seen = {"count": torch.tensor(self.count), "start": self.start, "middle": self.middle}
+        return {f"{KEPT}{name}": kept for name, kept in {**seen, "last": last, "changes": changes}.items()}
+
+    def go_on(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Takes what an earlier run saw out of a kept state, and gives back the rest of it."""
+        seen = {name.removeprefix(KEPT): kept for name, kept in state.items() if name.startswith(KEPT)}
+        self.count, self.start, self.middle = int(seen["count"]), seen["start"], seen["middle"]
+        self._last, self._changes = seen["last"] if self.count else None, seen["changes"].tolist()
+        return {name: kept for name, kept in state.items() if not name.startswith(KEPT)}
 
     def seen(self, write: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], None]:
         """`write`, and a look at what it is given."""
 
         def both(frames: torch.Tensor) -> None:
             write(frames)
-            if not self.count:
-                self.start = frames.clone()
+            if len(self.start) < NEAR:
+                self.start = torch.stack([*self.start, *frames[: NEAR - len(self.start)]])
             if self.count <= self.wanted:
                 self.middle = frames[min(self.wanted - self.count, len(frames) - 1)].clone()
             for frame in frames:

@@ -45,7 +45,7 @@ def shots_of(lines: Sequence[FilmLine], cast: Collection[str] = ()) -> tuple[Sho
 def shown_shot(shots: Sequence[Shot], place: int, reference: str) -> int | None:
     """Which shot's last frame a reference of the scene at `place` shows; None for a picture."""
     if same_name(reference) == LAST:
-        return place - 1
+        return place - 1 if place else None
     names = {same_name(shot.line.options.name or ""): number for number, shot in enumerate(shots[:place])}
     found = names.get(same_name(reference))
     return found if found in shots[place].needs else None

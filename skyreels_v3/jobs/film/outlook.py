@@ -13,11 +13,11 @@ from ...digest import digest
 from ..extension.script import CONTINUE, CUT
 from .grammar.line import CLIP, FilmLine, same_name
 from .grammar.script import read_film
-from .graph import Shot, shots_of
+from .graph import Shot, shots_of, shown_shot
 from .look import Look, take_settings
 from .order import loads, order
 from .plan import waits
-from .takes import ShotState, Take, state_of
+from .takes import Shelf, ShotState, Shown, Take, states
 
 PLANNED, DONE, LOCKED, KEPT = "planned", "done", "locked", "kept"
 CHANGED, STALE, MORE = "changed", "stale", "more"
@@ -84,10 +84,9 @@ def outlook(
     """
     shots = shots_of(_with_source(lines, source), cast)
     own, shelf = _own(shots, settings), _shelf(last, cast)
-    known, found, foreseen = {take.own for take in shelf.takes.values()}, [], {}
-    for place, shot in enumerate(shots):
-        state = state_of(place, shot, [found[need].chosen for need in shot.needs], own, shelf.takes)
-        found.append(state)
+    known, foreseen = {take.own for take in shelf.takes.values()}, {}
+    found = states(shots, own, shelf)
+    for place, (shot, state) in enumerate(zip(shots, found, strict=True)):
         mine = {number: own(place, number) for number in shot.line.options.numbers}
         shown = [mine[shot.line.options.shown]] if shot.line.options.shown else list(mine.values())
         was = shelf.was(state, mine.values())
@@ -98,10 +97,9 @@ def outlook(
 
 
 @dataclass(frozen=True)
-class _Shelf:
-    """What the last run left: takes by their keys, and the numbers of the lines that they are of."""
+class _Shelf(Shelf):
+    """What the last run left. numbers: of the lines that the takes are of, by their keys."""
 
-    takes: dict[str, Take] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
     def was(self, state: ShotState, own: Collection[str]) -> int | None:
@@ -119,15 +117,15 @@ def _shelf(last: LastRun, cast: Collection[str]) -> _Shelf:
         number = shot.line.number
         if number not in last.chosen:
             return shelf
+        chosen, needed = last.chosen[number], [found[need] for need in shot.needs]
+        shown = {take: digest(own(place, take), needed) for take in {chosen, *shot.line.options.numbers}}
         if number in last.kept:  # made from frames that are unknown here
-            mine = own(place, last.chosen[number])
-            shelf.takes[digest("kept", mine)] = Take(mine)
-            shelf.numbers[digest("kept", mine)] = number
-        needed = [found[need].chosen for need in shot.needs]
-        for take, key in state_of(place, shot, needed, own, shelf.takes).keys.items():
-            shelf.takes.setdefault(key, Take(own(place, take), float(take == last.chosen[number])))
+            shown[chosen] = digest("kept", own(place, chosen), place)
+        for take, key in shown.items():
+            shelf.takes.setdefault(key, Take(own(place, take), float(take == chosen)))
             shelf.numbers.setdefault(key, number)
-        found.append(state_of(place, shot, needed, own, shelf.takes))
+        shelf.film.append(Shown(own(place, 1), {own(place, take): key for take, key in shown.items()}))
+        found.append(shown[chosen])
     return shelf
 
 
@@ -159,7 +157,9 @@ def _own(shots: Sequence[Shot], settings: Mapping[str, Any]) -> Callable[[int, i
         if line.job is None:
             given = settings.get("frame_rate") if line.number == 0 else None
             return digest(all_shots, settings.get("fit"), given, same_name(line.file), line.start, line.stop)
-        named = [same_name(name) for name in line.references]
+        known = [(name, shown_shot(shots, place, name)) for name in line.references]
+        # Shots by their places among those that it is made from: another name makes nothing anew.
+        named = [same_name(name) if shot is None else shots[place].needs.index(shot) for name, shot in known]
         voices = [(same_name(voice.name or ""), same_name(voice.file or "")) for voice in line.voices]
         said = line.kind, line.prompt, line.seconds, named, voices, line.options.together
         anchor = look.colour_anchor if line.kind in (CONTINUE, CUT) else None
