@@ -79,6 +79,7 @@ export class ScriptPanel {
     }
 
     async look() {
+        this.takePlace();
         if (this.asking || !this.root.isConnected) return;
         const asked = this.question();
         const linked = this.connected("script");
@@ -89,6 +90,13 @@ export class ScriptPanel {
         this.asking = false;
         this.seen = now;
         if (checked) this.show(checked, linked);
+    }
+
+    /** Nodes 2.0 draw a node that an undo or another workflow brings with the elements of the last one of its number. */
+    takePlace() {
+        const { node, root } = this;
+        if (root.isConnected || app.canvas?.graph?.getNodeById(node.id) !== node) return;
+        document.querySelector(`[data-node-id="${CSS.escape(node.id)}"] .skyreels-script`)?.replaceWith(root);
     }
 
     connected(name) {
