@@ -38,7 +38,8 @@ def test_one_person_is_read_as_written(features):
 
 
 def test_silence_is_as_long_as_asked():
-    assert [video_frames(len(silence(frames))) for frames in range(1, 5001)] == [*range(1, 5001)]
+    with torch.device("meta"):  # lengths without samples
+        assert [video_frames(len(silence(frames))) for frames in range(1, 5001)] == [*range(1, 5001)]
 
 
 def test_the_key_follows_from_the_numbers(features):
