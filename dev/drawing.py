@@ -133,6 +133,12 @@ def spread(frames: Sequence[Image.Image], count: int) -> list[Image.Image]:
     return [frames[int((index + 0.5) * len(frames) / count)] for index in range(count)]
 
 
+def seconds_of(path: Path) -> float:
+    """How long a recording is."""
+    with av.open(str(path)) as file:
+        return (file.duration or 0) / av.time_base
+
+
 def loudness_of(path: Path, count: int) -> list[float]:
     """A recording's loudness over time in `count` parts, against its loudest."""
     with av.open(str(path)) as file:

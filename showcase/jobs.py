@@ -125,6 +125,7 @@ FILM = "\n".join(
     )
 )
 WALK = "\n".join(3 * [f"continue 1s: {write(world.WALK)}"])
+DIALOGUE = "anna: audio_1\npause 0.2s\nben: audio_2\npause 0.2s\ncarl: audio_3"
 BATCH = [world.by_pictures(scene) for scene in (world.SHOWN, *world.ELSEWHERE)]
 DEMOS: dict[str, Demo] = {
     "reference_to_video": REFERENCE_DEMO,
@@ -158,14 +159,14 @@ DEMOS: dict[str, Demo] = {
     "dialogue": Demo(
         title="Three people talk",
         look="Each speaks their own lines; the two others listen.",
-        prompt=write(world.TALK),
+        prompt=DIALOGUE,  # the nano models know two people in a prompt, and here are three
         inputs=("table.png", "first.wav", "second.wav", "third.wav"),
         changes={
             "Load Image: portrait": {"image": "table.png"},
             "Load Audio: anna": {"audio": "first.wav"},
             "Load Audio: ben": {"audio": "second.wav"},
             "Load Audio: carl": {"audio": "third.wav"},
-            "SkyReelsDialogue": {"script": "anna: audio_1\npause 0.2s\nben: audio_2\npause 0.2s\ncarl: audio_3"},
+            "SkyReelsDialogue": {"script": DIALOGUE},
             "SkyReelsTalkingAvatar": {
                 **spoken(write(world.TALK)),
                 "width": world.TABLE_SIZE[0],

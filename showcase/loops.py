@@ -68,7 +68,7 @@ def _asked(run: Run, index: int) -> str:
     """What the prompt says of a frame: of a script the line that it is made for."""
     lines, parts = run.demo.prompt.split("\n"), [part for part in run.demo.parts if part.kind != "source"]
     if len(lines) != len(parts):
-        return run.demo.prompt
+        return ", ".join(lines)
     start = run.demo.frames
     for line, part in zip(reversed(lines), reversed(parts)):
         start -= part.frames
@@ -87,7 +87,7 @@ def _draw_parts(card: Card, run: Run, index: int) -> None:
         left, wide = 8 + (end - part.frames) * along, part.frames * along - 3
         now = end - part.frames <= index < end
         if part.kind == "spoken":
-            _draw_sound(card, run.recordings, left, part.frames * along)
+            _draw_sounds(card, run, along)
             heard = True
             continue
         card.plate(left, TRACK + 16, wide, 5, colour if now else PLATE)
@@ -96,9 +96,8 @@ def _draw_parts(card: Card, run: Run, index: int) -> None:
     card.line(x, TRACK - 4 if heard else TRACK + 12, x, TRACK + (28 if heard else 25), colour=INK, width=2)
 
 
-def _draw_sound(card: Card, recordings: list[Path], left: float, wide: float) -> None:
-    """Of each speaker in a colour."""
-    wide /= len(recordings)
-    for turn, (path, colour) in enumerate(zip(recordings, VOICES)):
-        bars = round(BARS * wide / (WIDTH - 16))
-        card.sound(loudness_of(path, bars), left + turn * wide, TRACK, wide, 24, colour)
+def _draw_sounds(card: Card, run: Run, along: float) -> None:
+    """Of each speaker in a colour. along: pixels of a frame."""
+    for (start, stop), path, colour in zip(run.turns(), run.recordings, VOICES):
+        wide = (min(stop, run.demo.frames) - start) * along
+        card.sound(loudness_of(path, round(BARS * wide / (WIDTH - 16))), 8 + start * along, TRACK, wide, 24, colour)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pack.dev.drawing import frames_of, loudness_of
+from pack.dev.drawing import frames_of, loudness_of, seconds_of
 from pack.showcase.jobs import DEMOS, Demo
 
 MADE = "made.json"  # in the demo's folder
@@ -57,13 +57,22 @@ class Run:
             frames = frames[part.frames :]
         return parts
 
+    def turns(self) -> list[tuple[float, float]]:
+        """From which frame of the first video to which each recording is heard: in a row, with pauses of one length."""
+        demo, kinds = self.demo, [part.kind for part in self.demo.parts]
+        first = sum(part.frames for part in demo.parts[: kinds.index("spoken")]) if self.recordings else 0
+        spoken = sum(part.frames for part in demo.parts if part.kind == "spoken")
+        lengths = [seconds_of(path) * demo.fps for path in self.recordings]
+        pause = max(0.0, spoken - sum(lengths)) / max(1, len(lengths) - 1)
+        starts = [first + sum(lengths[:turn]) + turn * pause for turn in range(len(lengths))]
+        return [(start, start + length) for start, length in zip(starts, lengths)]
+
     def loudest(self, recording: int = 0) -> Image.Image:
-        """The frame of the last part that is spoken in which a recording is loudest."""
-        *_, spoken = (frames for part, frames in zip(self.demo.parts, self.parts()) if part.kind == "spoken")
-        turns = len(self.recordings)
-        spoken = spoken[recording * len(spoken) // turns : (recording + 1) * len(spoken) // turns]
-        heard = loudness_of(self.recordings[recording], len(spoken))
-        return spoken[heard.index(max(heard))]
+        """The frame in which a recording is loudest."""
+        start, stop = map(round, self.turns()[recording])
+        frames = self.frames()[start:stop]
+        heard = loudness_of(self.recordings[recording], len(frames))
+        return frames[heard.index(max(heard))]
 
 
 def runs(folder: Path) -> dict[str, Run]:

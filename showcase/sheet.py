@@ -70,7 +70,8 @@ def _draw_inputs(card: Card, run: Run, left: float, top: float) -> float:
     """What went in; the top of what comes below."""
     pictures = [picture_of(path) for path in run.pictures]
     pictures += [frame for path in run.clips for frame in spread(frames_of(path), 2)]
-    wide = (ASKED - GAP) / 2
+    columns = max(2, len(pictures))
+    wide = (ASKED - (columns - 1) * GAP) / columns
     for index, image in enumerate(pictures):
         card.picture(image, left + index * (wide + GAP), top, wide, wide * SHAPE)
     if len(pictures) == 1:  # the recordings beside the portrait
@@ -112,11 +113,9 @@ def _draw_frames(card: Card, run: Run, left: float, top: float, wide: float) -> 
 
 def _sounds(run: Run, bars: int) -> list[tuple[list[float], Colour]]:
     """Of each recording its loudness over the whole video, in so many bars, and its colour."""
-    made = run.demo.frames
-    spoken = sum(part.frames for part in run.demo.parts if part.kind == "spoken")
-    turns, sounds = len(run.recordings), []
-    for turn, (path, colour) in enumerate(zip(run.recordings, VOICES)):
-        start, stop = (round(bars * (1 - (1 - part / turns) * spoken / made)) for part in (turn, turn + 1))
+    sounds = []
+    for turn, path, colour in zip(run.turns(), run.recordings, VOICES):
+        start, stop = (min(round(bars * frame / run.demo.frames), bars) for frame in turn)
         sounds.append(([0.0] * start + loudness_of(path, stop - start) + [0.0] * (bars - stop), colour))
     return sounds
 

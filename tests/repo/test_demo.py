@@ -92,6 +92,9 @@ def test_a_run_knows_its_parts_and_who_speaks_when(folder: Path):
     both = kept["talking_avatar_two_people"]
     left, right = (np.asarray(both.loudest(index)).mean() for index in (0, 1))
     assert left < 127.5 < right  # the video brightens; the left one speaks first
+    assert kept["dub_footage"].turns() == [pytest.approx((10, 91.6))]
+    assert kept["dialogue"].turns() == [pytest.approx(turn) for turn in ((0, 25), (30, 55), (60, 85))]
+    assert kept["film"].turns() == [pytest.approx((145, 226.6))] and kept["video_extension"].turns() == []
 
 
 def test_the_sheet_shows_every_run(folder: Path, tmp_path: Path):
