@@ -192,7 +192,7 @@ def _unpacked(stored: StoredWeight, shape: tuple[int, ...], files: "_Files", dev
         weight = parts["weight"].reshape(shape)
         return weight if scale is None else weight.float() * scale.float().reshape(-1, *[1] * (len(shape) - 1))
     rows, columns = prod(shape[:-1]), shape[-1]
-    if len(shape) != 2:  # a vector or a kernel of a file that was cast as a whole: codes without padding
+    if len(shape) != 2:  # a vector or a kernel of a file that was converted as a whole: codes without padding
         parts["weight"] = parts["weight"].reshape(rows, -1)
     return format_of(stored.encoding).unpack(parts, rows, columns, torch.float32).reshape(shape)
 

@@ -4,13 +4,15 @@
     .venv/bin/python showcase/demo.py NAME ...    some of them, by their file's name in workflows/; "all" for all
 
 The inputs are drawn by `training/`. What it needs and makes lies in `demo/`, which git ignores: the videos, and
-`what_was_made.png`, which shows of each what went in and what came out. It is there as soon as the first is made.
+`what_was_made.png`, which shows of each what went in and what came out. It is there as soon as the first is made; that
+of an earlier run is then `what_was_made_1.png`, and so on.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import shutil
 import sys
@@ -133,8 +135,16 @@ def run_all(names: Sequence[str], checkpoints: Path = NANO, after_first: Callabl
         server.close()
 
 
+def set_aside(path: Path) -> None:
+    """Keep what an earlier run left there, under the next number that is free."""
+    if path.exists():
+        numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+        path.rename(next(one for one in numbered if not one.exists()))
+
+
 def show_first(names: Sequence[str]) -> None:
     """Draw the sheet with the first workflow alone, so that one sees early that it works, and say what will follow."""
+    set_aside(SHEET)
     write_sheet(SHEET, [runs(FOLDER)[names[0]]])
     print(f"\nTo look at already: {SHEET.relative_to(ROOT)}")
     if names[1:]:

@@ -37,10 +37,10 @@ FOLDER = "models/diffusion_models"
 SMALLEST = 10 * 10**9  # numbers; the published models have 14 and 19 billion
 CARDS = (8, 12, 16, 24, 32, 48, 80, 96, 141)  # GB of VRAM in use
 NODES = {
-    Job.REFERENCE: "SkyReels-V3 Reference to Video",
-    Job.EXTENSION: "SkyReels-V3 Extend Video",
-    Job.SHOT: "SkyReels-V3 Extend Video, for cuts",
-    Job.AVATAR: "SkyReels-V3 Talking Avatar",
+    Job.REFERENCE: "SkyReels-V3 Reference to Video or SkyReels-V3 Film",
+    Job.EXTENSION: "SkyReels-V3 Extend Video or SkyReels-V3 Film",
+    Job.SHOT: "SkyReels-V3 Extend Video or SkyReels-V3 Film, for cuts",
+    Job.AVATAR: "SkyReels-V3 Talking Avatar, SkyReels-V3 Dub Video or SkyReels-V3 Film",
 }
 # Number formats in headers -> what artists call them; others go by their own names.
 NUMBERS = {
@@ -217,7 +217,7 @@ def _what_to_do(path: Path, checkpoint: Checkpoint, is_here: bool) -> Iterator[s
     yield "Choose it in SkyReels-V3 Load Model."
     if ASSUMED in checkpoint.why:
         yield (
-            "If it is V2V or its shot model, set job in Load Model to extension or shot, or put v2v or v2v_shot into "
+            "If it is V2V, set job in Load Model to extension or shot, or put v2v or v2v_shot into "
             "its name: the models of the three jobs have the same layers, as Wan 2.1 text to video has."
         )
     yield f"Use it with {NODES[checkpoint.job]}."

@@ -190,8 +190,8 @@ def _encoding(part: Part, scales: Mapping[str, Part], config: dict, name: str) -
     if part.dtype in PLAIN:
         if scales and said in BY_NAME_IN_FILES and _rotation(config, BY_NAME_IN_FILES[said]):
             raise InputError(
-                f"In {name}, {short(part.key)} holds the codes of {said} as {part.dtype}, because the file was cast "
-                f"as a whole after it was quantised: {INSTEAD}."
+                f"In {name}, {short(part.key)} holds the codes of {said} as {part.dtype}, because the file was "
+                f"converted as a whole after it was quantised: {INSTEAD}."
             )
         return None
     told = next((kind for kind in KINDS.values() if _is_told(kind, part, scales)), None)

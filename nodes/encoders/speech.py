@@ -60,7 +60,7 @@ class Speech:
         """What the artist should know of it, one sentence each."""
         if self.silent is None:
             return []
-        return [f"The recording is that of speaker {2 - self.silent}, whose place is given; everyone else is silent."]
+        return [f"The recording is that of speaker {2 - self.silent}, who has a box or mask; everyone else is silent."]
 
     @property
     def people(self) -> int:

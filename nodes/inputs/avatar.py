@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ...skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING
 from ...skyreels_v3.recipes import RECIPES, Job
-from .conditioning import vae_input
+from .conditioning import clip_input, vae_input
 from .sampling import guidance_input, negative_input, seed_input, shift_input, steps_input
 
 
@@ -12,7 +12,7 @@ def model_inputs() -> list[io.Input]:
     """The A2V checkpoint and the encoders that it needs beside that of speech."""
     return [
         io.Model.Input("model", tooltip="The A2V checkpoint, from SkyReels-V3 Load Model."),
-        io.Clip.Input("clip", tooltip="umt5_xxl (CLIPLoader, type wan)."),
+        clip_input(),
         vae_input(),
         io.ClipVision.Input("clip_vision", tooltip="clip_vision_h (CLIPVisionLoader)."),
     ]

@@ -8,6 +8,11 @@ def vae_input() -> io.Input:
     return io.Vae.Input("vae", tooltip="The VAE of Wan 2.1.")
 
 
+def clip_input(use: str = "") -> io.Input:
+    """The text encoder. use: of it, as a sentence."""
+    return io.Clip.Input("clip", tooltip=f"The text encoder: umt5_xxl (CLIPLoader, type wan). {use}".strip())
+
+
 def positive_input() -> io.Input:
     """The prompt as CONDITIONING."""
     return io.Conditioning.Input("positive", tooltip="The prompt, encoded with umt5_xxl (CLIPLoader, type wan).")

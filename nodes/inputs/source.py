@@ -61,12 +61,12 @@ def fit_input() -> io.Input:
 
 
 def source_input() -> io.Input:
-    """The clip to go on from."""
+    """The video to go on from."""
     return io.MultiType.Input(
         "source",
         types=[io.Video, io.Image],
-        tooltip="The clip to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image works "
-        "too.",
+        tooltip="The video to go on from: a VIDEO, or frames as IMAGE. Any size, rate and length; a single image "
+        "works too.",
     )
 
 

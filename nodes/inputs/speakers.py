@@ -73,12 +73,14 @@ def chosen_places(inputs: Mapping, people: int, names: Sequence[str] = ()) -> tu
         masks[person], boxes[person] = inputs.get(f"mask_{person + 1}"), inputs.get(f"box_{person + 1}") or ""
     for person, box in read_places(inputs.get("places") or "", names, people).items():
         if boxes[person].strip():
-            raise InputError(f"Person {person + 1} has a box in places and one in box_{person + 1}: clear one of them.")
+            raise InputError(
+                f"Person {person + 1} has a box in `places` and one in box_{person + 1}: clear one of them."
+            )
         if everyone is not None or masks[person] is not None:
             name = names[person] if names else f"Person {person + 1}"
             mask = f"mask_{person + 1}" if everyone is None else "masks"
             raise InputError(
-                f"{name} has a box in places, but {mask} is connected too: disconnect it, or clear the box."
+                f"{name} has a box in `places`, but {mask} is connected too: disconnect it, or clear the box."
             )
         boxes[person] = box
     if everyone is None:

@@ -26,8 +26,8 @@ class DubVideo(io.ComfyNode):
             display_name="SkyReels-V3 Dub Video",
             description="Gives a person in real footage another recording: the head is made anew where it is heard, "
             "and every pixel outside of the mask stays the footage's. After an interrupt or a crash, queue the same "
-            "graph again: it goes on with the next part. Another clip, recording, place, prompt, model, seed or "
-            "setting makes all anew.",
+            "graph again: it goes on with the next part. Other footage, another recording, mask or box, "
+            "prompt, model, seed or setting makes all anew.",
             search_aliases=["dub", "dubbing", "lip sync video", "video to video lipsync", "infinitetalk", "latentsync"],
             inputs=[
                 *model_inputs(),

@@ -11,7 +11,7 @@ from ...skyreels_v3.jobs.extension.roll import Settings
 from ...skyreels_v3.jobs.extension.script import MAX_SECONDS, parse_script
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
-from ..inputs.conditioning import vae_input
+from ..inputs.conditioning import clip_input, vae_input
 from ..inputs.sampling import (
     codec_input,
     guidance_input,
@@ -38,14 +38,12 @@ class ExtendVideo(io.ComfyNode):
         return versions.schema(
             node_id="SkyReelsExtendVideo",
             display_name="SkyReels-V3 Extend Video",
-            description="Goes on from a clip, shot by shot, as a script says, and gives one finished video. After an "
-            "interrupt or a crash, queue the same graph again: it goes on with the next roll. A changed line makes "
+            description="Goes on from a video, shot by shot, as a script says, and gives one finished video. After "
+            "an interrupt or a crash, queue the same graph again: it goes on with the next roll. A changed line makes "
             "anew that line and those behind it; another source, encoder, seed, size or setting makes all anew.",
             search_aliases=["v2v", "video extension", "extend video", "long video", "storyboard", "shot switching"],
             inputs=[
-                io.Clip.Input(
-                    "clip", tooltip="umt5_xxl (CLIPLoader, type wan). Each line of the script is encoded once."
-                ),
+                clip_input("Each line of the script is encoded once."),
                 vae_input(),
                 source_input(),
                 io.String.Input(

@@ -25,8 +25,8 @@ class ExtensionWindow(io.ComfyNode):
         return versions.schema(
             node_id="SkyReelsExtensionWindow",
             display_name="SkyReels-V3 Extension Window",
-            description="Prepares one roll that goes on from a clip, for your own sampler. Extend Video does all rolls "
-            "of a script by itself.",
+            description="Prepares one roll that goes on from a video, for your own sampler. Extend Video does all "
+            "rolls of a script by itself.",
             search_aliases=["v2v", "video extension", "continue video", "shot switching", "cut to new shot"],
             inputs=[
                 positive_input(),
@@ -36,7 +36,8 @@ class ExtensionWindow(io.ComfyNode):
                     "shot",
                     options=[CONTINUE, CUT],
                     default=CONTINUE,
-                    tooltip="continue goes on with the shot (extension model); cut goes to a new one (shot model).",
+                    tooltip="continue goes on with the shot and needs the model in transformer; cut goes "
+                    "to a new one and needs that in shot_transformer.",
                 ),
                 io.Float.Input(
                     "seconds", default=5.0, min=0.1, max=5.0, step=0.1, tooltip="Up to 5 s; a cut takes 2 to 5 s."
@@ -47,7 +48,7 @@ class ExtensionWindow(io.ComfyNode):
                 encoded_negative_input(),
             ],
             outputs=[
-                *prepared_outputs("the past of the clip", "the new frames"),
+                *prepared_outputs("the past of the source", "the new frames"),
                 io.Latent.Output(
                     display_name="prefix",
                     tooltip="The latent of the past. For continue, put it before the sampled latent (LatentConcat, t), "

@@ -12,7 +12,7 @@ from ...skyreels_v3.speech.encoder import ENCODER
 from ...skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from .. import versions
 from ..inputs.cast import CastType
-from ..inputs.conditioning import vae_input
+from ..inputs.conditioning import clip_input, vae_input
 from ..inputs.files import stamps
 from ..inputs.sampling import codec_input, guidance_input, negative_input, seed_input, shift_input, steps_input
 from ..inputs.size import chosen_size, size_inputs
@@ -42,7 +42,10 @@ class Film(io.ComfyNode):
         models = [io.Model.Input(name, optional=True, tooltip=tooltip) for name, tooltip in MODELS.values()]
         source = source_input()
         source.optional = True
-        source.tooltip = "Footage that the film begins with, for a first line that goes on from something."
+        source.tooltip = (
+            "Footage that the film begins with, before the first line: a VIDEO, or frames as IMAGE. `continue`, `cut` "
+            "and `speak` may go on from it."
+        )
         fit, seed = fit_input(), seed_input("")
         fit.tooltip = "How footage fills the film: crop cuts its edges, letterbox adds black bars, stretch distorts it."
         seed.tooltip = "Of the noise of all shots whose lines name none. Another one makes these shots anew."
@@ -54,9 +57,7 @@ class Film(io.ComfyNode):
             "After an interrupt or a crash, queue the same graph again.",
             search_aliases=["movie", "story", "storyboard", "shots", "takes", "long video", "script", "director"],
             inputs=[
-                io.Clip.Input(
-                    "clip", tooltip="umt5_xxl (CLIPLoader, type wan). Each line of the script is encoded once."
-                ),
+                clip_input("Each line of the script is encoded once."),
                 vae_input(),
                 io.String.Input(
                     "script",
@@ -74,7 +75,7 @@ class Film(io.ComfyNode):
                     options=[str(FPS), str(SPOKEN_FPS), AS_FOOTAGE],
                     default=str(FPS),
                     tooltip="Frames a second of the film. Speaking shots are made at 25, all others at 24; the other "
-                    "rates repeat or leave out frames. As the footage: that of the first clip.",
+                    "rates repeat or leave out frames. As the footage: that of the first footage.",
                 ),
                 seed,
                 steps_input(None, "Of all shots whose lines name none. 0: those that each model is distilled for."),

@@ -101,7 +101,7 @@ class PlanNode(io.ComfyNode):
                     "an avatar the window: longer ones are made one after another and need no more memory.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE of Wan 2.1: adds what it needs."),
-                io.Clip.Input("clip", optional=True, tooltip="umt5_xxl: adds what it needs."),
+                io.Clip.Input("clip", optional=True, tooltip="The text encoder, umt5_xxl: adds what it needs."),
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=64, optional=True, tooltip="Videos made side by side."
                 ),

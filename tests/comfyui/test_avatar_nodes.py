@@ -232,7 +232,7 @@ def test_one_recording_belongs_to_the_person_whose_place_is_given(talk, pack_nod
     monkeypatch.setattr(pack_nodes.module("nodes.versions"), "tell", lambda node, *lines: told.extend(lines))
     speech, nobody = hear(), {**voice, "waveform": torch.zeros_like(voice["waveform"])}
     first, second = (decoded(talk(speech, **place)[0])[0] for place in ({"mask_1": left}, {"box_2": "10%,25%,40%,75%"}))
-    assert "The recording is that of speaker 2, whose place is given; everyone else is silent." in told
+    assert "The recording is that of speaker 2, who has a box or mask; everyone else is silent." in told
     assert torch.equal(first, decoded(talk(hear(nobody), mask_1=left, mask_2=1 - left)[0])[0])
     assert not torch.equal(first, second)
     with torch.inference_mode():

@@ -292,8 +292,8 @@ BAD = [
     ({"script": ""}, "The script is empty"),
     ({"script": "continue 0s: On."}, "Line 1"),
     ({"script": "continue 1s: On.\ncut 9s: Face."}, "Line 2"),
-    ({"script": "cut 2s: [ZOOM_IN_CUT] Face.", "shot_model": None}, "no shot model is connected"),
-    ({"script": "continue 1s: On.", "model": None}, "no single-shot model is connected"),
+    ({"script": "cut 2s: [ZOOM_IN_CUT] Face.", "shot_model": None}, "nothing is connected to shot_model"),
+    ({"script": "continue 1s: On.", "model": None}, "nothing is connected to model"),
     ({"script": "continue 1s: On.", "frame_rate": 0.0}, "frame"),
     ({"script": "continue 1s: On.", "source": torch.zeros(0, 64, 96, 3)}, "frame"),
 ]

@@ -268,11 +268,14 @@ def test_places_by_name():
     assert read_places("ben: 0,0,1,1\n\n# here\n安娜： 0.5,0,1,1\n", names, 3) == {1: "0,0,1,1", 2: "0.5,0,1,1"}
     assert read_places("2: 0,0,1,1", (), 2) == {1: "0,0,1,1"} and read_places(" \n", names, 3) == {}
     for text, told in (
-        ("dora: 0,0,1,1", "Line 1 of places is of 'dora', but those who speak are anna, Ben, 安娜: write one of these"),
-        ("3: 0,0,1,1", "Line 1 of places is of '3', but those who speak are 1, 2"),
-        ("anna: 0,0,1,1\nAnna: 0,0,1,1", "Line 2 of places gives 'Anna' another box"),
-        ("anna", "Line 1 of places is 'anna', but a name and a box are needed"),
-        ("0,0,1,1", "Line 1 of places is '0,0,1,1', but a name and a box are needed"),
+        (
+            "dora: 0,0,1,1",
+            "Line 1 of `places` is of 'dora', but those who speak are anna, Ben, 安娜: write one",
+        ),
+        ("3: 0,0,1,1", "Line 1 of `places` is of '3', but those who speak are 1, 2"),
+        ("anna: 0,0,1,1\nAnna: 0,0,1,1", "Line 2 of `places` gives 'Anna' another box"),
+        ("anna", "Line 1 of `places` is 'anna', but a name and a box are needed"),
+        ("0,0,1,1", "Line 1 of `places` is '0,0,1,1', but a name and a box are needed"),
     ):
         with pytest.raises(InputError, match=told):
             read_places(text, () if text.startswith("3") else names, 2 if text.startswith("3") else 3)

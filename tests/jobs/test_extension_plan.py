@@ -161,9 +161,9 @@ def test_a_prefix_does_not_reach_over_a_cut():
 
 
 def test_a_line_without_its_model_is_told():
-    with pytest.raises(InputError, match="Line 2 is a cut, but no shot model"):
+    with pytest.raises(InputError, match="Line 2 is a cut, but nothing is connected to shot_model"):
         plan_extension(SCRIPT, CLIP, has_shot_model=False)
-    with pytest.raises(InputError, match="Line 1 continues a shot, but no single-shot model"):
+    with pytest.raises(InputError, match="Line 1 continues a shot, but nothing is connected to model"):
         plan_extension(SCRIPT, CLIP, has_model=False)
     assert plan_extension(SCRIPT[1:2], CLIP, has_model=False).rolls
     assert plan_extension(SCRIPT[:1], CLIP, has_shot_model=False).rolls

@@ -44,8 +44,8 @@ def test_what_is_wrong_with_the_whole_script_is_told(text, told):
 
 def test_a_model_that_is_not_connected_is_told_beside_the_times():
     checked = check_script("continue 1s: a\ncut 2s: [ZOOM_IN_CUT] b", has_shot_model=False)
-    assert "Line 2 is a cut, but no shot model" in checked.problem and checked.lines[1].stop == 3
-    assert "no single-shot model" in check_script("walks on", has_model=False).problem
+    assert "Line 2 is a cut, but nothing is connected to shot_model" in checked.problem and checked.lines[1].stop == 3
+    assert "nothing is connected to model" in check_script("walks on", has_model=False).problem
     assert check_script("walks on", has_shot_model=False).problem is None
 
 

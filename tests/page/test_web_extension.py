@@ -123,14 +123,14 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
         }""",
         EXTEND,
     )
-    panel_says(page, "Line 4 is a cut, but no shot model is connected", "as in the official code")
+    panel_says(page, "Line 4 is a cut, but nothing is connected to shot_model", "as in the official code")
     assert not [name for name in queued(page, EXTEND) if "skyreels" in name]
 
     again = page.saved_workflow()
     assert of_type(again, EXTEND)["widgets_values"][0] == GOOD
     page.load_workflow(again)
     page.tab.evaluate(SHOW_NODE, EXTEND)
-    panel_says(page, "no shot model is connected")
+    panel_says(page, "nothing is connected to shot_model")
     assert saved(page, EXTEND)["widgets_values"] == of_type(again, EXTEND)["widgets_values"]
     is_clean(page)
 

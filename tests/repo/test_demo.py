@@ -10,6 +10,7 @@ from PIL import Image
 from pack.dev.drawing import Card, frames_of, loudness_of, spread
 from pack.dev.samples.workflow_inputs import probe, workflow_files
 from pack.showcase import world
+from pack.showcase.demo import set_aside
 from pack.showcase.jobs import DEMOS, MAIN
 from pack.showcase.loops import HEIGHT, MOST_BYTES, WIDTH, drawn, write_loop
 from pack.showcase.runs import Run, note, runs
@@ -95,6 +96,14 @@ def test_a_run_knows_its_parts_and_who_speaks_when(folder: Path):
     assert kept["dub_footage"].turns() == [pytest.approx((10, 91.6))]
     assert kept["dialogue"].turns() == [pytest.approx(turn) for turn in ((0, 25), (30, 55), (60, 85))]
     assert kept["film"].turns() == [pytest.approx((145, 226.6))] and kept["video_extension"].turns() == []
+
+
+def test_sheets_of_earlier_runs_stay(tmp_path: Path):
+    sheet = tmp_path / "sheet.png"
+    for run in "abc":
+        set_aside(sheet)
+        sheet.write_text(run)
+    assert [path.read_text() for path in (sheet, *sorted(tmp_path.glob("sheet_*.png")))] == ["c", "a", "b"]
 
 
 def test_the_sheet_shows_every_run(folder: Path, tmp_path: Path):

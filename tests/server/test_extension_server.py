@@ -245,10 +245,12 @@ def test_a_wrong_script_is_told_with_its_lines(stocked_server: Server, script: s
 
 
 def test_models_that_do_not_fit_are_told(stocked_server: Server):
-    refused(stocked_server, prompt(stocked_server, shot_model=None), "^Line 2 is a cut, but no shot model is connected")
     refused(
-        stocked_server, prompt(stocked_server, model=None), "^Line 1 continues .* no single-shot model is connected"
+        stocked_server,
+        prompt(stocked_server, shot_model=None),
+        "^Line 2 .* nothing is connected to shot_model",
     )
+    refused(stocked_server, prompt(stocked_server, model=None), "^Line 1 continues .* nothing is connected to model")
     swapped = prompt(stocked_server)
     inputs = extend(swapped)["inputs"]
     inputs["model"], inputs["shot_model"] = inputs["shot_model"], inputs["model"]

@@ -348,7 +348,7 @@ EXTEND = {
         ({"script": ["3", 0]}, None),
         ({"script": "continue 5s: On.\ncut 9s: Her face."}, "Line 2 is a cut of 9 s"),
         ({"script": ""}, "script"),
-        ({"shot_model": None}, "Line 2 is a cut, but no shot model is connected"),
+        ({"shot_model": None}, "Line 2 is a cut, but nothing is connected to shot_model"),
     ],
 )
 def test_scripts_are_read_before_anything_runs(inputs: dict, words: str | None):

@@ -10,7 +10,8 @@ def test_the_route_answers_what_it_is_asked(stocked_server: Server):
     answer = stocked_server.post(ROUTE, {"text": BAD, "official": False, "model": True, "shot_model": True})
     assert answer.ok and [bool(line["wrong"]) for line in answer.json()["lines"]] == [False, True, False]
     assert (
-        "no single-shot model" in stocked_server.post(f"/api{ROUTE}", {"text": "x", "model": False}).json()["problem"]
+        "nothing is connected to model"
+        in stocked_server.post(f"/api{ROUTE}", {"text": "x", "model": False}).json()["problem"]
     )
     for wrong in ({}, [], {"text": 5}, {"text": None}, "x"):
         for route in (ROUTE, FILM_ROUTE):

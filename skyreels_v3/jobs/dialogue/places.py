@@ -19,22 +19,22 @@ def read_places(text: str, names: Sequence[str], people: int) -> dict[int, str]:
     called = {same_name(name): person for person, name in enumerate(names)} or {
         str(person + 1): person for person in range(people)
     }
-    marked = read_marked(text, f"each line of places is a name and a box, such as {EXAMPLE}")
+    marked = read_marked(text, f"each line of `places` is a name and a box, such as {EXAMPLE}")
     if marked.wrong:
         raise InputError(f"places: {next(iter(marked.wrong.values()))}")
     boxes: dict[int, str] = {}
     for number, line in marked.lines:
         name, colon, box = plain(line).partition(":")
         if not colon or not box.strip():
-            raise InputError(f"Line {number} of places is {line[:40]!r}, but a name and a box are needed: {EXAMPLE}.")
+            raise InputError(f"Line {number} of `places` is {line[:40]!r}, but a name and a box are needed: {EXAMPLE}.")
         person = called.get(same_name(name))
         if person is None:
             there = ", ".join(names or called)
             raise InputError(
-                f"Line {number} of places is of {name.strip()[:40]!r}, but those who speak are {there}: write one of "
+                f"Line {number} of `places` is of {name.strip()[:40]!r}, but those who speak are {there}: write one of "
                 "these names, or take the line out."
             )
         if person in boxes:
-            raise InputError(f"Line {number} of places gives {name.strip()!r} another box: leave one of them out.")
+            raise InputError(f"Line {number} of `places` gives {name.strip()!r} another box: leave one of them out.")
         boxes[person] = box.strip()
     return boxes

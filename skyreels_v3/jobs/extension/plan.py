@@ -292,15 +292,15 @@ def _check_line(line: Line, has_model: bool, has_shot_model: bool) -> None:
             )
         if not has_shot_model:
             raise InputError(
-                f"Line {line.number} is a cut, but no shot model is connected: load the shot switching checkpoint as "
-                "the shot model, or write `continue`."
+                f"Line {line.number} is a cut, but nothing is connected to shot_model: connect the shot switching "
+                "checkpoint, from SkyReels-V3 Load Model, or write `continue`."
             )
     elif line.seconds <= 0:
         raise InputError(f"Line {line.number} is {float(line.seconds):g} s long, but it must be above 0.")
     elif not has_model:
         raise InputError(
-            f"Line {line.number} continues a shot, but no single-shot model is connected: load the single-shot "
-            "extension checkpoint as the model, or write `cut`."
+            f"Line {line.number} continues a shot, but nothing is connected to model: connect the single-shot "
+            "extension checkpoint, from SkyReels-V3 Load Model, or write `cut`."
         )
 
 

@@ -97,8 +97,8 @@ def _check_start(line: FilmLine, first: bool) -> None:
             )
     elif line.kind != CLIP:
         raise InputError(
-            f"Line {line.number} is a {line.kind}, but nothing comes before it to go on from: begin with a scene or a "
-            "clip, or connect a source."
+            f"Line {line.number} is a {line.kind}, but nothing comes before it to go on from: begin with a `scene` or "
+            "`clip` line, or connect footage to source."
         )
 
 
