@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ...skyreels_v3.jobs.avatar.plan import KEY_COPIES, Timing
-from ...skyreels_v3.jobs.dub.prepare import Asked
+from ...skyreels_v3.jobs.dub.prepare import STRENGTH, Asked
 from ...skyreels_v3.recipes import RECIPES, Job
 from .. import versions
 from ..encoders.speech import SpeechType
@@ -54,7 +54,7 @@ class DubVideo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=0.85,
+                    default=STRENGTH,
                     min=0.05,
                     max=1.0,
                     step=0.01,

@@ -27,7 +27,7 @@ MODELS = {
     Job.REFERENCE: ("reference_model", "The reference checkpoint (R2V), from SkyReels-V3 Load Model; for scenes."),
     Job.EXTENSION: ("model", "The single-shot extension model, from SkyReels-V3 Load Model; for lines that continue."),
     Job.SHOT: ("shot_model", "The shot switching model, from SkyReels-V3 Load Model; for lines that cut."),
-    Job.AVATAR: ("avatar_model", "The talking avatar (A2V), from SkyReels-V3 Load Model; for lines that speak."),
+    Job.AVATAR: ("avatar_model", "The talking avatar (A2V), from SkyReels-V3 Load Model; for lines that speak or dub."),
 }
 FOLLOWED = ("clip", "vae", "clip_vision", "audio_encoder", *(name for name, _ in MODELS.values()))
 SCRIPT = """\
@@ -64,9 +64,10 @@ class Film(io.ComfyNode):
                     multiline=True,
                     default=SCRIPT,
                     tooltip="One line for each shot: `scene 5s [anna, cafe]: ...`, `continue 8s: ...`, `cut 4s: "
-                    "[ZOOM_IN_CUT] ...`, `speak [anna: hello.wav]: ...`, `clip harbour.mp4 3s-8s`. Before the colon "
-                    "stand options in braces: `seed 7`, `steps 6`, `takes 3`, `take 2`, `lock`, `name door`. Lines "
-                    f"that begin with # are comments. At most {MAX_SECONDS} s are made.",
+                    "[ZOOM_IN_CUT] ...`, `speak [anna: hello.wav]: ...`, `clip harbour.mp4 3s-8s`, `dub harbour.mp4 "
+                    "8s-12s [ben: answer.wav]`. Before the colon stand options in braces: `seed 7`, `steps 6`, `takes "
+                    "3`, `take 2`, `lock`, `name door`. Lines that begin with # are comments. At most "
+                    f"{MAX_SECONDS} s are made.",
                 ),
                 *size_inputs("the first shot"),
                 fit,
@@ -98,10 +99,12 @@ class Film(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="clip_vision_h (CLIPVisionLoader); for lines that speak, and for likeness as a measure "
-                    "of takes.",
+                    tooltip="clip_vision_h (CLIPVisionLoader); for lines that speak or dub, and for likeness as a "
+                    "measure of takes.",
                 ),
-                io.AudioEncoder.Input("audio_encoder", optional=True, tooltip=f"{ENCODER}; for lines that speak."),
+                io.AudioEncoder.Input(
+                    "audio_encoder", optional=True, tooltip=f"{ENCODER}; for lines that speak or dub."
+                ),
                 source,
             ],
             outputs=[

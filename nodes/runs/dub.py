@@ -63,13 +63,40 @@ class DubRequest:
     codec: str
 
 
+@dataclass(frozen=True)
+class KnownDub:
+    """What is known of a dub before it is made."""
+
+    plan: DubPlan
+    footage: Footage
+    sigmas: torch.Tensor  # of each window
+
+
+def look_through(
+    node_id: str | None, source: Source, frames: int, asked: Asked, sampling: Sampling, strength: float
+) -> KnownDub:
+    """Of so many frames of speech in the footage. Raises InputError as `plan_dub` does."""
+
+    def watched(pictures: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+        versions.tell(node_id, "Looking through the footage for cuts")
+        bar = comfy.utils.ProgressBar(count, node_id=node_id)
+        for number, pixels in enumerate(pictures, start=1):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(number)
+            yield pixels
+
+    sigmas = sigmas_from(sampling.sigmas, strength)
+    return KnownDub(*plan_dub(source, frames, asked, len(sigmas) - 1, float(sigmas[0]), watched), sigmas)
+
+
 class DubRun(ResumableRun[DubWindow | Copied, Start]):
-    """One run of Dub Video."""
+    """One run of Dub Video. known: where that is known already."""
 
     name, unit, beside, state_type = "dub", "part", (HEADS,), Start
+    heads = HEADS  # the part that the sheet is; in a folder with other runs each has its own
     dub: DubPasses
 
-    def __init__(self, node: Node, models: AvatarModels, request: DubRequest):
+    def __init__(self, node: Node, models: AvatarModels, request: DubRequest, known: KnownDub | None = None):
         speech, sampling = request.speech, request.sampling
         if speech.people != 1:
             raise InputError(
@@ -83,17 +110,14 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
         tokens = image_tokens(models.clip_vision, params.image_dim)
         decode = decoder(models.vae, group_sharing([self.model]))
         tools = DubTools(encoder(models.vae), decode, tokens, self._denoise)
-        self.sigmas = sigmas_from(sampling.sigmas, request.strength)
-        steps = len(self.sigmas) - 1
-        level = float(self.sigmas[0])
-        planned = plan_dub(request.source, speech.frames, request.asked, steps, level, self._watched)
-        self.plan: DubPlan = planned[0]
-        self.footage: Footage = planned[1]
+        known = known or look_through(node.id, request.source, speech.frames, request.asked, sampling, request.strength)
+        self.plan, self.footage, self.sigmas = known.plan, known.footage, known.sigmas
         self.dub = DubPasses(self.plan, self.footage, speech.features, tools, request.seed)
         self.windows = self.plan.parts
         rate, heads = self.plan.clock.rate, self.footage.heads
         self.notes = [*speech.notes, *remarks(request.source.info, rate)]
         self.file = VideoFile(heads.width, heads.height, rate, rate, request.codec)
+        steps = self.plan.steps
         forwards = self.model, self.plan.tokens, steps * len(sampling.branches)
         each = ahead([forwards])
         seconds = each and [each[0] if isinstance(part, DubWindow) else 1.0 for part in self.windows]
@@ -167,18 +191,10 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
             write(frame)
         return start
 
-    def _watched(self, frames: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
-        """Frames that are looked through, with a progress bar."""
-        versions.tell(self.node.id, "Looking through the footage for cuts")
-        bar = comfy.utils.ProgressBar(count, node_id=self.node.id)
-        for number, pixels in enumerate(frames, start=1):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(number)
-            yield pixels
-
     def _show_heads(self, folder: RunFolder) -> None:
         """One picture of what each window makes anew, bright, in the middle of it: is that the head?"""
-        if folder.done(HEADS):
+        sheet = folder.path(f"{self.heads}.png")
+        if folder.done(self.heads):
             return
         windows = list(enumerate(self.plan.windows))
         every = -(-len(windows) // SHOWN)
@@ -190,11 +206,11 @@ class DubRun(ResumableRun[DubWindow | Copied, Start]):
             crop = self.footage.crops(window.shot, [made])[0]
             pictures.append(thumbnail((crop * (DIMMED + (1 - DIMMED) * taken)).to(torch.uint8)))
             labels.append(window_numbers([number, min(number + every, len(windows)) - 1]))
-        with folder.writing(folder.path(SHEET)):
-            contact_sheet(pictures, labels).save(folder.path(SHEET))
-        folder.commit(HEADS, [SHEET])
-        versions.tell(self.node.id, f"Where the head is: {folder.path(SHEET)}")
-        with Image.open(folder.path(SHEET)) as picture:
+        with folder.writing(sheet):
+            contact_sheet(pictures, labels).save(sheet)
+        folder.commit(self.heads, [sheet.name])
+        versions.tell(self.node.id, f"Where the head is: {sheet}")
+        with Image.open(sheet) as picture:
             self.progress.show_image(picture.convert("RGB"))
 
     def _denoise(self, one: DubPass, noise: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Film and Cast on a real ComfyUI: each shot as its own job makes it, resume, locks, takes, sound, bad input."""
 
 import json
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -113,17 +114,35 @@ def forwards(pack_nodes, monkeypatch):
 
 @pytest.fixture
 def windows(pack_nodes, monkeypatch):
-    """windows(frames): speech is made in windows of so many, instead of 81."""
+    """windows(frames, drop): speech is made in windows of so many, instead of 81."""
 
-    def of(frames):
-        timing = pack_nodes.module("skyreels_v3.jobs.avatar.plan").Timing(frames, 5, 0)
-        monkeypatch.setattr(pack_nodes.module("nodes.runs.film.shots"), "DEFAULT_TIMING", timing)
+    def of(frames, drop=0):
+        timing = pack_nodes.module("skyreels_v3.jobs.avatar.plan").Timing(frames, 5, drop)
+        monkeypatch.setattr(pack_nodes.module("nodes.runs.film.spoken"), "DEFAULT_TIMING", timing)
 
     return of
 
 
 def sound(seconds, rate=16000, key="voice"):
     return {"waveform": normal(key, (1, 1, int(seconds * rate))) * 0.1, "sample_rate": rate}
+
+
+@contextmanager
+def stopped_at_the_second_window(passes):
+    """Whatever makes two windows of a kind within the block is interrupted. passes: the class that makes them."""
+    from comfy.model_management import InterruptProcessingException
+
+    make, made = passes.window, []
+
+    def interrupted(self, *args):
+        if made:
+            raise InterruptProcessingException
+        made.append(args)
+        return make(self, *args)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(InterruptProcessingException):
+        patched.setattr(passes, "window", interrupted)
+        yield
 
 
 def foreseen(shown: dict, script: str) -> list[str]:
@@ -260,11 +279,7 @@ def test_people_speak_where_they_are_in_the_film(film, forwards, tmp_path, windo
     assert forwards == ["avatar", "extension"] and len(decoded(path)[0]) == 24 + 24 + 12, "in turns"
 
 
-def test_long_speech_goes_on_window_by_window(
-    film, forwards, shown, tmp_path, comfyui, pack_nodes, windows, monkeypatch
-):
-    import comfy.model_management as management
-
+def test_long_speech_goes_on_window_by_window(film, forwards, shown, tmp_path, comfyui, pack_nodes, windows):
     script = "scene 0.5s [dora]: x\nspeak [dora]: Dora talks.\ncontinue 0.5s: y"
     Member = pack_nodes.module("nodes.inputs.cast").Member
     windows(13)
@@ -274,21 +289,10 @@ def test_long_speech_goes_on_window_by_window(
     measured = [shot["takes"] for shot in shown["skyreels_film"]]
     assert forwards == ["reference", *["avatar"] * 4, "extension"]
     comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
-    run = pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarPasses
-    make, made = run.window, []
-
-    def interrupted(self, *args):
-        if made:
-            raise management.InterruptProcessingException
-        made.append(args)
-        return make(self, *args)
-
-    monkeypatch.setattr(run, "window", interrupted)
-    with pytest.raises(management.InterruptProcessingException):
+    with stopped_at_the_second_window(pack_nodes.module("skyreels_v3.jobs.avatar.passes").AvatarPasses):
         film(script, **given)
     so_far = decoded(next((tmp_path / "other").rglob("so_far.mp4")))[0]
     assert torch.equal(so_far, whole[:12]), "finished shots"
-    monkeypatch.setattr(run, "window", make)
     forwards.clear()
     assert torch.equal(decoded(film(script, **given)[0])[0], whole)
     assert forwards == ["avatar", "avatar", "extension"], "the key frames and the first window are kept"

@@ -24,6 +24,8 @@ scene 5s [anna, last]: She sits down.
 scene 5s [anna, cafe door]: She goes back.
 clip harbour.mp4 3s-8s
 continue 2s: The sea.
+dub pier.mp4 [ben: hello.wav]: Ben shouts.
+continue 2s: He waves.
 """
 
 
@@ -40,7 +42,8 @@ class Studio:
 
         def own(place, number):
             line = shots[place].line
-            said = line.kind, line.seconds, line.prompt, line.references, repr(line.voices), line.file, str(line.stop)
+            said = line.kind, line.seconds, line.prompt, line.references, repr(line.voices)
+            said = *said, line.file, str(line.stop), line.options.box
             return digest(said, (line.options.seed or 0) + number)
 
         self.made, rank = [], None
@@ -69,7 +72,7 @@ def studio():
 
 def test_what_shots_are_made_from():
     shots = shots_of(parse_film(FILM), CAST)
-    assert [shot.needs for shot in shots] == [(), (0,), (1,), (2,), (3,), (), (5,), (6,), (0,), (), (9,)]
+    assert [shot.needs for shot in shots] == [(), (0,), (1,), (2,), (3,), (), (5,), (6,), (0,), (), (9,), (), (11,)]
     assert [shown_shot(shots, 7, name) for name in ("anna", "Last")] == [None, 6]
     assert [shown_shot(shots, 8, name) for name in ("anna", "Cafe Door")] == [None, 0]
 
@@ -84,6 +87,8 @@ def test_what_shots_are_made_from():
         ("Anna comes in.", "Anna runs in.", [1, 2, 3, 4, 5, 9]),
         ("harbour", "sea", [10, 11]),
         ("The sea.", "The sea!", [11]),
+        ("pier", "quay", [12, 13]),
+        ("[ben: hello.wav]", "[ben: hello.wav] {box 0.3 0 0.6 1}", [12, 13]),
         ("cut 4s: [ZOOM_IN_CUT] The scene cuts to her hands.\n", "", [3, 4]),  # what was 4 and 5
         ("continue 3s: She laughs.\n", "", []),
     ],
@@ -173,7 +178,7 @@ def test_models_are_loaded_seldom():
     studio.run(FILM)
     assert [shots[place].line.number for place in places] == studio.made, "the plan is what happens"
     as_written = loads(shots, range(len(shots)))
-    assert (loads(shots, places), as_written) == (6, 9)
+    assert (loads(shots, places), as_written) == (6, 11)
 
 
 SETTINGS = {"resolution": "480P", "width": 832, "height": 480, "rate": "24", "codec": "h264", "fit": "crop", "seed": 0}
@@ -231,7 +236,7 @@ def test_locks_takes_and_settings_are_foreseen():
     takes = FILM.replace("continue 8s:", "continue 8s {takes 3}:")
     assert foreseen(FILM, takes)[0][:3] == ["done", "more", "done"]
     best = FILM.replace("continue 8s:", "continue 8s {takes 3, take best}:")
-    chosen = {number: 1 for number in range(1, 12)} | {2: 3}
+    chosen = {number: 1 for number in range(1, 14)} | {2: 3}
     assert set(foreseen(best, best, chosen=chosen)[0]) == {"done"}
     assert foreseen(best, best.replace("take best", "take 3"), chosen=chosen)[0][:4] == ["done"] * 4
     assert foreseen(best, best.replace("take best", "take 1"), chosen=chosen)[0][:4] == [
@@ -254,6 +259,7 @@ KINDS = [
     "cut 2s: x",
     "speak [a.wav]: x",
     "clip a.mp4 1s-2",
+    "dub a.mp4 [a.wav]: x",
 ]
 
 

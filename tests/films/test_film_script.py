@@ -132,6 +132,22 @@ def test_ways_to_write_the_same(written, same):
         ),
         ("szene 5s [a]: x", "begins with 'szene'"),
         ("clips a.mp4", "begins with 'clips'"),
+        ("dub my clip.mov", "without a voice"),
+        ("dub a.mp4 0:03-0:08: She talks [softly]", "without a voice"),
+        ("dub [a.wav]: x", "without footage"),
+        ("dub a.mp4 [a.wav, b.wav]: x", "2 voices, but one person"),
+        ("dub a.mp4 [a.wav] 0:03-0:08: x", "behind its voice"),
+        ("dub a.mp4 [a.wav] She talks", "behind its voice"),
+        ("dub a.mp4 8s-3s [a.wav]: x", "the later one"),
+        ("dub a.mp4 [a.wav] {box 0.3 0 0.2 1}: x", "the box '0.3 0 0.2 1'"),
+        ("dub a.mp4 [a.wav] {box}: x", "left, top, right, bottom"),
+        ("dub a.mp4 [a.wav] {strength 2}: x", "a number from 0.05 to 1"),
+        ("dub a.mp4 [a.wav] {start 1s-2s}: x", "seconds into the footage"),
+        ("dub a.mp4 [a.wav]: x {seed 7}", "before the colon"),
+        ("dub a.mp4 (a.wav): x", "begins like a dub"),
+        ("dubs a.mp4 3s-8s [a.wav]", "begins with 'dubs'"),
+        ("continue 5s: x dub a.mp4 [a.wav]", "inside of its prompt"),
+        ("speak [a.wav] {box 0 0 1 1}: x", "`dub` alone"),
     ],
 )
 def test_a_wrong_line_is_told_in_one_sentence(written, told):
@@ -172,6 +188,10 @@ KNOWN = Known(
         ("scene [anna]: x\nspeak [ben]: y", "no recording"),
         ("scene [anna]: x\nspeak [eva: hello.wav]: y", "the person 'eva'"),
         ("scene [anna]: x\nspeak [anna: bye.wav]: y", "the file 'bye.wav'"),
+        ("dub sea.mp4 [anna]", "the file 'sea.mp4'"),
+        ("dub harbour.mp4 [bye.wav]", "the file 'bye.wav'"),
+        ("dub harbour.mp4 [ben]", "as in `dub harbour.mp4 [ben: hello.wav]"),
+        ("dub harbour.mp4 [eva]", "the person 'eva'"),
     ],
 )
 def test_what_is_missing_is_told_with_its_line(written, told):
@@ -183,11 +203,17 @@ def test_what_is_there_is_not_missing():
     written = "scene [ANNA, cafe, dog.png] {name door}: x\nspeak [anna]: y\nscene [door, last]: z\nclip harbour.mp4"
     assert missing(parse_film(written), KNOWN) == {}
     assert missing(parse_film("continue 5s: x"), Known(source=True)) == {}
+    assert missing(parse_film("dub harbour.mp4 [eva: hello.wav]\ncontinue 2s: x"), KNOWN) == {}, "eva is in the footage"
     assert missing(parse_film("scene [who]: x\nspeak [she]: y\nclip a.mp4"), Known()) == {}, "a page knows little"
 
 
 @pytest.mark.parametrize(
-    "kind, job, entry", [("cut 4s", Job.SHOT, "shot_model"), ("speak [anna]", Job.AVATAR, "avatar")]
+    "kind, job, entry",
+    [
+        ("cut 4s", Job.SHOT, "shot_model"),
+        ("speak [anna]", Job.AVATAR, "avatar"),
+        ("dub harbour.mp4 [anna]", Job.AVATAR, "avatar_model"),
+    ],
 )
 def test_a_line_without_its_model(kind, job, entry):
     lines = parse_film(f"clip harbour.mp4\n{kind}: x")
@@ -207,6 +233,8 @@ def test_a_line_without_its_model(kind, job, entry):
         ("  - scene [anna] : a: {b}", "lock", "", "  - scene [anna] {lock}: a: {b}"),
         ("speak [anna: a.wav]: x", "takes", "3", "speak [anna: a.wav] {takes 3}: x"),
         ("clip harbour.mp4 3s-8s", "name", "sea", "clip harbour.mp4 3s-8s {name sea}"),
+        ("dub a.mp4 0:03-0:08 [b.wav]: x", "seed", "8", "dub a.mp4 0:03-0:08 [b.wav] {seed 8}: x"),
+        ("dub a.mp4 [b.wav] {box 0.3, 0, 0.7, 1}", "lock", "", "dub a.mp4 [b.wav] {box 0.3, 0, 0.7, 1, lock}"),
         ("继续 8秒：她走。", "take", "2", "继续 8秒 {take 2}：她走。"),
         ("She walks on.", "seed", "8", "She walks on."),  # has no place for it
         ("cut 40s: x", "seed", "8", "cut 40s: x"),  # is wrong
@@ -237,6 +265,9 @@ def test_what_is_seen_while_it_is_written():
     timed = "clip harbour.mp4 3s-\nspeak [anna: a.wav, ben: b.wav]: x\nspeak [a.wav, b.wav] {together}: y"
     lengths = [line.length for line in check_film(f"{timed}\nspeak [c.wav]: z", Known(seconds=files.get)).lines]
     assert lengths == [6.0, 3.5, 2.5, None]
+    dubbed = check_film("dub harbour.mp4 [a.wav]\ndub harbour.mp4 3s-8s [c.wav]: x", Known(seconds=files.get)).lines
+    assert [(line.length, line.start, line.text) for line in dubbed] == [(9.0, 0, "harbour.mp4"), (5.0, 9.0, "x")]
+    assert dubbed[0].models == ("avatar_model", "audio_encoder", "clip_vision")
     first, second = check_film("continue 5s: x", Known(source=True)).lines
     assert (first.number, first.kind, second.start) == (0, "clip", None)
     assert "at most 600 s" in (check_film("continue 400s: x\ncontinue 400s: y", Known(source=True)).problem or "")
@@ -245,6 +276,7 @@ def test_what_is_seen_while_it_is_written():
 
 PIECES = ["scene", "speak", "clip", "continue", "cut", "[", "]", "{", "}", ":", ",", " ", "5s", "anna", "a.wav", "lock"]
 PIECES += ["seed 7", "take best", "[ZOOM_IN_CUT]", "3s-8s", "harbour.mp4", "：", "【", "\n", "last", "-", "\N{SNOWMAN}"]
+PIECES += ["dub", "box 0 0 1 1", "start 1"]
 
 
 @settings(deadline=None)  # machines stall
@@ -255,7 +287,7 @@ def test_any_text_is_read_or_told(text):
     for number, sentence in wrong.items():
         assert f"Line {number} " in sentence
     for line in lines:
-        assert isinstance(line, FilmLine) and (line.prompt or line.kind == "clip")
+        assert isinstance(line, FilmLine) and (line.prompt or line.kind in ("clip", "dub"))
         assert line.stop is None or line.stop > line.start
         assert line.seconds is None or line.seconds >= Fraction(1, 24)
         changed = edited(text, line.number, "seed", "123")
@@ -263,13 +295,16 @@ def test_any_text_is_read_or_told(text):
         assert again[line.number].prompt == line.prompt, "a card never changes the prompt"
 
 
-@pytest.mark.parametrize(
-    "line", ["dub harbour.mp4 3s-8s [anna: hello.wav]", "Dub my clip.mov", "配音 harbour.mp4 [a.wav]"]
-)
-def test_a_film_dubs_no_footage(line):
-    """As a prompt it would be another video."""
-    assert read_film(line)[1] == {
-        1: "Line 1 dubs footage, which a film does not do: make it with Dub Video, and put its video in as a `clip`."
-    }
-    for prompt in ("Dub reggae plays. 3 people dance.", "Dubious men walk in.", "dub: a man dances"):
-        assert not read_film(prompt)[1]
+def test_a_line_dubs_footage():
+    options = "{box 0.3, 0, 70%, .8, strength 1, start 0:01.5}"
+    (line,) = parse_film(f"dub harbour.mp4 3s-8s [Anna: hello.wav] {options}: She talks")
+    assert (line.kind, line.job, line.file, line.start, line.stop) == ("dub", Job.AVATAR, "harbour.mp4", 3, 8)
+    assert line.voices == (Voice("Anna", "hello.wav"),) and line.prompt == "She talks"
+    assert line.options == Options(box="0.3, 0, 70%, .8", strength=1, start=Fraction(3, 2))
+    (bare,) = parse_film("配音 my harbour.mp4 0:03-0:08【hello.wav】")
+    assert (bare.file, bare.start, bare.stop, bare.prompt) == ("my harbour.mp4", 3, 8, "")
+    assert parse_film("Shot 3: dub a.mp4 [v.wav]: x") == parse_film("dub a.mp4 [v.wav]: x")
+    assert parse_film("dub a.mp4 {box 0 0 1 1} [v.wav]: x") == parse_film("dub a.mp4 [v.wav] {box 0 0 1 1} : x")
+    for prompt in ("Dub reggae plays. 3 people dance.", "Dubious men walk in.", "dub: a man dances", "Dub vol.22: x"):
+        (line,) = parse_film(prompt)
+        assert line.kind == "continue", prompt

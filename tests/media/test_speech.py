@@ -10,9 +10,10 @@ from torch import nn
 from pack.skyreels_v3.errors import InputError
 from pack.skyreels_v3.jobs.avatar.plan import plan_windows
 from pack.skyreels_v3.model.params import AudioParams
+from pack.skyreels_v3.speech.box import read_box
 from pack.skyreels_v3.speech.encoder import SpeechEncoder, check_features, convolved, speech_features
 from pack.skyreels_v3.speech.loudness import integrated_loudness, loudness_gain
-from pack.skyreels_v3.speech.masks import only_listens, read_box, speaker_masks
+from pack.skyreels_v3.speech.masks import only_listens, speaker_masks
 from pack.skyreels_v3.speech.recording import prepare_speech, video_frames
 from pack.skyreels_v3.speech.speakers import Recording, in_turns, mixed, speech_of
 

@@ -126,6 +126,7 @@ def test_a_films_lines_stay_with_all_that_they_hold():
     film = (
         "scene 30s [anna, cafe] {seed 0, takes 3, take best, lock}: Anna waits.\n"
         "speak [anna: hello.wav, ben] {together}: They talk.\nclip harbour.mp4 3s-8.5s\nclip whole.mov\n"
+        "dub a.mp4 0s-2.5s [anna: b.wav] {box 0 0 1 1, start 1.5}\n"
         "cut 4s {guidance 2.5, name door}: [ZOOM_IN_CUT] A fox."
     )
     assert read_answer(film, Kind.FILM).text == film

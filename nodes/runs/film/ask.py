@@ -85,7 +85,7 @@ def film_run(node: Node, models: FilmModels, asked: FilmAsked) -> FilmRun:
         asked.colour_anchor,
         asked.codec,
     )
-    return FilmRun(node, models, FilmRequest(shots, material, look, rate, asked.fit))
+    return FilmRun(node, models, FilmRequest(shots, material, look, rate, asked.fit, asked.size))
 
 
 def _size(line: FilmLine, material: Material, size: dict[str, Any]) -> tuple[int, int, tuple[str, ...]]:

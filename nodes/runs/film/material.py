@@ -1,6 +1,7 @@
 """What a film's lines name, read before anything is made: pictures, recordings, footage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -8,15 +9,16 @@ import torch
 
 from ....skyreels_v3.digest import digest
 from ....skyreels_v3.errors import InputError
+from ....skyreels_v3.jobs.dub.sound import dubbed
 from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, SHORTEST_SHOT
 from ....skyreels_v3.jobs.extension.roll import Tail
-from ....skyreels_v3.jobs.film.grammar.line import CLIP, SCENE, SPEAK, FilmLine
+from ....skyreels_v3.jobs.film.grammar.line import FOOTAGE, SCENE, SPOKEN, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot, shown_shot
 from ....skyreels_v3.speech.recording import MAX_SECONDS
 from ....skyreels_v3.speech.speakers import Recording, in_turns, mixed
 from ....skyreels_v3.video.cuts import last_cut
 from ....skyreels_v3.video.sources.animation import file_source
-from ....skyreels_v3.video.sources.source import FramesSource, Source, last_frames
+from ....skyreels_v3.video.sources.source import FramesSource, Sound, Source, last_frames
 from ....skyreels_v3.video.sources.trimmed import TrimmedSource
 from ...inputs.cast import Member, member_of
 from ...inputs.files import input_file, read_picture, read_recording
@@ -28,7 +30,8 @@ class Material:
     """By the places of the shots.
 
     pictures: of a scene's references in order, IMAGE [1, H, W, C]; the place of a shot where that one's last frame is
-    shown.  recordings: of a speak.  footage: of a clip.  notes: what an artist should know, one sentence each.
+    shown.  recordings: of a speak or a dub.  footage: of a clip or a dub.  notes: what an artist should know, one
+    sentence each.
     """
 
     pictures: Mapping[int, Sequence[torch.Tensor | int]]
@@ -36,13 +39,12 @@ class Material:
     footage: Mapping[int, Source]
     notes: Sequence[str]
 
-    def heard(self, place: int) -> Source | None:
+    def heard(self, place: int, line: FilmLine) -> Source | None:
         """Of a shot, a source with its sound; None for one without."""
-        if place in self.footage:
-            return self.footage[place]
-        if place in self.recordings:
-            return FramesSource(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), 1, mixed(self.recordings[place]))
-        return None
+        source = self.footage.get(place)
+        if place not in self.recordings:
+            return source
+        return Heard(*mixed(self.recordings[place]), source, float(line.options.start or 0))
 
     def key(self, place: int) -> str:
         """What a shot is made of beside its words."""
@@ -57,6 +59,37 @@ class Material:
         return digest(pictures, recordings, footage)
 
 
+class Heard(FramesSource):
+    """A source of which only the sound counts: a recording, in footage from `start` on instead of its own."""
+
+    def __init__(self, waveform: torch.Tensor, rate: int, footage: Source | None = None, start: float = 0.0):
+        """waveform, rate: of an AUDIO."""
+        info = None if footage is None else footage.info
+        if info is None or not info.has_audio:
+            told = waveform, rate
+        else:
+            told = waveform.new_zeros(1, info.audio_channels, 1), info.audio_rate
+        super().__init__(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), 1, told)
+        self._recording, self._footage, self._start = (waveform, rate), footage, start
+
+    def sound(self) -> Sound:
+        if self._footage is None:
+            return Sound.of(*self._recording)
+        seconds = float(self._footage.info.duration)
+        return dubbed(self._footage.sound(), *self._recording, self._start, seconds, 0.0)
+
+
+@contextmanager
+def in_line(line: FilmLine) -> Generator[None]:
+    """Errors that an artist is told within the block begin with the line's number."""
+    try:
+        yield
+    except InputError as error:
+        said = str(error)
+        told = said.startswith("Line ") or not line.number  # the connected source has no line
+        raise InputError(said if told else f"Line {line.number}: {said}") from error
+
+
 def gathered(shots: Sequence[Shot], cast: Sequence[Member], source: Source | None) -> Material:
     """Reads what the lines name. source: the footage that the film begins with, line 0.
 
@@ -67,18 +100,14 @@ def gathered(shots: Sequence[Shot], cast: Sequence[Member], source: Source | Non
     pictures, recordings, footage, notes = {}, {}, {}, []
     for place, shot in enumerate(shots):
         line = shot.line
-        try:
+        with in_line(line):
             if line.kind == SCENE:
                 pictures[place] = [_picture(shots, place, name, cast, known) for name in line.references]
-            elif line.kind == SPEAK:
+            if line.kind in SPOKEN:
                 recordings[place] = _recordings(line, cast)
-            elif line.kind == CLIP:
+            if line.kind in FOOTAGE:
                 whole = source if line.number == 0 and source is not None else _file(line.file, files)
                 footage[place] = _part(line, whole, notes)
-        except InputError as error:
-            said = str(error)
-            told = said.startswith("Line ") or not line.number  # the connected source has no line
-            raise InputError(said if told else f"Line {line.number}: {said}") from error
     return Material(pictures, recordings, footage, notes)
 
 
@@ -140,8 +169,10 @@ def _part(line: FilmLine, whole: Source, notes: list[str]) -> Source:
 
 def footage_tail(lead: Lead) -> Tail:
     """What shots after footage go on from: its last frames, as far as they are behind its last hard cut."""
-    past = last_frames(lead.source, LONGEST_PREFIX, FPS, fit=lead.fitted_frame)
+    return Tail.of_source(behind_cut(last_frames(lead.source, LONGEST_PREFIX, FPS, fit=lead.fitted_frame)))
+
+
+def behind_cut(past: torch.Tensor) -> torch.Tensor:
+    """Frames, uint8 [n, H, W, 3], from their last hard cut on, where enough are behind it."""
     cut = last_cut(past)
-    if cut is not None and len(past) - cut >= SHORTEST_SHOT:
-        past = past[cut:]
-    return Tail.of_source(past)
+    return past if cut is None or len(past) - cut < SHORTEST_SHOT else past[cut:]

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 
 from ....skyreels_v3.digest import digest
-from ....skyreels_v3.errors import InputError
 from ....skyreels_v3.images.convert import picture_to_signed, tail_to_signed, to_rgb8, to_uint8
 from ....skyreels_v3.jobs.avatar.condition import clip_pixels
+from ....skyreels_v3.jobs.dub.prepare import RECIPE, Asked
 from ....skyreels_v3.jobs.extension.plan import CUT_PREFIX_FRAMES, FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Tail
 from ....skyreels_v3.jobs.extension.script import CUT
 from ....skyreels_v3.jobs.film.grammar.check import ENTRIES
-from ....skyreels_v3.jobs.film.grammar.line import SCENE, SPEAK, FilmLine
+from ....skyreels_v3.jobs.film.grammar.line import DUB, SCENE, SPEAK, SPOKEN, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot
 from ....skyreels_v3.jobs.film.look import Look, take_settings
 from ....skyreels_v3.jobs.film.measures import likeness, score_of
@@ -41,17 +41,18 @@ from ....skyreels_v3.speech.speakers import mixed, speech_frames
 from ....skyreels_v3.units import gb
 from ....skyreels_v3.video.concat import joined_sound
 from ....skyreels_v3.video.join import count_frames, join
-from ....skyreels_v3.video.rates import resample_indices
+from ....skyreels_v3.video.rates import resample_indices, written_rate
 from ... import versions
 from ...encoders.clip_vision import image_tokens
 from ...encoders.prompts import Prompts
 from ...encoders.speech import Speech, encode_speech
+from ..dub import KnownDub
 from ..folders import runs_folder
 from ..identity import Node, model_stamps
 from ..lead import Lead, LeadWriting
 from ..progress import RunProgress
 from ..results import RESULT, keep_used, leave_playable, prune_runs
-from .material import Material, footage_tail
+from .material import Material, footage_tail, in_line
 from .progress import PartProgress
 from .report import cards_of, report_of
 from .shots import (
@@ -60,14 +61,13 @@ from .shots import (
     RollRun,
     SceneRun,
     ShotRun,
-    SpokenRun,
     TakeRequest,
     check_memory,
     last_picture,
     roll_line,
     scene_window,
-    speech_windows,
 )
+from .spoken import CONNECTION, DubbedRun, SpokenRun, dub_of, look_at, speech_windows, strength_of
 from .watched import Watched
 
 NAME = "shots"  # begins the folder's name
@@ -86,6 +86,7 @@ class FilmRequest:
     look: Look
     rate: Fraction
     fit: str
+    size: dict[str, Any]  # as the artist gives it, see `inputs.size.chosen_size`
 
 
 class FilmRun:
@@ -97,6 +98,7 @@ class FilmRun:
         self.progress, self._passed = RunProgress(node.id, "pass", 1, STEPS), 0
         self.prompts = Prompts(models.clip)
         self.speech: dict[int, Speech] = {}
+        self.dubs: dict[int, KnownDub] = {}  # of lines that are to be made
         self.model_keys = {
             job: digest(node.inputs[entry], model_stamps([models.by_job[job]]))
             for job, (entry, _) in ENTRIES.items()
@@ -117,6 +119,9 @@ class FilmRun:
         extra: tuple = (look.colour_anchor,) if line.job in (Job.EXTENSION, Job.SHOT) else ()
         if line.job is Job.AVATAR:
             extra = self.node.inputs["clip_vision"], self.node.inputs["audio_encoder"]
+        if line.kind == DUB:
+            options = line.options.box, strength_of(line), line.options.start
+            extra = *extra, RECIPE, options, self.request.fit, self.request.size
         return digest("shot", LAYOUT, said, take_settings(look, line, number), self.model_keys[line.job], extra)
 
     def where(self, folder: RunFolder) -> tuple[ShotState, ...]:
@@ -133,12 +138,15 @@ class FilmRun:
 
     def frames(self, place: int) -> int:
         """Of a shot in the film, as far as that is known before it is made."""
-        rate = self.request.rate
+        rate, line = self.request.rate, self.shots[place].line
+        if line.kind == DUB:
+            info = self.material.footage[place].info
+            made_rate = written_rate(info.frame_rate)
+            return _shown(info.frames_at(made_rate), made_rate, rate)
         if place in self.material.footage:
             return self.material.footage[place].info.frames_at(rate)
         if place in self.material.recordings:
             return _shown(speech_frames(self.material.recordings[place]), SPOKEN_FPS, rate)
-        line = self.shots[place].line
         made = scene_window(line).new_frames if line.kind == SCENE else self._rolls(line).new_frames
         return _shown(made, FPS, rate)
 
@@ -157,13 +165,17 @@ class FilmRun:
             elif line.kind == SPEAK:
                 window = speech_windows(speech_frames(self.material.recordings[place])).key_pass
                 needs.append(self._need(Job.AVATAR, latent_frames(window.stop - window.start), 0))
+            elif line.kind == DUB:
+                plan = self.dubs[place].plan
+                needs.append(check_memory(self.models, (plan.width, plan.height), Job.AVATAR, plan.timing.latents, 0))
             elif line.job is not None:
                 prefix = latent_frames(max(CUT_PREFIX_FRAMES.values()))
                 needs += [self._need(roll.job, roll.latent_frames, prefix) for roll in self._rolls(line).rolls]
         return max(needs)
 
     def _need(self, job: Job, latents: int, beside: int) -> int:
-        return check_memory(self.models, self.request.look, job, latents, beside)
+        look = self.request.look
+        return check_memory(self.models, (look.width, look.height), job, latents, beside)
 
     # The run.
 
@@ -178,6 +190,7 @@ class FilmRun:
             now = self.where(folder)
             frames = tuple(map(self.frames, range(len(self.shots))))
             plan = FilmPlan(look.width, look.height, rate, self.shots, frames, now)
+            self._look_through(plan)
             need = self.memory(plan.to_make)
             told_memory = [f"About {gb(need)} for the largest pass beside the weights."] if need else []
             versions.tell(self.node.id, plan.describe(), *told_memory, *self.notes)
@@ -186,7 +199,7 @@ class FilmRun:
             try:
                 self._encode(plan)
                 for place, number in self._to_make(folder, plan):
-                    made += place not in self.material.footage
+                    made += self.shots[place].line.job is not None
                     self._make(folder, place, number)
             except BaseException:
                 leave_playable(folder, self.node.id, partial(self._join_so_far, folder))
@@ -200,6 +213,20 @@ class FilmRun:
         cards = cards_of(plan, now, infos, path, runs_folder().parent)
         return path, tail, report, cards
 
+    def _look_through(self, plan: FilmPlan) -> None:
+        """The footage of what is to be dubbed: what is wrong with it, or is to be known of it, is told before."""
+        for place in plan.to_make:
+            line = self.shots[place].line
+            if line.kind == DUB:
+                source, frames = self.material.footage[place], speech_frames(self.material.recordings[place])
+                settings, asked = take_settings(self.request.look, line, 1), self._dub(place)
+                with in_line(line):
+                    self.dubs[place] = look_at(self.node.id, line, source, frames, asked, settings)
+                self.notes += [f"Line {line.number}: {note}" for note in self.dubs[place].plan.notes]
+
+    def _dub(self, place: int) -> Asked:
+        return dub_of(self.shots[place].line, self.material.footage[place], self.request.look, self.request.size)
+
     def _encode(self, plan: FilmPlan) -> None:
         """Texts and speech of all that is to be made, before the first transformer is loaded."""
         look, texts = self.request.look, []
@@ -207,15 +234,13 @@ class FilmRun:
             line = self.shots[place].line
             if line.job is not None:
                 settings = take_settings(look, line, 1)
-                texts += [line.prompt, *([] if settings.negative is None else [settings.negative])]
+                texts += [line.prompt or CONNECTION, *([] if settings.negative is None else [settings.negative])]
         self.prompts.prepare(texts)
         for place in plan.to_make:
-            if self.shots[place].line.kind == SPEAK:
+            if self.shots[place].line.kind in SPOKEN:
                 recordings = self.material.recordings[place]
-                try:
+                with in_line(self.shots[place].line):
                     features = encode_speech(self.models.audio_encoder, list(recordings), MAX_SECONDS)
-                except InputError as error:
-                    raise InputError(f"Line {self.shots[place].line.number}: {error}") from error
                 encoder = self.models.audio_encoder
                 self.speech[place] = Speech(features, *mixed(recordings), MAX_SECONDS, encoder)
         passes = 0
@@ -229,6 +254,8 @@ class FilmRun:
         if line.kind == SPEAK:
             windows = speech_windows(self.speech[place].frames)
             return 1 + len(windows.windows)
+        if line.kind == DUB:
+            return len(self.dubs[place].plan.parts)
         return 1 if line.job in (None, Job.REFERENCE) else len(self._rolls(line).rolls)
 
     def _to_make(self, folder: RunFolder, plan: FilmPlan) -> Iterator[tuple[int, int]]:
@@ -271,7 +298,7 @@ class FilmRun:
         folder.commit(part, [f"{part}.safetensors", f"{part}.jpg"], info)
         for window in info["windows"]:
             self._long_run(folder, FPS).drop_state(window)
-        folder.keep_only(one for one in folder.parts if one != f"key-frames-{key}")
+        folder.keep_only(one for one in folder.parts if one not in (f"key-frames-{key}", f"heads-{key}"))
 
     def _shot_run(self, folder: RunFolder, place: int, number: int, now: Sequence[ShotState]) -> ShotRun:
         line, look = self.shots[place].line, self.request.look
@@ -282,14 +309,18 @@ class FilmRun:
                 for one in self.material.pictures[place]
             ]
             return SceneRun(take, pictures)
+        key = now[place].keys[number]
+        if line.kind == DUB:
+            footage = self.material.footage[place], self.request.fit, self._dub(place)
+            return DubbedRun(take, *footage, self.speech[place], key, self.dubs[place])
         before = self._tail(folder, now, place - 1)
         if line.kind == SPEAK:
-            return SpokenRun(take, before, self.speech[place], now[place].keys[number])
+            return SpokenRun(take, before, self.speech[place], key)
         return RollRun(OneLine(take, before))
 
     def _frames_before(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> torch.Tensor | None:
         """uint8 [n, H, W, 3] that a shot goes on from without a cut; None where it begins with a new picture."""
-        if self.shots[place].line.kind in (SCENE, CUT):
+        if self.shots[place].line.kind in (SCENE, CUT, DUB):
             return None
         return to_uint8(tail_to_signed(self._tail(folder, now, place - 1).frames))
 
@@ -337,7 +368,7 @@ class FilmRun:
                 run.drop_state(keys[index - 1])
         return shot.tail(state), watched, keys
 
-    def _long_run(self, folder: RunFolder, made_rate: int) -> LongRun:
+    def _long_run(self, folder: RunFolder, made_rate: Fraction | int) -> LongRun:
         look = self.request.look
         return LongRun(folder, look.width, look.height, made_rate, self.request.rate, look.codec)
 
@@ -358,7 +389,7 @@ class FilmRun:
     # The video.
 
     def _pieces(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> list[Path]:
-        if place in self.material.footage:
+        if self.shots[place].line.job is None:
             return self._footage(place)
         windows = folder.info(f"{TAKE}{now[place].chosen}")["windows"]
         return [folder.path(f"{window}.mp4") for window in windows if folder.info(window)["frames"]]
@@ -367,7 +398,7 @@ class FilmRun:
         """Writes the shots at these places, one after another, each with its sound."""
         lengths = [folder.info(f"{TAKE}{now[place].chosen}")["frames"] for place in places]
         pieces = [piece for place in places for piece in self._pieces(folder, now, place)]
-        heard = [self.material.heard(place) for place in places]
+        heard = [self.material.heard(place, self.shots[place].line) for place in places]
         sound = joined_sound(heard, self.request.rate, lambda number: (lengths[number], True))
         return join(pieces, path, self.request.rate, sound, self.progress.joining(sum(lengths)))
 
@@ -392,13 +423,13 @@ class FilmRun:
     def _join_so_far(self, folder: RunFolder, path: Path) -> bool:
         now = self.where(folder)
         places = [place for place, state in enumerate(now) if state.made]
-        if all(place in self.material.footage for place in places):
+        if all(self.shots[place].line.job is None for place in places):
             return False
         self._joined(folder, now, places, path)
         return True
 
 
-def _shown(made: int, made_rate: int, rate: Fraction) -> int:
+def _shown(made: int, made_rate: Fraction | int, rate: Fraction) -> int:
     return len(resample_indices(made, made_rate, rate))
 
 

@@ -6,45 +6,35 @@ All end in the same state: the last frames, from which the shots after it go on.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 import comfy.model_management
 import torch
 
 from ....skyreels_v3.images.convert import tail_to_signed, to_image, to_uint8
-from ....skyreels_v3.jobs.avatar.passes import Settings as AvatarSettings
-from ....skyreels_v3.jobs.avatar.passes import Start
-from ....skyreels_v3.jobs.avatar.plan import DEFAULT_TIMING, Windows, plan_windows
 from ....skyreels_v3.jobs.extension.plan import FPS, LONGEST_PREFIX, PlanSource, plan_extension
 from ....skyreels_v3.jobs.extension.roll import Settings, Tail
 from ....skyreels_v3.jobs.extension.script import DEFAULT_SECONDS, Line
 from ....skyreels_v3.jobs.film.grammar.line import FilmLine
 from ....skyreels_v3.jobs.film.look import Look, TakeSettings
 from ....skyreels_v3.jobs.reference import ReferencePlan, encode_references
-from ....skyreels_v3.model.speaker_map import PositionMap
 from ....skyreels_v3.recipes import FRAMES_PER_LATENT, LATENT_CHANNELS, PIXELS_PER_LATENT, Job, latent_frames
 from ....skyreels_v3.resume.folder import RunFolder
 from ....skyreels_v3.sampling.guidance import reference_branches
 from ....skyreels_v3.sampling.schedule import job_sigmas
-from ....skyreels_v3.speech.recording import FPS as SPOKEN_FPS
 from ....skyreels_v3.vae.frames import decoded
 from ....skyreels_v3.video.sources.source import FramesSource
 from ...encoders.prompts import Prompts
-from ...encoders.speech import Speech
 from ...encoders.vae import LATENT_FORMAT, decoder, encoder
 from ...network.condition import KEY, JobCondition, attach
 from ...network.machine import machine_of
 from ...network.shared.patcher import group_sharing
 from ...sampling.guider import BranchGuider
 from ...sampling.samplers import unipc_sampler
-from ..avatar import AvatarModels, AvatarRequest, AvatarRun, Texts
-from ..avatar import Sampling as AvatarSampling
 from ..extension import UNIPC, ExtensionModels, ExtensionRequest, ExtensionRun, Sampling
 from ..identity import Node
 from ..resumable import Planned, WindowState
-
-CONNECTION = "a person is talking"  # as in Talking Avatar
-RECENT = 36  # frames at 25 a second that LONGEST_PREFIX frames at 24 are picked from
 
 State = TypeVar("State", bound=WindowState)
 Write = Callable[[torch.Tensor], object]
@@ -76,7 +66,7 @@ class TakeRequest:
 class ShotRun(ABC, Generic[State]):
     """The windows of one take. made_rate: frames a second.  passes: runs of the sampler, more than windows at times."""
 
-    made_rate: int = FPS
+    made_rate: Fraction | int = FPS
     windows: Sequence[Planned]
     state_type: type[State]
     progress: Any  # see `RunProgress`
@@ -223,96 +213,20 @@ def roll_line(line: FilmLine) -> Line:
     return Line(line.number, line.kind, line.seconds or DEFAULT_SECONDS, line.prompt)
 
 
-@dataclass(frozen=True)
-class Spoken(Start):
-    """And the last frames that were written, uint8 [n, H, W, 3], at 25 a second: a window may be shorter."""
-
-    recent: torch.Tensor
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {**super().tensors(), "recent": self.recent}
-
-
-class SpokenRun(ShotRun[Spoken]):
-    """A speak: a talking avatar whose portrait is another shot's last frame."""
-
-    made_rate, state_type = SPOKEN_FPS, Spoken
-
-    def __init__(self, take: TakeRequest, before: Tail, speech: Speech, key: str):
-        """key: of the take; its key frames are kept under it."""
-        look, settings, models = take.look, take.settings, take.models
-        sampling = AvatarSampling(settings.steps, settings.shift, settings.guidance, 1.0)
-        request = AvatarRequest(
-            portrait=last_picture(before),
-            speech=speech,
-            texts=Texts(take.line.prompt, CONNECTION, settings.negative or ""),
-            masks=[None, None],
-            boxes=["", ""],
-            position_map=PositionMap.OWN_FRAME,
-            size={"width": look.width, "height": look.height},
-            timing=DEFAULT_TIMING,
-            settings=AvatarSettings(settings.seed),
-            sampling=sampling,
-            codec=look.codec,
-        )
-        given = AvatarModels(models.by_job[Job.AVATAR], models.clip, models.vae, models.clip_vision)
-        self.run = AvatarRun(take.node, given, request)
-        self.run.prompts = take.prompts
-        self.run.key_frames = f"key-frames-{key}"
-        self.windows = self.run.windows
-
-    @property
-    def passes(self) -> int:
-        return len(self.run.plan.passes)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """What is kept in the folder beside the windows, as long as they are made."""
-        return (self.run.key_frames,)
-
-    def prepare(self, folder: RunFolder, done: int) -> Spoken:
-        self.run.progress = self.progress
-        start = self.run.prepare(folder, done)
-        shape = self.run.plan.height, self.run.plan.width
-        return Spoken(start.motion, start.generator, torch.zeros(0, *shape, 3, dtype=torch.uint8))
-
-    def make(self, index: int, start: Spoken, folder: RunFolder, write: Write) -> Spoken:
-        recent = start.recent
-
-        def written(frames: torch.Tensor) -> None:
-            nonlocal recent
-            write(frames)
-            recent = torch.cat([recent, frames])[-RECENT:].clone()
-
-        made = self.run.make(index, start, folder, written)
-        return Spoken(made.motion, made.generator, recent)
-
-    def tail(self, state: Spoken) -> Tail:
-        last = len(state.recent) - 1
-        back = [round(last - number * SPOKEN_FPS / FPS) for number in reversed(range(LONGEST_PREFIX))]
-        frames = state.recent[[index for index in back if index >= 0]]
-        return Tail.of_source(frames)
-
-
-def speech_windows(frames: int) -> Windows:
-    """The windows of so many frames of speech."""
-    return plan_windows(frames, DEFAULT_TIMING)
-
-
 def last_picture(tail: Tail) -> torch.Tensor:
     """IMAGE [1, H, W, 3] of a tail's last frame."""
     return to_image(tail_to_signed(tail.frames[:, :, -1:]))
 
 
-def check_memory(models: FilmModels, look: Look, job: Job, latents: int, beside: int) -> int:
+def check_memory(models: FilmModels, size: tuple[int, int], job: Job, latents: int, beside: int) -> int:
     """Bytes that the largest forward of a job takes beside its weights.
 
-    latents: frames of the video's latent.  beside: those of references or past.  Raises InputError where no card like
-    this can hold it.
+    size: (width, height) in pixels.  latents: frames of the video's latent.  beside: those of references or past.
+    Raises InputError where no card like this can hold it.
     """
     model = models.by_job[job]
     side = PIXELS_PER_LATENT
-    shape = [1, LATENT_CHANNELS, latents, look.height // side, look.width // side]
+    shape = [1, LATENT_CHANNELS, latents, size[1] // side, size[0] // side]
     condition = {KEY: [[*shape[:2], beside, *shape[3:]]]} if beside else {}
     need = model.model.memory_required(shape, condition)
     machine_of(comfy.model_management.get_torch_device()).check_forward(need)

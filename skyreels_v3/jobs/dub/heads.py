@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import InputError
-from ...speech.masks import read_box
+from ...speech.box import read_box
 
 INSIDE = 0.5  # of a mask: from here on a pixel is the head
 GAP = 0.5  # seconds for which a mask may vanish between two others: it is a slip of what made it

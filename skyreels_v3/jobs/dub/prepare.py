@@ -29,6 +29,7 @@ RECIPE = 1  # of how heads are found, followed and put back: a kept dub goes on 
 FINEST = 1_000_000  # of a second, for where the recording starts
 TOLD_CUTS = 8  # times of cuts in the note
 NEAR = 0.02  # of noise: as far as a strength is moved to a level of the schedule
+STRENGTH = 0.85  # where nobody says another: of the levels that the model was made for, the one that keeps the most
 LIKE = 0.01  # by which the count of masks may differ where that of the frames is an estimate
 
 
@@ -39,7 +40,8 @@ class Asked:
     start: seconds into the footage at which the recording begins.  mask: a ComfyUI MASK, see `Heads`, as box.
     feather: width of the soft edge, as a share of the head's size.  context: how many times as wide as the head the
     crop is.  size: see `images.sizes.video_size`.  as_stored: the mask was made from frames as they
-    are in the file, not yet turned; older ComfyUI gives such.
+    are in the file, not yet turned; older ComfyUI gives such.  scale: how many times as large the footage is shown in
+    the end.
     """
 
     start: float = 0.0
@@ -50,6 +52,7 @@ class Asked:
     size: dict[str, Any] = field(default_factory=dict)
     timing: Timing = DEFAULT_TIMING
     as_stored: bool = False
+    scale: float = 1.0
 
 
 def sigmas_from(sigmas: torch.Tensor, strength: float) -> torch.Tensor:
@@ -125,7 +128,7 @@ def plan_dub(
     if mask is not None and asked.as_stored and turned_unseen(info):
         turned = f"The footage is stored turned by {info.rotation} degrees, and so are its frames in this ComfyUI: "
         notes += (turned + "the mask, as made from these, is turned upright.",)
-    notes += _notes(info, footage, cuts, away, speech - spoken)
+    notes += _notes(info, footage, cuts, away, speech - spoken, asked.scale)
     return DubPlan(wide, high, frames, clock, timing, speech, spoken, shots, parts, steps, level, notes), footage
 
 
@@ -181,7 +184,9 @@ def mask_numbers(source: Source, clock: Clock, mask: torch.Tensor | None, frames
     return lambda shown: min(int((shown + Fraction(1, 2)) / clock.rate * info.frame_rate), count - 1)
 
 
-def _notes(info: SourceInfo, footage: Footage, cuts: list[int], away: list[int], unheard: int) -> tuple[str, ...]:
+def _notes(
+    info: SourceInfo, footage: Footage, cuts: list[int], away: list[int], unheard: int, scale: float
+) -> tuple[str, ...]:
     said, rate, heads = [], footage.clock.rate, footage.heads
     if unheard > 1:  # one frame is what is begun of a frame
         said.append(f"The recording goes on for {unheard / FPS:.2f} s behind the end of the footage: that is cut off.")
@@ -197,7 +202,7 @@ def _notes(info: SourceInfo, footage: Footage, cuts: list[int], away: list[int],
         first = float(away[0] / rate)
         said.append(f"The mask is empty in {many} of what is heard, from {first:.2f} s on: nothing is changed there.")
     largest = max((one.path for one in footage.shots.values()), key=lambda path: path.width)
-    if largest.width > footage.width or largest.height > footage.height:
+    if scale * largest.width > footage.width or scale * largest.height > footage.height:
         closer = "a mask or box of the head" if heads.everywhere else "a smaller context"
         said.append(
             f"{round(largest.width)} x {round(largest.height)} pixels are made at {footage.width} x {footage.height} "

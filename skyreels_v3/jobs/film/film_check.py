@@ -7,7 +7,7 @@ from typing import Any
 from ..extension.script import MAX_SECONDS
 from ..extension.script_check import MAX_TEXT
 from .grammar.check import Known, missing, models_of
-from .grammar.line import CLIP, FilmLine
+from .grammar.line import CLIP, FOOTAGE, FilmLine
 from .grammar.script import read_film
 from .outlook import MADE, PLANNED, LastRun, outlook
 
@@ -86,7 +86,7 @@ def _length(line: FilmLine, known: Known) -> float | None:
         return float(line.seconds)
     if line.stop is not None:
         return float(line.stop - line.start)
-    files = [line.file] if line.kind == CLIP else [voice.file for voice in line.voices]
+    files = [line.file] if line.kind in FOOTAGE else [voice.file for voice in line.voices]
     found = [known.seconds(file) if known.seconds and file else None for file in files]
     lengths = [one for one in found if one is not None]
     if len(lengths) < len(found):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...digest import digest
 from ..extension.script import CONTINUE, CUT
-from .grammar.line import CLIP, FilmLine, same_name
+from .grammar.line import CLIP, DUB, FilmLine, same_name
 from .grammar.script import read_film
 from .graph import Shot, shots_of, shown_shot
 from .look import Look, take_settings
@@ -162,6 +162,9 @@ def _own(shots: Sequence[Shot], settings: Mapping[str, Any]) -> Callable[[int, i
         named = [same_name(name) if shot is None else shots[place].needs.index(shot) for name, shot in known]
         voices = [(same_name(voice.name or ""), same_name(voice.file or "")) for voice in line.voices]
         said = line.kind, line.prompt, line.seconds, named, voices, line.options.together
+        if line.kind == DUB:
+            where = line.options.box, line.options.strength, line.options.start
+            said = *said, same_name(line.file), line.start, line.stop, *where, settings.get("fit")
         anchor = look.colour_anchor if line.kind in (CONTINUE, CUT) else None
         return digest(all_shots, said, take_settings(look, line, number), anchor)
 

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 from ..table import table
-from .grammar.line import CLIP
 from .graph import Shot
 from .order import loads, order
 from .takes import ShotState
@@ -52,7 +51,7 @@ class FilmPlan:
             line = shot.line
             after = ", ".join(str(self.shots[need].line.number) for need in shot.needs)
             times = _seconds(start, self.rate), _seconds(frames, self.rate)
-            said = (line.file or "source") if line.kind == CLIP else line.prompt
+            said = line.prompt or line.file or "source"
             takes = len(line.options.numbers)
             rows.append((line.number, line.kind, *times, after, takes, state_word(shot, state), _shortened(said)))
             start += frames

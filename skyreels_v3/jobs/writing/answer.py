@@ -13,7 +13,7 @@ from fractions import Fraction
 from ...errors import InputError
 from ..extension.script import CONTINUE, CUT, CUT_SECONDS, MAX_SECONDS, has_cut_tag, parse_line
 from ..extension.script_marks import lines_of, plain, read_marked, unwrapped, without_list_marks
-from ..film.grammar.line import CLIP, SCENE, FilmLine, Options, Voice
+from ..film.grammar.line import SCENE, FilmLine, Options, Voice
 from ..film.grammar.script import parse_film_line
 from .brief import EXAMPLES
 from .cuts import with_tag_mended
@@ -60,7 +60,7 @@ _CHATTER = re.compile(
     r"(?:hope|enjoy) this|as an ai|好的|当然|以下是|这是|希望|注意[:：]|说明[:：])",
     re.IGNORECASE,
 )
-_ORDER = re.compile(r"[\[(]?\s*(continue|cut|scene|speak|clip|继续|切|场景|说话|片段)", re.IGNORECASE)
+_ORDER = re.compile(r"[\[(]?\s*(continue|cut|scene|speak|clip|dub|继续|切|场景|说话|片段|配音)", re.IGNORECASE)
 _HEADING = re.compile(r"(?:shot|scene|line|part|cut|镜头|场景)\s*#?\d+\s*[:.)-]*(?:[^:]{0,60}:)?$", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:shot|scene|line|part|镜头|场景)\s*#?\d+\s*[:.)|-]+[*_\s]*", re.IGNORECASE)
 _FENCED = re.compile(r"^\s*(?:`{3,}|~{3,})[^\n]*\n(.*?)\n\s*(?:`{3,}|~{3,})\s*$", re.DOTALL | re.MULTILINE)
@@ -242,16 +242,19 @@ def _fitting(lines: list[FilmLine], most: Fraction, told: list[str]) -> tuple[li
 
 def written_line(line: FilmLine) -> str:
     """A line as the script has it."""
-    if line.kind == CLIP:
-        stop = "" if line.stop is None else f"{_seconds(line.stop)}s"
-        return f"clip {line.file}" + (f" {_seconds(line.start)}s-{stop}" if line.start or stop else "")
+    stop = "" if line.stop is None else f"{_seconds(line.stop)}s"
+    footage = [line.file] * bool(line.file) + [f"{_seconds(line.start)}s-{stop}"] * bool(line.start or stop)
     named = line.references or tuple(_voice(voice) for voice in line.voices)
     values = {field.name: getattr(line.options, field.name) for field in fields(Options)}
     written = {word: value for word, value in values.items() if value is not None and value is not False}
-    options = [word if value is True else f"{word} {value}" for word, value in written.items()]
-    head = [line.kind, *([f"{_seconds(line.seconds)}s"] if line.seconds is not None else [])]
+    options = [word if value is True else f"{word} {_written(value)}" for word, value in written.items()]
+    head = [line.kind, *footage, *([f"{_seconds(line.seconds)}s"] if line.seconds is not None else [])]
     head += [f"[{', '.join(named)}]"] * bool(named) + [f"{{{', '.join(options)}}}"] * bool(options)
-    return f"{' '.join(head)}: {line.prompt}"
+    return f"{' '.join(head)}: {line.prompt}" if line.prompt else " ".join(head)
+
+
+def _written(value: object) -> str:
+    return _seconds(value) if isinstance(value, Fraction) else f"{value}"
 
 
 def _seconds(seconds: Fraction | None) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ....errors import InputError
 from ....recipes import Job
-from .line import CLIP, LAST, SCENE, SPEAK, FilmLine, same_name
+from .line import DUB, FOOTAGE, LAST, SCENE, SPOKEN, FilmLine, same_name
 
 ENTRIES = {
     Job.REFERENCE: ("reference_model", "the reference checkpoint (R2V)"),
@@ -17,7 +17,7 @@ ENTRIES = {
 ENCODERS = {
     "audio_encoder": "wav2vec2 (AudioEncoderLoader)",
     "clip_vision": "clip_vision_h (CLIPVisionLoader)",
-}  # that a speak needs besides
+}  # that lines with a recording need besides
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def models_of(line: FilmLine) -> tuple[str, ...]:
     """The inputs of Film that a line is made with."""
     if line.job is None:
         return ()
-    return (ENTRIES[line.job][0], *(ENCODERS if line.kind == SPEAK else ()))
+    return (ENTRIES[line.job][0], *(ENCODERS if line.kind in SPOKEN else ()))
 
 
 def missing(lines: Sequence[FilmLine], known: Known) -> dict[int, str]:
@@ -62,7 +62,7 @@ def missing(lines: Sequence[FilmLine], known: Known) -> dict[int, str]:
                 _check_reference(line, name, shots, known)
             for voice in line.voices:
                 _check_voice(line, voice.name, voice.file, known)
-            if line.kind == CLIP and line.number and known.has_file and not known.has_file(line.file):
+            if line.kind in FOOTAGE and line.number and known.has_file and not known.has_file(line.file):
                 raise InputError(_no_file(line, line.file))
         except InputError as error:
             wrong.setdefault(line.number, str(error))
@@ -95,7 +95,7 @@ def _check_start(line: FilmLine, first: bool) -> None:
             raise InputError(
                 f"Line {line.number} shows the last frame so far, but nothing comes before it: name another picture."
             )
-    elif line.kind != CLIP:
+    elif line.kind not in FOOTAGE:
         raise InputError(
             f"Line {line.number} is a {line.kind}, but nothing comes before it to go on from: begin with a `scene` or "
             "`clip` line, or connect footage to source."
@@ -111,10 +111,11 @@ def _check_models(line: FilmLine, known: Known) -> None:
             f"Line {line.number} is a {line.kind}, but nothing is connected to {entry}: connect {checkpoint}, from "
             "SkyReels-V3 Load Model."
         )
-    if line.kind == SPEAK:
+    if line.kind in SPOKEN:
         for name, loader in ENCODERS.items():
             if getattr(known, name) is False:
-                raise InputError(f"Line {line.number} speaks, but nothing is connected to {name}: connect {loader}.")
+                does = "dubs" if line.kind == DUB else "speaks"
+                raise InputError(f"Line {line.number} {does}, but nothing is connected to {name}: connect {loader}.")
 
 
 def _check_reference(line: FilmLine, name: str, shots: Mapping[str, int], known: Known) -> None:
@@ -134,14 +135,16 @@ def _check_reference(line: FilmLine, name: str, shots: Mapping[str, int], known:
 
 
 def _check_voice(line: FilmLine, name: str | None, file: str | None, known: Known) -> None:
-    if name is not None and known.cast is not None and same_name(name) not in known.names:
+    order = f"dub {line.file}" if line.kind == DUB else line.kind
+    is_label = line.kind == DUB and file is not None  # whoever is in the footage need not be in the film
+    if name is not None and known.cast is not None and same_name(name) not in known.names and not is_label:
         raise InputError(
-            _no_name(line, name, "a recording alone, as in `speak [hello.wav]: ...`", known.cast, "person")
+            _no_name(line, name, f"a recording alone, as in `{order} [hello.wav]: ...`", known.cast, "person")
         )
     if file is None and name is not None and known.cast is not None and not known.names[same_name(name)]:
         raise InputError(
             f"Line {line.number} gives {name!r} no recording, and the cast has no voice of that name: write a file, as "
-            f"in `speak [{name}: hello.wav]: ...`, or connect a voice to its Cast node."
+            f"in `{order} [{name}: hello.wav]: ...`, or connect a voice to its Cast node."
         )
     if file is not None and known.has_file is not None and not known.has_file(file):
         raise InputError(_no_file(line, file))

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from ....errors import InputError
 from ...extension.script_marks import plain
-from .options import read_options
+from .footage import CLOCK
+from .line import FOOTAGE
+from .options import option_parts, read_options
 from .script import read_film
 
 _ENDS = re.compile("(\r\n|[\r\n\v\f\x85\u2028\u2029])")
@@ -23,9 +25,10 @@ def edited(text: str, number: int, word: str, value: str | None) -> str:
     if number not in before or place >= len(parts):
         return text
     line = parts[place]
-    opened, close = _braces(line)
-    written = [part.strip() for part in line[opened + 1 : close].split(",")] if close > opened else []
-    kept = [part for part in written if part and re.split(r"[\s=:]", plain(part), maxsplit=1)[0].lower() != word]
+    head = _head_end(line, before[number].kind in FOOTAGE)
+    opened, close = _braces(line, head)
+    written = option_parts(line[opened + 1 : close]) if close > opened else []
+    kept = [part for part in written if re.split(r"[\s=:]", plain(part), maxsplit=1)[0].lower() != word]
     if value is not None:
         kept.append(f"{word} {value}".strip())
     braces = f"{{{', '.join(kept)}}}" if kept else ""
@@ -33,8 +36,7 @@ def edited(text: str, number: int, word: str, value: str | None) -> str:
         start, end = line[:opened].rstrip(), line[close + 1 :]
         changed = f"{start}{' ' if braces else ''}{braces}{end}"
     else:
-        colon = _head_end(line)
-        changed = f"{line[:colon].rstrip()} {braces}{line[colon:]}" if braces else line
+        changed = f"{line[:head].rstrip()} {braces}{line[head:]}" if braces else line
     result = "".join([*parts[:place], changed, *parts[place + 1 :]])
     after = {line.number: line for line in read_film(result)[0]}
     try:
@@ -44,18 +46,18 @@ def edited(text: str, number: int, word: str, value: str | None) -> str:
     return result if after.get(number) == replace(before[number], options=wanted) else text
 
 
-def _braces(line: str) -> tuple[int, int]:
-    """Where the line's options open and close; (0, 0) without any."""
+def _braces(line: str, head: int) -> tuple[int, int]:
+    """Where the line's options open and close; (0, 0) without any. head: see `_head_end`."""
     text = plain(line)
     opened = text.find("{")
     close = text.find("}", opened)
-    return (opened, close) if 0 <= opened < close and opened < _head_end(line) else (0, 0)
+    return (opened, close) if 0 <= opened < close and opened < head else (0, 0)
 
 
-def _head_end(line: str) -> int:
-    """Where the colon before the prompt is; the end of a line without one."""
-    depth, end = 0, None
-    for place, sign in enumerate(plain(line)):
+def _head_end(line: str, timed: bool) -> int:
+    """Where the colon before the prompt is; the end of a line without one. timed: whether times may hold others."""
+    depth, end, text = 0, None, plain(line)
+    for place, sign in enumerate(CLOCK.sub("00", text) if timed else text):
         depth += (sign in "[{") - (sign in "]}")
         if sign == ":" and depth <= 0:
             end = place

@@ -8,10 +8,20 @@ from fractions import Fraction
 from ....recipes import Job
 from ...extension.script import CONTINUE, CUT
 
-SCENE, SPEAK, CLIP = "scene", "speak", "clip"
+SCENE, SPEAK, CLIP, DUB = "scene", "speak", "clip", "dub"
+SPOKEN, FOOTAGE = (SPEAK, DUB), (CLIP, DUB)  # kinds of lines with a recording, and with a file of footage
 LAST = "last"  # as a reference: the last frame so far
 BEST = "best"  # as a take: the one that measures best
-JOBS = {SCENE: Job.REFERENCE, CONTINUE: Job.EXTENSION, CUT: Job.SHOT, SPEAK: Job.AVATAR}  # a clip needs no model
+JOBS = {
+    **{SCENE: Job.REFERENCE, CONTINUE: Job.EXTENSION, CUT: Job.SHOT},
+    **dict.fromkeys(SPOKEN, Job.AVATAR),
+}  # a clip needs no model
+EXAMPLES = {
+    SCENE: "`scene 5s [anna, cafe]: Anna looks round.`",
+    SPEAK: "`speak [anna: hello.wav]: Anna talks.`",
+    CLIP: "`clip harbour.mp4 3s-8s`",
+    DUB: "`dub harbour.mp4 3s-8s [anna: hello.wav]`",
+}
 NAME_SIGNS = ",:;=[]{}"  # what the grammar itself uses
 
 
@@ -22,6 +32,7 @@ class Options:
     takes: how many are made, None for the chosen one alone.  take: from 1, or BEST.  lock: keeps what is made though
     what is before it changes.  name: by which later scenes show the shot's last frame.  together: two voices from the
     start on instead of in turns.
+    box, strength, start: of a dub, as the inputs of Dub Video; the box as it is written, start in seconds.
     """
 
     seed: int | None = None
@@ -32,6 +43,9 @@ class Options:
     lock: bool = False
     name: str | None = None
     together: bool = False
+    box: str | None = None
+    strength: float | None = None
+    start: Fraction | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -61,8 +75,9 @@ class FilmLine:
     """One shot of a film.
 
     number: of its line in the text, from 1; 0 for the footage that is connected.  seconds: of a scene, continue or
-    cut; None where a recording or footage decides.  references: names of a scene.  voices: of a speak, from the left.
-    file, start, stop: of a clip; times in seconds, stop None for its end.
+    cut; None where a recording or footage decides.  references: names of a scene.  voices: of a speak, from the left,
+    or the one of a dub.
+    file, start, stop: of a clip or a dub; times in seconds, stop None for its end.
     """
 
     number: int

@@ -2,29 +2,35 @@
 
 import re
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any
 
 from ....errors import InputError
+from ....speech.box import read_box
 from ...extension.script_marks import plain
-from .line import BEST, LAST, NAME_SIGNS, SPEAK, Options, same_name
+from ...extension.script_times import SPAN, moment
+from .line import BEST, DUB, LAST, NAME_SIGNS, SPEAK, Options, same_name
 
 MAX_TAKES = 20
 MAX_SEED = 2**64 - 1
 MAX_STEPS = 1000  # as in sampling/schedule.py, which needs torch
 GUIDANCE = (1.0, 30.0)
+STRENGTH = (0.05, 1.0)
+ONE_KIND = {"together": SPEAK, "box": DUB, "strength": DUB, "start": DUB}  # what other lines have no use for
 FLAGS = ("lock", "together")
 WORDS = tuple(field.name for field in fields(Options))
 EXAMPLE = "`{seed 7, takes 3, take 2, lock, name door}`"
+_BETWEEN = re.compile(r"[,;、](?!\s*[-+.\d])")  # options; what a number follows is within a box
 
 
 def read_options(number: int, kind: str, written: str) -> Options:
     """written: between the braces. Raises InputError with one sentence that names the line."""
     found: dict[str, Any] = {}
-    for part in re.split(r"[,;、]", plain(written)):
-        if not part.strip():
-            continue
-        word, _, value = re.sub(r"\s*[=:]\s*|\s+", " ", part.strip()).partition(" ")
-        word = word.lower()
+    for part in option_parts(written):
+        word, *rest = re.split(r"[\s=:]+", plain(part), maxsplit=1)
+        word, value = word.lower(), "".join(rest)
+        if word != "start":  # whose colons are those of a time
+            value = re.sub(r"\s*[=:]\s*|\s+", " ", value)
         if word not in WORDS:
             raise InputError(
                 f"Line {number} has the option {word!r}, but the options are {', '.join(WORDS)}: write them with "
@@ -34,8 +40,9 @@ def read_options(number: int, kind: str, written: str) -> Options:
             raise InputError(f"Line {number} has the option {word} twice: leave one of them out.")
         found[word] = _value(number, word, value.strip())
     options = Options(**found)
-    if options.together and kind != SPEAK:
-        raise InputError(f"Line {number} has the option together, which is for `speak` alone: leave it out.")
+    other = next((word for word in found if ONE_KIND.get(word, kind) != kind), None)
+    if other:
+        raise InputError(f"Line {number} has the option {other}, which is for `{ONE_KIND[other]}` alone: leave it out.")
     take, takes = options.take, options.takes
     if isinstance(take, int) and takes is not None and take > takes:
         raise InputError(
@@ -48,19 +55,31 @@ def read_options(number: int, kind: str, written: str) -> Options:
     return options
 
 
+def option_parts(written: str) -> list[str]:
+    """Each option as it is written between the braces."""
+    ends = [(match.start(), match.end()) for match in _BETWEEN.finditer(plain(written))]
+    begins = [0, *(end for _, end in ends)]
+    parts = (written[begin:stop].strip() for begin, stop in zip(begins, [*(stop for stop, _ in ends), None]))
+    return [part for part in parts if part]
+
+
 def _value(number: int, word: str, value: str) -> Any:
     if word in FLAGS:
         if value:
             raise InputError(f"Line {number} has {value!r} behind the option {word}, which stands alone: leave it out.")
         return True
+    if word == "box":
+        return _box(number, value)
+    if word == "start":
+        return _start(number, value)
     if not value:
         raise InputError(f"Line {number} has the option {word} without a value: write it behind, as in {EXAMPLE}.")
     if word == "name":
         return checked_name(f"Line {number} has the name", value)
     if word == "take" and value.lower() == BEST:
         return BEST
-    if word == "guidance":
-        return _number(number, word, value, *GUIDANCE)
+    if word in ("guidance", "strength"):
+        return _number(number, word, value, *(GUIDANCE if word == "guidance" else STRENGTH))
     least, most = {
         "seed": (0, MAX_SEED),
         "steps": (1, MAX_STEPS),
@@ -79,6 +98,26 @@ def _number(number: int, word: str, value: str, least: float, most: float) -> fl
     if not re.fullmatch(r"\d{1,4}(\.\d*)?", value, re.ASCII) or not least <= float(value) <= most:
         raise InputError(f"Line {number} has {word} {value}, but a number from {least:g} to {most:g} is needed.")
     return float(value)
+
+
+def _box(number: int, value: str) -> str:
+    try:
+        read_box(value)
+    except InputError as error:
+        raise InputError(
+            f"Line {number} has the box {value[:40]!r}, but left, top, right, bottom of the head's place are needed, "
+            "each from 0 to 1 of the footage's picture: write them as in `{box 0.3 0 0.6 0.7}`."
+        ) from error
+    return value
+
+
+def _start(number: int, value: str) -> Fraction:
+    time = SPAN.fullmatch(value)
+    if time is None or time["to"]:
+        raise InputError(
+            f"Line {number} has the start {value[:40]!r}, but seconds into the footage are needed: `{{start 1.5}}`."
+        )
+    return moment(time["start"])
 
 
 def checked_name(whose: str, name: str) -> str:

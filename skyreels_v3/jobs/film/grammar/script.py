@@ -5,6 +5,7 @@
     cut 4s {seed 7}: [ZOOM_IN_CUT] The scene cuts from the cafe to her face.
     speak [anna: hello.wav]: Anna talks to somebody outside the window.
     clip harbour.mp4 3s-8s
+    dub harbour.mp4 8s-12s [ben: answer.wav]: Ben shouts.
 
 All that Extend Video's script may be (`extension.script`) is valid here too. `read_film` reads what one line says by
 itself; whether its names, files and models are there is asked in `check`.
@@ -26,24 +27,22 @@ from ...extension.script import (
     told,
 )
 from ...extension.script_marks import plain, read_marked, unwrapped
-from ...extension.script_times import SHORTEST, SPAN, span_times
+from ...extension.script_times import SHORTEST
+from .footage import read_clip, read_dub
 from .head import Head, read_head
-from .line import CLIP, SCENE, SPEAK, FilmLine, Options, Voice
-from .options import WORDS, read_options
+from .line import CLIP, DUB, EXAMPLES, FOOTAGE, SCENE, SPEAK, FilmLine
+from .options import ONE_KIND, WORDS, read_options
 from .slips import check_begun, check_held, label_end
+from .voices import read_voices
 
 MAX_SCENE = 30  # seconds: of the reference job
-MAX_REFERENCES, MAX_VOICES = 4, 2
-EXAMPLES = {
-    SCENE: "`scene 5s [anna, cafe]: Anna looks round.`",
-    SPEAK: "`speak [anna: hello.wav]: Anna talks.`",
-    CLIP: "`clip harbour.mp4 3s-8s`",
-}
+MAX_REFERENCES = 4
 
 _KEYWORDS = {
     **{"scene": SCENE, "场景": SCENE, "場景": SCENE},
     **{"speak": SPEAK, "说话": SPEAK, "說話": SPEAK},
     **{"clip": CLIP, "片段": CLIP},
+    **{"dub": DUB, "配音": DUB},
 }
 _KEYWORD = re.compile("|".join(word + r"(?![^\W\d])" if word.isascii() else word for word in _KEYWORDS), re.IGNORECASE)
 _LENGTH = re.compile(
@@ -55,10 +54,10 @@ _BEFORE = re.compile(
     r"|\s*(\[\s*\w[\w\s-]*\]\s*)?",
     re.IGNORECASE,
 )
-_OPTIONS = re.compile(rf"\{{\s*(?:{'|'.join(WORDS)})\b[^}}]*\}}", re.IGNORECASE)
+_ANYWHERE = "|".join(word for word in WORDS if ONE_KIND.get(word) != DUB)
+_OF_A_DUB = "|".join(word for word in WORDS if ONE_KIND.get(word) == DUB)  # words that prompts have as well
+_OPTIONS = re.compile(rf"\{{\s*(?:(?:{_ANYWHERE})\b|(?:{_OF_A_DUB})[\s=:]*[\d.])[^}}]*\}}", re.IGNORECASE)
 _LISTED = re.compile(r"(?:continue|cut)(?![^\W\d])[^:\[]*\[([^\]]*)\][^:]*:", re.IGNORECASE)
-_FILE = re.compile(r"\.\w{2,5}$")
-_DUB = re.compile(r"(?:dub(?![^\W\d])|配音)\s*[^\[:]+\.\w{2,5}\s*(?:\s\d|\[|$)", re.IGNORECASE)
 
 
 def parse_film(text: str) -> tuple[FilmLine, ...]:
@@ -118,16 +117,12 @@ def parse_film_line(number: int, written: str, clip: bool = False) -> tuple[Film
     """The line, when it says to begin, and whether it is a prompt without a keyword. clip: as in `parse_line`."""
     written = written[label_end(plain(written)) :]
     text = plain(written)
-    if _DUB.match(text):
-        raise InputError(
-            f"Line {number} dubs footage, which a film does not do: make it with Dub Video, and put its video in as a "
-            "`clip`."
-        )
     keyword = _KEYWORD.match(text)
     kind = _KEYWORDS[keyword[0].lower()] if keyword else None
-    if kind == CLIP and keyword:
-        footage = _clip(number, written, keyword.end())
+    if kind in FOOTAGE and keyword:
+        footage = (read_clip if kind == CLIP else read_dub)(number, written, keyword.end())
         if footage is not None:
+            _check_prompt(number, kind, footage.prompt)
             return footage, None, False
     elif kind and keyword:
         head = read_head(number, text, keyword.end())
@@ -165,7 +160,7 @@ def _ordered(number: int, kind: str, head: Head, written: str, clip: bool) -> Fi
             f"Line {number} has {head.words!r} behind `speak`, but the recording says how long it is: write "
             f"{EXAMPLES[SPEAK]}."
         )
-    return FilmLine(number, kind, None, prompt, voices=_voices(number, items), options=options)
+    return FilmLine(number, kind, None, prompt, voices=read_voices(number, kind, items), options=options)
 
 
 def _scene_seconds(number: int, words: str, clip: bool) -> Fraction:
@@ -205,65 +200,6 @@ def _references(number: int, names: list[str]) -> tuple[str, ...]:
                 "names alone."
             )
     return tuple(names)
-
-
-def _voices(number: int, items: list[str]) -> tuple[Voice, ...]:
-    if not items:
-        raise InputError(f"Line {number} speaks without a voice: name one or two, as in {EXAMPLES[SPEAK]}.")
-    if len(items) > MAX_VOICES:
-        raise InputError(
-            f"Line {number} has {len(items)} voices, but the model drives 1 or {MAX_VOICES}: give the others lines of "
-            "their own."
-        )
-    voices = []
-    for item in items:
-        name, colon, file = (part.strip() for part in item.partition(":"))
-        if colon and not (name and file):
-            raise InputError(
-                f"Line {number} has the voice {item[:40]!r}: write a name and a file, such as anna: hello.wav."
-            )
-        if not colon and _FILE.search(name):
-            name, file = "", name
-        voices.append(Voice(name or None, file or None))
-    return tuple(voices)
-
-
-def _clip(number: int, written: str, start: int) -> FilmLine | None:
-    """A clip, None for a prompt that only begins with that word."""
-    text = plain(written)
-    head = read_head(number, text, start, colon=False)
-    words = head.words.rstrip(":").rstrip()
-    span = SPAN.search(words)
-    file = words[: span.start()] if span else words
-    if head.references is not None:
-        file, rest = head.references, file
-        if rest.strip():
-            return None
-    file = file.strip().strip("\"'`")
-    if not file:
-        raise InputError(f"Line {number} is a clip without a file: name it, as in {EXAMPLES[CLIP]}.")
-    if not span and not _FILE.search(file) and head.options is None and head.references is None:
-        if _FILE.search(file.partition(":")[0].strip()):
-            raise InputError(f"Line {number} is a clip, which has no prompt: leave out what is behind the file.")
-        return None
-    options = read_options(number, CLIP, head.options or "")
-    for word in ("seed", "steps", "guidance", "takes", "take", "lock"):
-        if getattr(options, word) not in (None, False):
-            raise InputError(f"Line {number} is a clip, of which nothing is made: leave out the option {word}.")
-    begin, stop = _span(number, span)
-    return FilmLine(number, CLIP, file=file, start=begin, stop=stop, options=Options(name=options.name))
-
-
-def _span(number: int, span: re.Match | None) -> tuple[Fraction, Fraction | None]:
-    """From when to when. Raises InputError where the second time is not the later one."""
-    try:
-        return span_times(span)
-    except ValueError as error:
-        said = span[0].strip() if span else ""
-        raise InputError(
-            f"Line {number} shows {said!r} of its file, but the second time must be the later one, by a frame at "
-            f"least: write it as in {EXAMPLES[CLIP]}."
-        ) from error
 
 
 def _extended(number: int, written: str, clip: bool) -> tuple[FilmLine, Fraction | None, bool]:

@@ -4,17 +4,11 @@ import re
 
 from ....errors import InputError
 from ...extension.script_marks import plain
-from .line import CLIP, SCENE, SPEAK
+from .line import CLIP, DUB, EXAMPLES, SCENE, SPEAK
 
-WRITTEN = {
-    SCENE: "`scene 5s [anna, cafe]: Anna looks round.`",
-    SPEAK: "`speak [anna: hello.wav]: Anna talks.`",
-    CLIP: "`clip harbour.mp4 3s-8s`",
-}
-
-_SCENE, _SPEAK, _CLIP = (
+_SCENE, _SPEAK, _CLIP, _DUB = (
     rf"(?:{word}(?![^\W\d])|{chinese})"
-    for word, chinese in (("scene", "场景|場景"), ("speak", "说话|說話"), ("clip", "片段"))
+    for word, chinese in (("scene", "场景|場景"), ("speak", "说话|說話"), ("clip", "片段"), ("dub", "配音"))
 )
 _LENGTH = r"(?:\d[\d.,]*|[.,]\d+)\s*(?:s|sec\.?|secs|seconds?|秒钟?)(?![^\W_])"
 _NAMES = r"\[[^\]]{0,200}\]\s*(?:\{[^}]{0,200}\}\s*)?"
@@ -25,12 +19,14 @@ _HELD = {
     SCENE: rf"{_SCENE}\s*(?:{_LENGTH}\s*[\[({{:]|(?:\d[\d.,]*\s*)?{_NAMES}(?::|{_LENGTH}\s*:))",
     SPEAK: rf"{_SPEAK}\s*(?:{_LENGTH}\s*)?{_NAMES}:",
     CLIP: rf"{_CLIP}\s+[^\[\]{{}}:.]{{0,200}}{_FOOTAGE}",
+    DUB: rf"{_DUB}\s+[^\[\]{{}}:.]{{0,200}}{_FOOTAGE}",
 }
 # At the beginning of a line more than that tells an order.
 _BEGUN = {
     SCENE: rf"{_SCENE}\s*(?:$|{_LENGTH}|\d{{1,2}}:\d\d(?!\d)|[^:\[\]{{}}]*{_NAMES}:)",
     SPEAK: rf"{_SPEAK}\s*(?:$|{_LENGTH}|[\[({{\"'“]|[^\s:]+\s*:|[^:]*{_SOUND})",
     CLIP: rf"{_CLIP}\s*(?:\S*$|{_LENGTH}|\[|[^\[\]{{}}]*{_FOOTAGE})",
+    DUB: rf"{_DUB}\s*(?:$|{_LENGTH}|[^\[\]{{}}]*{_FOOTAGE})",
 }
 _WORD = r"(?P<word>(?!(?:continue|cut)\b)[^\W\d_]{2,20})"
 _OTHER = rf"{_WORD}\s*(?:{_LENGTH}\s*{_NAMES}:|\S+{_FOOTAGE}\s*(?:\d|$))"
@@ -52,13 +48,13 @@ def check_begun(number: int, text: str) -> None:
     for kind, pattern in _begun.items():
         if pattern.match(text):
             raise InputError(
-                f"Line {number} begins like a {kind}, but is written in another way: write it as in {WRITTEN[kind]}."
+                f"Line {number} begins like a {kind}, but is written in another way: write it as in {EXAMPLES[kind]}."
             )
     other = _other.match(text)
     if other:
         raise InputError(
-            f"Line {number} begins with {other['word']!r}, but the keywords are scene, continue, cut, speak and clip: "
-            "write one of them."
+            f"Line {number} begins with {other['word']!r}, but the keywords are scene, continue, cut, speak, clip and "
+            "dub: write one of them."
         )
 
 
