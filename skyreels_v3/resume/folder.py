@@ -54,7 +54,8 @@ class RunFolder:
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             names = os.listdir(self.folder)
-            if names and LOCK not in names:  # the first file of any run
+            # The first file of any run; somebody may have deleted it as a leftover.
+            if names and LOCK not in names and _manifest(self.folder) is None:
                 raise InputError(
                     f"The folder {self.folder} is needed for a job but holds other files: move them elsewhere."
                 )
@@ -133,7 +134,7 @@ class RunFolder:
                 return {key: file.get_tensor(key) for key in file.keys()}
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"The file {path} of an unfinished job cannot be read ({error}): delete its folder to start anew."
+                f"The file {path} cannot be read ({error}): delete it and queue again, which makes its part anew."
             ) from error
 
     def commit(self, part_key: str, files: Iterable[str], info: Mapping[str, Any] | None = None) -> None:

@@ -300,6 +300,17 @@ def test_long_speech_goes_on_window_by_window(film, forwards, shown, tmp_path, c
     assert [shot["takes"] for shot in shown["skyreels_film"]] == measured, "the best take is the same one"
 
 
+def test_files_of_the_folder_may_be_deleted_by_hand(film, forwards, tmp_path):
+    script = "scene 0.2s [anna]: x\ncontinue 0.2s: y"
+    whole = decoded(film(script)[0])[0]
+    for names, jobs in (("window-*", ["reference", "extension"]), ("*.jpg", []), ("lock", [])):
+        forwards.clear()
+        for path in [*tmp_path.rglob(names), *tmp_path.rglob("video-*")]:
+            path.unlink()
+        assert torch.equal(decoded(film(script)[0])[0], whole) and forwards == jobs
+    assert len(list(tmp_path.rglob("*.jpg"))) == 2
+
+
 def test_keys_of_kept_films_stay(film, models, pack_nodes, tmp_path, monkeypatch):
     """A release that computes other keys makes artists' films anew: these were computed once and stay."""
     monkeypatch.setattr(av, "__version__", "fixed")
@@ -377,6 +388,9 @@ def test_footage_stays_what_it_is(film, forwards, tmp_path):
     assert len(decoded(path)[0]) == 24 + 12 and "asks for 6 s of footage, but there are only 1.00 s" in report
     with pytest.raises(Exception, match="Line 1: The video is trimmed"):
         film("clip harbour.mp4 30s-40s")
+    (tmp_path / "input" / "empty.mp4").touch()
+    with pytest.raises(Exception, match="Line 2: The video empty.mp4 is empty"):
+        film("clip harbour.mp4\nclip empty.mp4")
 
 
 @pytest.mark.parametrize("turned", [90, 180, 270])

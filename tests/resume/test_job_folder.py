@@ -258,7 +258,7 @@ def test_broken_tensors_are_told(tmp_path):
     with RunFolder(tmp_path, "job") as folder:
         folder.path("a.safetensors").write_bytes(b"nothing of the kind")
         for name in ("a.safetensors", "missing.safetensors"):
-            with pytest.raises(InputError, match=r"cannot be read.*start anew"):
+            with pytest.raises(InputError, match=r"cannot be read.*delete it and queue again"):
                 folder.get_tensors(name)
 
 
@@ -327,6 +327,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="holds other files"):
         RunFolder(tmp_path, "job")
     assert os.listdir(tmp_path / "job") == ["holiday.jpg"]
+
+
+def test_a_lock_that_was_deleted_as_a_leftover_loses_nothing(tmp_path):
+    one_part(tmp_path)
+    (tmp_path / "job" / "lock").unlink()
+    assert RunFolder(tmp_path, "job").done("a")
 
 
 def test_a_full_disk_keeps_what_is_done(tmp_path, monkeypatch):

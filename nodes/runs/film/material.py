@@ -108,6 +108,7 @@ def gathered(shots: Sequence[Shot], cast: Sequence[Member], source: Source | Non
             if line.kind in FOOTAGE:
                 whole = source if line.number == 0 and source is not None else _file(line.file, files)
                 footage[place] = _part(line, whole, notes)
+                _ = footage[place].info  # what is no video is told with its line
     return Material(pictures, recordings, footage, notes)
 
 

@@ -6,7 +6,7 @@ is found again. Only its last result counts as the film.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import av
 import torch
-from PIL import Image
 
 from ....skyreels_v3.digest import digest
 from ....skyreels_v3.images.convert import picture_to_signed, tail_to_signed, to_rgb8, to_uint8
@@ -30,7 +29,7 @@ from ....skyreels_v3.jobs.film.look import Look, take_settings
 from ....skyreels_v3.jobs.film.measures import likeness, score_of
 from ....skyreels_v3.jobs.film.order import ready
 from ....skyreels_v3.jobs.film.plan import FilmPlan
-from ....skyreels_v3.jobs.film.takes import Shelf, ShotState, Shown, Take, shown_film, states
+from ....skyreels_v3.jobs.film.takes import ShotState, shown_film, states
 from ....skyreels_v3.jobs.reference import SLOTS
 from ....skyreels_v3.recipes import Job, latent_frames
 from ....skyreels_v3.resume.folder import RunFolder
@@ -52,6 +51,7 @@ from ..identity import Node, model_stamps
 from ..lead import Lead, LeadWriting
 from ..progress import RunProgress
 from ..results import RESULT, keep_used, leave_playable, prune_runs
+from .kept import TAKE, is_whole, note_film, shelf_of, show, used_parts
 from .material import Material, footage_tail, in_line
 from .progress import PartProgress
 from .report import cards_of, report_of
@@ -68,12 +68,10 @@ from .shots import (
     scene_window,
 )
 from .spoken import CONNECTION, DubbedRun, SpokenRun, dub_of, look_at, speech_windows, strength_of
-from .watched import Watched
+from .watched import Watched, middle_frame
 
 NAME = "shots"  # begins the folder's name
 LAYOUT = 1  # of the folder; another number makes every film anew
-TAKE = "take-"  # begins the part of a finished take
-SHOWN = "shown-"  # begins the part that notes what the film of a node showed last, see `takes.Shelf`
 STEPS = 8  # of the progress bar for each pass
 
 
@@ -125,16 +123,7 @@ class FilmRun:
         return digest("shot", LAYOUT, said, take_settings(look, line, number), self.model_keys[line.job], extra)
 
     def where(self, folder: RunFolder) -> tuple[ShotState, ...]:
-        takes = {
-            part.removeprefix(TAKE): Take(folder.info(part)["own"], folder.info(part)["score"])
-            for part in folder.parts
-            if part.startswith(TAKE)
-        }
-        notes = [part for part in folder.parts if part.startswith(SHOWN)]
-        own = f"{SHOWN}{self.node.id}"
-        last = [own] if own in notes else notes[-1:]  # a copy of the graph has other numbers
-        film = [Shown(**shot) for part in last for shot in folder.info(part)["film"]]
-        return states(self.shots, self.own, Shelf(takes, film))
+        return states(self.shots, self.own, shelf_of(folder, self.node.id))
 
     def frames(self, place: int) -> int:
         """Of a shot in the film, as far as that is known before it is made."""
@@ -187,6 +176,7 @@ class FilmRun:
         base = digest((NAME, LAYOUT, av.__version__), inputs, (look.width, look.height, rate, look.codec))
         prune_runs()
         with RunFolder(runs_folder(), f"{NAME}-{base}") as folder:
+            folder.keep_only(part for part in folder.parts if is_whole(folder, part))
             now = self.where(folder)
             frames = tuple(map(self.frames, range(len(self.shots))))
             plan = FilmPlan(look.width, look.height, rate, self.shots, frames, now)
@@ -194,7 +184,7 @@ class FilmRun:
             need = self.memory(plan.to_make)
             told_memory = [f"About {gb(need)} for the largest pass beside the weights."] if need else []
             versions.tell(self.node.id, plan.describe(), *told_memory, *self.notes)
-            keep_used(folder, _used(folder, now))
+            keep_used(folder, used_parts(folder, now))
             made = 0
             try:
                 self._encode(plan)
@@ -291,11 +281,8 @@ class FilmRun:
     def _commit(self, folder: RunFolder, key: str, tail: Tail, picture: torch.Tensor, info: dict[str, Any]) -> None:
         part = f"{TAKE}{key}"
         folder.put_tensors(f"{part}.safetensors", tail.tensors())
-        thumbnail = Image.fromarray(picture.numpy())
-        thumbnail.thumbnail((320, 320))
-        with folder.writing(folder.path(f"{part}.jpg")):
-            thumbnail.save(folder.path(f"{part}.jpg"), quality=85)
-        folder.commit(part, [f"{part}.safetensors", f"{part}.jpg"], info)
+        folder.commit(part, [f"{part}.safetensors"], info)
+        show(folder, key, picture)
         for window in info["windows"]:
             self._long_run(folder, FPS).drop_state(window)
         folder.keep_only(one for one in folder.parts if one not in (f"key-frames-{key}", f"heads-{key}"))
@@ -405,14 +392,16 @@ class FilmRun:
     def _finish(self, folder: RunFolder, now: Sequence[ShotState]) -> tuple[Path, int, torch.Tensor]:
         places = range(len(self.shots))
         result = f"{RESULT}{digest([state.chosen for state in now])}"
-        keep_used(folder, [result, *_used(folder, now)])
+        keep_used(folder, [result, *used_parts(folder, now)])
         path = folder.path(f"{result}.mp4")
         if not folder.done(result):
             with folder.writing():
                 count = self._joined(folder, now, places, path)
             folder.commit(result, [path.name], {"frames": count})
-        film = [asdict(shot) for shot in shown_film(self.shots, now, self.own)]
-        folder.commit(f"{SHOWN}{self.node.id}", [], {"film": film})
+        for place, state in enumerate(now):
+            if state.chosen and not folder.path(f"{TAKE}{state.chosen}.jpg").exists():  # nothing is made anew for it
+                show(folder, state.chosen, middle_frame(self._pieces(folder, now, place)))
+        note_film(folder, self.node.id, shown_film(self.shots, now, self.own))
         tail = self._tail(folder, now, places[-1])
         return (
             path,
@@ -437,13 +426,3 @@ def _last(tail: Tail) -> range:
     """Which frames of a tail a node puts out: the last 25."""
     count = tail.frames.shape[2]
     return range(max(0, count - 25), count)
-
-
-def _used(folder: RunFolder, now: Sequence[ShotState]) -> Iterator[str]:
-    """The parts that stay: all finished takes with their windows, and what there is of those to be made."""
-    wanted = {key for state in now for key in state.keys.values()}
-    for part in folder.parts:
-        if part.startswith(TAKE):
-            yield from (part, *folder.info(part)["windows"])
-        elif part.startswith(SHOWN) or not wanted.isdisjoint(part.split("-")):
-            yield part
