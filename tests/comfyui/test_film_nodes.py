@@ -311,6 +311,17 @@ def test_files_of_the_folder_may_be_deleted_by_hand(film, forwards, tmp_path):
     assert len(list(tmp_path.rglob("*.jpg"))) == 2
 
 
+def test_the_last_film_stays_until_there_is_a_new_one(film, pack_nodes, monkeypatch):
+    before, *_ = film("scene 0.2s [anna]: x")
+    monkeypatch.setattr(pack_nodes.module("nodes.runs.results"), "_given", set())  # of a ComfyUI that was started again
+    with monkeypatch.context() as stopped, pytest.raises(Killed):
+        stopped.setattr(pack_nodes.module("nodes.runs.film.run").FilmRun, "_make", killed)
+        film("scene 0.2s [cafe]: x")
+    assert Path(before).exists()
+    after, *_ = film("scene 0.2s [cafe]: x")
+    assert Path(after).exists() and not Path(before).exists()
+
+
 def test_keys_of_kept_films_stay(film, models, pack_nodes, tmp_path, monkeypatch):
     """A release that computes other keys makes artists' films anew: these were computed once and stay."""
     monkeypatch.setattr(av, "__version__", "fixed")
@@ -328,6 +339,10 @@ class Killed(BaseException):
     """Nothing is done any more after this, as after kill -9."""
 
 
+def killed(*_, **__):
+    raise Killed
+
+
 @pytest.mark.workshop
 def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyui, tmp_path, pack_nodes, monkeypatch):
     whole = decoded(film(STORY)[0])[0]
@@ -337,7 +352,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyu
     folder = pack_nodes.module("skyreels_v3.resume.folder").RunFolder
     write, left = folder._write, [0]
 
-    def killed(self, *args, **kwargs):
+    def killed_at(self, *args, **kwargs):
         left[0] -= 1
         if left[0] < 0:
             raise Killed
@@ -346,10 +361,10 @@ def test_killed_at_any_moment_it_comes_to_the_same_frames(film, forwards, comfyu
             raise Killed
 
     forwards.clear()
-    monkeypatch.setattr(folder, "_write", killed)
+    monkeypatch.setattr(folder, "_write", killed_at)
     kills = 0
     for moment in range(1, 100):
-        left[0] = moment % 4  # before, or right after, the next notes of what is done
+        left[0] = moment % 3  # before, or right after, the next notes of what is done
         try:
             path, *_ = film(STORY)
             break
@@ -389,7 +404,7 @@ def test_footage_stays_what_it_is(film, forwards, tmp_path):
     with pytest.raises(Exception, match="Line 1: The video is trimmed"):
         film("clip harbour.mp4 30s-40s")
     (tmp_path / "input" / "empty.mp4").touch()
-    with pytest.raises(Exception, match="Line 2: The video empty.mp4 is empty"):
+    with pytest.raises(Exception, match=r"Line 2: The video empty\.mp4 is empty"):
         film("clip harbour.mp4\nclip empty.mp4")
 
 

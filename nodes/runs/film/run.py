@@ -184,7 +184,8 @@ class FilmRun:
             need = self.memory(plan.to_make)
             told_memory = [f"About {gb(need)} for the largest pass beside the weights."] if need else []
             versions.tell(self.node.id, plan.describe(), *told_memory, *self.notes)
-            keep_used(folder, used_parts(folder, now))
+            results = [part for part in folder.parts if part.startswith(RESULT)]  # until there is a new one
+            keep_used(folder, [*results, *used_parts(folder, now)])
             made = 0
             try:
                 self._encode(plan)
@@ -392,12 +393,12 @@ class FilmRun:
     def _finish(self, folder: RunFolder, now: Sequence[ShotState]) -> tuple[Path, int, torch.Tensor]:
         places = range(len(self.shots))
         result = f"{RESULT}{digest([state.chosen for state in now])}"
-        keep_used(folder, [result, *used_parts(folder, now)])
         path = folder.path(f"{result}.mp4")
         if not folder.done(result):
             with folder.writing():
                 count = self._joined(folder, now, places, path)
             folder.commit(result, [path.name], {"frames": count})
+        keep_used(folder, [result, *used_parts(folder, now)])
         for place, state in enumerate(now):
             if state.chosen and not folder.path(f"{TAKE}{state.chosen}.jpg").exists():  # nothing is made anew for it
                 show(folder, state.chosen, middle_frame(self._pieces(folder, now, place)))
