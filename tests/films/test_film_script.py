@@ -236,6 +236,8 @@ def test_a_line_without_its_model(kind, job, entry):
         ("dub a.mp4 0:03-0:08 [b.wav]: x", "seed", "8", "dub a.mp4 0:03-0:08 [b.wav] {seed 8}: x"),
         ("dub a.mp4 [b.wav] {box 0.3, 0, 0.7, 1}", "lock", "", "dub a.mp4 [b.wav] {box 0.3, 0, 0.7, 1, lock}"),
         ("继续 8秒：她走。", "take", "2", "继续 8秒 {take 2}：她走。"),
+        ("Shot 2: cut 4s: x", "seed", "8", "Shot 2: cut 4s {seed 8}: x"),
+        ("3 - Shot 2: scene [anna] {lock}: x", "lock", None, "3 - Shot 2: scene [anna]: x"),
         ("She walks on.", "seed", "8", "She walks on."),  # has no place for it
         ("cut 40s: x", "seed", "8", "cut 40s: x"),  # is wrong
     ],

@@ -10,6 +10,8 @@ from .line import FOOTAGE
 from .options import option_parts, read_options
 from .script import read_film
 
+MOST_LABEL = 40  # characters
+_LABEL_ENDS = re.compile(r"[:|.)-]\s*")
 _ENDS = re.compile("(\r\n|[\r\n\v\f\x85\u2028\u2029])")
 
 
@@ -24,26 +26,35 @@ def edited(text: str, number: int, word: str, value: str | None) -> str:
     before = {line.number: line for line in read_film(text)[0]}
     if number not in before or place >= len(parts):
         return text
-    line = parts[place]
-    head = _head_end(line, before[number].kind in FOOTAGE)
+    was, line = before[number], parts[place]
+    # Before the order a label may stand, whose sign is no end of it: `Shot 2: cut 4s: ...`.
+    for start in (0, *(sign.end() for sign in _LABEL_ENDS.finditer(plain(line[:MOST_LABEL])))):
+        changed, written = _changed(line[start:], was.kind in FOOTAGE, word, value)
+        result = "".join([*parts[:place], line[:start], changed, *parts[place + 1 :]])
+        after = {line.number: line for line in read_film(result)[0]}
+        try:
+            wanted = read_options(number, was.kind, written)
+        except InputError:
+            continue
+        if after.get(number) == replace(was, options=wanted):
+            return result
+    return text
+
+
+def _changed(line: str, timed: bool, word: str, value: str | None) -> tuple[str, str]:
+    """The line with the option as it is to be, and what stands in its braces then. timed: see `_head_end`."""
+    head = _head_end(line, timed)
     opened, close = _braces(line, head)
     written = option_parts(line[opened + 1 : close]) if close > opened else []
     kept = [part for part in written if re.split(r"[\s=:]", plain(part), maxsplit=1)[0].lower() != word]
     if value is not None:
         kept.append(f"{word} {value}".strip())
-    braces = f"{{{', '.join(kept)}}}" if kept else ""
+    options = ", ".join(kept)
+    braces = f"{{{options}}}" if kept else ""
     if close > opened:
         start, end = line[:opened].rstrip(), line[close + 1 :]
-        changed = f"{start}{' ' if braces else ''}{braces}{end}"
-    else:
-        changed = f"{line[:head].rstrip()} {braces}{line[head:]}" if braces else line
-    result = "".join([*parts[:place], changed, *parts[place + 1 :]])
-    after = {line.number: line for line in read_film(result)[0]}
-    try:
-        wanted = read_options(number, before[number].kind, ", ".join(kept))
-    except InputError:
-        return text
-    return result if after.get(number) == replace(before[number], options=wanted) else text
+        return f"{start}{' ' if braces else ''}{braces}{end}", options
+    return (f"{line[:head].rstrip()} {braces}{line[head:]}" if braces else line), options
 
 
 def _braces(line: str, head: int) -> tuple[int, int]:
