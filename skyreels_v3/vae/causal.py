@@ -50,9 +50,10 @@ def convolved(x, weight, bias, stride, padding, by_cudnn: bool = False) -> torch
     if x.ndim == 4:
         return F.conv2d(x, weight, bias, stride, padding)
     weight = weight[:, :, -x.shape[2] :]
-    small = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] * x.shape[2] * x.shape[3] <= SMALL
-    if small or unfolds(x.device):
+    if unfolds(x.device):
         return _frame_by_frame(x, weight, bias, stride, padding)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] * x.shape[2] * x.shape[3] <= SMALL:
+        return _tap_by_tap(x, weight, bias, stride, padding)
     return F.conv3d(x, weight, bias, stride, padding)
 
 
@@ -63,22 +64,31 @@ def unfolds(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is not None and not torch.backends.cudnn.enabled
 
 
-def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
-    """The same as convolutions in 2 dimensions: a quarter of the time where torch has no fast one in 3, and a third of
-    the copies where it unfolds.
+def _tap_by_tap(x, weight, bias, stride, padding) -> torch.Tensor:
+    """The same as one convolution in 2 dimensions of all frames for each of the kernel's: a fifth of the time and less
+    where torch has no fast one in 3.
     """
-    taps, made = weight.unbind(2), x.new_empty(0)
-    frames = range(0, x.shape[2] - len(taps) + 1, stride[0])
+    frames, taps = _frames(x), weight.unbind(2)
+    stop = len(frames) - len(taps) + 1
+    y = F.conv2d(frames[: stop : stride[0]], taps[0], bias, stride[1:], padding[1:])
+    for later, tap in enumerate(taps[1:], start=1):
+        y += F.conv2d(frames[later : stop + later : stride[0]], tap, None, stride[1:], padding[1:])
+    made = _video(y)
+    return made if made.is_contiguous(memory_format=torch.channels_last_3d) else made.contiguous()
+
+
+def _frame_by_frame(x, weight, bias, stride, padding) -> torch.Tensor:
+    """The same for one frame after the other: a third of the copies where torch unfolds."""
+    depth, made = weight.shape[2], x.new_empty(0)
+    frames = range(0, x.shape[2] - depth + 1, stride[0])
     for index, frame in enumerate(frames):
-        y = F.conv2d(x[:, :, frame], taps[0], bias, stride[1:], padding[1:])
-        for later, tap in enumerate(taps[1:], start=1):
-            y += F.conv2d(x[:, :, frame + later], tap, None, stride[1:], padding[1:])
+        y = _tap_by_tap(x[:, :, frame : frame + depth], weight, bias, stride, padding)
         if not index:
-            last = y.is_contiguous(memory_format=torch.channels_last)
+            last = y.is_contiguous(memory_format=torch.channels_last_3d)
             layout = torch.channels_last_3d if last else torch.contiguous_format
-            shape = *y.shape[:2], len(frames), *y.shape[2:]
+            shape = *y.shape[:2], len(frames), *y.shape[3:]
             made = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=layout)
-        made[:, :, index] = y
+        made[:, :, index] = y[:, :, 0]
     return made
 
 
