@@ -47,7 +47,7 @@ PLACES = {
     "LoadVideo": "input",
     "LoadAudio": "input",
 }
-SHORT_WINDOWS = {"window": 21, "motion": 5, "drop": 4}  # so that two seconds of speech are several windows
+SHORT_WINDOWS = {"window": 21, "motion": 5, "drop": 4}  # so that a second of speech is several windows
 
 MODELS: dict[str, Callable[[Path], Path]] = {
     "models/diffusion_models/SkyReels-V3-R2V-14B/transformer": lambda path: write_transformer(
@@ -137,9 +137,9 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
     "input/bigbuckbunny.mp4": clip,
     "input/two_people.png": side_by_side("astronaut.png", "chelsea.png"),
     "input/three_people.png": side_by_side("astronaut.png", "chelsea.png", "camera.png"),
-    "input/speech.wav": speech("I am back from space.", "en+f3", 1.6),
-    "input/speech_left.wav": speech("I am back!", "en+f3", 1.0),
-    "input/speech_right.wav": speech("Welcome home!", "en", 1.0),
+    "input/speech.wav": speech("I am back.", "en+f3", 1.0),
+    "input/speech_left.wav": speech("Hello!", "en+f3", 0.6),
+    "input/speech_right.wav": speech("Welcome!", "en", 0.6),
 }
 FILES = {**MODELS, **INPUTS}
 

@@ -24,7 +24,7 @@ from pack.training.models.wav2vec2 import Wav2Vec2
 
 pytestmark = pytest.mark.usefixtures("computes_in_float32")
 
-SIZE = {"resolution": "custom", "width": 96, "height": 64}
+SIZE = {"resolution": "custom", "width": 64, "height": 32}
 SMALL = {**SIZE, "seed": 7, "steps": 1, "codec": "lossless"}
 STORY = """\
 scene 1s [anna]: Anna comes in.
@@ -161,8 +161,8 @@ def heard(path) -> tuple[np.ndarray, int]:
 def test_a_story_becomes_one_film(film, forwards):
     path, last, report = film(STORY)
     frames, rate = decoded(path)
-    assert len(frames) == 24 + 12 + 48 + 12 and rate == 24 and frames.shape[1:] == (64, 96, 3)
-    assert last.shape == (12, 64, 96, 3) and torch.equal(stored(last), frames[-12:])
+    assert len(frames) == 24 + 12 + 48 + 12 and rate == 24 and frames.shape[1:] == (32, 64, 3)
+    assert last.shape == (12, 32, 64, 3) and torch.equal(stored(last), frames[-12:])
     assert forwards == ["reference", "extension", "shot", "reference"]
     assert "4 shots, 96 frames (4 s at 24 a second)" in report and "| 4 |" not in report
     forwards.clear()
@@ -172,7 +172,7 @@ def test_a_story_becomes_one_film(film, forwards):
 
 def test_footage_gone_on_from_is_as_extend_video_makes_it(film, pack_nodes, models):
     script = "continue 5.5s: She walks on.\ncut 2s: [ZOOM_IN_CUT] Her face.\ncontinue 0.3s: She smiles."
-    given = {"source": picture(30), "colour_anchor": 0.5, "width": 64, "height": 32}
+    given = {"source": picture(30), "colour_anchor": 0.5, "width": 32, "height": 32}
     path, last, _ = film(script, **given)
     extended = pack_nodes.ready("SkyReelsExtendVideo", prompt=None)
     others = {name: models[name] for name in ("clip", "vae", "model", "shot_model")}
@@ -331,7 +331,8 @@ def test_keys_of_kept_films_stay(film, models, pack_nodes, tmp_path, monkeypatch
     grey = torch.full((1, 64, 96, 3), 0.5)
     voice = {"waveform": torch.zeros(1, 1, 8000), "sample_rate": 16000}
     script = "scene 0.5s [anna]: x\ncontinue 0.5s {seed 3}: y\ncut 2s {name a}: z\nscene 0.2s [anna, a]: w"
-    film(script, **given, cast=(Member("anna", grey, voice),), guidance=2.0, negative="dark", clip_vision=None)
+    given |= {"width": 96, "height": 64, "guidance": 2.0, "negative": "dark", "clip_vision": None}
+    film(script, **given, cast=(Member("anna", grey, voice),))
     assert kept_parts(tmp_path / "output") == KEPT
 
 
@@ -389,7 +390,7 @@ def test_another_file_of_the_same_name_is_another_film(pack_nodes, tmp_path):
 
 def test_footage_stays_what_it_is(film, forwards, tmp_path):
     tone = (np.sin(np.arange(4 * 48000) / 10)[None] * 0.5).astype(np.float32)
-    clip(tmp_path / "input" / "Harbour.mp4", 100, rate=25, size=(96, 64), options={"qp": "0"}, sound=(tone, 48000))
+    clip(tmp_path / "input" / "Harbour.mp4", 100, rate=25, size=(64, 32), options={"qp": "0"}, sound=(tone, 48000))
     script = "clip harbour.mp4 1s-3s\nscene 0.5s [anna]: x\nclip harbour.mp4 0:03-"
     path, _, report = film(script, rate="as the footage", resolution="custom")
     frames, rate = decoded(path)
