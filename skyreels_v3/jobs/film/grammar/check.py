@@ -153,8 +153,8 @@ def _check_voice(line: FilmLine, name: str | None, file: str | None, known: Know
 def _no_name(line: FilmLine, name: str, instead: str, there: Collection[str], what: str) -> str:
     has = f"the film has {', '.join(there)}" if there else "no Cast is connected"
     return (
-        f"Line {line.number} names the {what} {name[:60]!r}, but {has}: write one of those names or {instead} of the input "
-        "folder, or add a Cast node."
+        f"Line {line.number} names the {what} {name[:60]!r}, but {has}: write one of those names or {instead} of the "
+        "input folder, or add a Cast node."
     )
 
 
