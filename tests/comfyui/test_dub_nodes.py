@@ -89,6 +89,12 @@ def stereo():
     return np.full((2, 16000), 0.25, np.float32)
 
 
+def packets(path):
+    """What is encoded of a video's pictures."""
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
 @pytest.mark.usefixtures("computes_in_float32")
 def test_the_head_alone_is_made_anew_at_the_footages_rate(dub, speak, tmp_path):  # noqa: F811
     images, masks = footage(60)
@@ -179,6 +185,18 @@ def test_odd_footage(dub, speak, tmp_path):  # noqa: F811
     cut = images.clone()
     cut[20:] = 1 - cut[20:].flip(2)
     assert "Hard cuts at 0.80 s" in dub(cut, speak(1.0), start=0.0)[2]
+
+
+def test_h264_is_encoded_once(dub, speak, tmp_path, pack_nodes, monkeypatch):  # noqa: F811
+    """Each frame by the piece that it is in; the pieces are joined as they are."""
+    (images, masks), writer = footage(24), pack_nodes.module("skyreels_v3.video.writer").VideoWriter
+    encode, given = writer.write, []
+    monkeypatch.setattr(writer, "write", lambda self, frames: given.append(frames) or encode(self, frames))
+    path = dub(images, speak(0.3), mask=masks, start=0.2, steps=1, codec="h264")[0]
+    assert len(given) == 24
+    assert torch.equal(torch.stack(given)[masks == 0], eight_bit(images)[masks == 0])
+    pieces = Path(path).parent.glob("part-*.mp4")
+    assert sorted(packets(path)) == sorted(packet for piece in pieces for packet in packets(piece))
 
 
 def test_a_second_person_is_dubbed_in_the_video_of_the_first(dub, speak, tmp_path):  # noqa: F811
