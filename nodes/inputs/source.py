@@ -44,6 +44,8 @@ def remarks(info: SourceInfo, rate: Fraction | None = None) -> list[str]:
         said.append(f"The source is {info.hdr}: it is brought to SDR, which the model knows.")
     if info.interlaced:
         said.append("The source is interlaced: its combs are taken out.")
+    if info.transparent:
+        said.append("The source is transparent in places: it is laid over white.")
     if info.cut_off:
         said.append("The source's file is cut off: what is there is used.")
     return said

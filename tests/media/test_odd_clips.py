@@ -185,8 +185,9 @@ def test_transparent_webm_is_laid_over_white(tmp_path, codec):
             frame.pts, frame.time_base = number, Fraction(1, 24)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    seen = list(frames(FileSource(tmp_path / "a.webm")))
-    assert len(seen) == 6
+    source = FileSource(tmp_path / "a.webm")
+    seen = list(frames(source))
+    assert len(seen) == 6 and source.info.transparent
     assert seen[3][:, :70].min() > 245 and np.abs(seen[3][:, 90:].astype(int) - [200, 0, 0]).max() < 12
 
 
@@ -254,7 +255,7 @@ def test_uneven_transparent_still_and_damaged_webp(tmp_path):
     lengths = [40, 500, 40, 40, 90, 1000]
     path = tmp_path / "a.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=lengths, lossless=True)
-    assert probe(file_source(path)).variable
+    assert probe(file_source(path)).variable and not probe(file_source(path)).transparent
     shown = numbers_of(frames(file_source(path), 100))
     assert [shown.count(number) for number in range(6)] == [length // 10 for length in lengths]
 
@@ -269,6 +270,7 @@ def test_uneven_transparent_still_and_damaged_webp(tmp_path):
     Image.fromarray(clear).save(tmp_path / "still.webp", lossless=True)
     still = file_source(tmp_path / "still.webp")
     assert isinstance(still, Animation) and (probe(still).frames, probe(still).frame_rate) == (1, 25)
+    assert probe(still).transparent
     seen = last_frames(still, 9)
     assert len(seen) == 1 and (seen[:, :, :80] == 255).all() and (seen[:, :, 80:] == 0).all()
 

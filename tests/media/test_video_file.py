@@ -54,7 +54,7 @@ def test_every_flavour_is_read_whole_and_from_its_end(tmp_path, name):
     rate = FLAVOURS[name].get("rate", 24)
     assert (info.width, info.height) == FLAVOURS[name].get("size", (160, 64))
     assert (info.frame_rate, info.frames, info.duration) == (rate, 48, Fraction(48, rate))
-    assert info.exact and not (info.variable or info.has_audio or info.cut_off or info.rotation)
+    assert info.exact and not (info.variable or info.has_audio or info.cut_off or info.rotation or info.transparent)
     assert numbers_of(last_frames(source, 9, fps=rate)) == list(range(39, 48))
     assert numbers_of(frames(source)) == list(range(48))
     assert last_frames(source, 99, fps=rate).shape == (48, info.height, info.width, 3)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...errors import InputError
-from ...images.convert import to_rgb8
+from ...images.convert import WHITE, to_rgb8
 from ..rates import COMMON, spacing
 from .file import ADVICE, DEFAULT_RATE, FileSource
 from .source import Pixels, Sound, SourceInfo
@@ -42,9 +42,10 @@ class Animation(FileSource):
             yield time, lambda pixels=pixels: to_rgb8(pixels)
 
     def _probe(self) -> SourceInfo:
-        shape, lengths = (0, 0), []
+        shape, lengths, transparent = (0, 0), [], False
         for pixels, length in self._pictures(0):
             shape = pixels.shape
+            transparent = transparent or (shape[2] == 4 and bool((pixels[..., 3] < WHITE).any()))
             lengths.append(length if length > UNSHOWN else SHOWN)
         rate = min((rate for rate in COMMON if rate.denominator == 1), key=lambda rate: _strayed(lengths, rate))
         variable = False
@@ -58,7 +59,7 @@ class Animation(FileSource):
             self._times = [stamp * TICK for stamp in stamps[:-1]]
         self._first, self._last = Fraction(0), self._times[-1]
         duration = self._last + lengths[-1] * TICK if variable else len(lengths) / rate
-        return SourceInfo(shape[1], shape[0], rate, len(lengths), duration, variable=variable)
+        return SourceInfo(shape[1], shape[0], rate, len(lengths), duration, variable=variable, transparent=transparent)
 
     def _pictures(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
         """(uint8 [H, W, 3 or 4], ticks for which it is shown) of each picture from number `first` on."""

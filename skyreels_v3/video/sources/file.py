@@ -156,6 +156,7 @@ class FileSource(Source):
             rotation=self._converter.rotation,
             hdr=self._converter.hdr,
             interlaced=bool(frame.interlaced_frame),
+            transparent=self._converter.transparent,
             cut_off=promised is not None and promised > duration + max(1, duration / 50),
             **audio,
         )

@@ -40,6 +40,7 @@ class Converter:
 
     width, height: in pixels as displayed.  rotation: clockwise degrees (0, 90, 180, 270) in the file, undone;
     mirroring is done too.  hdr: what kind of HDR the file is, empty for SDR.  plain: frames are shown as they are.
+    transparent: the first frame is, somewhere; all are laid over white.
     """
 
     def __init__(self, first: av.VideoFrame, aspect: Fraction | None):
@@ -54,6 +55,7 @@ class Converter:
         self.rotation = next((angle for angle, flips in TURNS.items() if flips == self._flips), 0)
         self._transfer = int(getattr(first, "color_trc", 0) or 0)
         self.hdr = NAMES.get(self._transfer, "")
+        self.transparent = _is_transparent(first)
         self.plain = not (any(self._flips) or self.hdr) and self._coded == (first.width, first.height)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -95,6 +97,12 @@ class Converter:
 def _has_alpha(name: str) -> bool:
     """Whether pixels of this format can be transparent. av 14 does not say so of a format."""
     return name.startswith(("yuva", "rgba", "argb", "abgr", "bgra", "gbrap", "ya8", "ya16", "pal8", "ayuv", "vuya"))
+
+
+def _is_transparent(frame: av.VideoFrame) -> bool:
+    if not _has_alpha(frame.format.name):
+        return False
+    return bool((frame.reformat(format="rgba").to_ndarray()[..., 3] < WHITE).any())
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

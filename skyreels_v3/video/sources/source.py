@@ -47,6 +47,7 @@ class SourceInfo:
     audio_channels: int = 0
     hdr: str = ""  # which HDR its frames are stored in; they are given as SDR
     interlaced: bool = False  # frames are stored as two fields; they are given without combs
+    transparent: bool = False  # somewhere; frames are laid over white
     cut_off: bool = False  # the file ends before its header says so; what is there is used
 
     def frames_at(self, rate: Fraction | int) -> int:
