@@ -132,6 +132,8 @@ def test_ways_to_write_the_same(written, same):
         ),
         ("szene 5s [a]: x", "begins with 'szene'"),
         ("clips a.mp4", "begins with 'clips'"),
+        ("dubs a.mp4 [a]: x", "begins with 'dubs'"),
+        ("clip a.mp4 0:03-0:08 {name sea}: x", "no prompt"),
         ("dub my clip.mov", "without a voice"),
         ("dub a.mp4 0:03-0:08: She talks [softly]", "without a voice"),
         ("dub [a.wav]: x", "without footage"),

@@ -29,9 +29,10 @@ def read_clip(number: int, written: str, start: int) -> FilmLine | None:
             return None
     if not file:
         raise InputError(f"Line {number} is a clip without a file: name it, as in {EXAMPLES[CLIP]}.")
+    before, colon, _ = CLOCK.sub("0", words).partition(":")
+    if colon and FILE.search(_file(before.strip())[0]):
+        raise InputError(f"Line {number} is a clip, which has no prompt: leave out the colon and what is behind it.")
     if not span and not FILE.search(file) and head.options is None and head.references is None:
-        if FILE.search(file.partition(":")[0].strip()):
-            raise InputError(f"Line {number} is a clip, which has no prompt: leave out what is behind the file.")
         return None
     options = read_options(number, CLIP, head.options or "")
     for word in ("seed", "steps", "guidance", "takes", "take", "lock"):

@@ -29,7 +29,7 @@ _BEGUN = {
     DUB: rf"{_DUB}\s*(?:$|{_LENGTH}|[^\[\]{{}}]*{_FOOTAGE})",
 }
 _WORD = r"(?P<word>(?!(?:continue|cut)\b)[^\W\d_]{2,20})"
-_OTHER = rf"{_WORD}\s*(?:{_LENGTH}\s*{_NAMES}:|\S+{_FOOTAGE}\s*(?:\d|$))"
+_OTHER = rf"{_WORD}\s*(?:{_LENGTH}\s*{_NAMES}:|\S+{_FOOTAGE}\s*(?:\d|\[|$))"
 
 _begun = {kind: re.compile(one, re.IGNORECASE) for kind, one in _BEGUN.items()}
 _held = {kind: re.compile(rf"(?<![^\W_]){one}", re.IGNORECASE) for kind, one in _HELD.items()}
