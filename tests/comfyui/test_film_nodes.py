@@ -248,6 +248,18 @@ def test_takes_are_kept_and_chosen(film, forwards):
     assert len(jumps) == 2 and "nothing could be measured" not in report
 
 
+def test_takes_are_measured_when_a_clip_vision_is_connected_later(film, forwards, shown, tmp_path, comfyui):
+    script = "scene 0.2s [anna] {takes 2, take best}: x\ncut 2s {takes 2, take best}: y"
+    assert "nothing could be measured" in film(script, clip_vision=None)[2]
+    forwards.clear()
+    path, _, report = film(script)
+    assert "nothing could be measured" not in report and set(forwards) <= {"shot"}
+    cards = [shot["takes"] for shot in shown["skyreels_film"]]
+    comfyui.folder_paths.set_output_directory(str(tmp_path / "other"))
+    assert torch.equal(decoded(film(script)[0])[0], decoded(path)[0])
+    assert [shot["takes"] for shot in shown["skyreels_film"]] == cards
+
+
 def test_references_in_another_order_are_another_scene(film, forwards):
     script = "scene 0.2s [anna] {name a}: x\nscene 0.2s [cafe]: y\nscene 0.2s [a, last]: z"
     path, *_ = film(script)

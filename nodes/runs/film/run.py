@@ -51,7 +51,7 @@ from ..identity import Node, model_stamps
 from ..lead import Lead, LeadWriting
 from ..progress import RunProgress
 from ..results import RESULT, keep_used, leave_playable, prune_runs
-from .kept import TAKE, is_whole, note_film, shelf_of, show, used_parts
+from .kept import TAKE, is_whole, keep_take, measure_late, middle_of, note_film, shelf_of, show, tail_of, used_parts
 from .material import Material, footage_tail, in_line
 from .progress import PartProgress
 from .report import cards_of, report_of
@@ -68,7 +68,7 @@ from .shots import (
     scene_window,
 )
 from .spoken import CONNECTION, DubbedRun, SpokenRun, dub_of, look_at, speech_windows, strength_of
-from .watched import Watched, middle_frame
+from .watched import Watched
 
 NAME = "shots"  # begins the folder's name
 LAYOUT = 1  # of the folder; another number makes every film anew
@@ -177,7 +177,7 @@ class FilmRun:
         prune_runs()
         with RunFolder(runs_folder(), f"{NAME}-{base}") as folder:
             folder.keep_only(part for part in folder.parts if is_whole(folder, part))
-            now = self.where(folder)
+            now = self._measured_late(folder)
             frames = tuple(map(self.frames, range(len(self.shots))))
             plan = FilmPlan(look.width, look.height, rate, self.shots, frames, now)
             self._look_through(plan)
@@ -252,7 +252,7 @@ class FilmRun:
     def _to_make(self, folder: RunFolder, plan: FilmPlan) -> Iterator[tuple[int, int]]:
         """(place of a shot, number of a take), one after another, until nothing is missing."""
         rank = {place: number for number, place in enumerate(plan.to_make)}
-        while places := ready(self.shots, now := self.where(folder)):
+        while places := ready(self.shots, now := self._measured_late(folder)):
             place = min(places, key=lambda one: rank.get(one, one))
             yield place, now[place].missing[0]
 
@@ -280,10 +280,7 @@ class FilmRun:
         self._commit(folder, key, tail, picture, info)
 
     def _commit(self, folder: RunFolder, key: str, tail: Tail, picture: torch.Tensor, info: dict[str, Any]) -> None:
-        part = f"{TAKE}{key}"
-        folder.put_tensors(f"{part}.safetensors", tail.tensors())
-        folder.commit(part, [f"{part}.safetensors"], info)
-        show(folder, key, picture)
+        keep_take(folder, key, tail, picture, info)
         for window in info["windows"]:
             self._long_run(folder, FPS).drop_state(window)
         folder.keep_only(one for one in folder.parts if one not in (f"key-frames-{key}", f"heads-{key}"))
@@ -319,17 +316,32 @@ class FilmRun:
             found["motion"] = watched.motion
         if watched.seam is not None:
             found |= {"jump": watched.seam.jump, "colour": watched.seam.colour}
-        line = self.shots[place].line
-        if self.models.clip_vision is not None and line.kind in (SCENE, CUT):
-            if line.kind == CUT:
-                pictures = [last_picture(self._tail(folder, now, place - 1))]
-            else:
-                pictures = [one for one in self.material.pictures[place] if isinstance(one, torch.Tensor)]
-            if pictures:
-                tokens = image_tokens(self.models.clip_vision)
-                looks = [tokens(clip_pixels(picture_to_signed(to_rgb8(one)))) for one in (watched.middle, *pictures)]
-                found["likeness"] = likeness(looks[0], looks[1:])
+        if self.models.clip_vision is not None:
+            found |= self._likeness(folder, now, place, watched.middle)
         return {name: round(value, 4) for name, value in found.items()}
+
+    def _likeness(
+        self, folder: RunFolder, now: Sequence[ShotState], place: int, middle: torch.Tensor
+    ) -> dict[str, float]:
+        """Of a take's middle frame to its references, or to what it cuts from; nothing for another kind of shot."""
+        line = self.shots[place].line
+        pictures = [one for one in self.material.pictures.get(place, ()) if isinstance(one, torch.Tensor)]
+        if line.kind == CUT:
+            pictures = [last_picture(self._tail(folder, now, place - 1))]
+        if not pictures:
+            return {}
+        tokens = image_tokens(self.models.clip_vision)
+        looks = [tokens(clip_pixels(picture_to_signed(to_rgb8(one)))) for one in (middle, *pictures)]
+        return {"likeness": round(likeness(looks[0], looks[1:]), 4)}
+
+    def _measured_late(self, folder: RunFolder) -> tuple[ShotState, ...]:
+        """Where shots stand, once takes that were made before a CLIP vision model was connected are measured too."""
+        now = self.where(folder)
+        while self.models.clip_vision is not None:
+            if not measure_late(folder, self.shots, now, partial(self._likeness, folder, now)):
+                break
+            now = self.where(folder)
+        return now
 
     def _windows(
         self, folder: RunFolder, shot: ShotRun, key: str, past: torch.Tensor | None
@@ -361,8 +373,7 @@ class FilmRun:
         return LongRun(folder, look.width, look.height, made_rate, self.request.rate, look.codec)
 
     def _tail(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> Tail:
-        stored = folder.get_tensors(f"{TAKE}{now[place].chosen}.safetensors")
-        return Tail(**{name: tensor.clone() for name, tensor in stored.items()})
+        return tail_of(folder, now[place].chosen or "")
 
     def _lead(self, place: int) -> Lead:
         look = self.request.look
@@ -399,9 +410,9 @@ class FilmRun:
                 count = self._joined(folder, now, places, path)
             folder.commit(result, [path.name], {"frames": count})
         keep_used(folder, [result, *used_parts(folder, now)])
-        for place, state in enumerate(now):
+        for state in now:
             if state.chosen and not folder.path(f"{TAKE}{state.chosen}.jpg").exists():  # nothing is made anew for it
-                show(folder, state.chosen, middle_frame(self._pieces(folder, now, place)))
+                show(folder, state.chosen, middle_of(folder, state.chosen))
         note_film(folder, self.node.id, shown_film(self.shots, now, self.own))
         tail = self._tail(folder, now, places[-1])
         return (

@@ -1,24 +1,12 @@
 """What is seen of a take's frames while they are written: one of them as its picture, and what can be measured."""
 
-from collections.abc import Callable, Sequence
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable
 
-import av
 import torch
 
 from ....skyreels_v3.measures.seams import NEAR, Seam, frame_change
-from ....skyreels_v3.video.join import count_frames
 
 KEPT = "watched."  # begins the names of what is kept
-
-
-def middle_frame(pieces: Sequence[Path]) -> torch.Tensor:
-    """uint8 [H, W, 3] from the middle of finished pieces of video."""
-    piece = pieces[len(pieces) // 2]
-    with av.open(str(piece)) as container:
-        frame = next(islice(container.decode(video=0), count_frames(piece) // 2, None))
-        return torch.from_numpy(frame.to_ndarray(format="rgb24"))
 
 
 class Watched:
