@@ -23,6 +23,7 @@ TRIES = 3  # so often in a row
 TAIL = 15  # lines of the log that are told then
 SILENT = 300  # seconds without an answer; ComfyUI answers while it works, but not while a node holds Python up
 ASKED = 10  # seconds between two questions to one that is there
+WITHIN = 2  # seconds for an answer
 # Runs main.py as its own process would, and ends with whoever started it, however that ends: file 0 is a pipe that
 # nobody writes to and that closes with the other end. SIGINT is set because the background jobs of a shell ignore it,
 # and let in because Ray's processes keep it out.
@@ -185,7 +186,7 @@ class Worker:
     def _answers(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{self.address}/system_stats", timeout=2):
+            with opener.open(f"{self.address}/system_stats", timeout=WITHIN):
                 return True
         except urllib.error.HTTPError:
             return True
