@@ -79,7 +79,7 @@ def job(base: Path, seconds: int) -> dict:
     import folder_paths
     import torch
 
-    from pack.dev.comfyui.process import first_values
+    from pack.dev.comfyui.process import first_values, ready
     from pack.nodes.encoders.speech import Speech
     from pack.nodes.jobs.talking_avatar import TalkingAvatar
     from pack.skyreels_v3.jobs.avatar.plan import plan_windows
@@ -91,7 +91,7 @@ def job(base: Path, seconds: int) -> dict:
     encode = models["clip"].encode_from_tokens_scheduled
     models["clip"].encode_from_tokens_scheduled = lambda *args, **named: texts.append(1) or encode(*args, **named)
     models["clip_vision"].model.register_forward_hook(lambda *_: images.append(1))
-    node = TalkingAvatar.PREPARE_CLASS_CLONE({"hidden": {"prompt": None, "unique_id": "1"}})
+    node = ready(TalkingAvatar, prompt=None)
     generator = torch.Generator().manual_seed(1)
     portrait = torch.rand(1, HEIGHT, WIDTH, 3, generator=generator)
     # What Speech would make of noise: its encoder is not this job's, `spoken` counts its calls.
@@ -134,13 +134,14 @@ def spoken(base: Path, seconds: int) -> dict:
     import comfy.utils
     from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
 
+    from pack.dev.comfyui.process import ready
     from pack.nodes.jobs.speech import TOGETHER, SpeechNode
 
     path = base / "models" / "audio_encoders" / HEARING
     encoder = load_audio_encoder_from_sd(comfy.utils.load_torch_file(str(path)))
     calls = []
     encoder.model.encoder.layers[0].layer_norm.register_forward_hook(lambda *_: calls.append(1))
-    node = SpeechNode.PREPARE_CLASS_CLONE({"hidden": {"unique_id": "1"}})
+    node = ready(SpeechNode)
     noise = torch.rand(1, CHANNELS, seconds * RATE, generator=torch.Generator().manual_seed(1)).sub_(0.5)
     start = time.perf_counter()
     with measure.PeakMemory() as memory, torch.inference_mode():

@@ -114,9 +114,10 @@ def extender(base: Path, models: dict) -> Callable:
     import torch
     from comfy_api.latest import InputImpl
 
+    from pack.dev.comfyui.process import ready
     from pack.nodes.jobs.extend_video import ExtendVideo
 
-    node = ExtendVideo.PREPARE_CLASS_CLONE({"hidden": {"prompt": None, "unique_id": "1"}})
+    node = ready(ExtendVideo, prompt=None)
     source = InputImpl.VideoFromFile(str(base / "input" / CLIP))
 
     def extend(text: str, **inputs) -> tuple:

@@ -72,7 +72,7 @@ def enter(base: Path):
     import nodes
     import torch
 
-    from pack.dev.comfyui.process import first_values
+    from pack.dev.comfyui.process import first_values, ready
     from pack.nodes.jobs.cast import Cast
     from pack.nodes.jobs.film import Film
     from pack.nodes.models.load import load_patcher
@@ -83,13 +83,12 @@ def enter(base: Path):
     given["clip"] = nodes.CLIPLoader().load_clip(extend.TEXT, "wan")[0]
     given["vae"] = nodes.VAELoader().load_vae(extend.VAE)[0]
     picture = torch.rand(1, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(1))
-    hidden = {"hidden": {"prompt": None, "unique_id": "1"}}
-    given["cast"] = Cast.PREPARE_CLASS_CLONE(hidden).execute("anna", picture).args[0]
+    given["cast"] = ready(Cast).execute("anna", picture).args[0]
 
     def film(script: str) -> tuple[Path, str]:
         with torch.inference_mode():
             values = {**first_values(Film), **INPUTS, "script": script}
-            video, _, report = Film.PREPARE_CLASS_CLONE(hidden).execute(**given, **values).args
+            video, _, report = ready(Film, prompt=None).execute(**given, **values).args
         return Path(video.get_stream_source()), report
 
     return film

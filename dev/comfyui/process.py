@@ -60,10 +60,8 @@ class PackNodes(dict):
         self._package = package.replace(".", "_x_")  # as ComfyUI names it
 
     def ready(self, node_id: str, **hidden) -> type:
-        """A node as ComfyUI hands it to a run, with its hidden inputs (prompt ...); call its `execute`."""
-        hidden = {name.upper(): value for name, value in {"unique_id": "1", **hidden}.items()}
-        # Two names: 0.3.75 and newer releases.
-        return self[node_id].PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
+        """As the function of this name."""
+        return ready(self[node_id], **hidden)
 
     def values(self, node_id: str) -> dict[str, Any]:
         """As `first_values`."""
@@ -71,6 +69,13 @@ class PackNodes(dict):
 
     def module(self, name: str) -> ModuleType:
         return importlib.import_module(f"{self._package}.{name}")
+
+
+def ready(node: type, **hidden) -> type:
+    """A node as ComfyUI hands it to a run, with its hidden inputs (prompt ...); call its `execute`."""
+    hidden = {name.upper(): value for name, value in {"unique_id": "1", **hidden}.items()}
+    # Two names: 0.3.75 and newer releases.
+    return node.PREPARE_CLASS_CLONE({"hidden": hidden, "hidden_inputs": hidden})
 
 
 def first_values(node: type) -> dict[str, Any]:

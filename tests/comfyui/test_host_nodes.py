@@ -1,12 +1,15 @@
-"""Nodes of ComfyUI that its newer versions bring, on our models: training, LoRAs by hooks, a choice of attention."""
+"""Nodes of ComfyUI that its newer versions bring, on ours: training, LoRAs by hooks, attention, language models."""
 
 import importlib
+import importlib.util
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pack.dev.samples.tiny_models import TINY, transformer_weights
+from pack.skyreels_v3.jobs.extension.script import parse_script
 from pack.tests.support.golden import relative_error
 from pack.tests.support.lora_nodes import SHAPE, folder, load, put, velocity
 from pack.tests.support.loras import lora_pairs, named, write_lora
@@ -87,3 +90,42 @@ def test_two_models_of_one_graph_keep_their_shifts(pack_nodes, load, velocity):
         assert torch.equal(velocity(first), alone[0]) and torch.equal(velocity(second), alone[1])
         assert first.get_model_object("model_sampling").shift == 5.0
         assert second.get_model_object("model_sampling").shift == 9.0
+
+
+@pytest.fixture
+def answers(comfyui, monkeypatch, tmp_path):
+    """answers(prompt, images) -> what Generate Text makes of them with a random Qwen3-VL of two layers.
+
+    Where this ComfyUI has no such node, a few words of one.
+    """
+    if importlib.util.find_spec("comfy_extras.nodes_textgen") is None:
+        return lambda prompt, images: "<Token IND建设用地 {alia}\nせい HONE_subject"
+    import comfy.ops
+    import comfy.sd
+    from comfy.text_encoders import qwen3vl
+
+    size, name = {"hidden_size": 64, "intermediate_size": 64}, "qwen3vl_8b"
+    small = partial(qwen3vl.Qwen3VL_8BConfig, **size, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1)
+    monkeypatch.setitem(qwen3vl.QWEN3VL_CONFIGS, name, small)
+    monkeypatch.setitem(qwen3vl.QWEN3VL_VISION, name, {**size, "depth": 1, "deepstack_visual_indexes": [0]})
+    empty = qwen3vl.Qwen3VL({}, torch.float32, "cpu", comfy.ops.manual_cast).state_dict()
+    weights = {
+        key.replace("model.", "model.language_model.", 1).replace("visual.", "model.visual.", 1): (
+            torch.ones(one.shape) if "norm" in key else torch.randn(one.shape) * 0.05
+        )
+        for key, one in empty.items()
+    }
+    save_file(weights, tmp_path / "qwen.safetensors")
+    clip = comfy.sd.load_clip([str(tmp_path / "qwen.safetensors")])
+    node = importlib.import_module("comfy_extras.nodes_textgen").TextGenerate
+    return lambda prompt, images: node.execute(clip, prompt, 24, {"sampling_mode": "off"}, image=images).args[0]
+
+
+@pytest.mark.parametrize(("job", "kind"), [("reference to video", "one prompt"), ("storyboard", "script")])
+def test_what_a_language_model_answers_runs_or_is_left_out(pack_nodes, answers, job, kind):
+    brief = pack_nodes.ready("SkyReelsPromptBrief").execute("A fox {in} snow", job, 2, "any", 5.0).args[2]
+    with torch.inference_mode():
+        answer = answers(brief, torch.rand(2, 64, 96, 3))
+    own = "continue 2s: A fox runs."
+    text, told = pack_nodes.ready("SkyReelsScriptFromText").execute(answer, kind, own, 600.0).args
+    assert text and told and (kind != "script" or parse_script(text))
