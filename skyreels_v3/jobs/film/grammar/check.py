@@ -97,8 +97,8 @@ def _check_start(line: FilmLine, first: bool) -> None:
             )
     elif line.kind not in FOOTAGE:
         raise InputError(
-            f"Line {line.number} is a {line.kind}, but nothing comes before it to go on from: begin with a `scene` or "
-            "`clip` line, or connect footage to source."
+            f"Line {line.number} is a {line.kind}, but nothing comes before it to go on from: begin with a `scene`, "
+            "`clip` or `dub` line, or connect footage to source."
         )
 
 
