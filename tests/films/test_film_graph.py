@@ -245,6 +245,11 @@ def test_locks_takes_and_settings_are_foreseen():
         "stale",
         "stale",
     ]
+    shots = [{"number": number, "seconds": 1, "state": "done", "takes": []} for number in range(1, 12)]
+    measured = {2: {"jump": 1.0, "colour": 2.0}, 3: {"jump": 1.0, "colour": 0.5}}
+    shots[1]["takes"] = [{"take": take, "chosen": take == 1, "measures": measured.get(take, {})} for take in (1, 2, 3)]
+    scores = LastRun.read({"script": takes, "settings": SETTINGS, "shots": shots}).scores
+    assert foreseen(takes, best, scores=scores)[0][:4] == ["done", "done", "stale", "stale"], "the third is the best"
     seeded = FILM.replace("scene 5s [anna]:", "scene 5s [anna] {seed 4}:")
     states, _ = foreseen(seeded, seeded, {"seed": 1})
     assert [states[5], states[9]] == ["done", "done"] and states.count("done") == 2, "its own seed, and footage"

@@ -90,6 +90,7 @@ def test_ways_to_write_the_same(written, same):
         ("scene 5s: x", "without pictures"),
         ("scene 5s [a, b, c, d, e]: x", "names 5 pictures"),
         ("scene 31s [a]: x", "at most 30 s"),
+        ("scene 1,500s [a]: x", "of thousands"),
         ("scene soon [a]: x", "the length 'soon'"),
         ("scene 5s [a", "not closed"),
         ("scene 5s [a] She walks.", "no colon"),

@@ -9,8 +9,7 @@ from PIL import Image
 
 from ....skyreels_v3.jobs.extension.roll import Tail
 from ....skyreels_v3.jobs.film.graph import Shot
-from ....skyreels_v3.jobs.film.measures import score_of
-from ....skyreels_v3.jobs.film.takes import Shelf, ShotState, Shown, Take
+from ....skyreels_v3.jobs.film.takes import Shelf, ShotState, Shown, Take, score_of
 from ....skyreels_v3.resume.folder import RunFolder
 
 TAKE, PICTURE = "take-", "picture-"  # begin the parts of a finished take, and of how it is shown

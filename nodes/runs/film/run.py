@@ -26,10 +26,10 @@ from ....skyreels_v3.jobs.film.grammar.check import ENTRIES
 from ....skyreels_v3.jobs.film.grammar.line import DUB, SCENE, SPEAK, SPOKEN, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot
 from ....skyreels_v3.jobs.film.look import Look, take_settings
-from ....skyreels_v3.jobs.film.measures import likeness, score_of
+from ....skyreels_v3.jobs.film.measures import likeness
 from ....skyreels_v3.jobs.film.order import ready
 from ....skyreels_v3.jobs.film.plan import FilmPlan
-from ....skyreels_v3.jobs.film.takes import ShotState, shown_film, states
+from ....skyreels_v3.jobs.film.takes import ShotState, score_of, shown_film, states
 from ....skyreels_v3.jobs.reference import SLOTS
 from ....skyreels_v3.recipes import Job, latent_frames
 from ....skyreels_v3.resume.folder import RunFolder

@@ -284,17 +284,22 @@ def _seconds(number: int, kind: str, length: re.Match) -> Fraction:
         )
     if len(length["number"]) > 20:
         raise InputError(f"Line {number} has a length of {len(length['number'])} digits: write seconds, such as `5s`.")
-    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", length["number"]):
-        raise InputError(
-            f"Line {number} has the length {written!r}, where the comma may be that of decimals or of thousands: write "
-            "a point for decimals, and nothing for thousands."
-        )
+    check_comma(number, written, length["number"])
     seconds = Fraction(length["number"].replace(",", ".").rstrip("."))
     if length["sign"] == "-":
         seconds = -seconds
     if seconds < SHORTEST:
         raise InputError(f"Line {number} is {written} long, but it must be at least a frame, 1/24 s.")
     return seconds
+
+
+def check_comma(number: int, length: str, digits: str) -> None:
+    """Raises InputError where a comma may be that of decimals or of thousands. length: as written, with a unit."""
+    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", digits):
+        raise InputError(
+            f"Line {number} has the length {length!r}, where the comma may be that of decimals or of thousands: write "
+            "a point for decimals, and nothing for thousands."
+        )
 
 
 def clipped(kind: str, seconds: Fraction) -> Fraction:

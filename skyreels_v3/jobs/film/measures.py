@@ -1,6 +1,6 @@
 """By what the best take of a film's shot is chosen. None says whether a shot is good: it compares takes of one line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -12,12 +12,3 @@ def likeness(frame: torch.Tensor, pictures: Sequence[torch.Tensor]) -> float:
     """
     looks = [tokens[:, 1:].mean(dim=1) for tokens in (frame, *pictures)]
     return min(float(torch.cosine_similarity(looks[0], look, dim=1)) for look in looks[1:])
-
-
-def score_of(measures: Mapping[str, float]) -> float | None:
-    """By which the best take is chosen: likeness where that is known, else the seam; None where neither is."""
-    if "likeness" in measures:
-        return measures["likeness"]
-    if "jump" in measures:
-        return -(measures["jump"] + measures["colour"])
-    return None

@@ -17,7 +17,7 @@ from .graph import Shot, shots_of, shown_shot
 from .look import Look, take_settings
 from .order import loads, order
 from .plan import waits
-from .takes import Shelf, ShotState, Shown, Take, states
+from .takes import Shelf, ShotState, Shown, Take, score_of, states
 
 PLANNED, DONE, LOCKED, KEPT = "planned", "done", "locked", "kept"
 CHANGED, STALE, MORE = "changed", "stale", "more"
@@ -30,6 +30,7 @@ class LastRun:
     """What the last run was asked for, and came to.
 
     settings: by the names of the node's inputs.  chosen: of each line, by its number, the take that the film shows.
+    scores: of each line, by its number, those of its takes, by which the best is chosen; None for those without.
     kept: numbers of locked lines that were made from other frames than those that were before them.  seconds: of each
     shot.
     """
@@ -37,6 +38,7 @@ class LastRun:
     script: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[int, int] = field(default_factory=dict)
+    scores: Mapping[int, Mapping[int, float | None]] = field(default_factory=dict)
     kept: Collection[int] = ()
     seconds: Mapping[int | None, float] = field(default_factory=dict)
 
@@ -49,6 +51,10 @@ class LastRun:
             str(asked["script"]),
             dict(asked["settings"]),
             {**{int(shot["number"]): 1 for shot in shots}, **chosen},
+            {
+                int(shot["number"]): {int(one["take"]): score_of(one.get("measures", {})) for one in shot["takes"]}
+                for shot in shots
+            },
             {int(shot["number"]) for shot in shots if shot["state"] == KEPT},
             {int(shot["number"]): float(shot["seconds"]) for shot in shots},
         )
@@ -122,7 +128,8 @@ def _shelf(last: LastRun, cast: Collection[str]) -> _Shelf:
         if number in last.kept:  # made from frames that are unknown here
             shown[chosen] = digest("kept", own(place, chosen), place)
         for take, key in shown.items():
-            shelf.takes.setdefault(key, Take(own(place, take), float(take == chosen)))
+            score = last.scores.get(number, {}).get(take, float(take == chosen))
+            shelf.takes.setdefault(key, Take(own(place, take), score))
             shelf.numbers.setdefault(key, number)
         shelf.film.append(Shown(own(place, 1), {own(place, take): key for take, key in shown.items()}))
         found.append(shown[chosen])

@@ -155,5 +155,14 @@ def _locked(
     return made[before] if before < len(made) else anew
 
 
+def score_of(measures: Mapping[str, float]) -> float | None:
+    """By which the best take is chosen: likeness where that is known, else the seam; None where neither is."""
+    if "likeness" in measures:
+        return measures["likeness"]
+    if "jump" in measures:
+        return -(measures["jump"] + measures["colour"])
+    return None
+
+
 def _score(take: Take) -> float:
     return float("-inf") if take.score is None else take.score

@@ -20,6 +20,7 @@ from ...extension.script import (
     DEFAULT_SECONDS,
     MAX_SECONDS,
     check_begin,
+    check_comma,
     check_outside,
     has_cut_tag,
     is_misplaced,
@@ -171,6 +172,7 @@ def _scene_seconds(number: int, words: str, clip: bool) -> Fraction:
         raise InputError(
             f"Line {number} has the length {words[:40]!r}, but a number of seconds is needed, as in {EXAMPLES[SCENE]}."
         )
+    check_comma(number, words, length[1])
     seconds = Fraction(length[1].replace(",", ".").rstrip("."))
     if seconds < SHORTEST:
         raise InputError(f"Line {number} is {words} long, but it must be at least a frame, 1/24 s.")
