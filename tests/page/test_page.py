@@ -1,18 +1,23 @@
 """Workflows and blueprints in ComfyUI's real page: they open clean, Run plays a video, the browser shows thumbnails.
 
+Those of old versions open too, and a saved video carries the one that made it, whichever node wrote the file.
+
 Screenshots stay in test-artifacts/.
 """
 
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
+import av
 import pytest
 
 from pack.dev.comfyui.page import Page
 from pack.dev.comfyui.server import Server, checked
 from pack.dev.samples import workflow_inputs
-from pack.tools.batching.workflow import to_prompt
+from pack.tests.page import test_old_workflows as old_workflows
+from pack.tools.batching.workflow import Graph, to_prompt
 
 ARTIFACTS = workflow_inputs.ROOT / "test-artifacts"
 BLUEPRINTS = sorted((workflow_inputs.ROOT / "subgraphs").glob("*.json"))
@@ -66,6 +71,22 @@ ONCE = {
     "reference_to_video_low_vram": False,
     "talking_avatar_low_vram": True,
 }
+# The same for videos that are dropped onto the page.
+SQUARE = {"resolution": "custom", "width": 64, "height": 64}
+DROPPED = {
+    "reference_to_video": {"SkyReelsReferenceToVideo": {**SQUARE, "frames": 5}, "SkyReelsSigmas": {"steps": 1}},
+    "video_extension": {"SkyReelsExtendVideo": {**SQUARE, "steps": 1, "script": "continue 0.2s: She waves."}},
+    "talking_avatar": {
+        "SkyReelsTalkingAvatar": {**SQUARE, "steps": 1, "window": 25, "motion": 5, "drop": 4},
+        "LoadAudio": {"audio": "speech_left.wav"},
+    },
+}
+# Hands a file of the server to the page as an artist does who drops it beside the nodes.
+DROP = """async ([url, name]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([await (await fetch(url)).blob()], name, { type: "video/mp4" }));
+    document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
 STYLES = {True: "Nodes 2.0", False: "classic canvas"}
 SET_WIDGETS = """([type, values]) => {
     for (const node of app.graph.nodes.filter(n => n.type === type))
@@ -307,6 +328,60 @@ def test_a_failed_run_is_told_on_the_page(page: Page):
     page.tab.wait_for_function("() => document.body.innerText.includes('The image holds pixels that are no numbers')")
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(ARTIFACTS / "failed-run.png")
+
+
+def test_old_workflows_open(stocked_server: Server, page: Page):
+    noise, info = page.errors(), stocked_server.object_info()
+    for file in old_workflows.FILES:
+        workflow = old_workflows.read(file)
+        page.load_workflow(workflow, file.stem, drawn=100)
+        assert page.unknown_nodes() == page.toasts() == page.dialogs() == [], file
+        old_workflows.kept(old_workflows.values_then(workflow), page.api_prompt(), info)
+    page.tab.wait_for_timeout(500)  # what the last ones say late
+    is_clean(page, noise)
+
+
+def made(server: Server, name: str) -> tuple[Path, dict, dict]:
+    """The video that a small variant of a workflow makes, with that workflow and its prompt."""
+    workflow = json.loads((workflow_inputs.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    graph = Graph(workflow, server.object_info())
+    for node in workflow["nodes"]:
+        for field, value in DROPPED[name].get(node["type"], {}).items():
+            graph.set(str(node["id"]), field, value)
+    prompt = graph.prompt()
+    # As the page queues it.
+    data = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    answer = server.post("/prompt", data)
+    answer.raise_for_status()
+    (path,) = server.output_files(server.wait(answer.json()["prompt_id"]))
+    return path, workflow, prompt
+
+
+@only_first
+def test_a_result_dropped_onto_the_page_opens_its_workflow(stocked_server: Server, page: Page):
+    noise = page.errors()
+    for name in DROPPED:
+        path, workflow, prompt = made(stocked_server, name)
+        with av.open(str(path)) as file:
+            carried = {key: json.loads(file.metadata[key]) for key in ("prompt", "workflow")}
+        assert carried["workflow"] == workflow
+        # ComfyUI notes more in a prompt than it was given.
+        assert {key: node["inputs"] for key, node in carried["prompt"].items()} == {
+            key: node["inputs"] for key, node in prompt.items()
+        }
+
+        page.tab.evaluate("() => app.graph.clear()")
+        folder = path.parent.relative_to(stocked_server.base / "output")
+        page.tab.evaluate(DROP, [f"/view?filename={path.name}&subfolder={folder}&type=output", path.name])
+        page.tab.wait_for_function(f"() => app.graph.nodes.length === {len(workflow['nodes'])}")
+        page.tab.wait_for_timeout(500)
+        opened = page.api_prompt()
+        assert opened.keys() == prompt.keys()
+        for key, node in prompt.items():
+            for field, value in node["inputs"].items():
+                assert opened[key]["inputs"][field] == pytest.approx(value), f"{node['class_type']}.{field}"
+        assert page.unknown_nodes() == page.toasts() == page.dialogs() == []
+    assert [error for error in page.errors() if error not in noise] == []
 
 
 @only_first
