@@ -40,9 +40,9 @@ def add_routes() -> None:
 
     @server.routes.post(FILM)
     async def film(request: web.Request) -> web.Response:
-        """{"text", "cast"?: {name: has a voice}, "connected"?: names of inputs, "settings"?: {input: value}, "last"?:
-        see `LastRun.read`} -> CheckedFilm; with "edit": {"line", "option", "value"} the script with that option
-        changed, {"text"}; 400 with a sentence for anything else."""
+        """{"text", "cast"?: {name: has a voice, or "dialogue"}, "connected"?: names of inputs, "settings"?: {input:
+        value}, "last"?: see `LastRun.read`} -> CheckedFilm; with "edit": {"line", "option", "value"} the script with
+        that option changed, {"text"}; 400 with a sentence for anything else."""
         try:
             answer = film_answer(json.loads(await request.read()))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
@@ -78,6 +78,7 @@ def film_answer(asked: dict[str, Any]) -> dict[str, Any]:
         None if connected is None else "clip_vision" in connected,
         connected is not None and "source" in connected,
         seconds_of,
+        [str(name) for name, voice in (cast or {}).items() if voice == "dialogue"],
     )
     last = asked.get("last")
     return check_film(text, known, asked.get("settings"), None if last is None else LastRun.read(last)).as_dict()

@@ -15,12 +15,22 @@ CastType = io.Custom("SKYREELS_CAST")
 
 
 @dataclass(frozen=True)
+class Table:
+    """A dialogue, and where its people are: masks and boxes, see `speakers.chosen_places`. speech: `Speech`."""
+
+    speech: Any
+    masks: Sequence[torch.Tensor | None]
+    boxes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Member:
-    """A person, thing or place. picture: IMAGE [1, H, W, C].  voice: AUDIO, or None."""
+    """A person, thing or place. picture: IMAGE [1, H, W, C].  voice: AUDIO, or None.  table: who speaks there."""
 
     name: str
     picture: torch.Tensor
     voice: Mapping[str, Any] | None = None
+    table: Table | None = None
 
 
 def with_member(cast: Sequence[Member], member: Member) -> tuple[Member, ...]:

@@ -2,8 +2,11 @@
 
 from comfy_api.latest import io
 
+from ...skyreels_v3.errors import InputError
 from .. import versions
-from ..inputs.cast import CastType, Member, with_member
+from ..encoders.speech import SpeechType
+from ..inputs.cast import CastType, Member, Table, with_member
+from ..inputs.speakers import chosen_places
 
 
 class Cast(io.ComfyNode):
@@ -29,10 +32,40 @@ class Cast(io.ComfyNode):
                     tooltip="What is said where a line speaks without a file, as in `speak [anna]: ...`.",
                 ),
                 CastType.Input("cast", optional=True, tooltip="Those before: from another Cast node."),
+                SpeechType.Input(
+                    "dialogue",
+                    optional=True,
+                    tooltip="From SkyReels-V3 Dialogue: what up to 8 people say in a shot, as in `speak [table]: ...`, "
+                    "where table is the name.",
+                ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="Where the people of the dialogue are, instead of places: a batch of masks, one for each, "
+                    "in the order in which they speak first.",
+                ),
+                io.String.Input(
+                    "places",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Where the people of the dialogue are in the frame that the line goes on from, one line "
+                    "each: anna: 0.05, 0.1, 0.3, 0.9 are the left, top, right and bottom of Anna. Without any, two "
+                    "people are the left and the right half.",
+                ),
             ],
             outputs=[CastType.Output(display_name="cast", tooltip="For Film, or for the next Cast node.")],
         )
 
     @classmethod
-    def execute(cls, name, picture, voice=None, cast=()) -> io.NodeOutput:
-        return io.NodeOutput(with_member(cast or (), Member(name, picture, voice)))
+    def execute(cls, name, picture, voice=None, cast=(), dialogue=None, masks=None, places="") -> io.NodeOutput:
+        table = None
+        if dialogue is not None:
+            if voice is not None:
+                raise InputError(
+                    f"{name} has a voice and a dialogue, but a line that names it speaks one of them: disconnect one."
+                )
+            table = Table(dialogue, *chosen_places({"masks": masks, "places": places}, dialogue.people, dialogue.names))
+        elif masks is not None or places.strip():
+            raise InputError(f"{name} has places of people, but no dialogue: connect one, or clear masks and `places`.")
+        return io.NodeOutput(with_member(cast or (), Member(name, picture, voice, table)))

@@ -60,7 +60,9 @@ class DialogueNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                SpeechType.Output(display_name="speech", tooltip="For Talking Avatar and Avatar Window, with names."),
+                SpeechType.Output(
+                    display_name="speech", tooltip="For Talking Avatar, Avatar Window and Cast, with names."
+                ),
                 io.Audio.Output(display_name="audio", tooltip="The sound of the video: all recordings, mixed."),
                 io.Image.Output(display_name="timeline", tooltip="Who speaks when, each in the colour of their box."),
             ],

@@ -1,4 +1,4 @@
-"""Lines of a film that dub footage: as Dub Video does it."""
+"""Lines of a film that dub footage or speak a dialogue: as Dub Video and Talking Avatar do it."""
 
 # ruff: noqa: F811, fixtures of another file are arguments here
 from pathlib import Path
@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pack.tests.comfyui.test_avatar_nodes import DEFAULTS as AVATAR_DEFAULTS
+from pack.tests.comfyui.test_dialogue_nodes import PLACES
 from pack.tests.comfyui.test_dub_nodes import DEFAULTS as DUB_DEFAULTS
 from pack.tests.comfyui.test_dub_nodes import footage, stereo
-from pack.tests.comfyui.test_extension_nodes import decoded, stored
+from pack.tests.comfyui.test_extension_nodes import decoded, picture, stored
 from pack.tests.comfyui.test_film_nodes import (
     cast,  # noqa: F401, fixture
     film,  # noqa: F401, fixture
@@ -19,6 +21,7 @@ from pack.tests.comfyui.test_film_nodes import (
     models,  # noqa: F401, fixture
     own_folders,  # noqa: F401, fixture
     shown,  # noqa: F401, fixture
+    sound,
     stopped_at_the_second_window,
     windows,  # noqa: F401, fixture
 )
@@ -124,3 +127,84 @@ def test_what_is_to_be_known_of_a_dub_is_told_with_its_line(film, harbour, windo
     report = film("scene 0.2s [anna]: x\ndub harbour.mkv 1.8s- [anna]", **SMALL)[2]
     assert "Line 2: The recording goes on for 0.32 s behind the end of the footage: that is cut off." in report
     assert "Line 2: Without a mask or a box the whole picture is made anew." in report
+
+
+TABLE_SCRIPT = "anna: audio_1\nben: audio_2\ncarl: audio_1 0s-0.2s"
+
+
+@pytest.fixture
+def dialogue(pack_nodes, models):
+    """dialogue(script) -> (speech, audio) of Dialogue; audio_1 and audio_2 are noises of 0.3 and 0.25 s."""
+
+    def run(script=TABLE_SCRIPT):
+        sounds = {"audio_1": sound(0.3), "audio_2": sound(0.25, key="other")}
+        given = {"audio_encoder": models["audio_encoder"], "script": script, "max_seconds": 200.0, **sounds}
+        with torch.inference_mode():
+            return pack_nodes.ready("SkyReelsDialogue").execute(**given).args[:2]
+
+    return run
+
+
+@pytest.fixture
+def seated(pack_nodes, cast):
+    """seated(**inputs) -> the cast, and a member named table with these inputs."""
+
+    def run(**inputs):
+        return pack_nodes.ready("SkyReelsCast").execute("Table", picture(1, "table"), cast=cast, **inputs).args[0]
+
+    return run
+
+
+def test_a_dialogue_is_spoken_as_by_talking_avatar(
+    film, forwards, pack_nodes, models, windows, dialogue, seated, harbour, shown
+):
+    windows(21)
+    speech, audio = dialogue()
+    given = {"width": 96, "height": 64, "fit": "stretch", "rate": "25", "audio_encoder": None}
+    script = "clip harbour.mkv 1s-1.4s\nspeak [table]: They talk.\ncontinue 0.2s: They nod."
+    path, *_ = film(script, cast=seated(dialogue=speech, places=PLACES), **given)
+    frames, rate = decoded(path)
+    assert rate == 25 and len(frames) == 10 + speech.frames + 5 and speech.frames == 19
+    with torch.inference_mode():
+        avatar = {"portrait": frames[9:10] / 255, "prompt": "They talk.", "window": 21, "motion": 5, "drop": 0}
+        avatar |= {"model": models["avatar_model"], "speech": speech, "places": PLACES, "seed": 7, "codec": "lossless"}
+        avatar |= {name: models[name] for name in ("clip", "vae", "clip_vision")}
+        avatar |= {"steps": 1, "width": 96, "height": 64}
+        avatar |= {"connection_prompt": "a person is talking", "colour_match": 1.0}
+        out = pack_nodes.ready("SkyReelsTalkingAvatar", prompt=None).execute(**{**AVATAR_DEFAULTS, **avatar}).args
+    assert torch.equal(frames[10:29], decoded(out[0].get_stream_source())[0])
+    samples, rate = heard(path)
+    said = audio["waveform"][0, :, : int(0.7 * rate)].numpy()
+    assert rate == audio["sample_rate"]
+    assert np.corrcoef(samples[0, round(0.4 * rate) :][: said.shape[1]], said[0])[0, 1] > 0.95, "in its place"
+    forwards.clear()
+    film(script, cast=seated(dialogue=dialogue()[0], places=PLACES.replace("Anna", "ANNA")), **given)
+    assert forwards == [], "the same dialogue, encoded again"
+    film(script, cast=seated(dialogue=speech, places=PLACES.replace("0.1", "0.2")), **given)
+    assert forwards == ["avatar", "extension"]
+    assert [shot["seconds"] for shot in shown["skyreels_film"]] == [0.4, 0.76, 0.2]
+
+
+@pytest.mark.parametrize(
+    "line, inputs, told",
+    [
+        ("speak [table, anna]: x", {}, "Line 2 has the dialogue 'table' beside another voice"),
+        ("dub harbour.mkv [table]", {}, "Line 2 dubs one person, but 'table' is a dialogue"),
+        ("speak [table]: x", {"places": PLACES.rpartition("\n")[0]}, "Line 2: carl has no place in the picture"),
+        ("speak [table]: x", {"clip_vision": None}, "Line 2 speaks, but nothing is connected to clip_vision"),
+        (
+            "speak [table]: x",
+            {"places": "anna: 0 0 1 1\nben: 0 0 1 1\ncarl: 0 0 1 1"},
+            "Line 2: 100 % of the smaller one of the places of anna and ben",
+        ),
+        ("speak [table]: x", {"places": "dora: 0 0 1 1"}, "Line 1 of .places. is of 'dora'"),
+        ("speak [table]: x", {"voice": sound(0.5)}, "Table has a voice and a dialogue"),
+        ("speak [table]: x", {"dialogue": None}, "Table has places of people, but no dialogue"),
+    ],
+)
+def test_a_dialogue_that_cannot_be_spoken_is_told(film, forwards, dialogue, seated, harbour, line, inputs, told):
+    ours = {name: inputs[name] for name in inputs if name != "clip_vision"}
+    with pytest.raises(ValueError, match=told):
+        table = seated(**{"dialogue": dialogue()[0], "places": PLACES, **ours})
+        film(f"scene 0.2s [anna]: x\n{line}", **SMALL, cast=table, **{n: v for n, v in inputs.items() if n not in ours})
+    assert forwards == []

@@ -202,6 +202,21 @@ def test_what_is_missing_is_told_with_its_line(written, told):
     assert sentence.startswith("Line ") and told in sentence
 
 
+def test_a_dialogue_is_alone_on_its_line_and_needs_no_audio_encoder():
+    known = Known(
+        {"Table": True, "anna": True}, audio_encoder=False, clip_vision=True, source=True, dialogues=["Table"]
+    )
+    assert missing(parse_film("speak [table]: x"), known) == {}
+    assert check_film("speak [table]: x", known).lines[1].models == ("avatar_model", "clip_vision")
+    for line, told in (
+        ("speak [table, anna]: x", "beside another voice"),
+        ("dub a.mp4 [table]", "is a dialogue"),
+        ("speak [anna]: x", "audio_encoder"),
+        ("speak [table: a.wav]: x", "audio_encoder"),
+    ):
+        assert told in missing(parse_film(line), known)[1]
+
+
 def test_what_is_there_is_not_missing():
     written = "scene [ANNA, cafe, dog.png] {name door}: x\nspeak [anna]: y\nscene [door, last]: z\nclip harbour.mp4"
     assert missing(parse_film(written), KNOWN) == {}

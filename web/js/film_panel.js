@@ -49,7 +49,7 @@ class FilmPanel extends ScriptPanel {
         return run ? { ...run, shots: output.skyreels_film } : null;
     }
 
-    /** Names of the connected Cast nodes, each with whether it has a voice; null where one cannot be read here. */
+    /** Names of the connected Cast nodes to whether they have a voice, or "dialogue"; null where one cannot be read here. */
     cast() {
         const found = {};
         let node = this.node;
@@ -60,7 +60,8 @@ class FilmPanel extends ScriptPanel {
             if (source?.comfyClass !== CAST) return null; // from a subgraph, or by another node
             const has = (name) => source.inputs?.find((input) => input.name === name)?.link != null;
             if (has("name")) return null;
-            found[String(source.widgets.find((widget) => widget.name === "name")?.value ?? "")] = has("voice");
+            const name = source.widgets.find((widget) => widget.name === "name")?.value;
+            found[String(name ?? "")] = has("dialogue") ? "dialogue" : has("voice");
             node = source;
         }
         return null;

@@ -1,7 +1,7 @@
 """From what an artist asks for to a run of Film: the script read, all that it names found, size and rate decided."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,9 +24,10 @@ from ...inputs.files import input_file
 from ...inputs.source import remarks
 from ...network.model import skyreels_model
 from ..identity import Node
-from .material import Material, gathered
+from .material import Material, gathered, in_line
 from .run import FilmRequest, FilmRun
 from .shots import FilmModels
+from .spoken import check_table
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,13 @@ def film_run(node: Node, models: FilmModels, asked: FilmAsked) -> FilmRun:
     written = parse_film(asked.script)
     jobs = [job for job, model in models.by_job.items() if model is not None]
     known = Known(
-        {member.name: member.voice is not None for member in asked.cast},
+        {member.name: member.voice is not None or member.table is not None for member in asked.cast},
         lambda name: input_file(name) is not None,
         jobs,
         models.audio_encoder is not None,
         models.clip_vision is not None,
         asked.source is not None,
+        dialogues=[member.name for member in asked.cast if member.table is not None],
     )
     wrong = missing(written, known)
     if wrong:
@@ -73,7 +75,10 @@ def film_run(node: Node, models: FilmModels, asked: FilmAsked) -> FilmRun:
     material = gathered(shots, asked.cast, asked.source)
     width, height, notes = _size(shots[0].line, material, asked.size)
     rate, said = _rate(material, asked.rate)
-    material = Material(material.pictures, material.recordings, material.footage, [*notes, *material.notes, *said])
+    for place, table in material.tables.items():
+        with in_line(shots[place].line):
+            said += check_table(table, models.by_job[Job.AVATAR], (width, height))
+    material = replace(material, notes=[*notes, *material.notes, *said])
     look = Look(
         width,
         height,

@@ -15,12 +15,12 @@ from ....skyreels_v3.jobs.extension.roll import Tail
 from ....skyreels_v3.jobs.film.grammar.line import FOOTAGE, SCENE, SPOKEN, FilmLine
 from ....skyreels_v3.jobs.film.graph import Shot, shown_shot
 from ....skyreels_v3.speech.recording import MAX_SECONDS
-from ....skyreels_v3.speech.speakers import Recording, in_turns, mixed
+from ....skyreels_v3.speech.speakers import Recording, in_turns, mixed, speech_frames
 from ....skyreels_v3.video.cuts import last_cut
 from ....skyreels_v3.video.sources.animation import file_source
 from ....skyreels_v3.video.sources.source import FramesSource, Sound, Source, last_frames
 from ....skyreels_v3.video.sources.trimmed import TrimmedSource
-from ...inputs.cast import Member, member_of
+from ...inputs.cast import Member, Table, member_of
 from ...inputs.files import input_file, read_picture, read_recording
 from ..lead import Lead
 
@@ -30,18 +30,25 @@ class Material:
     """By the places of the shots.
 
     pictures: of a scene's references in order, IMAGE [1, H, W, C]; the place of a shot where that one's last frame is
-    shown.  recordings: of a speak or a dub.  footage: of a clip or a dub.  notes: what an artist should know, one
-    sentence each.
+    shown.  recordings: of a speak or a dub.  tables: of a speak that says a dialogue instead.  footage: of a clip or a
+    dub.  notes: what an artist should know, one sentence each.
     """
 
     pictures: Mapping[int, Sequence[torch.Tensor | int]]
     recordings: Mapping[int, Sequence[Recording]]
     footage: Mapping[int, Source]
     notes: Sequence[str]
+    tables: Mapping[int, Table]
+
+    def spoken_frames(self, place: int) -> int:
+        """Of a speak or a dub, at 25 a second."""
+        return self.tables[place].speech.frames if place in self.tables else speech_frames(self.recordings[place])
 
     def heard(self, place: int, line: FilmLine) -> Source | None:
         """Of a shot, a source with its sound; None for one without."""
         source = self.footage.get(place)
+        if place in self.tables:
+            return Heard(self.tables[place].speech.waveform, self.tables[place].speech.rate)
         if place not in self.recordings:
             return source
         return Heard(*mixed(self.recordings[place]), source, float(line.options.start or 0))
@@ -56,7 +63,12 @@ class Material:
         ]
         recordings = [(one.waveform, one.rate, one.start) for one in self.recordings.get(place, ())]
         footage = self.footage[place].content() if place in self.footage else None
-        return digest(pictures, recordings, footage)
+        if place not in self.tables:
+            return digest(pictures, recordings, footage)
+        table = self.tables[place]
+        speech, company = table.speech, table.speech.company
+        said = speech.features.key, speech.waveform, speech.rate, None if company is None else company.speaking
+        return digest("dialogue", *said, [*table.masks], [box.strip() for box in table.boxes])
 
 
 class Heard(FramesSource):
@@ -98,18 +110,22 @@ def gathered(shots: Sequence[Shot], cast: Sequence[Member], source: Source | Non
     known: dict[str, torch.Tensor] = {}
     files: dict[str, Source] = {}
     pictures, recordings, footage, notes = {}, {}, {}, []
+    tables: dict[int, Table] = {}
     for place, shot in enumerate(shots):
         line = shot.line
         with in_line(line):
             if line.kind == SCENE:
                 pictures[place] = [_picture(shots, place, name, cast, known) for name in line.references]
-            if line.kind in SPOKEN:
+            table = _table(line, cast)
+            if table is not None:
+                tables[place] = table
+            elif line.kind in SPOKEN:
                 recordings[place] = _recordings(line, cast)
             if line.kind in FOOTAGE:
                 whole = source if line.number == 0 and source is not None else _file(line.file, files)
                 footage[place] = _part(line, whole, notes)
                 _ = footage[place].info  # what is no video is told with its line
-    return Material(pictures, recordings, footage, notes)
+    return Material(pictures, recordings, footage, notes, tables)
 
 
 def _picture(
@@ -124,6 +140,15 @@ def _picture(
     if name not in known:
         known[name] = read_picture(name)
     return known[name]
+
+
+def _table(line: FilmLine, cast: Sequence[Member]) -> Table | None:
+    """The dialogue that a line says."""
+    for voice in line.voices:
+        member = member_of(cast, voice.name) if voice.name is not None and voice.file is None else None
+        if member is not None and member.table is not None:
+            return member.table
+    return None
 
 
 def _recordings(line: FilmLine, cast: Sequence[Member]) -> list[Recording]:

@@ -35,8 +35,6 @@ from ....skyreels_v3.recipes import Job, latent_frames
 from ....skyreels_v3.resume.folder import RunFolder
 from ....skyreels_v3.resume.windows import LongRun
 from ....skyreels_v3.speech.recording import FPS as SPOKEN_FPS
-from ....skyreels_v3.speech.recording import MAX_SECONDS
-from ....skyreels_v3.speech.speakers import mixed, speech_frames
 from ....skyreels_v3.units import gb
 from ....skyreels_v3.video.concat import joined_sound
 from ....skyreels_v3.video.join import count_frames, join
@@ -44,7 +42,7 @@ from ....skyreels_v3.video.rates import resample_indices, written_rate
 from ... import versions
 from ...encoders.clip_vision import image_tokens
 from ...encoders.prompts import Prompts
-from ...encoders.speech import Speech, encode_speech
+from ...encoders.speech import Speech
 from ..dub import KnownDub
 from ..folders import runs_folder
 from ..identity import Node, model_stamps
@@ -67,7 +65,7 @@ from .shots import (
     roll_line,
     scene_window,
 )
-from .spoken import CONNECTION, DubbedRun, SpokenRun, dub_of, look_at, speech_windows, strength_of
+from .spoken import CONNECTION, DubbedRun, SpokenRun, dub_of, heard_in, look_at, speech_windows, strength_of
 from .watched import Watched
 
 NAME = "shots"  # begins the folder's name
@@ -134,8 +132,8 @@ class FilmRun:
             return _shown(info.frames_at(made_rate), made_rate, rate)
         if place in self.material.footage:
             return self.material.footage[place].info.frames_at(rate)
-        if place in self.material.recordings:
-            return _shown(speech_frames(self.material.recordings[place]), SPOKEN_FPS, rate)
+        if line.kind == SPEAK:
+            return _shown(self.material.spoken_frames(place), SPOKEN_FPS, rate)
         made = scene_window(line).new_frames if line.kind == SCENE else self._rolls(line).new_frames
         return _shown(made, FPS, rate)
 
@@ -152,7 +150,7 @@ class FilmRun:
             if line.kind == SCENE:
                 needs.append(self._need(Job.REFERENCE, scene_window(line).latent_frames, SLOTS))
             elif line.kind == SPEAK:
-                window = speech_windows(speech_frames(self.material.recordings[place])).key_pass
+                window = speech_windows(self.material.spoken_frames(place)).key_pass
                 needs.append(self._need(Job.AVATAR, latent_frames(window.stop - window.start), 0))
             elif line.kind == DUB:
                 plan = self.dubs[place].plan
@@ -209,7 +207,7 @@ class FilmRun:
         for place in plan.to_make:
             line = self.shots[place].line
             if line.kind == DUB:
-                source, frames = self.material.footage[place], speech_frames(self.material.recordings[place])
+                source, frames = self.material.footage[place], self.material.spoken_frames(place)
                 settings, asked = take_settings(self.request.look, line, 1), self._dub(place)
                 with in_line(line):
                     self.dubs[place] = look_at(self.node.id, line, source, frames, asked, settings)
@@ -229,11 +227,8 @@ class FilmRun:
         self.prompts.prepare(texts)
         for place in plan.to_make:
             if self.shots[place].line.kind in SPOKEN:
-                recordings = self.material.recordings[place]
                 with in_line(self.shots[place].line):
-                    features = encode_speech(self.models.audio_encoder, list(recordings), MAX_SECONDS)
-                encoder = self.models.audio_encoder
-                self.speech[place] = Speech(features, *mixed(recordings), MAX_SECONDS, encoder)
+                    self.speech[place] = heard_in(self.material, place, self.models.audio_encoder)
         passes = 0
         for place in plan.to_make:
             takes = plan.states[place].missing or self.shots[place].line.options.numbers
@@ -300,7 +295,7 @@ class FilmRun:
             return DubbedRun(take, *footage, self.speech[place], key, self.dubs[place])
         before = self._tail(folder, now, place - 1)
         if line.kind == SPEAK:
-            return SpokenRun(take, before, self.speech[place], key)
+            return SpokenRun(take, before, self.speech[place], key, self.material.tables.get(place))
         return RollRun(OneLine(take, before))
 
     def _frames_before(self, folder: RunFolder, now: Sequence[ShotState], place: int) -> torch.Tensor | None:

@@ -19,12 +19,17 @@ from ....skyreels_v3.jobs.film.look import Look, TakeSettings
 from ....skyreels_v3.model.speaker_map import PositionMap
 from ....skyreels_v3.recipes import Job
 from ....skyreels_v3.resume.folder import RunFolder
+from ....skyreels_v3.speech.encoder import check_features
+from ....skyreels_v3.speech.masks import shared_places, speaker_masks
 from ....skyreels_v3.speech.recording import FPS as SPOKEN_FPS
+from ....skyreels_v3.speech.recording import MAX_SECONDS
+from ....skyreels_v3.speech.speakers import mixed
 from ....skyreels_v3.video.sources.source import FramesSource, Source, last_frames
-from ...encoders.speech import Speech
+from ...encoders.speech import Speech, encode_speech
+from ...inputs.cast import Table
 from ..avatar import AvatarModels, AvatarRequest, AvatarRun, Sampling, Texts
 from ..dub import DubRequest, DubRun, KnownDub, look_through
-from .material import behind_cut
+from .material import Material, behind_cut
 from .shots import ShotRun, TakeRequest, Write, last_picture
 
 CONNECTION = "a person is talking"  # as in Talking Avatar and Dub Video
@@ -77,15 +82,15 @@ class SpokenRun(VoicedRun[AvatarRun]):
 
     made_rate = SPOKEN_FPS
 
-    def __init__(self, take: TakeRequest, before: Tail, speech: Speech, key: str):
-        """key: of the take; its key frames are kept under it."""
+    def __init__(self, take: TakeRequest, before: Tail, speech: Speech, key: str, table: Table | None = None):
+        """key: of the take; its key frames are kept under it.  table: where the people of a dialogue are."""
         self.look, settings = take.look, take.settings
         request = AvatarRequest(
             portrait=last_picture(before),
             speech=speech,
             texts=Texts(take.line.prompt, CONNECTION, settings.negative or ""),
-            masks=[None, None],
-            boxes=["", ""],
+            masks=[None, None] if table is None else table.masks,
+            boxes=["", ""] if table is None else table.boxes,
             position_map=PositionMap.OWN_FRAME,
             size={"width": self.look.width, "height": self.look.height},
             timing=DEFAULT_TIMING,
@@ -160,6 +165,29 @@ def look_at(
 
 def strength_of(line: FilmLine) -> float:
     return STRENGTH if line.options.strength is None else line.options.strength
+
+
+def heard_in(material: Material, place: int, audio_encoder: Any) -> Speech:
+    """What is said in the shot at `place`. Raises InputError for another encoder, and for recordings that are none."""
+    if place in material.tables:
+        return material.tables[place].speech
+    recordings = list(material.recordings[place])
+    features = encode_speech(audio_encoder, recordings, MAX_SECONDS)
+    return Speech(features, *mixed(recordings), MAX_SECONDS, audio_encoder)
+
+
+def check_table(table: Table, model: Any, size: tuple[int, int]) -> list[str]:
+    """What is to be known of a dialogue in a film, one sentence each. size: the film's (width, height).
+
+    Raises InputError for people without a place, and for features of another encoder.
+    """
+    features, names = table.speech.features, table.speech.names
+    check_features(features.layers, features.width, model.model.params.audio)
+    if table.speech.people == 1:
+        return []
+    masks = speaker_masks(table.masks, size, *size, table.boxes, names=names)
+    shared = shared_places(list(masks[:-1]), names or ("person 1", "person 2"))
+    return [f"{told}: who is who may go wrong." for told in shared]
 
 
 def speech_windows(frames: int) -> Windows:

@@ -69,7 +69,7 @@ def check_film(
         if seen is not None:
             if line.seconds is None and seen.state in MADE and last is not None:
                 length = last.seconds.get(seen.was)
-            said = line.prompt or line.file, models_of(line), line.options.lock, line.options.shown
+            said = line.prompt or line.file, models_of(line, known), line.options.lock, line.options.shown
             checked.append(CheckedShot(line.number, line.kind, start, length, *said, **asdict(seen)))
         start = None if start is None or length is None else start + length
     made = sum(line.seconds or 0 for line in lines)

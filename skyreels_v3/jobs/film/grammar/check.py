@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ....errors import InputError
 from ....recipes import Job
-from .line import DUB, FOOTAGE, LAST, SCENE, SPOKEN, FilmLine, same_name
+from .line import DUB, FOOTAGE, LAST, SCENE, SPOKEN, FilmLine, Voice, same_name
 
 ENTRIES = {
     Job.REFERENCE: ("reference_model", "the reference checkpoint (R2V)"),
@@ -24,8 +24,8 @@ ENCODERS = {
 class Known:
     """What is at hand. None: not known, as on a page that has not run yet.
 
-    cast: names to whether they have a voice.  has_file: whether the input folder has a file of this name.  seconds: how
-    long such a file is, None where that cannot be said.
+    cast: names to whether they have a voice or a dialogue.  dialogues: names of those with a dialogue.  has_file:
+    whether the input folder has a file of this name.  seconds: how long such a file is, None where that cannot be said.
     jobs: of the connected models.  speech: whether an audio encoder and a CLIP vision model are connected.
     source: whether footage is connected that the film begins with.
     """
@@ -37,17 +37,31 @@ class Known:
     clip_vision: bool | None = None
     source: bool = False
     seconds: Callable[[str], float | None] | None = None
+    dialogues: Collection[str] = ()
     names: Mapping[str, bool] = field(init=False)
 
     def __post_init__(self):
         object.__setattr__(self, "names", {same_name(name): voice for name, voice in (self.cast or {}).items()})
 
+    def has_dialogue(self, voice: Voice) -> bool:
+        """Whether what a voice of a line says is a dialogue."""
+        name = same_name(voice.name or "")
+        return voice.file is None and any(same_name(dialogue) == name for dialogue in self.dialogues)
 
-def models_of(line: FilmLine) -> tuple[str, ...]:
+
+def models_of(line: FilmLine, known: Known) -> tuple[str, ...]:
     """The inputs of Film that a line is made with."""
     if line.job is None:
         return ()
-    return (ENTRIES[line.job][0], *(ENCODERS if line.kind in SPOKEN else ()))
+    return (ENTRIES[line.job][0], *_encoders(line, known))
+
+
+def _encoders(line: FilmLine, known: Known) -> list[str]:
+    """Those that a line with a recording needs; a dialogue is encoded already."""
+    if line.kind not in SPOKEN:
+        return []
+    heard = any(known.has_dialogue(voice) for voice in line.voices)
+    return [name for name in ENCODERS if name != "audio_encoder" or not heard]
 
 
 def missing(lines: Sequence[FilmLine], known: Known) -> dict[int, str]:
@@ -61,6 +75,8 @@ def missing(lines: Sequence[FilmLine], known: Known) -> dict[int, str]:
             for name in line.references:
                 _check_reference(line, name, shots, known)
             for voice in line.voices:
+                if known.has_dialogue(voice):
+                    _check_dialogue(line, voice)
                 _check_voice(line, voice.name, voice.file, known)
             if line.kind in FOOTAGE and line.number and known.has_file and not known.has_file(line.file):
                 raise InputError(_no_file(line, line.file))
@@ -111,11 +127,12 @@ def _check_models(line: FilmLine, known: Known) -> None:
             f"Line {line.number} is a {line.kind}, but nothing is connected to {entry}: connect {checkpoint}, from "
             "SkyReels-V3 Load Model."
         )
-    if line.kind in SPOKEN:
-        for name, loader in ENCODERS.items():
-            if getattr(known, name) is False:
-                does = "dubs" if line.kind == DUB else "speaks"
-                raise InputError(f"Line {line.number} {does}, but nothing is connected to {name}: connect {loader}.")
+    for name in _encoders(line, known):
+        if getattr(known, name) is False:
+            does = "dubs" if line.kind == DUB else "speaks"
+            raise InputError(
+                f"Line {line.number} {does}, but nothing is connected to {name}: connect {ENCODERS[name]}."
+            )
 
 
 def _check_reference(line: FilmLine, name: str, shots: Mapping[str, int], known: Known) -> None:
@@ -148,6 +165,19 @@ def _check_voice(line: FilmLine, name: str | None, file: str | None, known: Know
         )
     if file is not None and known.has_file is not None and not known.has_file(file):
         raise InputError(_no_file(line, file))
+
+
+def _check_dialogue(line: FilmLine, voice: Voice) -> None:
+    if line.kind == DUB:
+        raise InputError(
+            f"Line {line.number} dubs one person, but {voice.name!r} is a dialogue: write a recording, as in `dub "
+            f"{line.file} [hello.wav]`."
+        )
+    if len(line.voices) > 1:
+        raise InputError(
+            f"Line {line.number} has the dialogue {voice.name!r} beside another voice, but all who speak are in it: "
+            "leave it alone in the brackets."
+        )
 
 
 def _no_name(line: FilmLine, name: str, instead: str, there: Collection[str], what: str) -> str:
