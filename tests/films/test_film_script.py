@@ -126,7 +126,7 @@ def test_ways_to_write_the_same(written, same):
         ("continue 5s: x speak [a]: y", "inside of its prompt"),
         ("continue 5s: x clip harbour.mp4", "inside of its prompt"),
         *((line, "begins like a scene") for line in ("scene 0:05 [a]: x", "scene 5s (a): x", "scene 5s", "scene")),
-        *((line, "begins like a speak") for line in ("speak a: x", "speak (a): x", "speak 5s: x", "speak a.wav: x")),
+        *((line, "begins like a speak") for line in ("speak a: x", "speak (a): x", "speak 5s: x", "speaks [a]: x")),
         *(
             (f"clip {rest}", "begins like a clip")
             for rest in ("a.mp4 3..8", "a.mp4 -3s", "a.mp4 (3s-8s)", "[a.mp4]: x")

@@ -23,8 +23,8 @@ _HELD = {
 }
 # At the beginning of a line more than that tells an order.
 _BEGUN = {
-    SCENE: rf"{_SCENE}\s*(?:$|{_LENGTH}|\d{{1,2}}:\d\d(?!\d)|[^:\[\]{{}}]*{_NAMES}:)",
-    SPEAK: rf"{_SPEAK}\s*(?:$|{_LENGTH}|[\[({{\"'“]|[^\s:]+\s*:|[^:]*{_SOUND})",
+    SCENE: rf"{_SCENE}\s*(?:$|{_LENGTH}|\d{{1,2}}:\d\d(?!\d)|[^:\[\]{{}}]*{_NAMES}:)|scenes\s*\[",
+    SPEAK: rf"{_SPEAK}\s*(?:$|{_LENGTH}|[\[({{\"'“]|[^\s:]+\s*:|[^:]*{_SOUND})|speaks\s*\[",
     CLIP: rf"{_CLIP}\s*(?:\S*$|{_LENGTH}|\[|[^\[\]{{}}]*{_FOOTAGE})",
     DUB: rf"{_DUB}\s*(?:$|{_LENGTH}|[^\[\]{{}}]*{_FOOTAGE})",
 }
