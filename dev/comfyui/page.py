@@ -248,12 +248,21 @@ class Page:
 
     def search_node(self, name: str) -> None:
         """Double-click the empty middle of the canvas, type a name and take the first node that is found."""
-        self.tab.mouse.dblclick(self._size["width"] / 2, self._size["height"] / 2)
-        self.tab.wait_for_timeout(500)
+        typing = "() => document.activeElement?.tagName === 'INPUT'"
+        for _ in range(5):  # a page that is still at work may miss a click
+            self.tab.mouse.dblclick(self._size["width"] / 2, self._size["height"] / 2)
+            self.tab.wait_for_timeout(1000)
+            if self.tab.evaluate(typing):
+                break
+        else:
+            raise PageError("The search for nodes did not open.")
         self.tab.keyboard.type(name)
         self.tab.wait_for_timeout(1000)
+        nodes = "() => app.graph.nodes.length"
+        before = self.tab.evaluate(nodes)
         self.tab.keyboard.press("Enter")
-        self.tab.wait_for_timeout(1000)
+        self.wait_until(lambda: self.tab.evaluate(nodes) > before)
+        self.tab.wait_for_timeout(500)
 
     def templates(self, pack: str) -> dict[str, int]:
         """Open the template browser at a pack: its cards, and how many pixels wide each one's picture is."""

@@ -328,6 +328,8 @@ def test_a_failed_run_is_told_on_the_page(page: Page):
     page.tab.wait_for_function("() => document.body.innerText.includes('The image holds pixels that are no numbers')")
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(ARTIFACTS / "failed-run.png")
+    page.tab.keyboard.press("Escape")
+    page.wait_until(lambda: not page.dialogs())
 
 
 def test_old_workflows_open(stocked_server: Server, page: Page):

@@ -97,4 +97,4 @@ def test_two_recordings_are_two_avatars(stocked_server: Server, avatar: dict):
         avatar[side] = {"class_type": "LoadAudio", "inputs": {"audio": f"speech_{side}.wav"}}
     node(avatar, "SkyReelsSpeech")["audio"] = listed(avatar, ["left", 0], ["right", 0])
     first, second = two(stocked_server, avatar)
-    assert len(first) == len(second) == 25 and (first != second).any()
+    assert len(first) == len(second) == 15 and (first != second).any()
