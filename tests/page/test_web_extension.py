@@ -19,12 +19,17 @@ from pack.tests.support.page_nodes import (
     ARTIFACTS,
     SHOW_NODE,
     WIDGET,
+    cards,
+    drag,
     is_clean,
+    is_clean_but_for_pictures,
     load,
     of_type,
+    panel_says,
     picture,
     queued,
     saved,
+    write_script,
 )
 
 ROUTE = "/skyreels_v3/script"
@@ -36,7 +41,6 @@ BOXES = ("0.05, 0.1, 0.45, 0.9", "0.55, 0.15, 0.95, 0.85")
 # Short runs of the workflow of two people, as in the tests of all workflows.
 SMALL = {"resolution": "custom", "width": 96, "height": 64, "steps": 1, **workflow_inputs.SHORT_WINDOWS}
 
-TEXT_BOX = """value => [...document.querySelectorAll("textarea")].find(b => b.value === value && b.offsetParent)"""
 SET = """([type, values]) => {
     for (const [name, value] of Object.entries(values)) {
         const widget = app.graph.nodes.find(n => n.type === type).widgets.find(w => w.name === name);
@@ -69,23 +73,6 @@ def page(request: pytest.FixtureRequest, stocked_server: Server) -> Iterator[Pag
         yield opened
 
 
-def write_script(page: Page, text: str):
-    """Types a script where the artist does, and returns that box."""
-    old = page.tab.evaluate(WIDGET, [EXTEND, "script"])
-    page.tab.wait_for_function(TEXT_BOX, arg=old)
-    box = page.tab.evaluate_handle(TEXT_BOX, old).as_element()
-    box.fill(text)
-    return box
-
-
-def panel_says(page: Page, *words: str) -> str:
-    """Waits until the panel under the script says all of these, and returns its text."""
-    panel = page.tab.locator(".skyreels-script:visible")
-    for word in words:
-        panel.filter(has_text=word).wait_for()
-    return panel.inner_text()
-
-
 @pytest.mark.browser
 def test_a_script_is_checked_while_it_is_written(page: Page):
     workflow = load(page, "storyboard_extension", EXTEND)
@@ -93,7 +80,7 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
     values = of_type(workflow, EXTEND)["widgets_values"]
     assert saved(page, EXTEND)["widgets_values"] == values
 
-    box = write_script(page, GOOD)
+    box = write_script(page, EXTEND, GOOD)
     text = panel_says(page, "8.5 s new in 3 rolls")
     rows = [line.split("\t") for line in text.splitlines() if line[:1].isdigit() and "\t" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
@@ -106,7 +93,7 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
     assert queued(page, EXTEND)["script"] == GOOD
     assert saved(page, EXTEND)["widgets_values"] == [GOOD, *values[1:]]
 
-    box = write_script(page, BAD)
+    box = write_script(page, EXTEND, BAD)
     text = panel_says(page, "1 wrong line · 7 s new in 2 rolls")
     assert "Wrong: Line 2 is a cut of 9 s, but a cut takes 2 to 5 s" in text
     picture(page, "script-wrong")
@@ -114,7 +101,7 @@ def test_a_script_is_checked_while_it_is_written(page: Page):
     assert box.evaluate("b => b.value.slice(b.selectionStart, b.selectionEnd)") == BAD.splitlines()[1]
 
     # A cut that has no model, and lengths of the official code.
-    write_script(page, GOOD)
+    write_script(page, EXTEND, GOOD)
     page.tab.evaluate(
         """type => {
             const node = app.graph.nodes.find(n => n.type === type);
@@ -244,20 +231,8 @@ def test_a_film_is_checked_and_its_cards_change_the_script(page: Page):
     is_clean_but_for_pictures(page)
 
 
-def cards(page: Page) -> list[list[str]]:
-    """Of each card what it is, when, and where it stands."""
-    found = page.tab.locator(".skyreels-script:visible .skyreels-shot")
-    parts = found.evaluate_all("all => all.map(one => [...one.children].slice(1, 4).map(part => part.textContent))")
-    return [[part.strip() for part in card] for card in parts]
-
-
 def script_becomes(page: Page, script: str) -> None:
     page.tab.wait_for_function(f"([args, wanted]) => ({WIDGET})(args) === wanted", arg=[[FILM, "script"], script])
-
-
-def is_clean_but_for_pictures(page: Page) -> None:
-    assert page.toasts() == page.dialogs() == []
-    assert [error for error in page.errors() if "404" not in error] == []
 
 
 def open_picker(page: Page, node_type: str = AVATAR, button: str = "Draw the boxes of the speakers") -> dict:
@@ -270,15 +245,6 @@ def open_picker(page: Page, node_type: str = AVATAR, button: str = "Draw the box
     stage.wait_for()
     page.tab.wait_for_function(SHOWN)
     return stage.bounding_box()
-
-
-def drag(page: Page, stage: dict, *points: tuple[float, float]) -> None:
-    (x, y), *others = [(stage["x"] + u * stage["width"], stage["y"] + v * stage["height"]) for u, v in points]
-    page.tab.mouse.move(x, y)
-    page.tab.mouse.down()
-    for x, y in others:
-        page.tab.mouse.move(x, y, steps=3)
-    page.tab.mouse.up()
 
 
 @pytest.mark.browser

@@ -13,6 +13,7 @@ SHOW_NODE = """type => {
     app.canvas.setDirty(true, true);
 }"""
 WIDGET = """([type, name]) => app.graph.nodes.find(n => n.type === type).widgets.find(w => w.name === name).value"""
+TEXT_BOX = """value => [...document.querySelectorAll("textarea")].find(b => b.value === value && b.offsetParent)"""
 SAVED = """type => JSON.stringify(app.graph.nodes.find(n => n.type === type).serialize())"""
 
 
@@ -46,3 +47,41 @@ def queued(page: Page, node_type: str) -> dict:
 
 def is_clean(page: Page) -> None:
     assert page.toasts() == page.dialogs() == page.errors() == []
+
+
+def is_clean_but_for_pictures(page: Page) -> None:
+    assert page.toasts() == page.dialogs() == []
+    assert [error for error in page.errors() if "404" not in error] == []
+
+
+def panel_says(page: Page, *words: str) -> str:
+    """Waits until the panel under the script says all of these, and returns its text."""
+    panel = page.tab.locator(".skyreels-script:visible")
+    for word in words:
+        panel.filter(has_text=word).wait_for()
+    return panel.inner_text()
+
+
+def cards(page: Page) -> list[list[str]]:
+    """Of each card what it is, when, and where it stands."""
+    found = page.tab.locator(".skyreels-script:visible .skyreels-shot")
+    parts = found.evaluate_all("all => all.map(one => [...one.children].slice(1, 4).map(part => part.textContent))")
+    return [[part.strip() for part in card] for card in parts]
+
+
+def drag(page: Page, stage: dict, *points: tuple[float, float]) -> None:
+    (x, y), *others = [(stage["x"] + u * stage["width"], stage["y"] + v * stage["height"]) for u, v in points]
+    page.tab.mouse.move(x, y)
+    page.tab.mouse.down()
+    for x, y in others:
+        page.tab.mouse.move(x, y, steps=3)
+    page.tab.mouse.up()
+
+
+def write_script(page: Page, node_type: str, text: str):
+    """Types a script where the artist does, and returns that box."""
+    old = page.tab.evaluate(WIDGET, [node_type, "script"])
+    page.tab.wait_for_function(TEXT_BOX, arg=old)
+    box = page.tab.evaluate_handle(TEXT_BOX, old).as_element()
+    box.fill(text)
+    return box
